@@ -1,0 +1,36 @@
+"""Lightmeter: an async reverse proxy for image generation that meters what it forwards.
+
+One request, from top to bottom::
+
+    observe → errors → metering → handler             web/middleware, metering/middleware.py
+
+    metering
+      credential    = parse_authorization(headers)    domain/headers.py         a typo stops here
+      image_request = parse_image_request(body)       domain/image_request.py   a bad request stops here
+      quote         = price(image_request, model)     domain/pricing.py
+      async with meter.admit(...) as delivery:        metering/meter.py         1 round trip, lua/admit.lua
+          handler                                     web/images.py
+            async with provider.generate(...):        upstream/pool.py, upstream/dialects/
+                for piece in answer.pieces():         upstream/pool.py
+                    send(scanner.feed(piece))         web/relay.py, domain/response_scanner.py
+                delivery.end(...)                     domain/settlement.py
+      # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua
+    # and only then is the end of the answer sent
+
+Words:
+
+team           owns keys; all of its state lives in one Redis hash slot
+key            one API key of a team, with limits of its own
+quota unit     the integer that is metered
+quote          what a request would cost: images, unit price, units
+admit          in one round trip: authenticate the key, check every limit, reserve the units; all or nothing
+reservation    units held for one request; a lease
+delivery       what came of a request: its outcome and its images
+settle         turn a reservation into a charge and a release, once, whatever happened
+ledger         the append-only record: every forwarded request ends in exactly one entry
+overage        units charged beyond what was reserved, because the provider generated more than was asked for
+dialect        how one kind of provider speaks
+
+Layers, each importing only what stands below it: ``cli > app > settings > web > metering | upstream > telemetry >
+domain``. The domain is pure.
+"""

@@ -1,0 +1,211 @@
+"""The composition root: what is made of what, in which order it starts, and in which it stops."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from aiohttp import web
+
+from proxy.domain.image_request import parse_image_request
+from proxy.metering.embedded import EmbeddedStore
+from proxy.metering.key_registry import KeyRegistry
+from proxy.metering.meter import Meter
+from proxy.metering.middleware import BodyLimits, metering
+from proxy.metering.redis_connection import open_pool
+from proxy.metering.redis_store import RedisStore
+from proxy.metering.request_body import no_early_continue
+from proxy.metering.script_runner import ScriptRunner
+from proxy.settings import ConfigurationError, Settings
+from proxy.telemetry.logs import RequestLog
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import request_ids
+from proxy.upstream.pool import Pool
+from proxy.web.admin import AdminRoutes, require_token
+from proxy.web.images import ImageRoutes
+from proxy.web.key import KeyRoutes
+from proxy.web.lifecycle import Lifecycle
+from proxy.web.middleware.errors import errors
+from proxy.web.middleware.observe import number, observe
+from proxy.web.models import ModelRoutes
+from proxy.web.operations import OperationRoutes
+
+logger = logging.getLogger(__name__)
+
+READ_BUFFER_BYTES = 65_536
+ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
+LAST_SETTLEMENTS_S = 10.0
+
+GENERATIONS = "/v1/images/generations"
+MODELS = "/v1/models"
+KEY = "/v1/key"
+
+
+class Gateway:
+    """One Lightmeter process: a public listener, an admin listener, and what they share."""
+
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str] = os.environ, *, log_stream: BinaryIO | None = None
+    ) -> None:
+        """Nothing runs yet. Requests are logged to ``log_stream``, standard error where there is none."""
+        self._settings = settings
+        self._environment = environment
+        self._log_stream = log_stream or sys.stderr.buffer
+        self._parts = AsyncExitStack()
+        self.lifecycle = Lifecycle()
+        self.public_address = ""
+        self.admin_address = ""
+        self.store_url = ""
+        self.admin_token = ""
+
+    async def start(self) -> None:
+        """Start everything. Raises ConfigurationError or EmbeddedStoreError, and leaves nothing running then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._parts.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Finish what is in flight, for as long as ``drain_seconds``, then stop everything."""
+        drain_s = self._settings.server.drain_seconds
+        if not await self.lifecycle.drain(drain_s):
+            logger.error("%d requests did not end within %g seconds", self.lifecycle.in_flight, drain_s)
+        await self._parts.aclose()
+
+    async def _start(self) -> None:
+        settings, parts = self._settings, self._parts
+        self.admin_token = self._find_admin_token()
+        self.store_url = await self._start_store()
+        metrics = Metrics()
+        redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
+        parts.push_async_callback(redis_pool.aclose)
+        runner = ScriptRunner(redis_pool, metrics, timeout_s=settings.store.timeout)
+        parts.push_async_callback(runner.close)
+        store = RedisStore(
+            runner,
+            lease_ms=settings.accounting.lease_seconds * 1000,
+            settled_ids_ms=settings.accounting.settled_ids_seconds * 1000,
+        )
+        meter = Meter(store, metrics)
+        parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
+        pool = Pool(settings.provider_list(self._environment))
+        parts.push_async_callback(pool.close)
+        log = RequestLog(self._log_stream if settings.logs.requests else None)
+        parts.callback(log.flush)
+
+        public = self._public_app(meter, pool, metrics, log)
+        admin = self._admin_app(KeyRegistry(runner, redis_pool), OperationRoutes(self.lifecycle, runner, metrics))
+        self.public_address = await self._listen(public, settings.server.listen, "server.listen")
+        self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
+        if not await runner.ping():
+            logger.error("the store at store.url does not answer; requests get 503 until it does")
+
+    def _public_app(self, meter: Meter, pool: Pool, metrics: Metrics, log: RequestLog) -> web.Application:
+        server, catalog = self._settings.server, self._settings.catalog()
+        images = ImageRoutes(pool, write_timeout_s=server.write_timeout)
+        models = ModelRoutes(meter.store, catalog)
+        app = web.Application(
+            middlewares=[
+                observe(self.lifecycle, metrics, log, request_ids(), frozenset({GENERATIONS, MODELS, KEY})),
+                errors(self.lifecycle),
+                metering(meter, catalog, {GENERATIONS: parse_image_request}, self._body_limits()),
+            ]
+        )
+        app.router.add_post(GENERATIONS, images.generate, expect_handler=no_early_continue)
+        app.router.add_get(MODELS, models.list)
+        app.router.add_get(f"{MODELS}/{{model:.+}}", models.show)
+        app.router.add_get(KEY, KeyRoutes(meter.store).show)
+        return app
+
+    def _admin_app(self, registry: KeyRegistry, operations: OperationRoutes) -> web.Application:
+        app = web.Application(
+            middlewares=[number(request_ids()), errors(Lifecycle()), require_token(self.admin_token)],
+        )
+        app.add_routes(AdminRoutes(registry, self._body_limits()).routes())
+        app.router.add_get("/healthz", operations.healthz)
+        app.router.add_get("/readyz", operations.readyz)
+        app.router.add_get("/metrics", operations.metrics)
+        return app
+
+    def _body_limits(self) -> BodyLimits:
+        server = self._settings.server
+        return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+
+    async def _start_store(self) -> str:
+        settings = self._settings
+        folder = settings.embedded_folder
+        if folder is None:
+            return settings.store.url
+        store = EmbeddedStore(folder, server=settings.store.server, appendfsync=settings.store.appendfsync)
+        await store.start()
+        self._parts.push_async_callback(store.stop)
+        return store.url
+
+    async def _listen(self, app: web.Application, address: str, setting: str) -> str:
+        host, _, port = address.rpartition(":")
+        keepalive_s = self._settings.server.keepalive_timeout
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=keepalive_s,
+            read_bufsize=READ_BUFFER_BYTES,
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        self._parts.push_async_callback(runner.cleanup)
+        server = runner.server
+        # aiohttp drops all of its keywords, with a mere warning, where one of them is mistyped.
+        if server is None or server().keepalive_timeout != keepalive_s:
+            raise RuntimeError("aiohttp did not take the listener's settings")
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port), backlog=4096).start()
+        except OSError as error:
+            raise ConfigurationError(_why_not_listening(error, address, setting)) from None
+        bound_host, bound_port = runner.addresses[0][:2]
+        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+    def _find_admin_token(self) -> str:
+        given = self._environment.get(ADMIN_TOKEN_VARIABLE)
+        if given:
+            return given
+        path = self._settings.data_folder / ADMIN_TOKEN_FILE
+        try:
+            return _read_or_make_token(path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path}: the admin token cannot be kept there ({error.strerror}): "
+                f"set {ADMIN_TOKEN_VARIABLE}, or server.data_folder to a folder that can be written"
+            ) from None
+
+
+def _read_or_make_token(path: Path) -> str:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        logger.info("the admin token is in %s", path)
+        return path.read_text().strip()
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+    logger.warning("an admin token was made, and is kept in %s", path)
+    return token
+
+
+def _why_not_listening(error: OSError, address: str, setting: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{setting}: {address} is in use: stop what listens there, or choose another port "
+            "(port 0, or --port 0 on the command line, takes a free one)"
+        )
+    return f"{setting}: cannot listen on {address}: {error.strerror or error}"

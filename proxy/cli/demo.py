@@ -1,0 +1,182 @@
+"""``lightmeter demo``: an image through the gateway, metered, on this machine, with nothing to set up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+
+from proxy.app import Gateway
+from proxy.cli.running import StopSignals, run
+from proxy.metering.embedded import EmbeddedStoreError
+from proxy.settings import ConfigurationError, Settings, read_settings
+from proxy.telemetry.logs import set_up_logs
+
+TEAM = "demo"
+MODEL = "sample/image-1"
+QUOTA_UNITS = 1_000_000
+PROMPT = "A clean product photo of a translucent blue cube on a white table"
+PROVIDER_START_S = 30
+PROVIDER_STOP_S = 5
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--admin-port", type=click.IntRange(0, 65_535), help="Default: the port after --port.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="lightmeter-demo",
+    show_default=True,
+    help="Where the store, the log and the picture are kept.",
+)
+@click.option("--once", is_flag=True, help="Stop after the one request.")
+def demo(port: int, admin_port: int | None, folder: Path, once: bool) -> None:
+    """Start a store, a sample provider and the gateway; send one request through; then keep serving."""
+    if admin_port is None:
+        admin_port = port + 1 if port else 0
+    set_up_logs("warning")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        run(_demo(port, admin_port, folder, once=once))
+    except (ConfigurationError, EmbeddedStoreError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _demo(port: int, admin_port: int, folder: Path, *, once: bool) -> None:
+    stop = StopSignals()
+    async with _sample_provider() as provider_url:
+        environment = {**os.environ, "SAMPLE_PROVIDER_KEY": "sample"}
+        settings = _settings(folder, provider_url, port, admin_port, environment)
+        with (folder / "requests.log").open("ab") as log:
+            gateway = Gateway(settings, environment, log_stream=log)
+            await gateway.start()
+            try:
+                key = await _show_one_request(gateway, folder)
+                if not once:
+                    _show_what_next(gateway, key, folder)
+                    await stop.wait()
+            finally:
+                await gateway.stop()
+
+
+@asynccontextmanager
+async def _sample_provider() -> AsyncIterator[str]:
+    """A sample provider in a process of its own, which ends with this one; its address."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy.sample_provider", "--port", "0", "--exit-with-stdin"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    if process.stdin is None or process.stdout is None:
+        raise click.ClickException("the sample provider has no pipes")
+    try:
+        async with asyncio.timeout(PROVIDER_START_S):
+            line = (await process.stdout.readline()).decode()
+        if "http://" not in line:
+            raise click.ClickException("the sample provider did not start; 'lightmeter sample-provider' tells why")
+        yield line.split()[-1]
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            async with asyncio.timeout(PROVIDER_STOP_S):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _settings(folder: Path, provider_url: str, port: int, admin_port: int, environment: Mapping[str, str]) -> Settings:
+    content: dict[str, Any] = {
+        "server": {"listen": f"127.0.0.1:{port}", "drain_seconds": 5},
+        "admin": {"listen": f"127.0.0.1:{admin_port}"},
+        "store": {"url": f"embedded:{folder}"},
+        "providers": [{"name": "sample", "base_url": f"{provider_url}/v1", "api_key_env": "SAMPLE_PROVIDER_KEY"}],
+        "models": [
+            {
+                "id": MODEL,
+                "provider": "sample",
+                "upstream_model": "image-1",
+                "token_multiplier": "1.5",
+                "parameters": ["n", "size", "quality", "style", "user", "image_config", "response_format"],
+            }
+        ],
+    }
+    return read_settings(content, "the demo's own configuration", environment)
+
+
+async def _show_one_request(gateway: Gateway, folder: Path) -> str:
+    """Make a key, spend some of its quota on a picture, and tell what it cost. The key's text."""
+    async with aiohttp.ClientSession() as session:
+        admin = {"Authorization": f"Bearer {gateway.admin_token}"}
+        body = {"team": TEAM, "name": "made by lightmeter demo", "limits": {"quota_units": QUOTA_UNITS}}
+        made = await _call(session, "POST", f"{gateway.admin_address}/admin/v1/keys", admin, body)
+        user = {"Authorization": f"Bearer {made['key']}"}
+        click.echo(f"Made the team '{TEAM}' and a key with {QUOTA_UNITS:,} quota units:\n  {made['key']}\n")
+
+        wish = {"model": MODEL, "prompt": PROMPT, "n": 1, "image_config": {"aspect_ratio": "1:1", "image_size": "1K"}}
+        answer = await _call(session, "POST", f"{gateway.public_address}/v1/images/generations", user, wish)
+        async with session.get(answer["data"][0]["url"]) as response:
+            picture = await response.read()
+        path = folder / "picture.png"
+        path.write_bytes(picture)
+        click.echo(f"Sent one request for '{MODEL}' through {gateway.public_address}")
+        click.echo(f"  the picture, {len(picture):,} bytes, is in {path}")
+
+        own = await _call(session, "GET", f"{gateway.public_address}/v1/key", user)
+        quota = own["limits"]["quota_units"]
+        click.echo(f"  it cost {quota['posted']:,} quota units (5,000 x the model's token_multiplier, 1.5)")
+        click.echo(f"  the key has {quota['remaining']:,} of {quota['limit']:,} left")
+        async with session.get(f"{gateway.admin_address}/metrics") as response:
+            metrics = await response.text()
+        for line in metrics.splitlines():
+            if line.startswith("lightmeter_quota_units_total") and 'state="charged"' in line:
+                click.echo(f"  in {gateway.admin_address}/metrics: {line}\n")
+    return str(made["key"])
+
+
+async def _call(
+    session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], body: Any = None
+) -> dict[str, Any]:
+    async with session.request(method, url, headers=headers, json=body) as response:
+        answer: dict[str, Any] = await response.json()
+        if response.status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+            raise click.ClickException(f"{url} answers {response.status}: {answer}")
+        return answer
+
+
+def _show_what_next(gateway: Gateway, key: str, folder: Path) -> None:
+    click.echo(
+        f"""Serving until Ctrl-C. In another terminal:
+
+  curl {gateway.public_address}/v1/images/generations \\
+    -H "Authorization: Bearer {key}" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "{MODEL}", "prompt": "A lighthouse at dusk", "n": 2, "size": "1024x1024"}}'
+
+  curl {gateway.public_address}/v1/key -H "Authorization: Bearer {key}"
+
+or in Python, after 'pip install openai':
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{gateway.public_address}/v1", api_key="{key}")
+  images = client.images.generate(model="{MODEL}", prompt="A lighthouse at dusk", n=2, size="1024x1024")
+  print(images.data[0].url)
+
+To manage keys and read the ledger:
+
+  export LIGHTMETER_ADMIN_URL={gateway.admin_address} LIGHTMETER_ADMIN_TOKEN=$(cat {folder / "admin-token"})
+  lightmeter keys list
+  lightmeter ledger list
+
+The requests are logged in {folder / "requests.log"}, the metrics are at {gateway.admin_address}/metrics"""
+    )

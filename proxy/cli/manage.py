@@ -1,0 +1,218 @@
+"""``lightmeter keys``, ``usage`` and ``ledger``: managing a gateway that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import click
+
+from proxy.cli.admin_client import call_admin
+from proxy.cli.output import show_facts, show_json, show_table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
+page_options = (
+    click.option("--cursor", help="Where the list before this one ended."),
+    click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Rows at the most."),
+)
+
+
+def _paged(command: F) -> F:
+    for option in page_options:
+        command = option(command)
+    return command
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def keys() -> None:
+    """Make, look at and change API keys."""
+
+
+@keys.command("create")
+@click.option("--team", required=True, help="The team that owns the key; made if it is new.")
+@click.option("--name", default="", help="What the key is for.")
+@click.option("--quota", type=click.IntRange(min=0), help="Quota units in total; left out, there is no limit.")
+@click.option("--model", "models", multiple=True, help="A model's id, 'prefix/*' or '*'; may be given several times.")
+@click.option("--expires-at", help="When it stops working, like 2027-01-31T00:00:00Z.")
+@json_option
+def create_key(
+    team: str, name: str, quota: int | None, models: tuple[str, ...], expires_at: str | None, as_json: bool
+) -> None:
+    """Make a key. Its text is shown now and never again."""
+    limits: dict[str, Any] = {"quota_units": quota}
+    if models:
+        limits["models"] = list(models)
+    body = {"team": team, "name": name, "limits": limits, "expires_at": expires_at}
+    _show_key(call_admin("POST", "/admin/v1/keys", body=body), as_json)
+
+
+@keys.command("list")
+@click.option("--team", help="Only this team's.")
+@_paged
+@json_option
+def list_keys(team: str | None, cursor: str | None, limit: int, as_json: bool) -> None:
+    """List keys."""
+    answer = call_admin("GET", "/admin/v1/keys", query={"team": team, "cursor": cursor, "limit": str(limit)})
+    if as_json:
+        return show_json(answer)
+    rows = [
+        (key["id"], key["name"], *_quota(key), key["images"], key["expires_at"], key["revoked_at"])
+        for key in answer["data"]
+    ]
+    show_table(("KEY", "NAME", "LIMIT", "USED", "HELD", "LEFT", "IMAGES", "EXPIRES", "REVOKED"), rows)
+    return _show_more(answer)
+
+
+@keys.command("show")
+@click.argument("key_id")
+@json_option
+def show_key(key_id: str, as_json: bool) -> None:
+    """Show one key."""
+    _show_key(call_admin("GET", _key_path(key_id)), as_json)
+
+
+@keys.command("update")
+@click.argument("key_id")
+@click.option("--name", help="What the key is for.")
+@click.option("--quota", type=click.IntRange(min=0), help="Quota units in total.")
+@click.option("--no-quota", is_flag=True, help="No limit.")
+@click.option("--model", "models", multiple=True, help="A model's id, 'prefix/*' or '*'; may be given several times.")
+@click.option("--expires-at", help="When it stops working, like 2027-01-31T00:00:00Z.")
+@click.option("--no-expiry", is_flag=True, help="It works until it is revoked.")
+@json_option
+def update_key(key_id: str, as_json: bool, **given: Any) -> None:
+    """Change a key; what is left out stays as it is."""
+    for value, switch in (("quota", "no_quota"), ("expires_at", "no_expiry")):
+        if given[value] is not None and given[switch]:
+            raise click.UsageError(f"--{value.replace('_', '-')} and --{switch.replace('_', '-')} exclude each other.")
+    limits: dict[str, Any] = {}
+    if given["quota"] is not None or given["no_quota"]:
+        limits["quota_units"] = given["quota"]
+    if given["models"]:
+        limits["models"] = list(given["models"])
+    body: dict[str, Any] = {"limits": limits} if limits else {}
+    if given["name"] is not None:
+        body["name"] = given["name"]
+    if given["expires_at"] is not None or given["no_expiry"]:
+        body["expires_at"] = given["expires_at"]
+    if not body:
+        raise click.UsageError("Nothing to change: give --name, --quota, --model or --expires-at.")
+    _show_key(call_admin("PATCH", _key_path(key_id), body=body), as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@json_option
+def revoke_key(key_id: str, as_json: bool) -> None:
+    """Refuse a key from the next request on. Its ledger stays."""
+    _show_key(call_admin("DELETE", _key_path(key_id)), as_json)
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option("--overlap", type=click.IntRange(min=0), default=0, help="Seconds for which the old text stays good.")
+@json_option
+def rotate_key(key_id: str, overlap: int, as_json: bool) -> None:
+    """Give a key a new text, shown now and never again."""
+    body = {"overlap_seconds": overlap}
+    _show_key(call_admin("POST", f"{_key_path(key_id)}/rotate", body=body), as_json)
+
+
+@keys.command("grant")
+@click.argument("key_id")
+@click.argument("quota_units", type=int)
+@click.option("--reason", required=True, help="Why; it goes into the ledger.")
+@json_option
+def grant(key_id: str, quota_units: int, reason: str, as_json: bool) -> None:
+    """Top up a key's quota. To take back of it, put -- before a negative number."""
+    body = {"quota_units": quota_units, "reason": reason}
+    _show_key(call_admin("POST", f"{_key_path(key_id)}/grants", body=body), as_json)
+
+
+# --- Usage and ledger -------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("key_id")
+@json_option
+def usage(key_id: str, as_json: bool) -> None:
+    """What a key has used: of its limit, by model and by day."""
+    answer = call_admin("GET", f"{_key_path(key_id)}/usage")
+    if as_json:
+        return show_json(answer)
+    quota = answer["limits"]["quota_units"]
+    show_table(
+        ("LIMIT", "USED", "HELD", "LEFT", "IMAGES"),
+        [(quota["limit"], quota["posted"], quota["reserved"], quota["remaining"], answer["images"])],
+    )
+    for heading, name in (("MODEL", "by_model"), ("DAY", "by_day")):
+        click.echo()
+        rows = [(one, each["images"], each["quota_units"]) for one, each in answer[name].items()]
+        show_table((heading, "IMAGES", "UNITS"), rows)
+    return None
+
+
+@click.group()
+def ledger() -> None:
+    """Read the ledger."""
+
+
+@ledger.command("list")
+@click.option("--team", help="Only this team's.")
+@click.option("--key", "key_id", help="Only this key's.")
+@click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@click.option("--outcome", help="Only entries that ended so: delivered, empty, refused, failed, …")
+@_paged
+@json_option
+def list_ledger(as_json: bool, key_id: str | None, limit: int, **query: str | None) -> None:
+    """List ledger entries, oldest first."""
+    answer = call_admin("GET", "/admin/v1/ledger", query={"key": key_id, "limit": str(limit), **query})
+    if as_json:
+        return show_json(answer)
+    rows = [
+        (
+            entry["at"],
+            entry["kind"],
+            entry["key"],
+            entry.get("model"),
+            entry.get("outcome", entry.get("reason")),
+            entry.get("images"),
+            entry.get("charged", entry.get("quota_units")),
+        )
+        for entry in answer["data"]
+    ]
+    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS"), rows)
+    return _show_more(answer)
+
+
+def _key_path(key_id: str) -> str:
+    return f"/admin/v1/keys/{quote(key_id, safe='')}"
+
+
+def _quota(key: dict[str, Any]) -> tuple[int | None, ...]:
+    quota = key["usage"]["quota_units"]
+    return quota["limit"], quota["posted"], quota["reserved"], quota["remaining"]
+
+
+def _show_key(key: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return show_json(key)
+    limit, used, held, left = _quota(key)
+    facts = {"id": key["id"], "team": key["team"], "name": key["name"], "models": key["limits"]["models"]}
+    facts |= {"limit": limit, "granted": key["granted_units"], "used": used, "held": held, "left": left}
+    facts |= {"images": key["images"], "created": key["created_at"], "expires": key["expires_at"]}
+    show_facts({**facts, "revoked": key["revoked_at"]})
+    if "key" in key:
+        click.echo(f"\n{key['key']}\n\nThat is the key. It is not kept anywhere and cannot be shown again.")
+    return None
+
+
+def _show_more(answer: dict[str, Any]) -> None:
+    if answer["next_cursor"]:
+        click.echo(f"\nThere is more: --cursor {answer['next_cursor']}")

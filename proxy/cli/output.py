@@ -1,0 +1,45 @@
+"""Tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+import orjson
+
+
+def show_json(answer: Any) -> None:
+    """The answer as it came."""
+    click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as they need to be; numbers to the right, with separators."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[column]) for line in [list(headings), *cells]) for column in range(len(headings))]
+    numeric = [bool(cells) and all(_is_number(line[column]) for line in cells) for column in range(len(headings))]
+    for line in [list(headings), *cells]:
+        columns = zip(line, widths, numeric, strict=True)
+        click.echo("  ".join(text.rjust(w) if right else text.ljust(w) for text, w, right in columns).rstrip())
+
+
+def show_facts(facts: Mapping[str, object]) -> None:
+    """One fact a line."""
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.replace(",", "").lstrip("-").isdigit()

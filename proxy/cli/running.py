@@ -1,0 +1,50 @@
+"""Running the event loop until somebody asks the process to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+GC_THRESHOLD = 10_000
+"""Allocations between two collections: requests leave few cycles, and the default looks for them all the time."""
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def settle_memory() -> None:
+    """Keep what start-up made out of the garbage collector's sight."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+
+class StopSignals:
+    """Waits for SIGTERM or SIGINT; the second one ends the process at once."""
+
+    def __init__(self) -> None:
+        """Listen from now on; needs a running event loop."""
+        self._asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask, number)
+
+    async def wait(self) -> None:
+        """Return when the process should stop."""
+        await self._asked.wait()
+
+    def _ask(self, number: int) -> None:
+        if self._asked.is_set():
+            os._exit(128 + number)
+        self._asked.set()

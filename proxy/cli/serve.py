@@ -1,0 +1,76 @@
+"""``lightmeter serve`` and ``lightmeter config check``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+import orjson
+
+from proxy.app import Gateway
+from proxy.cli.running import StopSignals, run, settle_memory
+from proxy.metering.embedded import EmbeddedStoreError
+from proxy.settings import ConfigurationError, Settings, load_settings
+from proxy.telemetry.logs import set_up_logs
+
+logger = logging.getLogger(__name__)
+
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="lightmeter.toml",
+    envvar="LIGHTMETER_CONFIG",
+    show_default=True,
+    show_envvar=True,
+    help="The configuration file.",
+)
+
+
+@click.command()
+@config_option
+def serve(path: Path) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C."""
+    try:
+        settings = load_settings(path)
+        set_up_logs(settings.logs.level)
+        run(serve_until_stopped(settings))
+    except (ConfigurationError, EmbeddedStoreError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def serve_until_stopped(settings: Settings) -> None:
+    """Start a gateway, and stop it when the process is asked to stop."""
+    stop = StopSignals()
+    gateway = Gateway(settings)
+    await gateway.start()
+    settle_memory()
+    logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
+    await stop.wait()
+    logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
+    await gateway.stop()
+
+
+@click.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def check(path: Path, as_json: bool) -> None:
+    """Check the configuration without starting anything; every mistake is told."""
+    try:
+        settings = load_settings(path)
+    except ConfigurationError as error:
+        if as_json:
+            click.echo(orjson.dumps({"ok": False, "mistakes": str(error).splitlines()}).decode())
+            raise SystemExit(1) from None
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        found = {"providers": [p.name for p in settings.providers], "models": [m.id for m in settings.models]}
+        click.echo(orjson.dumps({"ok": True, "mistakes": [], **found}).decode())
+    else:
+        click.echo(f"{path}: good: {len(settings.providers)} provider(s), {len(settings.models)} model(s)")

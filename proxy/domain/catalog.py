@@ -1,0 +1,75 @@
+"""The models that this gateway offers, each with its prices worked out at start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal, localcontext
+
+from proxy.domain.errors import ModelNotFound
+
+BASE_UNITS = 5_000
+BASE_UNITS_4K = 12_500
+UNITS_LIMIT = 2**53
+"""Lua counts in doubles: every figure must stay below this for sums to be exact."""
+
+DEFAULT_FOUR_K_LONG_EDGE = 3840
+
+
+def unit_price(base_units: int, token_multiplier: Decimal) -> int:
+    """Quota units for one image: ``ceil(base_units * token_multiplier)`` in exact decimals."""
+    with localcontext() as context:
+        context.prec = 60
+        return int((base_units * token_multiplier).to_integral_value(rounding=ROUND_CEILING))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model on the public wire, and where its requests go.
+
+    ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
+    ``created`` is in seconds since the epoch.
+    """
+
+    id: str
+    provider: str
+    upstream_model: str
+    token_multiplier: Decimal
+    parameters: frozenset[str]
+    default_n: int = 1
+    max_n: int = 10
+    four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
+    created: int = 0
+    unit_price: int = 0
+    unit_price_4k: int = 0
+
+    @property
+    def owned_by(self) -> str:
+        """The part of the id before the slash, as OpenAI's list shows an owner."""
+        return self.id.partition("/")[0]
+
+
+class Catalog:
+    """The configured models. Replaced as a whole on reload, so that one request sees one state of it."""
+
+    def __init__(self, models: Iterable[Model], default_model: str | None = None) -> None:
+        """Index the models by id; ``default_model`` serves requests that name none."""
+        self._models: Mapping[str, Model] = {model.id: model for model in models}
+        self.default_model = default_model
+
+    def replace(self, other: Catalog) -> None:
+        """Take over the other catalogue's models."""
+        self._models, self.default_model = other._models, other.default_model
+
+    def get(self, model_id: str) -> Model:
+        """The model of exactly this id, or ModelNotFound."""
+        model = self._models.get(model_id)
+        if model is None:
+            raise ModelNotFound(
+                f"The model '{model_id[:100]}' does not exist; GET /v1/models lists those that do.", param="model"
+            )
+        return model
+
+    def all(self) -> Iterable[Model]:
+        """Every model, in the order of the configuration."""
+        return self._models.values()

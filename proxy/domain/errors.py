@@ -1,0 +1,307 @@
+"""One closed family of errors: what went wrong, whose fault it is, whether trying again can help, and the wire form.
+
+Errors of libraries are translated into these at the edge that meets them. The wire form is OpenAI's
+(https://platform.openai.com/docs/guides/error-codes): ``{"error": {"message", "type", "param", "code"}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Blame(StrEnum):
+    """Who has to do something about an error."""
+
+    CLIENT = "client"
+    PROVIDER = "provider"
+    OPERATOR = "operator"
+    GATEWAY = "gateway"
+
+
+class ProxyError(Exception):
+    """An error that has an answer on the public wire.
+
+    ``status`` is the HTTP status, ``code`` the stable word that programs may compare, ``retryable`` whether the same
+    request may succeed later without being changed.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "api_error"
+    blame: ClassVar[Blame] = Blame.GATEWAY
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        """Keep the message for the client, the parameter it is about, and the seconds to wait before a retry."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def wire_status(self) -> int:
+        """The HTTP status of this one error."""
+        return self.status
+
+    @property
+    def wire_code(self) -> str | None:
+        """The ``code`` of this one error."""
+        return self.code
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to the error."""
+        if self.retry_after_s is None:
+            return {}
+        return {"Retry-After": str(self.retry_after_s)}
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's form, with all four members."""
+        error: Mapping[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.wire_code,
+        }
+        return {"error": dict(error)}
+
+
+class InternalError(ProxyError):
+    """A fault of Lightmeter itself; its details are in the log only."""
+
+
+# --- The client's to mend --------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(ProxyError):
+    """The request does not say what it should; ``param`` names the field."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class UnknownParameter(InvalidRequest):
+    """A field that nobody knows."""
+
+    code = "unknown_parameter"
+
+
+class InvalidApiKey(ProxyError):
+    """The key is missing, malformed, unknown, revoked or expired."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def headers(self) -> dict[str, str]:
+        """Name the scheme, as RFC 9110 section 11.6.1 asks of every 401."""
+        return {**super().headers(), "WWW-Authenticate": "Bearer"}
+
+
+class ModelNotAllowed(ProxyError):
+    """The key is good, but not for this model."""
+
+    status = 403
+    code = "model_not_allowed"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class ModelNotFound(ProxyError):
+    """No such model is configured."""
+
+    status = 404
+    code = "model_not_found"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class NotFound(ProxyError):
+    """No such route, or no such thing behind it."""
+
+    status = 404
+    code = "not_found"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class MethodNotAllowed(ProxyError):
+    """The route exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        """Keep the methods that are allowed, for the ``Allow`` header (RFC 9110 section 15.5.6)."""
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> dict[str, str]:
+        """Tell what would be allowed."""
+        return {**super().headers(), "Allow": self.allow}
+
+
+class RequestTimeout(ProxyError):
+    """The client took too long to send its request."""
+
+    status = 408
+    code = "request_timeout"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+    retryable = True
+
+
+class Conflict(ProxyError):
+    """The thing to be made is there already, or has changed."""
+
+    status = 409
+    code = "conflict"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class PayloadTooLarge(ProxyError):
+    """The request body is larger than this gateway reads."""
+
+    status = 413
+    code = "payload_too_large"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class UnsupportedMediaType(ProxyError):
+    """The request body is not of a kind that the route reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class InsufficientQuota(ProxyError):
+    """The request costs more than what is left."""
+
+    status = 429
+    code = "insufficient_quota"
+    type = "insufficient_quota"
+    blame = Blame.CLIENT
+
+    def headers(self) -> dict[str, str]:
+        """Keep OpenAI's SDKs from hammering: they read ``x-should-retry`` before the status."""
+        return {**super().headers(), "x-should-retry": "false"}
+
+
+# --- The provider's --------------------------------------------------------------------------------------------------
+
+
+class ProviderRefusal(ProxyError):
+    """The provider refused the content of the request; its own status, code and message, cleaned, are passed on."""
+
+    status = 400
+    code = "provider_refusal"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self, message: str, *, provider_status: int, provider_code: str | None, param: str | None) -> None:
+        """Keep the provider's own status (400 to 499), code and parameter."""
+        super().__init__(message, param=param)
+        self.provider_status = provider_status
+        self.provider_code = provider_code
+
+    @property
+    def wire_status(self) -> int:
+        """The provider's own status."""
+        return self.provider_status
+
+    @property
+    def wire_code(self) -> str | None:
+        """The provider's own code."""
+        return self.provider_code or self.code
+
+
+class UpstreamRateLimit(ProxyError):
+    """The provider's own 429."""
+
+    status = 429
+    code = "upstream_rate_limit"
+    type = "rate_limit_error"
+    blame = Blame.PROVIDER
+    retryable = True
+
+
+class UpstreamError(ProxyError):
+    """The provider failed, or answered what cannot be an answer."""
+
+    status = 502
+    code = "upstream_error"
+    type = "upstream_error"
+    blame = Blame.PROVIDER
+    retryable = True
+
+
+class UpstreamTruncated(UpstreamError):
+    """The answer broke off after complete images, which are charged: an SDK's own retry would cost more."""
+
+    retryable = False
+
+    def headers(self) -> dict[str, str]:
+        """Leave it to the client to decide whether to pay again."""
+        return {**super().headers(), "x-should-retry": "false"}
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the provider could be had; nothing was sent."""
+
+
+class UpstreamMisconfigured(UpstreamError):
+    """The provider refused the gateway itself (its key, its address): the operator's to mend, not the client's."""
+
+    blame = Blame.OPERATOR
+    retryable = False
+
+
+class UpstreamTimeout(ProxyError):
+    """The provider took too long."""
+
+    status = 504
+    code = "upstream_timeout"
+    type = "upstream_error"
+    blame = Blame.PROVIDER
+    retryable = True
+
+
+# --- The operator's --------------------------------------------------------------------------------------------------
+
+
+class StoreUnavailable(ProxyError):
+    """Redis cannot be asked; the provider was not called."""
+
+    status = 503
+    code = "store_unavailable"
+    type = "service_unavailable"
+    blame = Blame.OPERATOR
+    retryable = True
+
+    def __init__(self, message: str = "The quota store cannot be reached; nothing was charged. Try again.") -> None:
+        """Ask for a retry after one second."""
+        super().__init__(message, retry_after_s=1)
+
+
+class ShuttingDown(ProxyError):
+    """This process is going away; another one takes the retry."""
+
+    status = 503
+    code = "shutting_down"
+    type = "service_unavailable"
+    blame = Blame.OPERATOR
+    retryable = True
+
+    def __init__(self) -> None:
+        """Ask for a retry after one second."""
+        super().__init__("This gateway is shutting down; nothing was charged. Try again.", retry_after_s=1)

@@ -1,0 +1,170 @@
+"""An image request as this gateway understands it: parsed, checked, and ready to be written anew for a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from proxy.domain.errors import InvalidRequest, UnknownParameter
+
+WORD_LENGTH_LIMIT = 1_000
+"""Characters in any string but the prompt: sizes, hints and user ids are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What a client asked for. ``n`` and the sizes are None where the client left them to the provider."""
+
+    model: str | None
+    prompt: str
+    n: int | None = None
+    size: str | None = None
+    image_size: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
+
+
+def parse_image_request(body: bytes) -> ImageRequest:
+    """Read a body of ``POST /v1/images/generations``.
+
+    The same name twice: the last one counts, here and in what is forwarded, for that is written from this result.
+    ``n``'s upper end depends on the model: see ``check_n``.
+
+    Raises InvalidRequest, which names the field, or UnknownParameter.
+    """
+    if not body:
+        raise InvalidRequest("The request has no body; it should be a JSON object with 'model' and 'prompt'.")
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    if type(given) is not dict:
+        raise InvalidRequest("The request body should be a JSON object with 'model' and 'prompt'.")
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            raise UnknownParameter(f"Unknown parameter: '{_shown(name)}'.", param=_shown(name))
+        if value is not None:
+            check(name, value)
+            fields[name] = value
+    if "prompt" not in fields:
+        raise InvalidRequest("Missing required parameter: 'prompt', the text that describes the image.", param="prompt")
+    image_config = fields.get("image_config")
+    return ImageRequest(
+        model=fields.pop("model", None),
+        prompt=fields["prompt"],
+        n=fields.get("n"),
+        size=fields.get("size"),
+        image_size=image_config.get("image_size") if image_config else None,
+        fields=fields,
+    )
+
+
+def check_n(request: ImageRequest, max_n: int) -> None:
+    """Refuse more images than the model makes in one request (InvalidRequest)."""
+    if request.n is not None and request.n > max_n:
+        raise InvalidRequest(f"'n' is {request.n}, but this model makes at most {max_n} images a request.", param="n")
+
+
+# --- One check for each kind of field: the value is what the name promises, or InvalidRequest that says what would be
+
+
+def _word(name: str, value: object) -> None:
+    if type(value) is not str:
+        raise InvalidRequest(f"'{name}' should be a string, not {_kind(value)}.", param=name)
+    if len(value) > WORD_LENGTH_LIMIT:
+        raise InvalidRequest(f"'{name}' should have at most {WORD_LENGTH_LIMIT:,} characters.", param=name)
+
+
+def _text(name: str, value: object) -> None:
+    if type(value) is not str:
+        raise InvalidRequest(f"'{name}' should be a string, not {_kind(value)}.", param=name)
+    if not value.strip():
+        raise InvalidRequest(f"'{name}' should not be empty.", param=name)
+
+
+def _model(name: str, value: object) -> None:
+    _word(name, value)
+    _text(name, value)
+
+
+def _integer(least: int, most: int | None) -> Callable[[str, object], None]:
+    wanted = f"an integer from {least} to {most}" if most is not None else f"an integer of at least {least}"
+
+    def check(name: str, value: object) -> None:
+        # `type() is`, for True is an int to isinstance, and 1.0 and 2**64 come out of orjson as floats.
+        if type(value) is not int:
+            raise InvalidRequest(f"'{name}' should be {wanted}, not {_kind(value)}.", param=name)
+        if value < least or (most is not None and value > most):
+            raise InvalidRequest(f"'{name}' should be {wanted}, not {value}.", param=name)
+
+    return check
+
+
+def _boolean(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise InvalidRequest(f"'{name}' should be true or false, not {_kind(value)}.", param=name)
+
+
+def _stream(name: str, value: object) -> None:
+    _boolean(name, value)
+    if value:
+        raise InvalidRequest("'stream' should be false or left out: this gateway answers with JSON only.", param=name)
+
+
+def _image_config(name: str, value: object) -> None:
+    if type(value) is not dict:
+        raise InvalidRequest(
+            f"'{name}' should be an object with 'aspect_ratio' and 'image_size', not {_kind(value)}.",
+            param=name,
+        )
+    for inner, setting in value.items():
+        path = f"{name}.{_shown(inner)}"
+        if inner not in ("aspect_ratio", "image_size"):
+            raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
+        if setting is not None:
+            _word(path, setting)
+
+
+def _shown(name: str) -> str:
+    """A name that came from outside, short enough to be given back."""
+    return name[:100]
+
+
+def _kind(value: object) -> str:
+    """What a value is, in JSON's words."""
+    kinds = {
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        bool: "a boolean",
+        list: "an array",
+        dict: "an object",
+    }
+    return kinds.get(type(value), "null")
+
+
+_CHECKS: Mapping[str, Callable[[str, object], None]] = {
+    "model": _model,
+    "prompt": _text,
+    "n": _integer(1, None),
+    "size": _word,
+    "quality": _word,
+    "style": _word,
+    "user": _word,
+    "image_config": _image_config,
+    "background": _word,
+    "moderation": _word,
+    "output_format": _word,
+    "output_compression": _integer(0, 100),
+    "partial_images": _integer(0, 3),
+    "response_format": _word,
+    "stream": _stream,
+}
+
+KNOWN_PARAMETERS = frozenset(_CHECKS) - {"model", "prompt"}
+"""What a model's ``parameters`` may list."""

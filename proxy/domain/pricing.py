@@ -1,0 +1,57 @@
+"""What a request would cost, before anything is spent on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proxy.domain.catalog import Model
+from proxy.domain.image_request import ImageRequest
+
+_pixels = re.compile(r"(\d+)[X×](\d+)")
+
+
+class Tier(StrEnum):
+    """The two prices there are."""
+
+    STANDARD = "standard"
+    FOUR_K = "4k"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """``units`` = ``images`` x ``unit_price``, all of them integers below 2^53."""
+
+    images: int
+    unit_price: int
+    units: int
+    tier: Tier
+
+
+def price(request: ImageRequest, model: Model) -> Quote:
+    """What ``request`` reserves: the images asked for, or the model's ``default_n``, at the price of their tier."""
+    tier = tier_of(request, model.four_k_long_edge)
+    unit_price = model.unit_price_4k if tier is Tier.FOUR_K else model.unit_price
+    images = model.default_n if request.n is None else request.n
+    return Quote(images=images, unit_price=unit_price, units=images * unit_price, tier=tier)
+
+
+def tier_of(request: ImageRequest, four_k_long_edge: int) -> Tier:
+    """The dearer of what ``size`` and ``image_config.image_size`` say."""
+    if request.size is None and request.image_size is None:
+        return Tier.STANDARD
+    if _is_4k(request.image_size, four_k_long_edge) or _is_4k(request.size, four_k_long_edge):
+        return Tier.FOUR_K
+    return Tier.STANDARD
+
+
+def _is_4k(size: str | None, four_k_long_edge: int) -> bool:
+    if not size:
+        return False
+    # A provider may accept blanks and either case, so they must not be a way round the price.
+    word = "".join(size.split()).upper()
+    if word == "4K":
+        return True
+    pixels = _pixels.fullmatch(word)
+    return pixels is not None and four_k_long_edge > 0 and max(int(pixels[1]), int(pixels[2])) >= four_k_long_edge

@@ -1,0 +1,373 @@
+"""The scanner that a provider's answer passes through on its way to the client.
+
+It reads OpenAI's images response (``created``, ``data``, …) in pieces of any size, and writes it again in canonical
+form with only what is on the allow-list: billing never gets out. On the way it counts the images and keeps the
+provider's ``usage`` for the ledger. It holds no more than a few bytes of state, whatever the size of the answer: the
+end of a string is looked for with ``bytes.find``, and what stands in between is passed on as the slice it came in.
+
+Inside of dropped values only brackets and strings are checked; everything passed on is checked as JSON (RFC 8259), but
+for the characters within strings, which are the provider's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+TOP_LEVEL: Final = frozenset({"created", "data", "background", "output_format", "quality", "size"})
+IN_AN_IMAGE: Final = frozenset({"url", "b64_json", "revised_prompt", "media_type"})
+"""The allow-list: what a client sees of an answer and of each image in it; but for `data`, no objects and arrays."""
+
+IMAGE_PAYLOADS: Final = frozenset({"url", "b64_json"})
+
+NAME_BYTES_LIMIT: Final = 256
+LITERAL_BYTES_LIMIT: Final = 64
+USAGE_BYTES_LIMIT: Final = 16_384
+DEPTH_LIMIT: Final = 64
+
+_BLANKS: Final = b" \t\n\r"
+_not_blank = re.compile(rb"[^ \t\n\r]")
+# The common case in one step: a whole name without escapes, and its colon.
+_plain_name = re.compile(rb'"([A-Za-z0-9_]{0,64})"[ \t\n\r]*:')
+_after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
+_literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_bracket_or_quote = re.compile(rb'[][{}"]')
+_WRITTEN_NAMES: Final = {name: b'"%b":' % name.encode() for name in TOP_LEVEL | IN_AN_IMAGE}
+_closing: Final = {ord("{"): ord("}"), ord("["): ord("]")}
+
+_QUOTE, _BACKSLASH, _COMMA, _COLON, _NULL = ord('"'), ord("\\"), ord(","), ord(":"), ord("n")
+_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
+
+_Step = Callable[[bytes, int], int]
+
+
+class MalformedResponse(ValueError):
+    """The provider's answer is not an images response; the message says where it stops being one."""
+
+
+class ResponseScanner:
+    """Feed it the body as it comes; pass on what it returns; then ``finish``.
+
+    ``images`` counts those whose payload was there from the first byte to the last. ``usage`` is the provider's object,
+    as JSON, or None where there was none or it was larger than 16 KiB.
+    """
+
+    __slots__ = (
+        "_backslashes", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
+        "_in_token", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete", "images", "usage",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Start before the first byte of a body."""
+        self.images = 0
+        self.usage: bytes | None = None
+        self.complete = False
+        self._step: _Step = self._start
+        self._out: list[bytes] = []
+        self._token = b""
+        self._name = ""
+        self._has_data = False
+        self._first = True
+        self._in_element = False
+        self._in_token = False
+        self._counted = False
+        self._passing = False
+        self._string_bytes = 0
+        self._backslashes = 0
+        self._closers = bytearray()
+        self._captured: list[bytes] | None = None
+        self._captured_bytes = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece of the body; return what of it may be passed on, which may be nothing.
+
+        Raises MalformedResponse; what was returned before stays true.
+        """
+        at, end = 0, len(chunk)
+        while at < end:
+            step = _skip_blanks if chunk[at] in _BLANKS and not self._in_token else self._step
+            at = step(chunk, at)
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def finish(self) -> None:
+        """Say that the body has ended. Raises MalformedResponse where it ended too early."""
+        if not self.complete:
+            raise MalformedResponse("the body ends in the middle of the answer")
+        if not self._has_data:
+            raise MalformedResponse("the answer has no 'data'")
+
+    # --- Objects and arrays. Each step reads at `at` and returns where the next one goes on --------------------------
+
+    def _start(self, data: bytes, at: int) -> int:
+        if data[at] != _OPEN_OBJECT:
+            raise MalformedResponse("the body is not a JSON object")
+        self._out.append(b"{")
+        self._step = self._first_name
+        return at + 1
+
+    def _first_name(self, data: bytes, at: int) -> int:
+        if data[at] == _CLOSE_OBJECT:
+            self._end_object()
+            return at + 1
+        return self._next_name(data, at)
+
+    def _next_name(self, data: bytes, at: int) -> int:
+        match = _plain_name.match(data, at)
+        if match:
+            self._name = match[1].decode()
+            self._step = self._value
+            return match.end()
+        if data[at] != _QUOTE:
+            raise MalformedResponse("a name was expected")
+        self._token = b""
+        self._in_token = True
+        self._step = self._read_name
+        return at + 1
+
+    def _read_name(self, data: bytes, at: int) -> int:
+        end = data.find(b'"', at)
+        part = data[at:] if end < 0 else data[at:end]
+        self._token += part
+        if len(self._token) > NAME_BYTES_LIMIT:
+            raise MalformedResponse("a name is too long")
+        if end < 0:
+            return len(data)
+        token = self._token
+        if token.endswith(b"\\") and (len(token) - len(token.rstrip(b"\\"))) % 2:
+            self._token += b'"'
+            return end + 1
+        self._name = _decode(token)
+        self._in_token = False
+        self._step = self._colon
+        return end + 1
+
+    def _colon(self, data: bytes, at: int) -> int:
+        if data[at] != _COLON:
+            raise MalformedResponse("a colon was expected")
+        self._step = self._value
+        return at + 1
+
+    def _after_value(self, data: bytes, at: int) -> int:
+        if data[at] == _COMMA:
+            self._step = self._next_name
+        elif data[at] == _CLOSE_OBJECT:
+            self._end_object()
+        else:
+            raise MalformedResponse("a comma or the end of an object was expected")
+        return at + 1
+
+    def _end_object(self) -> None:
+        self._out.append(b"}")
+        self._first = False
+        if self._in_element:
+            self._in_element = False
+            self._step = self._after_element
+        else:
+            self.complete = True
+            self._step = self._end
+
+    def _end(self, _data: bytes, _at: int) -> int:
+        raise MalformedResponse("something follows the end of the answer")
+
+    # --- The array of images -----------------------------------------------------------------------------------------
+
+    def _first_element(self, data: bytes, at: int) -> int:
+        if data[at] == _CLOSE_ARRAY:
+            return self._end_array(at)
+        return self._element(data, at)
+
+    def _element(self, data: bytes, at: int) -> int:
+        if data[at] != _OPEN_OBJECT:
+            raise MalformedResponse("an image in 'data' is not an object")
+        self._out.append(b"{" if self._first else b",{")
+        self._in_element, self._counted, self._first = True, False, True
+        self._step = self._first_name
+        return at + 1
+
+    def _after_element(self, data: bytes, at: int) -> int:
+        if data[at] == _COMMA:
+            self._step = self._element
+            return at + 1
+        if data[at] == _CLOSE_ARRAY:
+            return self._end_array(at)
+        raise MalformedResponse("a comma or the end of 'data' was expected")
+
+    def _end_array(self, at: int) -> int:
+        self._out.append(b"]")
+        self._first = False
+        self._step = self._after_value
+        return at + 1
+
+    # --- Values ------------------------------------------------------------------------------------------------------
+
+    def _value(self, data: bytes, at: int) -> int:
+        first = data[at]
+        self._passing = self._name in (IN_AN_IMAGE if self._in_element else TOP_LEVEL)
+        if self._name == "data" and not self._in_element and first not in (_OPEN_ARRAY, _NULL):
+            raise MalformedResponse("'data' is not an array")
+        if first == _QUOTE:
+            return self._begin_string(at)
+        if first in _closing:
+            return self._begin_nested(first, at)
+        self._token = b""
+        self._in_token = True
+        self._step = self._read_literal
+        return at
+
+    def _begin_nested(self, first: int, at: int) -> int:
+        if not self._in_element:
+            if self._name == "data":
+                self._write_name()
+                self._out.append(b"[")
+                self._first = True
+                self._step = self._first_element
+                return at + 1
+            if self._name == "usage" and first == _OPEN_OBJECT:
+                self._captured, self._captured_bytes = [], 0
+        self._closers.clear()
+        self._in_token = True
+        self._step = self._skip_nested
+        return at
+
+    def _write_name(self) -> None:
+        if self._name == "data" and not self._in_element:
+            # Clients take the last of two, so that what they see would not be what is counted.
+            if self._has_data:
+                raise MalformedResponse("'data' is there twice")
+            self._has_data = True
+        self._out.append(_WRITTEN_NAMES[self._name] if self._first else b"," + _WRITTEN_NAMES[self._name])
+        self._first = False
+
+    def _read_literal(self, data: bytes, at: int) -> int:
+        match = _after_literal.search(data, at)
+        end = match.start() if match else len(data)
+        self._token += data[at:end]
+        if len(self._token) > LITERAL_BYTES_LIMIT:
+            raise MalformedResponse("a number is too long")
+        if match is None:
+            return end
+        if not _literal.fullmatch(self._token):
+            raise MalformedResponse("a value was expected")
+        if self._passing:
+            self._write_name()
+            self._out.append(self._token)
+        self._in_token = False
+        self._step = self._after_value
+        return end
+
+    # --- Strings -----------------------------------------------------------------------------------------------------
+
+    def _begin_string(self, at: int) -> int:
+        self._string_bytes = 0
+        self._backslashes = 0
+        if self._passing:
+            self._write_name()
+            self._out.append(b'"')
+        self._in_token = True
+        self._step = self._read_string
+        return at + 1
+
+    def _read_string(self, data: bytes, at: int) -> int:
+        end = self._find_string_end(data, at)
+        stop = len(data) if end < 0 else end
+        self._string_bytes += stop - at
+        if self._passing and stop > at:
+            self._out.append(data[at:stop])
+        if end < 0:
+            return stop
+        if self._passing:
+            self._out.append(b'"')
+            if self._in_element and self._string_bytes and not self._counted and self._name in IMAGE_PAYLOADS:
+                self._counted = True
+                self.images += 1
+        self._in_token = False
+        self._step = self._after_value
+        return end + 1
+
+    def _find_string_end(self, data: bytes, at: int) -> int:
+        """The index of the quote that ends the string; or -1, with the backslashes counted that the data ends with."""
+        start = at
+        while True:
+            quote = data.find(b'"', at)
+            stop = len(data) if quote < 0 else quote
+            run = stop
+            while run > start and data[run - 1] == _BACKSLASH:
+                run -= 1
+            backslashes = stop - run + (self._backslashes if run == start else 0)
+            if quote < 0:
+                self._backslashes = backslashes % 2
+                return -1
+            if backslashes % 2 == 0:
+                return quote
+            at = quote + 1
+            start, self._backslashes = at, 0
+
+    # --- What is dropped, or kept aside ------------------------------------------------------------------------------
+
+    def _skip_nested(self, data: bytes, at: int) -> int:
+        match = _bracket_or_quote.search(data, at)
+        end = match.end() if match else len(data)
+        self._capture(data, at, end)
+        if match is None:
+            return end
+        mark = data[end - 1]
+        if mark == _QUOTE:
+            self._backslashes = 0
+            self._step = self._skip_string
+        elif mark in _closing:
+            if len(self._closers) == DEPTH_LIMIT:
+                raise MalformedResponse("a value is nested too deeply")
+            self._closers.append(_closing[mark])
+        elif self._closers.pop() != mark:
+            raise MalformedResponse("brackets do not match")
+        elif not self._closers:
+            self._end_nested()
+        return end
+
+    def _skip_string(self, data: bytes, at: int) -> int:
+        end = self._find_string_end(data, at)
+        stop = len(data) if end < 0 else end + 1
+        self._capture(data, at, stop)
+        if end >= 0:
+            self._step = self._skip_nested
+        return stop
+
+    def _capture(self, data: bytes, at: int, end: int) -> None:
+        if self._captured is None:
+            return
+        self._captured_bytes += end - at
+        if self._captured_bytes > USAGE_BYTES_LIMIT:
+            self._captured = None
+        else:
+            self._captured.append(data[at:end])
+
+    def _end_nested(self) -> None:
+        self._in_token = False
+        self._step = self._after_value
+        if self._captured is None:
+            return
+        captured, self._captured = b"".join(self._captured), None
+        try:
+            self.usage = orjson.dumps(orjson.loads(captured))
+        except orjson.JSONDecodeError:
+            self.usage = None
+
+
+def _skip_blanks(data: bytes, at: int) -> int:
+    match = _not_blank.search(data, at)
+    return match.start() if match else len(data)
+
+
+def _decode(name: bytes) -> str:
+    try:
+        decoded = orjson.loads(b'"%b"' % name)
+    except orjson.JSONDecodeError:
+        raise MalformedResponse("a name is not valid JSON") from None
+    return str(decoded)

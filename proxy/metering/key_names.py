@@ -1,0 +1,46 @@
+"""The names of Redis keys. All state of one team is under one hash tag, so that it lives in one slot of a Cluster."""
+
+from __future__ import annotations
+
+TEAMS = "lm:teams"
+"""Sorted set of team ids: the one key outside of a team's slot."""
+
+
+def team_record(team: str) -> str:
+    """Hash: the team."""
+    return f"lm:{{{team}}}:team"
+
+
+def team_keys(team: str) -> str:
+    """Sorted set: ids of the team's keys."""
+    return f"lm:{{{team}}}:keys"
+
+
+def key_record(team: str, key_id: str) -> str:
+    """Hash: one API key, its limits and its counters."""
+    return f"lm:{{{team}}}:key:{key_id}"
+
+
+def key_usage(team: str, key_id: str) -> str:
+    """Hash: what the key was charged, by model and by day."""
+    return f"lm:{{{team}}}:usage:{key_id}"
+
+
+def reservation(team: str, reservation_id: str) -> str:
+    """String: a reservation that is held, or the memory that it was settled."""
+    return f"lm:{{{team}}}:reservation:{reservation_id}"
+
+
+def grant(team: str, grant_id: str) -> str:
+    """String: the memory that a grant was made."""
+    return f"lm:{{{team}}}:grant:{grant_id}"
+
+
+def leases(team: str) -> str:
+    """Sorted set: reservations that are held, by the millisecond when their lease runs out."""
+    return f"lm:{{{team}}}:leases"
+
+
+def ledger(team: str) -> str:
+    """Stream: the ledger."""
+    return f"lm:{{{team}}}:ledger"

@@ -1,0 +1,246 @@
+"""Making, reading and changing keys, and reading the ledger: what the admin wire asks of the store."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from proxy.domain.api_key import hash_key, make_key_id, make_key_text, team_of
+from proxy.domain.catalog import UNITS_LIMIT
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
+from proxy.domain.limits import KeyRecord, Limits
+from proxy.domain.settlement import LedgerEntry
+from proxy.metering import key_names, records
+from proxy.metering.script_runner import Argument, ScriptRunner
+from proxy.metering.scripts import load_script
+
+T = TypeVar("T")
+
+GRANT_IDS_MS = 86_400_000
+SCAN_LIMIT = 1_000
+"""Ledger entries that one page looks at, at the most, however few of them are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list, and where the next part begins; None at the end."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFilter:
+    """Which ledger entries are asked for; None asks for all. ``since_ms`` is milliseconds since the epoch."""
+
+    team: str | None = None
+    key_id: str | None = None
+    outcome: str | None = None
+    since_ms: int | None = None
+
+    def wants(self, entry: LedgerEntry) -> bool:
+        """Whether an entry of the right team and time is asked for."""
+        return (self.key_id is None or entry.facts.get("key") == self.key_id) and (
+            self.outcome is None or entry.facts.get("outcome") == self.outcome
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What was charged under one heading."""
+
+    images: int = 0
+    quota_units: int = 0
+
+
+class KeyRegistry:
+    """Keys and ledger in Redis. Everything here raises StoreUnavailable where Redis cannot be asked."""
+
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool) -> None:
+        """Change through scripts on ``runner``, read through ``pool``."""
+        self._runner = runner
+        self._redis = Redis(connection_pool=pool)
+
+    # --- Keys ---------------------------------------------------------------------------------------------------------
+
+    async def create_key(
+        self, team: str, *, name: str, limits: Limits, expires_ms: int | None
+    ) -> tuple[KeyRecord, str]:
+        """A new key of ``team``, which is made where it is new; and its text, which nobody can read again."""
+        key_id = make_key_id(team, secrets.choice)
+        text = make_key_text(key_id, secrets.choice)
+        fields = _fields(name=name, quota_units=limits.quota_units, models=limits.models, expires_ms=expires_ms)
+        given = {name: value for name, value in fields.items() if value != ""}
+        # The index of teams is outside of the team's slot; a team in it that has no key yet does no harm.
+        await self._ask("ZADD", key_names.TEAMS, 0, team)
+        await self._runner.run(
+            load_script("create_key"),
+            (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
+            (key_id, key_id, "secret_sha256", hash_key(text), *_flat(given)),
+        )
+        return await self.get_key(key_id), text
+
+    async def get_key(self, key_id: str) -> KeyRecord:
+        """One key. Raises NotFound."""
+        team = _team(key_id)
+        fields = await self._ask("HGETALL", key_names.key_record(team, key_id))
+        if not fields:
+            raise _no_key(key_id)
+        return records.key_from_fields(key_id, _decoded(fields))
+
+    async def list_keys(self, team: str | None, *, cursor: str | None, limit: int) -> Page[KeyRecord]:
+        """Keys in the order of their ids, of one team or of all."""
+        after = _team(cursor) if cursor else None
+        ids: list[str] = []
+        teams = [team] if team is not None else await self._names(key_names.TEAMS, after, inclusive=True)
+        for one in teams:
+            begin = cursor if cursor and one == after else None
+            ids += await self._names(key_names.team_keys(one), begin, count=limit + 1 - len(ids))
+            if len(ids) > limit:
+                break
+        more, ids = len(ids) > limit, ids[:limit]
+        return Page([await self.get_key(key_id) for key_id in ids], ids[-1] if more else None)
+
+    async def update_key(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
+        """Change ``name``, ``quota_units``, ``models`` or ``expires_ms``; None takes a limit away. Raises NotFound."""
+        return await self._change(key_id, "update", 0, _flat(_fields(**changes)))
+
+    async def revoke_key(self, key_id: str) -> KeyRecord:
+        """Refuse the key from the next request on; what is in flight settles. Raises NotFound."""
+        return await self._change(key_id, "revoke", 0, ())
+
+    async def rotate_key(self, key_id: str, *, overlap_ms: int) -> tuple[KeyRecord, str]:
+        """Give the key a new text; the old one stays good for ``overlap_ms`` milliseconds. Raises NotFound."""
+        text = make_key_text(key_id, secrets.choice)
+        return await self._change(key_id, "rotate", overlap_ms, (hash_key(text),)), text
+
+    async def grant(self, key_id: str, *, quota_units: int, reason: str) -> tuple[KeyRecord, str]:
+        """Top up, or take back; the record after it, and the ledger entry's id. Raises NotFound or InvalidRequest."""
+        team, grant_id = _team(key_id), f"grant_{secrets.token_hex(12)}"
+        reply = await self._runner.run(
+            load_script("grant"),
+            (key_names.key_record(team, key_id), key_names.grant(team, grant_id), key_names.ledger(team)),
+            (
+                *(grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS),
+                *("kind", "grant", "key", key_id, "grant", grant_id, "quota_units", quota_units, "reason", reason),
+            ),
+        )
+        _raise_verdict(reply[0], key_id)
+        if reply[0] == b"too_much":
+            raise InvalidRequest(
+                f"'quota_units' brings the sum of grants, now {reply[1]:,}, past what can be counted exactly.",
+                param="quota_units",
+            )
+        record = records.key_from_fields(key_id, records.fields_from_pairs(reply[2]))
+        return record, f"{team}_{reply[1].decode()}"
+
+    async def usage(self, key_id: str) -> tuple[KeyRecord, dict[str, Charges], dict[str, Charges]]:
+        """A key, and what it was charged by model and by UTC day. Raises NotFound."""
+        record = await self.get_key(key_id)
+        counters = _decoded(await self._ask("HGETALL", key_names.key_usage(record.team, key_id)))
+        return record, _charges(counters, "model"), _charges(counters, "day")
+
+    async def _change(self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument]) -> KeyRecord:
+        team = _team(key_id)
+        reply = await self._runner.run(
+            load_script("update_key"),
+            (key_names.key_record(team, key_id),),
+            (key_id, action, overlap_ms, *rest),
+        )
+        _raise_verdict(reply[0], key_id)
+        return records.key_from_fields(key_id, records.fields_from_pairs(reply[1]))
+
+    # --- The ledger ---------------------------------------------------------------------------------------------------
+
+    async def list_ledger(self, wanted: LedgerFilter, *, cursor: str | None, limit: int) -> Page[LedgerEntry]:
+        """Entries of each team from the oldest to the newest, team by team.
+
+        A page may hold fewer than ``limit`` entries, even none, and still not be the last: see its cursor.
+        """
+        after_team, _, after = (cursor or "").rpartition("_")
+        found: list[LedgerEntry] = []
+        looked_at = 0
+        teams = [wanted.team] if wanted.team else await self._names(key_names.TEAMS, after_team, inclusive=True)
+        for team in teams:
+            start = f"({after}" if after and team == after_team else str(wanted.since_ms or "-")
+            async for entry in self._entries(team, start, batch_size=limit):
+                looked_at += 1
+                if wanted.wants(entry):
+                    found.append(entry)
+                if len(found) == limit or looked_at == SCAN_LIMIT:
+                    return Page(found, entry.id)
+        return Page(found, None)
+
+    async def _entries(self, team: str, start: str, *, batch_size: int) -> AsyncIterator[LedgerEntry]:
+        while True:
+            batch = await self._ask("XRANGE", key_names.ledger(team), start, "+", "COUNT", batch_size)
+            for stream_id, facts in batch:
+                yield records.entry_from_stream(team, stream_id.decode(), _decoded(facts))
+            if len(batch) < batch_size:
+                return
+            start = f"({batch[-1][0].decode()}"
+
+    async def _names(
+        self, index: str, after: str | None, *, inclusive: bool = False, count: int | None = None
+    ) -> list[str]:
+        start = f"{'[' if inclusive else '('}{after}" if after else "-"
+        paging = () if count is None else ("LIMIT", 0, count)
+        return [name.decode() for name in await self._ask("ZRANGEBYLEX", index, start, "+", *paging)]
+
+    async def _ask(self, *words: str | int) -> Any:
+        try:
+            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+
+
+def _team(key_id: str) -> str:
+    team = team_of(key_id)
+    if team is None:
+        raise _no_key(key_id)
+    return team
+
+
+def _no_key(key_id: str) -> NotFound:
+    return NotFound(f"There is no key '{key_id[:100]}'.")
+
+
+def _raise_verdict(verdict: bytes, key_id: str) -> None:
+    if verdict == b"missing":
+        raise _no_key(key_id)
+    if verdict == b"revoked":
+        raise Conflict(f"The key '{key_id}' has been revoked, and cannot be changed any more.")
+
+
+def _fields(**values: Any) -> dict[str, str]:
+    """Fields of a key's record; None becomes the empty text, which takes a field away."""
+    texts = {name: "" if value is None else str(value) for name, value in values.items() if name != "models"}
+    if "models" in values:
+        texts["models"] = "\n".join(values["models"])
+    return texts
+
+
+def _flat(fields: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(text for pair in fields.items() for text in pair)
+
+
+def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+def _charges(counters: Mapping[str, str], heading: str) -> dict[str, Charges]:
+    names: Iterable[str] = {
+        name.removeprefix(f"{heading}:").rpartition(":")[0] for name in counters if name.startswith(f"{heading}:")
+    }
+    return {
+        name: Charges(
+            images=int(counters.get(f"{heading}:{name}:images", 0)),
+            quota_units=int(counters.get(f"{heading}:{name}:units", 0)),
+        )
+        for name in sorted(names)
+    }

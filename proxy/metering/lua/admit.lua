@@ -1,0 +1,54 @@
+-- Authenticate a key, check its limits and reserve units for one request: all of it or nothing.
+-- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
+--
+-- KEYS[1]  key record (hash)
+-- KEYS[2]  reservation (string)
+-- KEYS[3]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
+-- ARGV[1]  reservation id
+-- ARGV[2]  SHA-256 of the key's text, in hexadecimal
+-- ARGV[3]  model id
+-- ARGV[4]  units to reserve
+-- ARGV[5]  length of the lease, milliseconds
+-- ARGV[6]  facts of the request (JSON), for the ledger entry of a lease that runs out
+--
+-- Reply, always led by the reservation id:
+--   {id, 'admitted', now_ms, remaining units or false}
+--   {id, 'unknown' | 'revoked' | 'expired'}
+--   {id, 'model_not_allowed'}
+--   {id, 'insufficient_quota', limit, posted, reserved}
+--
+-- @include authenticate
+
+local id, units = ARGV[1], tonumber(ARGV[4])
+
+local function may_use(models, model)
+  if not models or models == '*' then return true end
+  for pattern in string.gmatch(models, '[^\n]+') do
+    if pattern == '*' or pattern == model then return true end
+    if string.sub(pattern, -2) == '/*' and string.sub(model, 1, #pattern - 1) == string.sub(pattern, 1, -2) then
+      return true
+    end
+  end
+  return false
+end
+
+local record = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+  'previous_until_ms', 'models', 'quota_units', 'granted', 'posted', 'reserved')
+local verdict = authenticate(ARGV[2], record)
+if verdict ~= 'ok' then return {id, verdict} end
+if not may_use(record[6], ARGV[3]) then return {id, 'model_not_allowed'} end
+
+local posted, reserved = tonumber(record[9] or 0), tonumber(record[10] or 0)
+local limit = record[7] and tonumber(record[7]) + tonumber(record[8] or 0)
+local remaining = limit and limit - posted - reserved
+
+local before = redis.call('GET', KEYS[2])
+if before then
+  return {id, 'admitted', tonumber(string.match(before, '^held %d+ (%d+)') or now_ms), remaining}
+end
+if limit and units > remaining then return {id, 'insufficient_quota', limit, posted, reserved} end
+
+redis.call('SET', KEYS[2], 'held ' .. ARGV[4] .. ' ' .. now_ms .. ' ' .. ARGV[6])
+redis.call('ZADD', KEYS[3], now_ms + ARGV[5], id)
+redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[4])
+return {id, 'admitted', now_ms, remaining and remaining - units}

@@ -1,0 +1,25 @@
+-- Make a key, and its team where that is new.
+--
+-- KEYS[1]  key record (hash)
+-- KEYS[2]  keys of the team (sorted set, all of score 0, so that they list in order)
+-- KEYS[3]  team record (hash)
+-- ARGV[1]  an id for the call, given back in the reply
+-- ARGV[2]  key id
+-- ARGV[3]… fields of the record: name, value, name, value, …
+--
+-- Reply: {id, 'created'}, or {id, 'exists'} where the key id is taken
+--
+-- @include authenticate
+
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local secret = redis.call('HGET', KEYS[1], 'secret_sha256')
+  for at = 3, #ARGV, 2 do
+    -- The same call again, after a lost reply.
+    if ARGV[at] == 'secret_sha256' and ARGV[at + 1] == secret then return {ARGV[1], 'created'} end
+  end
+  return {ARGV[1], 'exists'}
+end
+redis.call('HSET', KEYS[1], 'created_ms', now_ms, unpack(ARGV, 3))
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
+redis.call('HSETNX', KEYS[3], 'created_ms', now_ms)
+return {ARGV[1], 'created'}

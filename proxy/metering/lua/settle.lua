@@ -1,0 +1,41 @@
+-- Turn a reservation into a charge and a ledger entry, once. It carries all the facts, so that it posts as well where the
+-- reservation has been lost. Asked twice with the same reservation id, it gives the first answer and posts nothing more.
+--
+-- KEYS[1]  key record (hash)
+-- KEYS[2]  reservation (string)
+-- KEYS[3]  leases of the team (sorted set)
+-- KEYS[4]  usage of the key by model and day (hash)
+-- KEYS[5]  ledger of the team (stream)
+-- ARGV[1]  reservation id
+-- ARGV[2]  units charged
+-- ARGV[3]  units charged beyond the reservation
+-- ARGV[4]  images generated
+-- ARGV[5]  model id
+-- ARGV[6]  UTC day that the request was admitted in, YYYY-MM-DD
+-- ARGV[7]  how long the settled id is remembered, milliseconds
+-- ARGV[8]… ledger entry: name, value, name, value, …
+--
+-- Reply: {id, 'settled', ledger entry id, units charged}
+local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local reservation = redis.call('GET', KEYS[2])
+local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)')
+if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
+
+-- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
+local entry = redis.call('XADD', KEYS[5], '*', unpack(ARGV, 8))
+if state == 'held' then
+  if first ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. first) end
+  redis.call('ZREM', KEYS[3], id)
+end
+if images ~= '0' then
+  redis.call('HINCRBY', KEYS[1], 'posted', charged)
+  redis.call('HINCRBY', KEYS[1], 'images', images)
+  redis.call('HINCRBY', KEYS[4], 'model:' .. ARGV[5] .. ':units', charged)
+  redis.call('HINCRBY', KEYS[4], 'model:' .. ARGV[5] .. ':images', images)
+  redis.call('HINCRBY', KEYS[4], 'day:' .. ARGV[6] .. ':units', charged)
+  redis.call('HINCRBY', KEYS[4], 'day:' .. ARGV[6] .. ':images', images)
+  if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
+end
+redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
+return {id, 'settled', entry, tonumber(charged)}

@@ -1,0 +1,37 @@
+-- Change fields of a key's record that is there; an empty value removes the field.
+--
+-- KEYS[1]  key record (hash)
+-- ARGV[1]  an id for the call, given back in the reply
+-- ARGV[2]  what happens: 'update', 'revoke' or 'rotate'
+-- ARGV[3]  rotate: how long the old secret stays good, milliseconds; otherwise 0
+-- ARGV[4]… update: name, value, name, value, …; rotate: SHA-256 of the new key's text
+--
+-- Reply: {id, 'ok', {field, value, …}} with the record after it, {id, 'missing'}, or {id, 'revoked'} where a revoked key
+-- was to be changed
+--
+-- @include authenticate
+
+local id, action = ARGV[1], ARGV[2]
+if redis.call('EXISTS', KEYS[1]) == 0 then return {id, 'missing'} end
+local revoked = redis.call('HEXISTS', KEYS[1], 'revoked_ms') == 1
+
+if action == 'revoke' then
+  redis.call('HSETNX', KEYS[1], 'revoked_ms', now_ms)
+elseif revoked then
+  return {id, 'revoked'}
+elseif action == 'rotate' then
+  local secret = redis.call('HGET', KEYS[1], 'secret_sha256')
+  if secret ~= ARGV[4] then
+    redis.call('HSET', KEYS[1], 'secret_sha256', ARGV[4], 'previous_sha256', secret,
+      'previous_until_ms', now_ms + ARGV[3])
+  end
+else
+  for at = 4, #ARGV, 2 do
+    if ARGV[at + 1] == '' then
+      redis.call('HDEL', KEYS[1], ARGV[at])
+    else
+      redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+    end
+  end
+end
+return {id, 'ok', redis.call('HGETALL', KEYS[1])}

@@ -1,0 +1,96 @@
+"""The product: read a request, price it, admit it, let it be forwarded, and settle it.
+
+Everything that costs quota goes through here, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.domain.api_key import Credential
+from proxy.domain.catalog import Catalog, Model
+from proxy.domain.errors import InvalidRequest, ProxyError
+from proxy.domain.headers import parse_authorization
+from proxy.domain.image_request import ImageRequest, check_n
+from proxy.domain.pricing import price
+from proxy.domain.settlement import Delivery
+from proxy.metering.meter import Meter
+from proxy.metering.request_body import read_json_body
+from proxy.telemetry.observation import OBSERVATION, Observation
+
+Parser = Callable[[bytes], ImageRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much of a request is read (bytes) and for how long (seconds)."""
+
+    max_body_bytes: int
+    body_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredRequest:
+    """An admitted request, on its way to a provider. Its handler fills in ``delivery``."""
+
+    image_request: ImageRequest
+    model: Model
+    delivery: Delivery
+
+
+METERED = web.RequestKey("metered", MeteredRequest)
+
+
+def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limits: BodyLimits) -> Middleware:
+    """The middleware, for the routes that ``parsers`` names."""
+
+    @web.middleware
+    async def meter_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+        parse = parsers.get(request.path)
+        if parse is None or request.method != "POST":
+            return await handler(request)
+        observation = request[OBSERVATION]
+        credential = parse_authorization(request.headers.getall("Authorization", ()))
+        try:
+            body = await _read(request, observation, limits)
+            image_request, model = _understand(parse(body), catalog)
+        except ProxyError:
+            await _tell_a_bad_key_first(meter, credential, observation)
+            raise
+        observation.key_id, observation.model = credential.key_id, model.id
+        quote = price(image_request, model)
+        async with meter.admit(credential, observation, model.id, quote) as delivery:
+            request[METERED] = MeteredRequest(image_request, model, delivery)
+            return await handler(request)
+
+    return meter_request
+
+
+async def _read(request: web.Request, observation: Observation, limits: BodyLimits) -> bytes:
+    began = perf_counter()
+    try:
+        return await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    finally:
+        observation.client_s += perf_counter() - began
+
+
+def _understand(image_request: ImageRequest, catalog: Catalog) -> tuple[ImageRequest, Model]:
+    model_id = image_request.model or catalog.default_model
+    if model_id is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'model'; GET /v1/models lists those there are.", param="model"
+        )
+    model = catalog.get(model_id)
+    check_n(image_request, model.max_n)
+    return image_request, model
+
+
+async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> None:
+    """A stranger learns that its key is bad, not which models there are. Good requests pay no round trip for this."""
+    await meter.store.read_own_key(credential)
+    observation.key_id = credential.key_id

@@ -1,0 +1,28 @@
+"""How Redis is reached: which addresses are understood, and the client library's settings that accounting needs."""
+
+from __future__ import annotations
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+CONNECTIONS = 32
+
+
+def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
+    """A pool of connections to ``url``; nothing is sent yet. ``timeout_s`` holds for making a connection.
+
+    The library's retries are off, for ours go by reservation id. RESP2 is spoken, for RESP3 turns maintenance
+    notifications on, and with them the check off that finds left-over replies on a connection.
+    """
+    return ConnectionPool.from_url(
+        url,
+        protocol=2,
+        max_connections=CONNECTIONS,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=timeout_s,
+        socket_timeout=None,
+        client_name="lightmeter",
+    )

@@ -1,0 +1,34 @@
+"""What the gateway asks of its store. Redis is behind it; a test may put something else there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.domain.api_key import Credential
+from proxy.domain.limits import KeyRecord
+from proxy.domain.pricing import Quote
+from proxy.domain.settlement import Reservation, Settlement
+
+
+class Store(Protocol):
+    """The hot path: one round trip to admit, one to settle."""
+
+    async def admit(
+        self, reservation_id: str, credential: Credential, *, endpoint: str, model: str, quote: Quote
+    ) -> Reservation:
+        """Authenticate, check every limit and reserve, all or nothing.
+
+        Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota or StoreUnavailable; each of them reserved nothing.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Post the charge, release the rest, and write the ledger entry: once, however often it is asked.
+
+        Raises StoreUnavailable, where it may or may not have been posted; asking again is safe.
+        """
+        ...
+
+    async def read_own_key(self, credential: Credential) -> KeyRecord:
+        """Authenticate, and read the key's record. Raises InvalidApiKey or StoreUnavailable."""
+        ...

@@ -1,0 +1,320 @@
+"""The configuration: TOML plus environment, checked before anything starts.
+
+Every mistake is told with the file, the key, what is wrong and what would be right. ``LIGHTMETER_<SECTION>_<KEY>``
+overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]`` or ``[logs]``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from yarl import URL
+
+from proxy.domain.catalog import (
+    BASE_UNITS,
+    BASE_UNITS_4K,
+    DEFAULT_FOUR_K_LONG_EDGE,
+    UNITS_LIMIT,
+    Catalog,
+    Model,
+    unit_price,
+)
+from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.metering.redis_connection import SCHEMES
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.provider import Provider
+
+EMBEDDED = "embedded:"
+OVERRIDABLE = ("server", "admin", "store", "accounting", "logs")
+MULTIPLIER_LIMIT = Decimal(1_000_000)
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the message tells every mistake, one a line."""
+
+
+# --- What a value has to be ------------------------------------------------------------------------------------------
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - the last port there is
+        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080")
+    return text
+
+
+def _store_url(text: str) -> str:
+    if text.startswith(EMBEDDED) and text != EMBEDDED:
+        return text
+    if text.startswith(SCHEMES):
+        return text
+    raise ValueError(f"should be embedded:PATH, or begin with {', '.join(SCHEMES)}")
+
+
+def _base_url(text: str) -> str:
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+        raise ValueError("should be an address like https://api.openai.com/v1")
+    if url.user or url.password:
+        raise ValueError("should hold no password: name the variable with the provider's key in api_key_env")
+    return text
+
+
+def _exact_decimal(value: object) -> object:
+    # 0.3333 in TOML is a binary float already; its shortest form is what the operator wrote.
+    return repr(value) if isinstance(value, float) else value
+
+
+def _one_of(*allowed: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"should be one of {', '.join(allowed)}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _known_parameter(name: str) -> str:
+    if name not in KNOWN_PARAMETERS:
+        raise ValueError(f"is not a request field; there are {', '.join(sorted(KNOWN_PARAMETERS))}")
+    return name
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Bytes = Annotated[int, Field(ge=1_024, le=2**40)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """The public listener."""
+
+    listen: Address = "0.0.0.0:8080"
+    default_model: str | None = None
+    data_folder: str = "./data"
+    max_body: Bytes = 2**20
+    body_timeout: Seconds = 30
+    write_timeout: Seconds = 60
+    keepalive_timeout: Seconds = 75
+    drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300
+
+
+class AdminSettings(_Section):
+    """The admin listener."""
+
+    listen: Address = "127.0.0.1:8081"
+
+
+class StoreSettings(_Section):
+    """Where quota and ledger are kept."""
+
+    url: Annotated[str, AfterValidator(_store_url)] = "embedded:./data"
+    server: str | None = None
+    appendfsync: Annotated[str, _one_of("always", "everysec")] = "everysec"
+    timeout: Seconds = 2
+
+
+class AccountingSettings(_Section):
+    """How long reservations are held and their ids remembered."""
+
+    lease_seconds: Annotated[int, Field(ge=5, le=86_400)] = 60
+    settled_ids_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
+
+
+class LogSettings(_Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = True
+
+
+class ProviderSettings(_Section):
+    """One ``[[providers]]``."""
+
+    name: Name
+    dialect: Annotated[str, _one_of(*DIALECTS)] = "openai"
+    base_url: Annotated[str, AfterValidator(_base_url)]
+    api_key_env: str | None = None
+    connect_timeout: Seconds = 5
+    first_byte_timeout: Seconds = 300
+    idle_timeout: Seconds = 60
+    total_timeout: Seconds = 900
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_response: Bytes = 64 * 2**20
+
+
+class ModelSettings(_Section):
+    """One ``[[models]]``."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
+    provider: Name
+    upstream_model: Name
+    token_multiplier: Multiplier
+    default_n: Annotated[int, Field(ge=1, le=1_000)] = 1
+    max_n: Annotated[int, Field(ge=1, le=1_000)] = 10
+    four_k_long_edge: Annotated[int, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
+    parameters: tuple[Annotated[str, AfterValidator(_known_parameter)], ...] = ("n", "size")
+    created: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.default_n > self.max_n:
+            raise ValueError(f"default_n is {self.default_n}, which is more than max_n, {self.max_n}")
+        if unit_price(BASE_UNITS_4K, self.token_multiplier) * self.max_n >= UNITS_LIMIT:
+            raise ValueError("token_multiplier x max_n makes prices that cannot be counted exactly: lower one of them")
+        return self
+
+    def to_model(self) -> Model:
+        """The model with its prices worked out."""
+        return Model(
+            id=self.id,
+            provider=self.provider,
+            upstream_model=self.upstream_model,
+            token_multiplier=self.token_multiplier,
+            parameters=frozenset(self.parameters),
+            default_n=self.default_n,
+            max_n=self.max_n,
+            four_k_long_edge=self.four_k_long_edge,
+            created=self.created,
+            unit_price=unit_price(BASE_UNITS, self.token_multiplier),
+            unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
+        )
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    server: ServerSettings = ServerSettings()
+    admin: AdminSettings = AdminSettings()
+    store: StoreSettings = StoreSettings()
+    accounting: AccountingSettings = AccountingSettings()
+    logs: LogSettings = LogSettings()
+    providers: tuple[ProviderSettings, ...] = ()
+    models: tuple[ModelSettings, ...] = ()
+
+    @property
+    def embedded_folder(self) -> Path | None:
+        """The folder of the embedded store, None where the store is elsewhere."""
+        return Path(self.store.url.removeprefix(EMBEDDED)) if self.store.url.startswith(EMBEDDED) else None
+
+    @property
+    def data_folder(self) -> Path:
+        """Where this gateway keeps what is its own: with the embedded store, or in ``server.data_folder``."""
+        return self.embedded_folder or Path(self.server.data_folder)
+
+    def catalog(self) -> Catalog:
+        """The models on offer."""
+        return Catalog((model.to_model() for model in self.models), self.server.default_model)
+
+    def provider_list(self, environment: Mapping[str, str]) -> list[Provider]:
+        """The providers with their keys, which come from the environment only."""
+        return [
+            Provider(
+                name=given.name,
+                dialect=given.dialect,
+                base_url=given.base_url,
+                api_key=environment.get(given.api_key_env, "") if given.api_key_env else "",
+                connect_timeout_s=given.connect_timeout,
+                first_byte_timeout_s=given.first_byte_timeout,
+                idle_timeout_s=given.idle_timeout,
+                total_timeout_s=given.total_timeout,
+                max_connections=given.max_connections,
+                max_response_bytes=given.max_response,
+            )
+            for given in self.providers
+        ]
+
+
+# --- Reading it -----------------------------------------------------------------------------------------------------
+
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in the file, as the environment overrides them. Raises ConfigurationError with every mistake."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    return read_settings(content, str(path), environment)
+
+
+def read_settings(content: dict[str, Any], source: str, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in ``content``. Raises ConfigurationError with every mistake, each led by ``source``."""
+    overridden = _override(content, environment)
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as invalid:
+        mistakes = [_tell(error, source, overridden) for error in invalid.errors()]
+    else:
+        mistakes = [f"{source}: {mistake}" for mistake in _check_references(settings, environment)]
+    if mistakes:
+        raise ConfigurationError("\n".join(mistakes))
+    return settings
+
+
+def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    overridden: dict[str, str] = {}
+    for section in OVERRIDABLE:
+        for key in Settings.model_fields[section].default.__class__.model_fields:
+            variable = f"LIGHTMETER_{section}_{key}".upper()
+            if variable in environment and isinstance(content.setdefault(section, {}), dict):
+                content[section][key] = environment[variable]
+                overridden[f"{section}.{key}"] = variable
+    return overridden
+
+
+def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> str:
+    key = ""
+    for part in error["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if key in overridden:
+        source, key = "the environment", overridden[key]
+    wrong = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        wrong = "is not a setting; see config/lightmeter.toml for all that there are"
+    elif error["type"] == "missing":
+        wrong = "is missing"
+    elif isinstance(error["input"], str | int | float):
+        wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
+    return f"{source}: {key}: {wrong}"
+
+
+def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
+    names = [provider.name for provider in settings.providers]
+    ids = [model.id for model in settings.models]
+    for index, provider in enumerate(settings.providers):
+        if names.index(provider.name) != index:
+            yield f"providers[{index}].name: there is another provider {provider.name!r}"
+        if provider.api_key_env is not None and not environment.get(provider.api_key_env):
+            yield (
+                f"providers[{index}].api_key_env: the environment has no {provider.api_key_env}: "
+                f"export it with the key of provider {provider.name!r}"
+            )
+    for index, model in enumerate(settings.models):
+        if ids.index(model.id) != index:
+            yield f"models[{index}].id: there is another model {model.id!r}"
+        if model.provider not in names:
+            yield f"models[{index}].provider: no provider is named {model.provider!r}; there are {names}"
+    default = settings.server.default_model
+    if default is not None and default not in ids:
+        yield f"server.default_model: no model has the id {default!r}; there are {ids}"
+    if not ids:
+        yield "models: there is none; add a [[models]] with id, provider, upstream_model and token_multiplier"

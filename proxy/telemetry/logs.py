@@ -1,0 +1,103 @@
+"""Logs as JSON, one object a line, on standard error.
+
+A request's line never holds a prompt, a key's text or an image. Lines of requests are gathered and written a few
+times a second, since a system call for each would be a good part of the gateway's work on a small answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from datetime import UTC, datetime
+from time import time
+from typing import BinaryIO
+
+import orjson
+
+from proxy.telemetry.observation import Observation
+
+FLUSH_AFTER_S = 0.2
+FLUSH_AT_LINES = 500
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, where it comes from, and the message; the traceback where there is one."""
+        line = {
+            "time": _iso(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def set_up_logs(level: str) -> None:
+    """Send every log record to standard error as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It repeats every failed task that we report ourselves, with the request's text in it.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+class RequestLog:
+    """One line for each request."""
+
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        """Write to ``stream``, or nowhere."""
+        self._stream = stream
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, observation: Observation, ended: float) -> None:
+        """Note a request that has been answered."""
+        if self._stream is None:
+            return
+        self._lines.append(orjson.dumps(_line(observation, ended), option=orjson.OPT_APPEND_NEWLINE))
+        if len(self._lines) >= FLUSH_AT_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what has been gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines and self._stream is not None:
+            lines, self._lines = self._lines, []
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
+
+
+def _line(observation: Observation, ended: float) -> dict[str, object]:
+    return {
+        "time": _iso(time()),
+        "level": "info",
+        "message": "request",
+        "request_id": observation.request_id,
+        "endpoint": observation.endpoint,
+        "status": observation.status,
+        "outcome": observation.outcome,
+        "error": observation.error,
+        "key": observation.key_id,
+        "model": observation.model,
+        "images": observation.images,
+        "units": observation.charged_units,
+        "provider": observation.provider,
+        "provider_status": observation.provider_status,
+        "provider_ms": round(observation.provider_s * 1000, 3),
+        "own_ms": round(observation.own_s(ended) * 1000, 3),
+        "total_ms": round((ended - observation.started) * 1000, 3),
+        "response_bytes": observation.response_bytes,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,49 @@
+"""What is noted of one request while it runs, for its metrics and its line in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from secrets import token_hex
+from time import perf_counter
+
+from aiohttp import web
+
+
+@dataclass(slots=True)
+class Observation:
+    """One request. Times are in seconds; ``provider_s`` and ``client_s`` were spent waiting for those two.
+
+    ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
+    that the client was given.
+    """
+
+    request_id: str
+    endpoint: str
+    started: float = field(default_factory=perf_counter)
+    outcome: str = "rejected"
+    error: str = ""
+    status: int = 0
+    key_id: str = ""
+    model: str = ""
+    provider: str = ""
+    provider_status: int = 0
+    images: int = 0
+    charged_units: int = 0
+    provider_s: float = 0.0
+    client_s: float = 0.0
+    response_bytes: int = 0
+
+    def own_s(self, ended: float) -> float:
+        """Lightmeter's own share of the time until ``ended``, in seconds."""
+        return max(0.0, ended - self.started - self.provider_s - self.client_s)
+
+
+OBSERVATION = web.RequestKey("observation", Observation)
+
+
+def request_ids() -> Iterator[str]:
+    """Ids that no other process and no earlier one has used."""
+    process = token_hex(8)
+    return (f"req_{process}{number:08x}" for number in count(1))

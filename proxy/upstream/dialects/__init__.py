@@ -1,0 +1,34 @@
+"""How one kind of provider speaks. A dialect is pure: it writes requests and reads answers, and does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from proxy.domain.catalog import Model
+from proxy.domain.errors import ProxyError
+from proxy.domain.image_request import ImageRequest
+from proxy.upstream.dialects.openai import OpenAIDialect
+
+
+class Dialect(Protocol):
+    """What the gateway needs to know of a kind of provider."""
+
+    def authorize(self, api_key: str) -> Mapping[str, str]:
+        """The request headers that carry the provider's key."""
+        ...
+
+    def generations_path(self, model: Model) -> str:
+        """Where images are asked for, below the provider's base URL."""
+        ...
+
+    def write_generation(self, request: ImageRequest, model: Model) -> bytes:
+        """The request's body, with the fields that the model's ``parameters`` list."""
+        ...
+
+    def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
+        """The error for an answer that is not a 2xx. ``body`` may be cut short."""
+        ...
+
+
+DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect()}

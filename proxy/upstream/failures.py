@@ -1,0 +1,62 @@
+"""What a provider's failure means to the client, and what of the provider's words the client may read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from proxy.domain.errors import (
+    ProviderRefusal,
+    ProxyError,
+    UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+)
+from proxy.domain.headers import retry_after_seconds
+from proxy.domain.image_request import KNOWN_PARAMETERS
+
+MESSAGE_LENGTH_LIMIT = 1_000
+CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
+"""Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
+
+_code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_secret = re.compile(r"(?:\b(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}|\bBearer\s+\S+|https?://\S+)")
+_control = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """What a provider says of an error, uncleaned."""
+
+    message: str = ""
+    code: str | None = None
+    param: str | None = None
+
+
+def error_for_status(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
+    """The error for a provider's answer of ``status``, which is not a 2xx."""
+    if status in CONTENT_REFUSALS:
+        return ProviderRefusal(
+            clean(report.message) or "The provider refused the request.",
+            provider_status=status,
+            provider_code=report.code if report.code and _code.fullmatch(report.code) else None,
+            param=report.param if report.param in KNOWN_PARAMETERS | {"model", "prompt"} else None,
+        )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return UpstreamRateLimit(
+            "The provider is rate-limiting this gateway; nothing was charged. Try again later.",
+            retry_after_s=retry_after_seconds(headers) or 1,
+        )
+    if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT):
+        return UpstreamTimeout("The provider took too long; nothing was charged.")
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return UpstreamMisconfigured("The provider did not accept this gateway's request; its operator has been told.")
+    return UpstreamError(f"The provider failed with status {status}; nothing was charged.")
+
+
+def clean(message: str) -> str:
+    """A provider's message without control characters, links and what looks like a secret, of bounded length."""
+    return _secret.sub("[removed]", _control.sub(" ", message)).strip()[:MESSAGE_LENGTH_LIMIT]

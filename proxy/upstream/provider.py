@@ -1,0 +1,23 @@
+"""What is configured of a provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider. ``first_byte_timeout_s`` runs from the request to the answer's headers, ``idle_timeout_s`` between
+    two pieces of its body, ``total_timeout_s`` over all of it.
+    """
+
+    name: str
+    dialect: str
+    base_url: str
+    api_key: str = field(repr=False, default="")
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 300.0
+    idle_timeout_s: float = 60.0
+    total_timeout_s: float = 900.0
+    max_connections: int = 1_000
+    max_response_bytes: int = 64 * 2**20

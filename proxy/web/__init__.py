@@ -1,0 +1,1 @@
+"""The routes: what a request is answered with, once it may be."""

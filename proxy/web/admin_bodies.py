@@ -1,0 +1,116 @@
+"""What the admin wire takes: each body checked, each mistake told with the field and what would be right."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from proxy.domain.api_key import is_team_id
+from proxy.domain.catalog import UNITS_LIMIT
+from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.limits import EVERY_MODEL
+
+QUOTA_LIMIT = UNITS_LIMIT // 4
+OVERLAP_LIMIT_S = 30 * 86_400
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _team_id(text: str) -> str:
+    if not is_team_id(text):
+        raise ValueError("should be 1 to 40 of a-z, 0-9 and '-', with no '-' at either end")
+    return text
+
+
+def _pattern(text: str) -> str:
+    prefix = "" if text == "*" else text.removesuffix("/*")
+    if not text or "*" in prefix or any(character.isspace() for character in text):
+        raise ValueError("should be a model's id, 'prefix/*' or '*'")
+    return text
+
+
+TeamId = Annotated[str, AfterValidator(_team_id)]
+Pattern = Annotated[str, Field(max_length=200), AfterValidator(_pattern)]
+QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT)]
+
+
+class _AdminBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LimitsBody(_AdminBody):
+    """Limits of a key. ``quota_units`` null or left out is no limit."""
+
+    quota_units: QuotaUnits | None = None
+    models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
+
+
+class CreateKeyBody(_AdminBody):
+    """``POST /admin/v1/keys``."""
+
+    team: TeamId
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+
+class UpdateKeyBody(_AdminBody):
+    """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Only what was given, by the names that the store knows."""
+        given: dict[str, Any] = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
+        if "limits" not in self.model_fields_set:
+            given = {}
+        if "name" in self.model_fields_set:
+            given["name"] = self.name
+        if "expires_at" in self.model_fields_set:
+            given["expires_ms"] = milliseconds(self.expires_at)
+        return given
+
+
+class RotateBody(_AdminBody):
+    """``POST …/rotate``: the old secret stays good for ``overlap_seconds``."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=OVERLAP_LIMIT_S)] = 0
+
+
+class GrantBody(_AdminBody):
+    """``POST …/grants``: a negative number takes back."""
+
+    quota_units: Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT)]
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+def milliseconds(moment: datetime | None) -> int | None:
+    """Milliseconds since the epoch; None stays None."""
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def read_body(kind: type[Body], text: bytes) -> Body:
+    """The body as ``kind``. Raises InvalidRequest, or UnknownParameter for a field that nobody knows."""
+    try:
+        content = orjson.loads(text or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise InvalidRequest("The request body should be a JSON object.")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as invalid:
+        mistake = invalid.errors()[0]
+        # Where a field may be null, pydantic adds the name of the type that it tried.
+        path = ".".join(str(part) for part in mistake["loc"] if "[" not in str(part) and "-" not in str(part))
+        if mistake["type"] == "extra_forbidden":
+            raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path) from None
+        if mistake["type"] == "missing":
+            raise InvalidRequest(f"Missing required parameter: '{path}'.", param=path) from None
+        wrong = mistake["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"'{path}': {wrong[0].lower()}{wrong[1:]}.", param=path) from None

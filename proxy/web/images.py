@@ -1,0 +1,28 @@
+"""``POST /v1/images/generations``: to the provider and back, in pieces."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.domain.response_scanner import ResponseScanner
+from proxy.metering.middleware import METERED
+from proxy.telemetry.observation import OBSERVATION
+from proxy.upstream.pool import Pool
+from proxy.web.relay import Relay
+
+
+class ImageRoutes:
+    """Handlers of the images API; the metering middleware has admitted what comes here."""
+
+    def __init__(self, pool: Pool, *, write_timeout_s: float) -> None:
+        """Forward to the providers of ``pool``; a client that reads nothing for ``write_timeout_s`` is let go."""
+        self._pool = pool
+        self._write_timeout_s = write_timeout_s
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """Forward a generation and pass its answer on while it arrives."""
+        metered, observation = request[METERED], request[OBSERVATION]
+        client = self._pool.client_for(metered.model)
+        async with client.generate(metered.image_request, metered.model, metered.delivery, observation) as answer:
+            relay = Relay(request, observation, answer.watchdog, self._write_timeout_s)
+            return await relay.pass_on(answer, ResponseScanner(), metered.delivery)

@@ -1,0 +1,1 @@
+"""What stands around every handler: ``observe`` outside of ``errors`` outside of metering."""

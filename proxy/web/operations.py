@@ -1,0 +1,37 @@
+"""What the people and programs that run Lightmeter look at: health, readiness and metrics."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from proxy.metering.script_runner import ScriptRunner
+from proxy.telemetry.metrics import Metrics
+from proxy.web.lifecycle import Lifecycle
+from proxy.web.models import json_response
+
+
+class OperationRoutes:
+    """Handlers that need no token."""
+
+    def __init__(self, lifecycle: Lifecycle, runner: ScriptRunner, metrics: Metrics) -> None:
+        """Tell of these."""
+        self._lifecycle = lifecycle
+        self._runner = runner
+        self._metrics = metrics
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """200 for as long as the process can answer at all."""
+        return json_response({"status": "ok"})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """200 where requests should be sent here; otherwise 503 and why not."""
+        if self._lifecycle.draining:
+            return json_response({"status": "shutting_down"}, status=503)
+        if not await self._runner.ping():
+            return json_response({"status": "store_unavailable"}, status=503)
+        return json_response({"status": "ready"})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Prometheus's text format."""
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
