@@ -176,7 +176,7 @@ class ScriptRunner:
         if healthy and not self.healthy:
             logger.warning("the store answers again")
         elif not healthy and self.healthy:
-            logger.error("the store cannot be reached (%s): requests get 503 until it can", error or "no reason given")
+            logger.error("the store cannot be reached (%r): requests get 503 until it can", error)
         if healthy != self.healthy:
             self.healthy = healthy
             self._metrics.store_health(healthy=healthy)

@@ -1,0 +1,27 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.stores import BACKENDS, store_server
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def shared_store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real store, one for each kind and each test process."""
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    with store_server(request.param, folder) as (url, _server):
+        yield url
+
+
+@pytest.fixture
+def store_url(shared_store_url: str) -> str:
+    """A real store with nothing in it."""
+    with redis.Redis.from_url(shared_store_url) as client:
+        client.flushall()
+    return shared_store_url

@@ -1,0 +1,98 @@
+"""A store, a registry and a meter on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+
+from proxy.domain.api_key import Credential, parse_credential
+from proxy.domain.limits import KeyRecord, Limits
+from proxy.domain.pricing import Quote, Tier
+from proxy.domain.settlement import Reservation
+from proxy.metering.key_registry import KeyRegistry, LedgerFilter
+from proxy.metering.meter import Meter
+from proxy.metering.redis_connection import open_pool
+from proxy.metering.redis_store import RedisStore
+from proxy.metering.script_runner import ScriptRunner
+from proxy.telemetry.metrics import Metrics
+
+MODEL = "acme/image-1"
+ENDPOINT = "/v1/images/generations"
+
+
+def quote(units: int, images: int = 1) -> Quote:
+    """A quote over ``images`` at ``units`` each."""
+    return Quote(images=images, unit_price=units, units=images * units, tier=Tier.STANDARD)
+
+
+@dataclass
+class Bench:
+    """Everything of metering, on one store."""
+
+    pool: ConnectionPool
+    runner: ScriptRunner
+    store: RedisStore
+    registry: KeyRegistry
+    meter: Meter
+    metrics: Metrics
+    redis: Redis
+
+    async def make_key(
+        self, quota_units: int | None = None, *, team: str = "acme", models: tuple[str, ...] = ("*",)
+    ) -> Credential:
+        """A new key."""
+        limits = Limits(quota_units=quota_units, models=models)
+        _record, text = await self.registry.create_key(team, name="test", limits=limits, expires_ms=None)
+        credential = parse_credential(text)
+        assert credential is not None
+        return credential
+
+    async def admit(self, credential: Credential, reservation_id: str, units: int, images: int = 1) -> Reservation:
+        """One admission."""
+        return await self.store.admit(
+            reservation_id, credential, endpoint=ENDPOINT, model=MODEL, quote=quote(units, images)
+        )
+
+    async def record(self, credential: Credential) -> KeyRecord:
+        """The key as it stands."""
+        return await self.registry.get_key(credential.key_id)
+
+    async def check_books(self, credential: Credential) -> None:
+        """Counters equal the ledger, and nothing is held."""
+        record = await self.record(credential)
+        page = await self.registry.list_ledger(LedgerFilter(key_id=credential.key_id), cursor=None, limit=1_000)
+        requests = [entry for entry in page.items if entry.kind == "request"]
+        assert record.quota.posted == sum(int(entry.facts["charged"]) for entry in requests)
+        assert record.overage_units == sum(int(entry.facts["overage"]) for entry in requests)
+        assert record.images == sum(int(entry.facts["images"]) for entry in requests)
+        assert len({entry.facts["request"] for entry in requests}) == len(requests)
+        assert record.quota.reserved == 0
+        assert await self.redis.zcard(f"lm:{{{credential.team}}}:leases") == 0
+        _record, by_model, by_day = await self.registry.usage(credential.key_id)
+        for headings in (by_model, by_day):
+            assert sum(each.quota_units for each in headings.values()) == record.quota.posted
+            assert sum(each.images for each in headings.values()) == record.images
+
+
+@asynccontextmanager
+async def open_bench(store_url: str) -> AsyncIterator[Bench]:
+    """Metering on a store."""
+    metrics = Metrics()
+    pool = open_pool(store_url, timeout_s=2)
+    runner = ScriptRunner(pool, metrics, timeout_s=2)
+    store = RedisStore(runner, lease_ms=60_000, settled_ids_ms=60_000)
+    redis: Redis = Redis(connection_pool=pool)
+    yield Bench(pool, runner, store, KeyRegistry(runner, pool), Meter(store, metrics), metrics, redis)
+    await runner.close()
+    await pool.aclose()
+
+
+@pytest.fixture
+async def bench(store_url: str) -> AsyncIterator[Bench]:
+    """Metering on a real store with nothing in it."""
+    async with open_bench(store_url) as opened:
+        yield opened

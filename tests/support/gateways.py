@@ -1,0 +1,196 @@
+"""A whole Lightmeter for the tests: gateway, store and sample provider, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.processes import Server, python_module, running
+
+ADMIN_TOKEN = "the-token-of-the-tests"
+PROVIDER_KEY = "sk-provider-secret-of-the-tests"
+ALL_PARAMETERS = [
+    "n", "size", "quality", "style", "user", "image_config", "background", "moderation", "output_format",
+    "output_compression", "response_format",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+def ask(
+    method: str, url: str, *, key: str | None = None, body: Any = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """One request; ``body`` is sent as JSON where it is not bytes."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, method=method)  # noqa: S310 - addresses of the test's own servers
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        request.add_header(name, value)
+    if key is not None:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            return Answer(response.status, dict(response.headers), response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, dict(error.headers), error.read())
+
+
+@dataclass(frozen=True)
+class SampleProvider:
+    """A sample provider that runs."""
+
+    url: str
+    server: Server
+
+    def images_made(self) -> int:
+        """How many images it has generated since it started."""
+        return int(ask("GET", f"{self.url}/stats").json["images"])
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What it has been sent since it was last cleared."""
+        received: list[dict[str, Any]] = ask("GET", f"{self.url}/requests").json
+        return received
+
+    def clear(self) -> None:
+        """Forget the requests."""
+        ask("DELETE", f"{self.url}/requests")
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """A gateway that runs."""
+
+    url: str
+    admin_url: str
+    server: Server
+
+    def make_key(self, quota_units: int | None = None, *, team: str = "acme", **limits: Any) -> str:
+        """A new key's text."""
+        body = {"team": team, "limits": {"quota_units": quota_units, **limits}}
+        answer = self.admin("POST", "/admin/v1/keys", body=body)
+        assert answer.status == 201, answer.body
+        return str(answer.json["key"])
+
+    def admin(self, method: str, path: str, *, body: Any = None) -> Answer:
+        """A request on the admin wire."""
+        return ask(method, self.admin_url + path, key=ADMIN_TOKEN, body=body)
+
+    def generate(self, key: str, **fields: Any) -> Answer:
+        """One request for images."""
+        body = {"model": "acme/image-1", "prompt": "a translucent blue cube", **fields}
+        return ask("POST", f"{self.url}/v1/images/generations", key=key, body=body)
+
+    def quota(self, key: str) -> dict[str, int]:
+        """The key's own view of its quota."""
+        answer = ask("GET", f"{self.url}/v1/key", key=key)
+        assert answer.status == 200, answer.body
+        quota: dict[str, int] = answer.json["limits"]["quota_units"]
+        return quota
+
+    def ledger(self, key: str) -> list[dict[str, Any]]:
+        """The key's ledger entries."""
+        entries: list[dict[str, Any]] = self.admin("GET", f"/admin/v1/ledger?limit=1000&key={key_id(key)}").json["data"]
+        return entries
+
+    def check_books(self, key: str) -> None:
+        """Counters equal the ledger, each request has one entry, and nothing is held."""
+        usage = self.admin("GET", f"/admin/v1/keys/{key_id(key)}/usage").json
+        entries = [entry for entry in self.ledger(key) if entry["kind"] == "request"]
+        quota = usage["limits"]["quota_units"]
+        assert quota["posted"] == sum(entry["charged"] for entry in entries)
+        assert quota["reserved"] == 0
+        assert usage["images"] == sum(entry["images"] for entry in entries)
+        assert usage["overage_units"] == sum(entry["overage"] for entry in entries)
+        assert len({entry["request"] for entry in entries}) == len(entries)
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the gateway's process."""
+        return int(psutil.Process(self.server.process.pid).memory_info().rss)
+
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        return ask("GET", f"{self.admin_url}/metrics").body.decode()
+
+
+def key_id(key: str) -> str:
+    """The id in a key's text."""
+    return key.removeprefix("lm_").rpartition("_")[0]
+
+
+@contextmanager
+def sample_provider(folder: Path, *flags: str) -> Iterator[SampleProvider]:
+    """A sample provider on a free port."""
+    command = python_module("proxy.sample_provider", "--port", "0", "--api-key", PROVIDER_KEY, *flags)
+    with running(command, folder / "provider.log") as server:
+        url = server.wait_for_output(r"on (http://\S+)")[1]
+        yield SampleProvider(url, server)
+
+
+def configuration(
+    store_url: str, provider_url: str, *, models: list[dict[str, Any]] | None = None, **changes: dict[str, Any]
+) -> str:
+    """A gateway's TOML; ``changes`` go into the sections (``provider`` into the provider) of their names."""
+    sections: dict[str, dict[str, Any]] = {
+        "server": {"listen": "127.0.0.1:0", "drain_seconds": 10},
+        "admin": {"listen": "127.0.0.1:0"},
+        "store": {"url": store_url},
+        "accounting": {},
+    }
+    provider = {"name": "sample", "base_url": f"{provider_url}/v1", "api_key_env": "SAMPLE_PROVIDER_KEY"}
+    provider |= changes.pop("provider", {})
+    for name, values in changes.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    lines = [f"[{name}]\n{_toml(values)}" for name, values in sections.items()]
+    lines.append(f"[[providers]]\n{_toml(provider)}")
+    lines += [f"[[models]]\n{_toml(model)}" for model in models or [image_model()]]
+    return "\n".join(lines)
+
+
+def image_model(name: str = "acme/image-1", multiplier: str = "1", **more: Any) -> dict[str, Any]:
+    """A model of the sample provider."""
+    return {
+        "id": name,
+        "provider": "sample",
+        "upstream_model": "image-1",
+        "token_multiplier": multiplier,
+        "parameters": ALL_PARAMETERS,
+        **more,
+    }
+
+
+@contextmanager
+def running_gateway(folder: Path, toml: str, environment: Mapping[str, str] | None = None) -> Iterator[RunningGateway]:
+    """``lightmeter serve`` with this configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lightmeter.toml"
+    path.write_text(toml)
+    command = python_module("proxy.cli", "serve", "--config", str(path))
+    secrets = {"SAMPLE_PROVIDER_KEY": PROVIDER_KEY, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN, **(environment or {})}
+    with running(command, folder / "gateway.log", secrets) as server:
+        match = server.wait_for_output(r"listening on (http://\S+), admin on (http://[^\s\"]+)")
+        yield RunningGateway(match[1], match[2], server)
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    # JSON's strings, numbers and flat arrays are TOML's too.
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())

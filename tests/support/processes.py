@@ -1,0 +1,97 @@
+"""Processes under test: started, waited for, and stopped by their own process object."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+POLL_S = 0.02
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Return as soon as ``condition`` holds; fail where it does not within ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come within {timeout_s} seconds")
+        time.sleep(POLL_S)
+
+
+class Server:
+    """A process, and the file that it writes its output to."""
+
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
+
+    @property
+    def output(self) -> str:
+        """All that it has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for_output(self, pattern: str) -> re.Match[str]:
+        """The first match of ``pattern`` in what it writes."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            match = re.search(pattern, self.output)
+            if match:
+                found.append(match)
+            elif self.process.poll() is not None:
+                raise RuntimeError(f"ended with status {self.process.returncode}:\n{self.output}")
+            return bool(found)
+
+        wait_for(look, f"{pattern!r} in {self.log}")
+        return found[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal and wait for its end; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+@contextmanager
+def running(command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server for as long as the block lasts."""
+    server = Server(command, log, environment)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.stop()
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this interpreter."""
+    return [sys.executable, "-m", name, *arguments]
