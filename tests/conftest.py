@@ -25,3 +25,9 @@ def store_url(shared_store_url: str) -> str:
     with redis.Redis.from_url(shared_store_url) as client:
         client.flushall()
     return shared_store_url
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The kind of a store that the test starts itself."""
+    return str(request.param)
