@@ -40,6 +40,9 @@ from proxy.web.operations import OperationRoutes
 logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 65_536
+LINGERING_S = 1.0
+"""How long a refused upload may go on before its connection is closed: time enough to read the refusal."""
+
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 LAST_SETTLEMENTS_S = 10.0
@@ -115,7 +118,7 @@ class Gateway:
         models = ModelRoutes(meter.store, catalog)
         app = web.Application(
             middlewares=[
-                observe(self.lifecycle, metrics, log, request_ids(), frozenset({GENERATIONS, MODELS, KEY})),
+                observe(self.lifecycle, metrics, log, request_ids()),
                 errors(self.lifecycle),
                 metering(meter, catalog, {GENERATIONS: parse_image_request}, self._body_limits()),
             ]
@@ -160,6 +163,7 @@ class Gateway:
             read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,
             shutdown_timeout=1.0,
+            lingering_time=LINGERING_S,
         )
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)

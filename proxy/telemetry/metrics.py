@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 
 from proxy.domain.settlement import Reservation, Settlement
-from proxy.telemetry.observation import Observation
+from proxy.telemetry.observation import REJECTED, Observation
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -109,7 +109,7 @@ class Metrics:
         self._requests.of(endpoint, model, observation.outcome).inc()
         self._duration.of(endpoint, model).observe(ended - observation.started)
         self._overhead.of().observe(observation.own_s(ended))
-        if observation.outcome == "rejected":
+        if observation.outcome == REJECTED:
             self._rejections.of(observation.error).inc()
         if observation.response_bytes:
             self._response_bytes.of(model).inc(observation.response_bytes)

@@ -10,6 +10,9 @@ from time import perf_counter
 
 from aiohttp import web
 
+OK = "ok"
+REJECTED = "rejected"
+
 
 @dataclass(slots=True)
 class Observation:
@@ -22,7 +25,7 @@ class Observation:
     request_id: str
     endpoint: str
     started: float = field(default_factory=perf_counter)
-    outcome: str = "rejected"
+    outcome: str = REJECTED
     error: str = ""
     status: int = 0
     key_id: str = ""

@@ -12,7 +12,7 @@ from proxy.domain.errors import ModelNotFound
 from proxy.domain.headers import parse_authorization
 from proxy.domain.limits import KeyRecord, may_use
 from proxy.metering.store import Store
-from proxy.telemetry.observation import OBSERVATION
+from proxy.telemetry.observation import OBSERVATION, OK
 
 
 class ModelRoutes:
@@ -42,7 +42,7 @@ async def read_own_key(request: web.Request, store: Store) -> KeyRecord:
     """The record of the key that the request is made with, or InvalidApiKey."""
     key = await store.read_own_key(parse_authorization(request.headers.getall("Authorization", ())))
     observation = request[OBSERVATION]
-    observation.key_id, observation.outcome = key.id, "ok"
+    observation.key_id, observation.outcome = key.id, OK
     return key
 
 

@@ -14,6 +14,7 @@ from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.pool import Answer
 from proxy.upstream.watchdog import Watchdog
+from proxy.web.common_headers import common_headers
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,7 @@ class Relay:
             self._observation.client_s += perf_counter() - began
 
     def _begin(self) -> web.StreamResponse:
-        headers = {"Content-Type": JSON, "x-request-id": self._observation.request_id}
-        return web.StreamResponse(headers=headers)
+        return web.StreamResponse(headers={"Content-Type": JSON, **common_headers(self._observation)})
 
     def _whole(self) -> web.Response:
         body = b"".join(self._held)

@@ -9,7 +9,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
-from proxy.telemetry.observation import OBSERVATION
+from proxy.telemetry.observation import OBSERVATION, OK, REJECTED
 from proxy.web.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
@@ -29,17 +29,16 @@ def errors(lifecycle: Lifecycle) -> Middleware:
                 raise ShuttingDown
             return await handler(request)
         except ProxyError as error:
-            observation.error = error.code
-            return error_response(error)
+            failure = error
         except web.HTTPException as error:
-            translated = _translate(request, error)
-            observation.error = translated.code
-            return error_response(translated)
+            failure = _translate(request, error)
         except Exception:
             logger.exception("%s: unexpected error", observation.request_id)
             failure = InternalError(f"Lightmeter failed; its log tells why under {observation.request_id}.")
-            observation.error = failure.code
-            return error_response(failure)
+        observation.error = failure.code
+        if observation.outcome == OK:
+            observation.outcome = REJECTED
+        return error_response(failure)
 
     return answer_errors
 

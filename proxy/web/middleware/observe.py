@@ -11,27 +11,25 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import OBSERVATION, Observation
+from proxy.web.common_headers import common_headers
 from proxy.web.lifecycle import Lifecycle
 
 OTHER = "other"
 
 
-def observe(
-    lifecycle: Lifecycle, metrics: Metrics, log: RequestLog, request_ids: Iterator[str], endpoints: frozenset[str]
-) -> Middleware:
-    """The middleware. Paths that are not among ``endpoints`` are counted as one."""
+def observe(lifecycle: Lifecycle, metrics: Metrics, log: RequestLog, request_ids: Iterator[str]) -> Middleware:
+    """The middleware."""
 
     @web.middleware
     async def observe_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-        path = request.path
-        observation = Observation(next(request_ids), path if path in endpoints else OTHER)
+        observation = Observation(next(request_ids), _endpoint(request))
         request[OBSERVATION] = observation
         lifecycle.in_flight += 1
         try:
             response = await handler(request)
             observation.status = response.status
             if not response.prepared:
-                response.headers["x-request-id"] = observation.request_id
+                response.headers.update(common_headers(observation))
             return response
         finally:
             lifecycle.ended_one()
@@ -49,7 +47,13 @@ def number(request_ids: Iterator[str]) -> Middleware:
     async def number_request(request: web.Request, handler: Handler) -> web.StreamResponse:
         observation = request[OBSERVATION] = Observation(next(request_ids), OTHER)
         response = await handler(request)
-        response.headers["x-request-id"] = observation.request_id
+        response.headers.update(common_headers(observation))
         return response
 
     return number_request
+
+
+def _endpoint(request: web.Request) -> str:
+    """The route as it is configured: what stands in a path's variable part makes no new name."""
+    resource = request.match_info.route.resource
+    return OTHER if resource is None else resource.canonical

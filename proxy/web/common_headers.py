@@ -1,0 +1,10 @@
+"""The headers that every answer of Lightmeter has. aiohttp would add its own name and version as ``Server``."""
+
+from __future__ import annotations
+
+from proxy.telemetry.observation import Observation
+
+
+def common_headers(observation: Observation) -> dict[str, str]:
+    """For one answer."""
+    return {"x-request-id": observation.request_id, "Server": "lightmeter"}

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateways import ADMIN_TOKEN, RunningGateway, SampleProvider, configuration, running_gateway
+from tests.support.processes import free_port, python_module
+
+
+def lightmeter(*arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None) -> str:
+    """What a command prints, its errors too; fails where it fails."""
+    done = run(*arguments, environment=environment, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(
+    *arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
+    return subprocess.run(
+        python_module("proxy.cli", *arguments),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(Path.cwd()), **(environment or {})},
+    )
+
+
+@pytest.fixture
+def admin(gateway: RunningGateway) -> dict[str, str]:
+    """The variables that lead the command line to the gateway."""
+    return {"LIGHTMETER_ADMIN_URL": gateway.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+
+
+def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    made = json.loads(
+        lightmeter(
+            *("keys", "create", "--team", "cli-team", "--name", "nightly", "--quota", "20000"),
+            *("--model", "acme/*", "--expires-at", "2099-01-01T00:00:00Z", "--json"),
+            environment=admin,
+        )
+    )
+    key, key_id = made["key"], made["id"]
+    assert made["limits"] == {"quota_units": 20_000, "models": ["acme/*"]}
+    assert made["expires_at"] == "2099-01-01T00:00:00.000Z"
+    assert gateway.generate(key, n=2).status == 200
+
+    listed = lightmeter("keys", "list", "--team", "cli-team", environment=admin)
+    assert listed.splitlines()[0].split() == [
+        *("KEY", "NAME", "LIMIT", "USED", "HELD", "LEFT", "IMAGES", "EXPIRES", "REVOKED"),
+    ]
+    assert listed.splitlines()[1].split()[:7] == [key_id, "nightly", "20,000", "10,000", "0", "10,000", "2"]
+    shown = lightmeter("keys", "show", key_id, environment=admin)
+    assert key not in shown
+    assert "used     10,000" in shown
+
+    lightmeter("keys", "grant", key_id, "5000", "--reason", "goodwill", environment=admin)
+    lightmeter("keys", "grant", "--reason", "mistake", "--", key_id, "-2000", environment=admin)
+    changed = json.loads(lightmeter("keys", "update", key_id, "--quota", "30000", "--json", environment=admin))
+    assert changed["usage"]["quota_units"] == {"limit": 33_000, "posted": 10_000, "reserved": 0, "remaining": 23_000}
+    free = json.loads(lightmeter("keys", "update", key_id, "--no-quota", "--no-expiry", "--json", environment=admin))
+    assert (free["limits"]["quota_units"], free["expires_at"]) == (None, None)
+
+    renewed = json.loads(lightmeter("keys", "rotate", key_id, "--json", environment=admin))["key"]
+    assert gateway.generate(key).status == 401
+    assert gateway.generate(renewed).status == 200
+    lightmeter("keys", "revoke", key_id, environment=admin)
+    assert gateway.generate(renewed).status == 401
+
+    used = lightmeter("usage", key_id, environment=admin)
+    assert "acme/image-1       3  15,000" in used
+    entries = json.loads(lightmeter("ledger", "list", "--key", key_id, "--json", environment=admin))["data"]
+    assert [entry["kind"] for entry in entries] == ["request", "grant", "grant", "request"]
+    table = lightmeter("ledger", "list", "--key", key_id, "--outcome", "delivered", environment=admin)
+    assert len(table.splitlines()) == 3
+
+
+def test_pages(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    keys = [gateway.make_key(team="paged") for _ in range(3)]
+    first = lightmeter("keys", "list", "--team", "paged", "--limit", "2", environment=admin)
+    cursor = first.rsplit("--cursor ", 1)[1].strip()
+    rest = lightmeter("keys", "list", "--team", "paged", "--cursor", cursor, environment=admin)
+    ids = {line.split()[0] for text in (first, rest) for line in text.splitlines() if line.startswith("paged_")}
+    assert len(ids) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("keys", "show", "nobody_0000000000"), "There is no key 'nobody_0000000000'"),
+        (("keys", "create", "--team", "No Such Name"), "'team': should be 1 to 40 of a-z"),
+        (("keys", "create", "--team", "a", "--expires-at", "yesterday"), "'expires_at'"),
+        (("keys", "create", "--team", "a", "--model", "a*b"), "'limits.models.0': should be a model's id"),
+        (("ledger", "list", "--since", "yesterday"), "'since' should be a time like"),
+        (("ledger", "list", "--outcome", "nice"), "'outcome' should be one of delivered"),
+        (("keys", "update", "nobody_0000000000"), "Nothing to change"),
+    ],
+)
+def test_mistakes_are_told(admin: dict[str, str], arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments, environment=admin)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_gateway_and_no_token(admin: dict[str, str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = run("keys", "list", environment={**admin, "LIGHTMETER_ADMIN_URL": url})
+    assert done.returncode == 1
+    assert f"no gateway answers at {url}" in done.stderr
+    done = run("keys", "list", environment={"LIGHTMETER_ADMIN_URL": admin["LIGHTMETER_ADMIN_URL"]})
+    assert done.returncode == 1
+    assert "set LIGHTMETER_ADMIN_TOKEN" in done.stderr
+    done = run("keys", "list", environment={**admin, "LIGHTMETER_ADMIN_TOKEN": "wrong"})
+    assert done.returncode == 1
+    assert "admin token" in done.stderr
+
+
+def test_config_check(tmp_path: Path) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration("embedded:./data", "http://127.0.0.1:1"))
+    secret = {"SAMPLE_PROVIDER_KEY": "x"}
+    assert "good: 1 provider(s), 1 model(s)" in lightmeter("config", "check", "--config", str(path), environment=secret)
+    answer = json.loads(lightmeter("config", "check", "--config", str(path), "--json", environment=secret))
+    assert answer == {"ok": True, "mistakes": [], "providers": ["sample"], "models": ["acme/image-1"]}
+
+    path.write_text(path.read_text().replace('"embedded:./data"', '"mysql://x"').replace("drain_seconds", "drane"))
+    done = run("config", "check", "--config", str(path), environment=secret)
+    assert done.returncode == 1
+    assert f"{path}: store.url: is 'mysql://x': should be embedded:PATH" in done.stderr
+    assert f"{path}: server.drane: is not a setting" in done.stderr
+    assert run("config", "check", "--config", str(path), "--json", environment=secret).returncode == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_example_configuration_is_good(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "config" / "lightmeter.toml"
+    keys = {"OPENAI_API_KEY": "sk-x"}
+    assert "good" in lightmeter("config", "check", "--config", str(example), environment=keys, folder=tmp_path)
+    done = run("config", "check", "--config", str(example))
+    assert "export it with the key of provider 'openai'" in done.stderr
+
+
+def test_a_port_in_use_is_told(gateway: RunningGateway, provider: SampleProvider, tmp_path: Path) -> None:
+    taken = gateway.url.removeprefix("http://")
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url, server={"listen": taken})
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(toml)
+    done = run("serve", "--config", str(path), environment={"SAMPLE_PROVIDER_KEY": "x"})
+    assert done.returncode == 1
+    assert f"server.listen: {taken} is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("demo", "--port", taken.rpartition(":")[2], folder=tmp_path)
+    assert done.returncode == 1
+    assert "--port 0" in done.stderr
+    done = run("sample-provider", "--port", provider.url.rpartition(":")[2])
+    assert done.returncode == 1
+    assert "--port 0" in done.stderr
+
+
+def test_a_data_folder_in_use_is_told(provider: SampleProvider, tmp_path: Path) -> None:
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url)
+    with running_gateway(tmp_path / "a", toml) as gateway:
+        done = run(
+            *("serve", "--config", str(tmp_path / "a" / "lightmeter.toml")), environment={"SAMPLE_PROVIDER_KEY": "x"}
+        )
+        assert done.returncode == 1
+        assert f"in use by another Lightmeter (process {gateway.server.process.pid})" in done.stderr
+
+
+def test_the_admin_token_is_made_once_and_kept_private(provider: SampleProvider, tmp_path: Path) -> None:
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url)
+    tokens = []
+    for _ in range(2):
+        with running_gateway(tmp_path, toml, {"LIGHTMETER_ADMIN_TOKEN": ""}) as gateway:
+            path = tmp_path / "data" / "admin-token"
+            assert path.stat().st_mode & 0o777 == 0o600
+            tokens.append(path.read_text().strip())
+            environment = {"LIGHTMETER_ADMIN_URL": gateway.admin_url, "LIGHTMETER_ADMIN_TOKEN": tokens[-1]}
+            assert json.loads(lightmeter("keys", "list", "--json", environment=environment))["data"] == []
+            assert str(path) in gateway.server.output
+            assert tokens[-1] not in gateway.server.output
+    assert tokens[0] == tokens[1]

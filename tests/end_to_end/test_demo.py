@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.processes import python_module, running
+from tests.support.requirements import program
+
+CHARGED = r'lightmeter_quota_units_total\{model="sample/image-1",state="charged"\} 7500\.0'
+
+
+def test_the_demo_spends_prints_and_serves_what_it_says(tmp_path: Path) -> None:
+    curl = program("curl", "curl")
+    folder = tmp_path / "demo"
+    for _ in range(2):
+        with running(
+            python_module("proxy.cli", "demo", "--port", "0", "--folder", str(folder)), tmp_path / "log"
+        ) as demo:
+            demo.wait_for_output(r"The requests are logged in .*\n")
+            printed = demo.output
+            assert "it cost 7,500 quota units" in printed
+            assert "the key has 992,500 of 1,000,000 left" in printed
+            assert re.search(CHARGED, printed)
+            assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+            generations = re.search(r"  (curl \S+/v1/images/generations (?:.*\\\n)+.*)\n", printed)
+            assert generations is not None
+            pasted = subprocess.run(
+                ["bash", "-c", generations[1].replace("curl ", f"{curl} --silent --fail ", 1)],
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
+            assert pasted.stdout.count(b'"url"') == 2
+
+            lines = re.findall(r"^  ((?:from|client|images|print).*)$", printed, flags=re.MULTILINE)
+            pasted = subprocess.run(
+                [sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, timeout=60
+            )
+            assert pasted.stdout.startswith(b"http://127.0.0.1:")
+
+            key = re.search(r"Bearer (lm_\w+)", printed)
+            assert key is not None
+            own = re.search(r"  (curl \S+/v1/key .*)\n", printed)
+            assert own is not None
+            shown = subprocess.run(
+                ["bash", "-c", own[1]], check=True, capture_output=True, text=True, timeout=60, env=dict(os.environ)
+            )
+            # Three requests: one image, then two, then two.
+            assert '"posted":37500' in shown.stdout
+            assert demo.stop() == 0
