@@ -11,7 +11,7 @@ One request, from top to bottom::
       async with meter.admit(...) as delivery:        metering/meter.py         1 round trip, lua/admit.lua
           handler                                     web/images.py
             async with provider.generate(...):        upstream/pool.py, upstream/dialects/
-                for piece in answer.pieces():         upstream/pool.py
+                while piece := exchange.read():       upstream/pool.py
                     send(scanner.feed(piece))         web/relay.py, domain/response_scanner.py
                 delivery.end(...)                     domain/settlement.py
       # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua

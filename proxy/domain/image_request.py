@@ -50,7 +50,7 @@ def parse_image_request(body: bytes) -> ImageRequest:
             raise UnknownParameter(f"Unknown parameter: '{_shown(name)}'.", param=_shown(name))
         if value is not None:
             check(name, value)
-            fields[name] = value
+            fields[name] = value if name != "image_config" else _without_nulls(value)
     if "prompt" not in fields:
         raise InvalidRequest("Missing required parameter: 'prompt', the text that describes the image.", param="prompt")
     image_config = fields.get("image_config")
@@ -128,6 +128,10 @@ def _image_config(name: str, value: object) -> None:
             raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
         if setting is not None:
             _word(path, setting)
+
+
+def _without_nulls(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _shown(name: str) -> str:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from proxy.domain.catalog import Model
 from proxy.domain.image_request import ImageRequest
 
-_pixels = re.compile(r"(\d+)[X×](\d+)")
+_pixels = re.compile(r"(\d+)[x×](\d+)")
 
 
 class Tier(StrEnum):
@@ -50,8 +50,8 @@ def _is_4k(size: str | None, four_k_long_edge: int) -> bool:
     if not size:
         return False
     # A provider may accept blanks and either case, so they must not be a way round the price.
-    word = "".join(size.split()).upper()
-    if word == "4K":
+    word = "".join(size.split()).casefold()
+    if word == "4k":
         return True
     pixels = _pixels.fullmatch(word)
     return pixels is not None and four_k_long_edge > 0 and max(int(pixels[1]), int(pixels[2])) >= four_k_long_edge

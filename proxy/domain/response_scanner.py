@@ -30,12 +30,19 @@ DEPTH_LIMIT: Final = 64
 
 _BLANKS: Final = b" \t\n\r"
 _not_blank = re.compile(rb"[^ \t\n\r]")
-# The common case in one step: a whole name without escapes, and its colon.
+# Most members are a plain name and a short value: one step takes them. `data` is never among them.
+_short_member = re.compile(
+    rb'[ \t\n\r]*+"(?!data")([A-Za-z0-9_]{0,64})"[ \t\n\r]*+:[ \t\n\r]*+'
+    rb'("[^"\\]{0,512}"|(?:true|false|null|-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?)(?=[,} \t\n\r]))'
+)
+# A whole name without escapes, and its colon.
 _plain_name = re.compile(rb'"([A-Za-z0-9_]{0,64})"[ \t\n\r]*:')
 _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_bracket_or_quote = re.compile(rb'[][{}"]')
+# All up to the next bracket or to a string that is not plain and whole; possessive, for it never has to look back.
+_plain_strings = re.compile(rb'[^][{}"]*+(?:"[^"\\]*+"[^][{}"]*+)*+')
 _WRITTEN_NAMES: Final = {name: b'"%b":' % name.encode() for name in TOP_LEVEL | IN_AN_IMAGE}
+_EMPTY: Final = b'""'
 _closing: Final = {ord("{"): ord("}"), ord("["): ord("]")}
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _NULL = ord('"'), ord("\\"), ord(","), ord(":"), ord("n")
@@ -119,6 +126,28 @@ class ResponseScanner:
         return self._next_name(data, at)
 
     def _next_name(self, data: bytes, at: int) -> int:
+        while match := _short_member.match(data, at):
+            self._take_short(match)
+            at = match.end()
+            if at == len(data) or data[at] != _COMMA:
+                self._step = self._after_value
+                return at
+            at += 1
+        self._step = self._next_name
+        if at == len(data) or data[at] in _BLANKS:
+            return at
+        return self._long_member(data, at)
+
+    def _take_short(self, match: re.Match[bytes]) -> None:
+        name = self._name = match[1].decode()
+        if name not in (IN_AN_IMAGE if self._in_element else TOP_LEVEL):
+            return
+        self._write_name()
+        self._out.append(match[2])
+        if name in IMAGE_PAYLOADS and match[2][0] == _QUOTE and len(match[2]) > len(_EMPTY):
+            self._count_image()
+
+    def _long_member(self, data: bytes, at: int) -> int:
         match = _plain_name.match(data, at)
         if match:
             self._name = match[1].decode()
@@ -284,12 +313,16 @@ class ResponseScanner:
             return stop
         if self._passing:
             self._out.append(b'"')
-            if self._in_element and self._string_bytes and not self._counted and self._name in IMAGE_PAYLOADS:
-                self._counted = True
-                self.images += 1
+            if self._string_bytes and self._name in IMAGE_PAYLOADS:
+                self._count_image()
         self._in_token = False
         self._step = self._after_value
         return end + 1
+
+    def _count_image(self) -> None:
+        if not self._counted:
+            self._counted = True
+            self.images += 1
 
     def _find_string_end(self, data: bytes, at: int) -> int:
         """The index of the quote that ends the string; or -1, with the backslashes counted that the data ends with."""
@@ -312,24 +345,31 @@ class ResponseScanner:
     # --- What is dropped, or kept aside ------------------------------------------------------------------------------
 
     def _skip_nested(self, data: bytes, at: int) -> int:
-        match = _bracket_or_quote.search(data, at)
-        end = match.end() if match else len(data)
-        self._capture(data, at, end)
-        if match is None:
-            return end
-        mark = data[end - 1]
-        if mark == _QUOTE:
-            self._backslashes = 0
-            self._step = self._skip_string
-        elif mark in _closing:
-            if len(self._closers) == DEPTH_LIMIT:
-                raise MalformedResponse("a value is nested too deeply")
-            self._closers.append(_closing[mark])
-        elif self._closers.pop() != mark:
-            raise MalformedResponse("brackets do not match")
-        elif not self._closers:
-            self._end_nested()
-        return end
+        begin, closers = at, self._closers
+        while True:
+            match = _plain_strings.match(data, at)
+            at = match.end() if match else at
+            if at == len(data):
+                self._capture(data, begin, at)
+                return at
+            mark = data[at]
+            at += 1
+            if mark == _QUOTE:
+                # A string with an escape, or one that goes on in the next piece.
+                self._capture(data, begin, at)
+                self._backslashes = 0
+                self._step = self._skip_string
+                return at
+            if mark in _closing:
+                if len(closers) == DEPTH_LIMIT:
+                    raise MalformedResponse("a value is nested too deeply")
+                closers.append(_closing[mark])
+            elif closers.pop() != mark:
+                raise MalformedResponse("brackets do not match")
+            elif not closers:
+                self._capture(data, begin, at)
+                self._end_nested()
+                return at
 
     def _skip_string(self, data: bytes, at: int) -> int:
         end = self._find_string_end(data, at)

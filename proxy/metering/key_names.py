@@ -22,7 +22,7 @@ def key_record(team: str, key_id: str) -> str:
 
 
 def key_usage(team: str, key_id: str) -> str:
-    """Hash: what the key was charged, by model and by day."""
+    """Hash: what the key was charged on each day for each model."""
     return f"lm:{{{team}}}:usage:{key_id}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -143,7 +144,7 @@ class KeyRegistry:
         """A key, and what it was charged by model and by UTC day. Raises NotFound."""
         record = await self.get_key(key_id)
         counters = _decoded(await self._ask("HGETALL", key_names.key_usage(record.team, key_id)))
-        return record, _charges(counters, "model"), _charges(counters, "day")
+        return record, *_charges(counters)
 
     async def _change(self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument]) -> KeyRecord:
         team = _team(key_id)
@@ -233,14 +234,15 @@ def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
-def _charges(counters: Mapping[str, str], heading: str) -> dict[str, Charges]:
-    names: Iterable[str] = {
-        name.removeprefix(f"{heading}:").rpartition(":")[0] for name in counters if name.startswith(f"{heading}:")
-    }
-    return {
-        name: Charges(
-            images=int(counters.get(f"{heading}:{name}:images", 0)),
-            quota_units=int(counters.get(f"{heading}:{name}:units", 0)),
-        )
-        for name in sorted(names)
-    }
+def _charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:
+    by_model: dict[str, Counter[str]] = defaultdict(Counter)
+    by_day: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, value in counters.items():
+        day, what, model = name.split(":", 2)
+        by_model[model][what] += int(value)
+        by_day[day][what] += int(value)
+    return _sorted_charges(by_model), _sorted_charges(by_day)
+
+
+def _sorted_charges(sums: Mapping[str, Counter[str]]) -> dict[str, Charges]:
+    return {name: Charges(images=sums[name]["images"], quota_units=sums[name]["units"]) for name in sorted(sums)}

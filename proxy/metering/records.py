@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from proxy.domain.api_key import team_of
 from proxy.domain.errors import InvalidApiKey
 from proxy.domain.limits import KeyRecord, Limits, QuotaUsage
 from proxy.domain.settlement import LedgerEntry, Settlement
+
+DAY_MS = 86_400_000
 
 _WHY_NOT = {
     b"unknown": "Incorrect API key provided: it is not known here.",
@@ -99,4 +102,9 @@ def entry_from_stream(team: str, stream_id: str, facts: Mapping[str, str]) -> Le
 
 def utc_day(at_ms: int) -> str:
     """The UTC day of a moment, ``YYYY-MM-DD``."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
+    return _day(at_ms // DAY_MS)
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_MS / 1000, UTC).strftime("%Y-%m-%d")

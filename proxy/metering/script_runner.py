@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -41,17 +41,14 @@ class _WrongReplyError(RedisError):
 
 @dataclass(slots=True)
 class _Call:
+    """One run of a script. ``id`` is what the script takes first and gives back."""
+
     script: Script
+    id: bytes
     key_count: int
     words: tuple[Argument, ...]
     reply: asyncio.Future[list[Any]]
     tries: int = 0
-    started: float = field(default_factory=perf_counter)
-
-    @property
-    def id(self) -> str:
-        """The id that the script takes first and gives back."""
-        return str(self.words[self.key_count])
 
     def packed(self, *, with_text: bool) -> bytes:
         head = ("EVAL", self.script.text) if with_text else ("EVALSHA", self.script.sha1)
@@ -79,14 +76,15 @@ class ScriptRunner:
         Raises StoreUnavailable. A caller that is cancelled does not stop a call that has been sent.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(script, len(keys), (*keys, *arguments), loop.create_future())
+        call = _Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
+        began = perf_counter()
         self._waiting.append(call)
         if self._turn_ends is None:
             self._turn_ends = loop.call_soon(self._end_turn)
         try:
             return await call.reply
         finally:
-            self._metrics.observe_store(script.name, perf_counter() - call.started)
+            self._metrics.observe_store(script.name, perf_counter() - began)
 
     async def ping(self) -> bool:
         """Whether the store answers now."""
@@ -154,7 +152,7 @@ class ScriptRunner:
             if not call.reply.done():
                 call.reply.set_exception(StoreUnavailable())
             return True
-        if not isinstance(reply, list) or not reply or reply[0] != call.id.encode():
+        if not isinstance(reply, list) or not reply or reply[0] != call.id:
             raise _WrongReplyError(f"the reply to {call.script.name} is not for the call it came to")
         if not call.reply.done():
             call.reply.set_result(reply[1:])

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from time import time
 from typing import BinaryIO
 
 import orjson
@@ -78,7 +77,7 @@ class RequestLog:
 
 def _line(observation: Observation, ended: float) -> dict[str, object]:
     return {
-        "time": _iso(time()),
+        "time": datetime.now(UTC),
         "level": "info",
         "message": "request",
         "request_id": observation.request_id,

@@ -7,10 +7,11 @@ after the request may have been sent is an error, for the provider may be at wor
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -29,7 +30,7 @@ from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
-from proxy.upstream.watchdog import Watchdog
+from proxy.upstream.watchdog import Watch, Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -39,60 +40,122 @@ KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
 
-class Answer:
-    """A provider's 2xx answer, its body not read yet."""
+class Exchange:
+    """One request to a provider and its answer: a context that holds the connection.
 
-    __slots__ = ("_max_bytes", "_observation", "_response", "_watchdog", "idle_timeout_s")
+    Entering it sends the request and waits for the answer's headers; it raises UpstreamUnreachable, UpstreamError,
+    UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
+    """
+
+    __slots__ = ("_body", "_client", "_delivery", "_observation", "_response", "_size", "_url", "watchdog")
 
     def __init__(
-        self, response: ClientResponse, provider: Provider, watchdog: Watchdog, observation: Observation
+        self, client: ProviderClient, url: URL, body: bytes, delivery: Delivery, observation: Observation
     ) -> None:
-        """Read ``response`` within the provider's limits."""
-        self._response = response
-        self._watchdog = watchdog
+        """Prepare a POST of ``body``; nothing is sent yet."""
+        self._client = client
+        self._url = url
+        self._body = body
+        self._delivery = delivery
         self._observation = observation
-        self._max_bytes = provider.max_response_bytes
-        self.idle_timeout_s = provider.idle_timeout_s
+        self._response: ClientResponse | None = None
+        self._size = 0
+        self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
 
-    @property
-    def watchdog(self) -> Watchdog:
-        """The time limits of the exchange, for whoever else has to wait in it."""
-        return self._watchdog
+    async def __aenter__(self) -> Self:
+        """Send the request; the answer is a 2xx, its body not read yet."""
+        self._delivery.provider = self._client.provider.name
+        await self.watchdog.__aenter__()
+        try:
+            await self._send()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises UpstreamError or UpstreamTimeout where it breaks off, or is too long."""
-        content, observation, watchdog = self._response.content, self._observation, self._watchdog
-        size = 0
-        while True:
-            began = perf_counter()
-            watchdog.phase(self.idle_timeout_s, self._idle_too_long)
-            try:
-                piece = await content.readany()
-            except (aiohttp.ClientError, OSError) as error:
-                raise UpstreamError("The provider's answer broke off.") from error
-            finally:
-                observation.provider_s += perf_counter() - began
-            if not piece:
-                return
-            size += len(piece)
-            if size > self._max_bytes:
-                raise UpstreamError(f"The provider's answer is longer than {self._max_bytes:,} bytes.")
-            yield piece
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the connection back where the body was read to its end, and close it where it was not."""
+        response = self._response
+        if response is not None:
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+        await self.watchdog.__aexit__(kind, error, trace)
 
-    def _idle_too_long(self) -> None:
-        self._watchdog.interrupt(UpstreamTimeout("The provider took too long to send its answer."))
+    async def read(self) -> bytes:
+        """The next piece of the body, nothing at its end.
+
+        Raises UpstreamError or UpstreamTimeout where it breaks off, or is longer than ``max_response``.
+        """
+        response, provider = self._response, self._client.provider
+        if response is None:
+            raise RuntimeError("an exchange is read from after it was entered")
+        began = perf_counter()
+        self.watchdog.phase(provider.idle_timeout_s, self._interrupt)
+        try:
+            piece = await response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError("The provider's answer broke off.") from error
+        finally:
+            self._observation.provider_s += perf_counter() - began
+        self._size += len(piece)
+        if self._size > provider.max_response_bytes:
+            raise UpstreamError(f"The provider's answer is longer than {provider.max_response_bytes:,} bytes.")
+        return piece
+
+    async def _send(self) -> None:
+        client = self._client
+        self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
+        began = perf_counter()
+        try:
+            response = await client.session.post(self._url, data=self._body, allow_redirects=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            logger.warning("provider %s cannot be reached: %s", client.provider.name, error)
+            raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            logger.warning("provider %s broke the connection: %r", client.provider.name, error)
+            raise UpstreamError("The provider closed the connection without an answer.") from error
+        finally:
+            self._observation.provider_s += perf_counter() - began
+        self._response = response
+        self._delivery.provider_status = response.status
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise await self._refusal(response)
+
+    async def _refusal(self, response: ClientResponse) -> ProxyError:
+        client = self._client
+        self.watchdog.phase(client.provider.idle_timeout_s, self._interrupt)
+        try:
+            body = await response.content.read(ERROR_BODY_BYTES)
+        except (aiohttp.ClientError, OSError):
+            body = b""
+        error = client.dialect.read_refusal(response.status, response.headers, body)
+        if isinstance(error, UpstreamMisconfigured):
+            logger.error(
+                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",
+                client.provider.name,
+                response.status,
+            )
+        return error
+
+    def _interrupt(self) -> None:
+        self.watchdog.interrupt(UpstreamTimeout("The provider took too long to answer."))
 
 
 class ProviderClient:
     """One provider's session."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, watch: Watch) -> None:
         """Open no connection yet; needs a running event loop."""
         self.provider = provider
+        self.watch = watch
         self.dialect = DIALECTS[provider.dialect]
         self._base_url = provider.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
-        self._session = ClientSession(
+        self.session = ClientSession(
             connector=TCPConnector(
                 limit=provider.max_connections, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30, force_close=False
             ),
@@ -112,67 +175,15 @@ class ProviderClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self.session.close()
 
-    @asynccontextmanager
-    async def generate(
-        self, request: ImageRequest, model: Model, delivery: Delivery, observation: Observation
-    ) -> AsyncIterator[Answer]:
-        """Ask for images. Raises what ``Dialect.read_refusal`` says, or UpstreamUnreachable, -Error or -Timeout."""
-        provider = self.provider
-        delivery.provider = provider.name
-        body = self.dialect.write_generation(request, model)
-        url = self._url(self.dialect.generations_path(model))
-        async with Watchdog(provider.total_timeout_s) as watchdog:
-            watchdog.phase(provider.first_byte_timeout_s, lambda: watchdog.interrupt(self._too_late()))
-            began = perf_counter()
-            try:
-                response = await self._session.post(url, data=body, allow_redirects=False)
-            except aiohttp.ConnectionTimeoutError as error:
-                raise self._unreachable(error) from error
-            except aiohttp.ClientConnectorError as error:
-                raise self._unreachable(error) from error
-            except (aiohttp.ClientError, OSError) as error:
-                logger.warning("provider %s broke the connection: %r", provider.name, error)
-                raise UpstreamError("The provider closed the connection without an answer.") from error
-            finally:
-                observation.provider_s += perf_counter() - began
-            try:
-                delivery.provider_status = response.status
-                if not response.ok or response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise await self._refusal(response, watchdog)
-                yield Answer(response, provider, watchdog, observation)
-            finally:
-                # Gives the connection back where the body was read to its end, and closes it where it was not.
-                response.close() if not response.content.at_eof() else response.release()
-
-    def _url(self, path: str) -> URL:
+    def generate(self, request: ImageRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
+        """Ask for images, as the dialect does."""
+        path = self.dialect.generations_path(model)
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(self._base_url + path)
-        return url
-
-    def _too_late(self) -> UpstreamTimeout:
-        return UpstreamTimeout(f"The provider did not answer within {self.provider.first_byte_timeout_s:g} seconds.")
-
-    def _unreachable(self, error: Exception) -> UpstreamUnreachable:
-        logger.warning("provider %s cannot be reached: %s", self.provider.name, error)
-        return UpstreamUnreachable("The provider cannot be reached; nothing was charged.")
-
-    async def _refusal(self, response: ClientResponse, watchdog: Watchdog) -> ProxyError:
-        watchdog.phase(self.provider.idle_timeout_s, lambda: watchdog.interrupt(self._too_late()))
-        try:
-            body = await response.content.read(ERROR_BODY_BYTES)
-        except (aiohttp.ClientError, OSError):
-            body = b""
-        error = self.dialect.read_refusal(response.status, response.headers, body)
-        if isinstance(error, UpstreamMisconfigured):
-            logger.error(
-                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",
-                self.provider.name,
-                response.status,
-            )
-        return error
+        return Exchange(self, url, self.dialect.write_generation(request, model), delivery, observation)
 
 
 class Pool:
@@ -180,7 +191,8 @@ class Pool:
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         """One client for each; needs a running event loop."""
-        self._clients = {provider.name: ProviderClient(provider) for provider in providers}
+        watch = Watch()
+        self._clients = {provider.name: ProviderClient(provider, watch) for provider in providers}
 
     def client_for(self, model: Model) -> ProviderClient:
         """The provider that makes this model's images."""

@@ -1,7 +1,7 @@
-"""Time limits for the phases of one exchange, at the price of one timer for all of them.
+"""Time limits for the phases of an exchange, at almost no price.
 
-``asyncio.timeout`` has to be rescheduled for each piece of a body, which for a large answer costs as much as passing it
-on. Here a phase only notes when it is due; the timer, when it fires too early, sets itself again.
+``asyncio.timeout`` takes a timer of the event loop for each wait, which for a large answer costs as much as passing it
+on. Here a phase only notes when it is due, and one timer looks at all exchanges of the process a few times a second.
 """
 
 from __future__ import annotations
@@ -11,39 +11,66 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+TICK_S = 0.05
+"""How late an interruption may come."""
+
+
+class Watch:
+    """Looks after every watchdog of an event loop, for as long as there is one."""
+
+    def __init__(self) -> None:
+        """Needs a running event loop."""
+        self.loop = asyncio.get_running_loop()
+        self._watchdogs: set[Watchdog] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, watchdog: Watchdog) -> None:
+        """Look after one more."""
+        self._watchdogs.add(watchdog)
+        if self._timer is None:
+            self._timer = self.loop.call_later(TICK_S, self._look)
+
+    def remove(self, watchdog: Watchdog) -> None:
+        """Look after one less."""
+        self._watchdogs.discard(watchdog)
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        for watchdog in list(self._watchdogs):
+            watchdog.check(now)
+        self._timer = self.loop.call_later(TICK_S, self._look) if self._watchdogs else None
+
 
 class Watchdog:
     """Interrupts the task that entered it when a phase outlasts its time."""
 
-    __slots__ = ("_armed_for", "_due", "_ends", "_error", "_handle", "_loop", "_on_expiry", "_task", "_was_cancelling")
+    __slots__ = ("_due", "_ends", "_error", "_loop", "_on_expiry", "_task", "_was_cancelling", "_watch")
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, watch: Watch, total_s: float) -> None:
         """Give all phases together ``total_s`` seconds."""
-        self._loop = asyncio.get_running_loop()
-        self._ends = self._loop.time() + total_s
-        self._due = self._armed_for = self._ends
-        self._handle: asyncio.TimerHandle | None = None
+        self._watch = watch
+        self._loop = watch.loop
+        self._ends = self._due = self._loop.time() + total_s
         self._task: asyncio.Task[object] | None = None
         self._was_cancelling = 0
         self._error: Exception | None = None
-        self._on_expiry: Callable[[], None] = self._nothing
+        self._on_expiry: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
         """Watch the current task from here on."""
         task = asyncio.current_task()
-        assert task is not None, "a watchdog is entered from a task"  # noqa: S101 - for the type checker
+        if task is None:
+            raise RuntimeError("a watchdog is entered from a task")
         self._task = task
         self._was_cancelling = task.cancelling()
-        self._handle = self._loop.call_at(self._armed_for, self._check)
+        self._watch.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Stop watching; turn the interruption into the phase's error."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._watch.remove(self)
         if self._error is None or self._task is None:
             return
         if self._task.uncancel() <= self._was_cancelling and kind is asyncio.CancelledError:
@@ -57,10 +84,6 @@ class Watchdog:
         """
         self._due = min(self._loop.time() + limit_s, self._ends)
         self._on_expiry = on_expiry
-        if self._due < self._armed_for and self._handle is not None:
-            self._handle.cancel()
-            self._armed_for = self._due
-            self._handle = self._loop.call_at(self._due, self._check)
 
     def interrupt(self, error: Exception) -> None:
         """Raise ``error`` in the watched task, out of the watchdog's block."""
@@ -68,13 +91,7 @@ class Watchdog:
             self._error = error
             self._task.cancel()
 
-    def _check(self) -> None:
-        now = self._loop.time()
-        if now >= self._due:
+    def check(self, now: float) -> None:
+        """Act where the phase is over its time; ``now`` is the event loop's."""
+        if now >= self._due and self._on_expiry is not None:
             self._on_expiry()
-            self._due = now + 1.0
-        self._armed_for = self._due
-        self._handle = self._loop.call_at(self._due, self._check)
-
-    def _nothing(self) -> None:
-        return

@@ -23,6 +23,6 @@ class ImageRoutes:
         """Forward a generation and pass its answer on while it arrives."""
         metered, observation = request[METERED], request[OBSERVATION]
         client = self._pool.client_for(metered.model)
-        async with client.generate(metered.image_request, metered.model, metered.delivery, observation) as answer:
-            relay = Relay(request, observation, answer.watchdog, self._write_timeout_s)
-            return await relay.pass_on(answer, ResponseScanner(), metered.delivery)
+        async with client.generate(metered.image_request, metered.model, metered.delivery, observation) as exchange:
+            relay = Relay(request, observation, exchange.watchdog, self._write_timeout_s)
+            return await relay.pass_on(exchange, ResponseScanner(), metered.delivery)

@@ -12,7 +12,7 @@ from proxy.domain.errors import ProxyError, UpstreamError, UpstreamTruncated
 from proxy.domain.response_scanner import MalformedResponse, ResponseScanner
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
-from proxy.upstream.pool import Answer
+from proxy.upstream.pool import Exchange
 from proxy.upstream.watchdog import Watchdog
 from proxy.web.common_headers import common_headers
 
@@ -40,14 +40,16 @@ class Relay:
         self._held_bytes = 0
         self._client_gone = False
 
-    async def pass_on(self, answer: Answer, scanner: ResponseScanner, delivery: Delivery) -> web.StreamResponse:
+    async def pass_on(self, exchange: Exchange, scanner: ResponseScanner, delivery: Delivery) -> web.StreamResponse:
         """Send what the scanner lets through, and write down in ``delivery`` what came.
 
         The end of the answer is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
         try:
-            async for piece in answer.pieces():
-                await self._send(scanner.feed(piece))
+            while piece := await exchange.read():
+                passed = scanner.feed(piece)
+                if passed:
+                    await self._send(passed)
             scanner.finish()
         except (MalformedResponse, ProxyError) as error:
             self._note(scanner, delivery)
@@ -66,7 +68,7 @@ class Relay:
         return self._response or self._whole()
 
     async def _send(self, piece: bytes) -> None:
-        if self._client_gone or not piece:
+        if self._client_gone:
             return
         if self._response is None:
             self._held.append(piece)

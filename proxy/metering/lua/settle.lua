@@ -4,7 +4,7 @@
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
 -- KEYS[3]  leases of the team (sorted set)
--- KEYS[4]  usage of the key by model and day (hash)
+-- KEYS[4]  usage of the key (hash: DAY:units:MODEL and DAY:images:MODEL)
 -- KEYS[5]  ledger of the team (stream)
 -- ARGV[1]  reservation id
 -- ARGV[2]  units charged
@@ -31,10 +31,8 @@ end
 if images ~= '0' then
   redis.call('HINCRBY', KEYS[1], 'posted', charged)
   redis.call('HINCRBY', KEYS[1], 'images', images)
-  redis.call('HINCRBY', KEYS[4], 'model:' .. ARGV[5] .. ':units', charged)
-  redis.call('HINCRBY', KEYS[4], 'model:' .. ARGV[5] .. ':images', images)
-  redis.call('HINCRBY', KEYS[4], 'day:' .. ARGV[6] .. ':units', charged)
-  redis.call('HINCRBY', KEYS[4], 'day:' .. ARGV[6] .. ':images', images)
+  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':units:' .. ARGV[5], charged)
+  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':images:' .. ARGV[5], images)
   if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
 end
 redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
