@@ -17,11 +17,19 @@ from typing import Final
 
 import orjson
 
-TOP_LEVEL: Final = frozenset({"created", "data", "background", "output_format", "quality", "size"})
-IN_AN_IMAGE: Final = frozenset({"url", "b64_json", "revised_prompt", "media_type"})
+_Written = dict[bytes, tuple[bytes, bytes]]
+
+
+def _written(*names: str) -> _Written:
+    """How each name is written: after a comma, and as the first of its object."""
+    return {name.encode(): (f',"{name}":'.encode(), f'"{name}":'.encode()) for name in names}
+
+
+TOP_LEVEL: Final = _written("created", "data", "background", "output_format", "quality", "size")
+IN_AN_IMAGE: Final = _written("url", "b64_json", "revised_prompt", "media_type")
 """The allow-list: what a client sees of an answer and of each image in it; but for `data`, no objects and arrays."""
 
-IMAGE_PAYLOADS: Final = frozenset({"url", "b64_json"})
+IMAGE_PAYLOADS: Final = frozenset({b"url", b"b64_json"})
 
 NAME_BYTES_LIMIT: Final = 256
 LITERAL_BYTES_LIMIT: Final = 64
@@ -41,8 +49,9 @@ _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # All up to the next bracket or to a string that is not plain and whole; possessive, for it never has to look back.
 _plain_strings = re.compile(rb'[^][{}"]*+(?:"[^"\\]*+"[^][{}"]*+)*+')
-_WRITTEN_NAMES: Final = {name: b'"%b":' % name.encode() for name in TOP_LEVEL | IN_AN_IMAGE}
 _EMPTY: Final = b'""'
+_DATA: Final = b"data"
+_USAGE: Final = b"usage"
 _closing: Final = {ord("{"): ord("}"), ord("["): ord("]")}
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _NULL = ord('"'), ord("\\"), ord(","), ord(":"), ord("n")
@@ -63,8 +72,9 @@ class ResponseScanner:
     """
 
     __slots__ = (
-        "_backslashes", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
-        "_in_token", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete", "images", "usage",
+        "_allowed", "_backslashes", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data",
+        "_in_element", "_in_token", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete",
+        "images", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -75,7 +85,8 @@ class ResponseScanner:
         self._step: _Step = self._start
         self._out: list[bytes] = []
         self._token = b""
-        self._name = ""
+        self._name = b""
+        self._allowed = TOP_LEVEL
         self._has_data = False
         self._first = True
         self._in_element = False
@@ -139,18 +150,19 @@ class ResponseScanner:
         return self._long_member(data, at)
 
     def _take_short(self, match: re.Match[bytes]) -> None:
-        name = self._name = match[1].decode()
-        if name not in (IN_AN_IMAGE if self._in_element else TOP_LEVEL):
+        name, value = match.groups()
+        written = self._allowed.get(name)
+        if written is None:
             return
-        self._write_name()
-        self._out.append(match[2])
-        if name in IMAGE_PAYLOADS and match[2][0] == _QUOTE and len(match[2]) > len(_EMPTY):
+        self._out += written[self._first], value
+        self._first = False
+        if name in IMAGE_PAYLOADS and value[0] == _QUOTE and value != _EMPTY:
             self._count_image()
 
     def _long_member(self, data: bytes, at: int) -> int:
         match = _plain_name.match(data, at)
         if match:
-            self._name = match[1].decode()
+            self._name = match[1]
             self._step = self._value
             return match.end()
         if data[at] != _QUOTE:
@@ -196,7 +208,7 @@ class ResponseScanner:
         self._out.append(b"}")
         self._first = False
         if self._in_element:
-            self._in_element = False
+            self._in_element, self._allowed = False, TOP_LEVEL
             self._step = self._after_element
         else:
             self.complete = True
@@ -216,7 +228,7 @@ class ResponseScanner:
         if data[at] != _OPEN_OBJECT:
             raise MalformedResponse("an image in 'data' is not an object")
         self._out.append(b"{" if self._first else b",{")
-        self._in_element, self._counted, self._first = True, False, True
+        self._in_element, self._counted, self._first, self._allowed = True, False, True, IN_AN_IMAGE
         self._step = self._first_name
         return at + 1
 
@@ -238,8 +250,8 @@ class ResponseScanner:
 
     def _value(self, data: bytes, at: int) -> int:
         first = data[at]
-        self._passing = self._name in (IN_AN_IMAGE if self._in_element else TOP_LEVEL)
-        if self._name == "data" and not self._in_element and first not in (_OPEN_ARRAY, _NULL):
+        self._passing = self._name in self._allowed
+        if self._name == _DATA and not self._in_element and first not in (_OPEN_ARRAY, _NULL):
             raise MalformedResponse("'data' is not an array")
         if first == _QUOTE:
             return self._begin_string(at)
@@ -252,13 +264,13 @@ class ResponseScanner:
 
     def _begin_nested(self, first: int, at: int) -> int:
         if not self._in_element:
-            if self._name == "data":
+            if self._name == _DATA:
                 self._write_name()
                 self._out.append(b"[")
                 self._first = True
                 self._step = self._first_element
                 return at + 1
-            if self._name == "usage" and first == _OPEN_OBJECT:
+            if self._name == _USAGE and first == _OPEN_OBJECT:
                 self._captured, self._captured_bytes = [], 0
         self._closers.clear()
         self._in_token = True
@@ -266,12 +278,12 @@ class ResponseScanner:
         return at
 
     def _write_name(self) -> None:
-        if self._name == "data" and not self._in_element:
+        if self._name == _DATA and not self._in_element:
             # Clients take the last of two, so that what they see would not be what is counted.
             if self._has_data:
                 raise MalformedResponse("'data' is there twice")
             self._has_data = True
-        self._out.append(_WRITTEN_NAMES[self._name] if self._first else b"," + _WRITTEN_NAMES[self._name])
+        self._out.append(self._allowed[self._name][self._first])
         self._first = False
 
     def _read_literal(self, data: bytes, at: int) -> int:
@@ -395,9 +407,11 @@ class ResponseScanner:
             return
         captured, self._captured = b"".join(self._captured), None
         try:
-            self.usage = orjson.dumps(orjson.loads(captured))
+            orjson.loads(captured)
         except orjson.JSONDecodeError:
             self.usage = None
+        else:
+            self.usage = captured
 
 
 def _skip_blanks(data: bytes, at: int) -> int:
@@ -405,9 +419,9 @@ def _skip_blanks(data: bytes, at: int) -> int:
     return match.start() if match else len(data)
 
 
-def _decode(name: bytes) -> str:
+def _decode(name: bytes) -> bytes:
     try:
-        decoded = orjson.loads(b'"%b"' % name)
+        decoded: str = orjson.loads(b'"%b"' % name)
     except orjson.JSONDecodeError:
         raise MalformedResponse("a name is not valid JSON") from None
-    return str(decoded)
+    return decoded.encode()

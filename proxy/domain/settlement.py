@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from proxy.domain.errors import ProviderRefusal, UpstreamRateLimit, UpstreamUnreachable
 from proxy.domain.pricing import Quote
@@ -107,11 +108,11 @@ def settle(reservation: Reservation, delivery: Delivery) -> Settlement:
 class LedgerEntry:
     """One line of the ledger. ``id`` is ``<team>_<milliseconds>-<sequence>`` and sorts by time within a team.
 
-    ``kind`` is ``request`` or ``grant``; ``facts`` are the entry's other fields, as they were written.
+    ``kind`` is ``request`` or ``grant``; ``facts`` are what the entry tells, by name.
     """
 
     id: str
     at_ms: int
     kind: str
     team: str
-    facts: dict[str, str]
+    facts: dict[str, Any]

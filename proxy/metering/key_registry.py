@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import orjson
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
@@ -128,7 +129,7 @@ class KeyRegistry:
             (key_names.key_record(team, key_id), key_names.grant(team, grant_id), key_names.ledger(team)),
             (
                 *(grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS),
-                *("kind", "grant", "key", key_id, "grant", grant_id, "quota_units", quota_units, "reason", reason),
+                *(key_id, orjson.dumps({"reason": reason})),
             ),
         )
         _raise_verdict(reply[0], key_id)

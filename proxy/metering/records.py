@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
+
+import orjson
 
 from proxy.domain.api_key import team_of
 from proxy.domain.errors import InvalidApiKey
@@ -12,6 +15,7 @@ from proxy.domain.limits import KeyRecord, Limits, QuotaUsage
 from proxy.domain.settlement import LedgerEntry, Settlement
 
 DAY_MS = 86_400_000
+COUNTED = frozenset({"images", "charged", "overage", "quota_units"})
 
 _WHY_NOT = {
     b"unknown": "Incorrect API key provided: it is not known here.",
@@ -59,44 +63,39 @@ def fields_from_pairs(pairs: Sequence[bytes]) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def settlement_fields(settlement: Settlement) -> tuple[str | bytes | int, ...]:
-    """The ledger entry of a settlement: name, value, name, value, … in an order that never changes.
-
-    Redis keeps the names of a stream's entries once for all entries that have the same.
-    """
+def settlement_facts(settlement: Settlement) -> bytes:
+    """What the ledger keeps of a request beside the figures that are counted, as JSON."""
     reservation, delivery = settlement.reservation, settlement.delivery
     quote = reservation.quote
-    return (
-        "kind", "request",
-        "key", reservation.key_id,
-        "request", reservation.id,
-        "endpoint", reservation.endpoint,
-        "model", reservation.model,
-        "provider", delivery.provider,
-        "outcome", delivery.outcome.value,
-        "images", delivery.images,
-        "requested_images", quote.images,
-        "tier", quote.tier.value,
-        "unit_price", quote.unit_price,
-        "reserved", quote.units,
-        "charged", settlement.charged_units,
-        "overage", settlement.overage_units,
-        "admitted_ms", reservation.admitted_ms,
-        "provider_status", delivery.provider_status,
-        "provider_ms", delivery.provider_ms,
-        "provider_usage", delivery.provider_usage or b"",
-    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "endpoint": reservation.endpoint,
+        "model": reservation.model,
+        "provider": delivery.provider,
+        "provider_status": delivery.provider_status,
+        "provider_ms": delivery.provider_ms,
+        "requested_images": quote.images,
+        "tier": quote.tier,
+        "unit_price": quote.unit_price,
+        "reserved": quote.units,
+        "admitted_ms": reservation.admitted_ms,
+    }
+    if delivery.provider_usage is not None:
+        facts["provider_usage"] = orjson.Fragment(delivery.provider_usage)
+    return orjson.dumps(facts)
 
 
-def entry_from_stream(team: str, stream_id: str, facts: Mapping[str, str]) -> LedgerEntry:
-    """A ledger entry out of the stream."""
-    others = dict(facts)
+def entry_from_stream(team: str, stream_id: str, fields: Mapping[str, str]) -> LedgerEntry:
+    """A ledger entry out of the stream: its counted figures, and its other facts from their JSON."""
+    kind, others = fields.get("kind", ""), orjson.loads(fields.get("facts", "{}"))
+    counted = {name: int(value) if name in COUNTED else value for name, value in fields.items()}
+    for name in ("kind", "facts"):
+        counted.pop(name, None)
     return LedgerEntry(
         id=f"{team}_{stream_id}",
         at_ms=int(stream_id.partition("-")[0]),
-        kind=others.pop("kind", ""),
+        kind=kind,
         team=team,
-        facts=others,
+        facts={**counted, **others},
     )
 
 

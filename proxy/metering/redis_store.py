@@ -82,7 +82,9 @@ class RedisStore:
                 reservation.model,
                 records.utc_day(reservation.admitted_ms),
                 self._settled_ids_ms,
-                *records.settlement_fields(settlement),
+                key_id,
+                settlement.delivery.outcome.value,
+                records.settlement_facts(settlement),
             ),
         )
 

@@ -66,6 +66,9 @@ class ScriptRunner:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._waiting: deque[_Call] = deque()
+        # Kept from the pool for good: taking one from it costs a look at the socket each time, and all that a look can
+        # find, a call finds as well, and is made again.
+        self._idle: list[AbstractConnection] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._turn_ends: asyncio.Handle | None = None
         self.healthy = True
@@ -98,6 +101,8 @@ class ScriptRunner:
         """Wait for the pipelines on their way."""
         while self._flights:
             await asyncio.wait(self._flights)
+        while self._idle:
+            await self._pool.release(self._idle.pop())
 
     def _end_turn(self) -> None:
         self._turn_ends = None
@@ -113,25 +118,31 @@ class ScriptRunner:
             self._end_turn()
 
     async def _fly(self, calls: list[_Call]) -> None:
-        connection: AbstractConnection | None = None
+        connection: AbstractConnection | None = self._idle.pop() if self._idle else None
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                if connection is None:
+                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
                 await self._exchange(connection, calls)
-            self._note_health(healthy=True)
         except (RedisError, OSError, TimeoutError) as error:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
+            await self._give_up(connection)
             self._try_again(calls, error)
         except BaseException:
-            # Cancelled in the middle: the replies to come must not become somebody else's.
-            if connection is not None:
-                await connection.disconnect(nowait=True)
+            await self._give_up(connection)
             self._fail(calls)
             raise
-        finally:
-            if connection is not None:
-                await self._pool.release(connection)
+        else:
+            self._idle.append(connection)
+            self._note_health(healthy=True)
+
+    async def _give_up(self, connection: AbstractConnection | None) -> None:
+        """Close a connection that replies may still come on: they must not become somebody else's."""
+        # The idle ones go too: where one is dead, all of them may be, and each would cost a call one of its tries.
+        broken = [*self._idle, connection] if connection is not None else self._idle
+        self._idle = []
+        for one in broken:
+            await one.disconnect(nowait=True)
+            await self._pool.release(one)
 
     async def _exchange(self, connection: AbstractConnection, calls: list[_Call]) -> None:
         await connection.send_packed_command([call.packed(with_text=False) for call in calls])

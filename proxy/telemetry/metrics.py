@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, TypeVar
 
@@ -82,24 +83,30 @@ class Metrics:
             "unsettled_requests", "Settlements that the store has not taken yet and are tried again"
         )
         gauge("build_info", "Always 1; the label is the version", "version").of(package_version()).set(1)
+        self._models: dict[str, _OfModel] = {}
         self._store_up.of().set(1)
         self._unsettled.of()
 
     def reserved(self, reservation: Reservation) -> None:
         """A request was admitted."""
-        model, units = reservation.model, reservation.quote.units
-        self._units.of(model, "reserved").inc(units)
-        self._held.of(model).inc(units)
-        self._in_flight.of(model).inc()
+        units = reservation.quote.units
+        of_model = self._of_model(reservation.model)
+        of_model.reserved.inc(units)
+        of_model.held.inc(units)
+        of_model.in_flight.inc()
 
     def settled(self, settlement: Settlement) -> None:
         """A request has ended. ``reserved = charged - overage + released + held`` is true before and after."""
         model, quote = settlement.reservation.model, settlement.reservation.quote
-        self._units.of(model, "charged").inc(settlement.charged_units)
-        self._units.of(model, "released").inc(settlement.released_units)
-        self._units.of(model, "overage").inc(settlement.overage_units)
-        self._held.of(model).dec(quote.units)
-        self._in_flight.of(model).dec()
+        of_model = self._of_model(model)
+        of_model.held.dec(quote.units)
+        of_model.in_flight.dec()
+        if settlement.charged_units:
+            of_model.charged.inc(settlement.charged_units)
+        if settlement.released_units:
+            of_model.released.inc(settlement.released_units)
+        if settlement.overage_units:
+            of_model.overage.inc(settlement.overage_units)
         if settlement.delivery.images:
             self._images.of(model, quote.tier.value).inc(settlement.delivery.images)
 
@@ -122,6 +129,16 @@ class Metrics:
         """The store was asked for something."""
         self._store_duration.of(operation).observe(seconds)
 
+    def _of_model(self, model: str) -> _OfModel:
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = _OfModel(
+                **{state: self._units.of(model, state) for state in ("reserved", "charged", "released", "overage")},
+                held=self._held.of(model),
+                in_flight=self._in_flight.of(model),
+            )
+        return found
+
     def store_health(self, *, healthy: bool) -> None:
         """Whether the store answered."""
         self._store_up.of().set(1 if healthy else 0)
@@ -133,6 +150,18 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    """What each request of a model counts twice, at hand without looking it up."""
+
+    reserved: Counter
+    charged: Counter
+    released: Counter
+    overage: Counter
+    held: Gauge
+    in_flight: Gauge
 
 
 class _Children(Generic[M]):

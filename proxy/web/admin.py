@@ -36,13 +36,6 @@ ADMIN_PREFIX = "/admin/"
 PAGE_LIMIT = 1_000
 PAGE_DEFAULT = 100
 
-NUMBERS = frozenset(
-    {
-        "images", "requested_images", "unit_price", "reserved", "charged", "overage", "admitted_ms", "provider_status",
-        "provider_ms", "quota_units",
-    }
-)  # fmt: skip
-
 _stream_id = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _moment: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
 
@@ -192,9 +185,8 @@ def key_view(record: KeyRecord) -> dict[str, Any]:
 
 
 def entry_view(entry: LedgerEntry) -> dict[str, Any]:
-    """A ledger entry; figures as numbers."""
-    facts = {name: int(value) if name in NUMBERS else value for name, value in entry.facts.items()}
-    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **facts}
+    """A ledger entry."""
+    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **entry.facts}
 
 
 def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:

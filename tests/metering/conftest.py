@@ -66,9 +66,9 @@ class Bench:
         record = await self.record(credential)
         page = await self.registry.list_ledger(LedgerFilter(key_id=credential.key_id), cursor=None, limit=1_000)
         requests = [entry for entry in page.items if entry.kind == "request"]
-        assert record.quota.posted == sum(int(entry.facts["charged"]) for entry in requests)
-        assert record.overage_units == sum(int(entry.facts["overage"]) for entry in requests)
-        assert record.images == sum(int(entry.facts["images"]) for entry in requests)
+        assert record.quota.posted == sum(entry.facts["charged"] for entry in requests)
+        assert record.overage_units == sum(entry.facts["overage"] for entry in requests)
+        assert record.images == sum(entry.facts["images"] for entry in requests)
         assert len({entry.facts["request"] for entry in requests}) == len(requests)
         assert record.quota.reserved == 0
         assert await self.redis.zcard(f"lm:{{{credential.team}}}:leases") == 0

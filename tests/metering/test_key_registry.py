@@ -91,11 +91,11 @@ async def test_grants_top_up_and_take_back_and_stand_in_the_ledger(bench: Bench)
     assert (record.quota.limit, record.granted_units) == (3_500, -1_500)
     page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id, team="acme"), cursor=None, limit=10)
     assert [(entry.kind, entry.facts["quota_units"], entry.facts["reason"]) for entry in page.items] == [
-        ("grant", "2500", "goodwill"),
-        ("grant", "-4000", "mistake"),
+        ("grant", 2_500, "goodwill"),
+        ("grant", -4_000, "mistake"),
     ]
     assert page.items[0].id == entry_id
-    assert sum(int(entry.facts["quota_units"]) for entry in page.items) == record.granted_units
+    assert sum(entry.facts["quota_units"] for entry in page.items) == record.granted_units
 
 
 async def test_grants_cannot_pass_what_can_be_counted(bench: Bench) -> None:

@@ -24,7 +24,7 @@ def observation(request_id: str = "req_1") -> Observation:
     return Observation(request_id, ENDPOINT, model=MODEL)
 
 
-async def outcomes(bench: Bench, key: Credential) -> list[tuple[str, str]]:
+async def outcomes(bench: Bench, key: Credential) -> list[tuple[str, int]]:
     page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
     return [(entry.facts["outcome"], entry.facts["charged"]) for entry in page.items]
 
@@ -46,7 +46,7 @@ async def test_whatever_ends_a_request_it_is_settled_once_and_for_nothing(
     with pytest.raises(type(error)):
         async with bench.meter.admit(key, observation(), MODEL, quote(5_000)):
             raise error
-    assert await outcomes(bench, key) == [(outcome, "0")]
+    assert await outcomes(bench, key) == [(outcome, 0)]
     await bench.check_books(key)
 
 
@@ -61,7 +61,7 @@ async def test_images_that_came_before_an_error_are_charged(bench: Bench) -> Non
 
     with pytest.raises(UpstreamError):
         await break_off_after_two()
-    assert await outcomes(bench, key) == [("truncated", "10000")]
+    assert await outcomes(bench, key) == [("truncated", 10_000)]
     await bench.check_books(key)
 
 
@@ -106,7 +106,7 @@ async def test_a_store_that_is_away_at_the_end_is_told_when_it_is_back(far: tupl
         delivery.end(complete=True)
     proxy.refuse = False
     await bench.meter.close(timeout_s=10)
-    assert await outcomes(bench, key) == [("delivered", "5000")]
+    assert await outcomes(bench, key) == [("delivered", 5_000)]
     await bench.check_books(key)
 
 
@@ -122,7 +122,7 @@ async def test_being_cancelled_while_settling_settles_all_the_same(bench: Bench)
     tasks = [asyncio.create_task(one(number)) for number in range(10)]
     await asyncio.gather(*tasks, return_exceptions=True)
     await bench.meter.close(timeout_s=10)
-    assert await outcomes(bench, key) == [("delivered", "5000")] * 10
+    assert await outcomes(bench, key) == [("delivered", 5_000)] * 10
     await bench.check_books(key)
 
 

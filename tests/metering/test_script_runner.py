@@ -123,3 +123,12 @@ async def test_what_was_asked_for_in_one_turn_goes_in_few_pipelines(bench: Bench
     assert replies == [[]] * 1_000
     after = (await bench.redis.info("stats"))["total_connections_received"]
     assert after - before <= 4
+
+
+async def test_connections_that_the_server_closed_meanwhile_are_not_noticed(bench: Bench) -> None:
+    await asyncio.gather(*(bench.runner.run(load_script("ping"), (), (f"req_{number}",)) for number in range(1_000)))
+    assert len(bench.runner._idle) > 1
+    # Each connection that it has kept is closed at the other end.
+    await bench.redis.client_kill_filter(_type="normal", skipme=True)
+    assert await bench.runner.run(load_script("ping"), (), ("req_after",)) == []
+    assert bench.runner.healthy

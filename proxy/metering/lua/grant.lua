@@ -7,7 +7,8 @@
 -- ARGV[2]  units
 -- ARGV[3]  the largest sum of grants there may be
 -- ARGV[4]  how long the grant id is remembered, milliseconds
--- ARGV[5]… ledger entry: name, value, name, value, …
+-- ARGV[5]  key id
+-- ARGV[6]  the entry's other facts (JSON)
 --
 -- Reply: {id, 'ok', ledger entry id, {field, value, …}} with the record after it, {id, 'missing'}, {id, 'revoked'}, or
 -- {id, 'too_much', sum of the grants so far}
@@ -20,7 +21,8 @@ if redis.call('HEXISTS', KEYS[1], 'revoked_ms') == 1 then return {id, 'revoked'}
 local sum = tonumber(redis.call('HGET', KEYS[1], 'granted') or 0)
 if math.abs(sum + ARGV[2]) > tonumber(ARGV[3]) then return {id, 'too_much', sum} end
 
-local entry = redis.call('XADD', KEYS[3], '*', unpack(ARGV, 5))
+local entry = redis.call('XADD', KEYS[3], '*', 'kind', 'grant', 'key', ARGV[5], 'grant', id, 'quota_units', ARGV[2],
+  'facts', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'granted', ARGV[2])
 redis.call('SET', KEYS[2], entry, 'PX', ARGV[4])
 return {id, 'ok', entry, redis.call('HGETALL', KEYS[1])}

@@ -13,7 +13,9 @@
 -- ARGV[5]  model id
 -- ARGV[6]  UTC day that the request was admitted in, YYYY-MM-DD
 -- ARGV[7]  how long the settled id is remembered, milliseconds
--- ARGV[8]… ledger entry: name, value, name, value, …
+-- ARGV[8]  key id
+-- ARGV[9]  outcome
+-- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
 --
 -- Reply: {id, 'settled', ledger entry id, units charged}
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -23,7 +25,8 @@ local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
-local entry = redis.call('XADD', KEYS[5], '*', unpack(ARGV, 8))
+local entry = redis.call('XADD', KEYS[5], '*', 'kind', 'request', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
+  'images', images, 'charged', charged, 'overage', overage, 'facts', ARGV[10])
 if state == 'held' then
   if first ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. first) end
   redis.call('ZREM', KEYS[3], id)
