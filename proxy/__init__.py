@@ -12,7 +12,7 @@ One request, from top to bottom::
           handler                                     web/images.py
             async with provider.generate(...):        upstream/pool.py, upstream/dialects/
                 while piece := exchange.read():       upstream/pool.py
-                    send(scanner.feed(piece))         web/relay.py, domain/response_scanner.py
+                    send(answer.feed(piece))          web/relay.py, domain/images_answer.py, response_scanner.py
                 delivery.end(...)                     domain/settlement.py
       # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua
     # and only then is the end of the answer sent

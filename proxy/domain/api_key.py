@@ -1,8 +1,8 @@
-"""The text of an API key: ``lm_<team>_<key>_<32 random characters><6 of checksum>``.
+"""The text of an API key: ``lm_<team>_<key>_<32 random characters><8 of checksum>``.
 
 The team stands in the text so that the Redis slot is known before the first round trip. The checksum (CRC-32, as in
 GitHub's tokens) refuses a typo or a scanner's guess without asking Redis, and gives secret scanners a fixed form to
-look for: ``lm_[a-z0-9-]{1,40}_[a-z0-9]{10}_[A-Za-z0-9]{38}``. Only a SHA-256 of the text is ever stored.
+look for: ``lm_[a-z0-9-]{1,40}_[a-z0-9]{10}_[A-Za-z0-9]{40}``. Only a SHA-256 of the text is ever stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 SECRET_LENGTH = 32
 KEY_SUFFIX_LENGTH = 10
-CHECKSUM_LENGTH = 6
+CHECKSUM_LENGTH = 8
 
 TEAM_ID_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 KEY_ID_PATTERN = rf"{TEAM_ID_PATTERN}_[a-z0-9]{{{KEY_SUFFIX_LENGTH}}}"
@@ -26,7 +26,7 @@ _team_id = re.compile(TEAM_ID_PATTERN, re.ASCII)
 _key_id = re.compile(KEY_ID_PATTERN, re.ASCII)
 _key_text = re.compile(
     rf"(?P<stem>lm_(?P<key_id>(?P<team>{TEAM_ID_PATTERN})_[a-z0-9]{{{KEY_SUFFIX_LENGTH}}})_"
-    rf"[A-Za-z0-9]{{{SECRET_LENGTH}}})(?P<checksum>[A-Za-z0-9]{{{CHECKSUM_LENGTH}}})",
+    rf"[A-Za-z0-9]{{{SECRET_LENGTH}}})(?P<checksum>[0-9a-f]{{{CHECKSUM_LENGTH}}})",
     re.ASCII,
 )
 
@@ -75,9 +75,4 @@ def team_of(key_id: str) -> str | None:
 
 
 def _checksum(stem: str) -> str:
-    value = crc32(stem.encode())
-    digits = ""
-    for _ in range(CHECKSUM_LENGTH):
-        value, digit = divmod(value, len(BASE62))
-        digits = BASE62[digit] + digits
-    return digits
+    return f"{crc32(stem.encode()):08x}"

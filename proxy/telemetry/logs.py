@@ -1,7 +1,7 @@
 """Logs as JSON, one object a line, on standard error.
 
 A request's line never holds a prompt, a key's text or an image. Lines of requests are gathered and written a few
-times a second, since a system call for each would be a good part of the gateway's work on a small answer.
+times a second: one by one, they would be a good part of the gateway's work on a small answer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
+from time import time
 from typing import BinaryIO
 
 import orjson
@@ -17,7 +18,7 @@ import orjson
 from proxy.telemetry.observation import Observation
 
 FLUSH_AFTER_S = 0.2
-FLUSH_AT_LINES = 500
+REQUESTS_A_BATCH = 64
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,15 +52,15 @@ class RequestLog:
     def __init__(self, stream: BinaryIO | None = None) -> None:
         """Write to ``stream``, or nowhere."""
         self._stream = stream
-        self._lines: list[bytes] = []
+        self._ended: list[tuple[Observation, float, float]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, observation: Observation, ended: float) -> None:
         """Note a request that has been answered."""
         if self._stream is None:
             return
-        self._lines.append(orjson.dumps(_line(observation, ended), option=orjson.OPT_APPEND_NEWLINE))
-        if len(self._lines) >= FLUSH_AT_LINES:
+        self._ended.append((observation, ended, time()))
+        if len(self._ended) >= REQUESTS_A_BATCH:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
@@ -69,15 +70,15 @@ class RequestLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._lines and self._stream is not None:
-            lines, self._lines = self._lines, []
-            self._stream.write(b"".join(lines))
+        if self._ended and self._stream is not None:
+            requests, self._ended = self._ended, []
+            self._stream.write(b"".join(_line(*request) for request in requests))
             self._stream.flush()
 
 
-def _line(observation: Observation, ended: float) -> dict[str, object]:
-    return {
-        "time": datetime.now(UTC),
+def _line(observation: Observation, ended: float, at: float) -> bytes:
+    line = {
+        "time": _iso(at),
         "level": "info",
         "message": "request",
         "request_id": observation.request_id,
@@ -96,6 +97,7 @@ def _line(observation: Observation, ended: float) -> dict[str, object]:
         "total_ms": round((ended - observation.started) * 1000, 3),
         "response_bytes": observation.response_bytes,
     }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _iso(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, TypeVar
@@ -23,6 +24,9 @@ from proxy.telemetry.observation import REJECTED, Observation
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 FAST_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
+EVENTS_A_BATCH = 64
+"""Events are noted as they happen and counted some at a time: one after the other, they take half the time."""
+
 SLOW_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 
 
@@ -84,19 +88,39 @@ class Metrics:
         )
         gauge("build_info", "Always 1; the label is the version", "version").of(package_version()).set(1)
         self._models: dict[str, _OfModel] = {}
+        self._events: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._store_up.of().set(1)
         self._unsettled.of()
 
     def reserved(self, reservation: Reservation) -> None:
         """A request was admitted."""
+        self._note(self._count_reserved, reservation)
+
+    def settled(self, settlement: Settlement) -> None:
+        """A request has ended. ``reserved = charged - overage + released + held`` is true before and after."""
+        self._note(self._count_settled, settlement)
+
+    def observed(self, observation: Observation, ended: float) -> None:
+        """A request has been answered."""
+        self._note(self._count_observed, observation, ended)
+
+    def observe_store(self, operation: str, seconds: float) -> None:
+        """The store was asked for something."""
+        self._note(self._count_store, operation, seconds)
+
+    def _note(self, count: Callable[..., None], *event: object) -> None:
+        self._events.append((count, event))
+        if len(self._events) >= EVENTS_A_BATCH:
+            self.flush()
+
+    def _count_reserved(self, reservation: Reservation) -> None:
         units = reservation.quote.units
         of_model = self._of_model(reservation.model)
         of_model.reserved.inc(units)
         of_model.held.inc(units)
         of_model.in_flight.inc()
 
-    def settled(self, settlement: Settlement) -> None:
-        """A request has ended. ``reserved = charged - overage + released + held`` is true before and after."""
+    def _count_settled(self, settlement: Settlement) -> None:
         model, quote = settlement.reservation.model, settlement.reservation.quote
         of_model = self._of_model(model)
         of_model.held.dec(quote.units)
@@ -110,8 +134,7 @@ class Metrics:
         if settlement.delivery.images:
             self._images.of(model, quote.tier.value).inc(settlement.delivery.images)
 
-    def observed(self, observation: Observation, ended: float) -> None:
-        """A request has been answered."""
+    def _count_observed(self, observation: Observation, ended: float) -> None:
         endpoint, model = observation.endpoint, observation.model
         self._requests.of(endpoint, model, observation.outcome).inc()
         self._duration.of(endpoint, model).observe(ended - observation.started)
@@ -125,8 +148,7 @@ class Metrics:
             self._upstream_requests.of(observation.provider, model, status).inc()
             self._upstream_duration.of(observation.provider, model).observe(observation.provider_s)
 
-    def observe_store(self, operation: str, seconds: float) -> None:
-        """The store was asked for something."""
+    def _count_store(self, operation: str, seconds: float) -> None:
         self._store_duration.of(operation).observe(seconds)
 
     def _of_model(self, model: str) -> _OfModel:
@@ -147,8 +169,15 @@ class Metrics:
         """How many settlements wait for the store."""
         self._unsettled.of().set(count)
 
+    def flush(self) -> None:
+        """Count the events that have been noted."""
+        events, self._events = self._events, []
+        for count, event in events:
+            count(*event)
+
     def render(self) -> bytes:
-        """Prometheus's text format."""
+        """Prometheus's text format, with everything counted that has happened."""
+        self.flush()
         return generate_latest(self.registry)
 
 

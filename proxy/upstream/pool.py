@@ -85,6 +85,11 @@ class Exchange:
                 response.close()
         await self.watchdog.__aexit__(kind, error, trace)
 
+    @property
+    def content_length(self) -> int | None:
+        """The length of the body in bytes, where the provider tells it before."""
+        return None if self._response is None else self._response.content_length
+
     async def read(self) -> bytes:
         """The next piece of the body, nothing at its end.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from proxy.domain.response_scanner import ResponseScanner
+from proxy.domain.images_answer import ImagesAnswer
 from proxy.metering.middleware import METERED
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Pool
@@ -24,5 +24,5 @@ class ImageRoutes:
         metered, observation = request[METERED], request[OBSERVATION]
         client = self._pool.client_for(metered.model)
         async with client.generate(metered.image_request, metered.model, metered.delivery, observation) as exchange:
-            relay = Relay(request, observation, exchange.watchdog, self._write_timeout_s)
-            return await relay.pass_on(exchange, ResponseScanner(), metered.delivery)
+            relay = Relay(request, observation, exchange, self._write_timeout_s)
+            return await relay.pass_on(ImagesAnswer(), metered.delivery)

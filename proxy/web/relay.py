@@ -1,4 +1,4 @@
-"""Passing a provider's answer on to the client, piece by piece, through the scanner."""
+"""Passing a provider's answer on to the client, piece by piece."""
 
 from __future__ import annotations
 
@@ -9,111 +9,134 @@ from time import perf_counter
 from aiohttp import ClientError, web
 
 from proxy.domain.errors import ProxyError, UpstreamError, UpstreamTruncated
-from proxy.domain.response_scanner import MalformedResponse, ResponseScanner
+from proxy.domain.images_answer import ImagesAnswer
+from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.pool import Exchange
-from proxy.upstream.watchdog import Watchdog
 from proxy.web.common_headers import common_headers
 
 logger = logging.getLogger(__name__)
 
-WHOLE_BYTES_LIMIT = 65_536
-"""Answers up to this size are sent whole, with their length, and with a proper error where they break off."""
-
 JSON = "application/json"
+BLANKS = b" " * 65_536
+
+
+class StreamedResponse(web.StreamResponse):
+    """An answer that keeps its end back until whoever returns it has settled.
+
+    Where the provider told the length of its answer, that is the length of this one as well: what was left out is made
+    up for with blanks at the end, which JSON allows (RFC 8259 section 2). A body of known length is passed on without
+    being copied into chunks.
+    """
+
+    def __init__(self, length: int | None, headers: dict[str, str]) -> None:
+        """``length`` in bytes, None where it is not known."""
+        super().__init__(headers=headers)
+        self._unsent = length
+        if length is not None:
+            self.content_length = length
+        self.end = b""
+
+    async def pass_on(self, piece: bytes) -> None:
+        """Send a piece."""
+        if self._unsent is not None:
+            self._unsent -= len(piece)
+        await self.write(piece)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the end, and the blanks that are due."""
+        end, self.end = self.end + data, b""
+        if self._unsent is not None:
+            blanks, self._unsent = self._unsent - len(end), 0
+            await self.write(end)
+            for _ in range(blanks // len(BLANKS)):
+                await self.write(BLANKS)
+            end = BLANKS[: blanks % len(BLANKS)]
+        await super().write_eof(end)
 
 
 class Relay:
     """One answer on its way to one client, who may leave; the provider's answer is read to its end all the same."""
 
     def __init__(
-        self, request: web.Request, observation: Observation, watchdog: Watchdog, write_timeout_s: float
+        self, request: web.Request, observation: Observation, exchange: Exchange, write_timeout_s: float
     ) -> None:
-        """Answer ``request``; a client that reads nothing for ``write_timeout_s`` seconds is let go."""
+        """Answer ``request`` from ``exchange``; a client that reads nothing for ``write_timeout_s`` s is let go."""
         self._request = request
         self._observation = observation
-        self._watchdog = watchdog
+        self._exchange = exchange
         self._write_timeout_s = write_timeout_s
-        self._response: web.StreamResponse | None = None
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._response: StreamedResponse | None = None
         self._client_gone = False
 
-    async def pass_on(self, exchange: Exchange, scanner: ResponseScanner, delivery: Delivery) -> web.StreamResponse:
-        """Send what the scanner lets through, and write down in ``delivery`` what came.
+    async def pass_on(self, answer: ImagesAnswer, delivery: Delivery) -> web.StreamResponse:
+        """Send what ``answer`` lets through, and write down in ``delivery`` what came.
 
-        The end of the answer is sent by whoever called, after the settlement: an answer that is whole has been charged.
+        The end is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
+        whole = b""
         try:
-            while piece := await exchange.read():
-                passed = scanner.feed(piece)
-                if passed:
-                    await self._send(passed)
-            scanner.finish()
+            while piece := await self._exchange.read():
+                passed = answer.feed(piece)
+                if passed and not self._client_gone:
+                    await self._send(passed, is_last=answer.complete)
+            whole = answer.finish()
         except (MalformedResponse, ProxyError) as error:
-            self._note(scanner, delivery)
-            delivery.end(complete=scanner.complete, client_gone=self._client_gone)
+            self._end(answer, delivery, complete=False)
             return self._break_off(error, delivery)
         except asyncio.CancelledError:
             # By the watchdog or at the end of the process; either way these images have been made.
-            self._note(scanner, delivery)
-            delivery.end(complete=scanner.complete, client_gone=self._client_gone)
+            self._end(answer, delivery, complete=False)
             if self._response is not None:
                 self._abort()
             raise
-        self._note(scanner, delivery)
         self._client_gone = self._client_gone or self._request.transport is None
-        delivery.end(complete=True, client_gone=self._client_gone)
-        return self._response or self._whole()
+        self._end(answer, delivery, complete=True)
+        return self._response or self._whole(whole)
 
-    async def _send(self, piece: bytes) -> None:
-        if self._client_gone:
-            return
-        if self._response is None:
-            self._held.append(piece)
-            self._held_bytes += len(piece)
-            if self._held_bytes <= WHOLE_BYTES_LIMIT:
-                return
-            piece, self._held = b"".join(self._held), []
+    async def _send(self, piece: bytes, *, is_last: bool) -> None:
         began = perf_counter()
-        self._watchdog.phase(self._write_timeout_s, self._abort)
+        self._exchange.watchdog.phase(self._write_timeout_s, self._abort)
         try:
-            if self._response is None:
-                self._response = self._begin()
-                await self._response.prepare(self._request)
-            await self._response.write(piece)
+            response = self._response
+            if response is None:
+                headers = {"Content-Type": JSON, **common_headers(self._observation)}
+                response = self._response = StreamedResponse(self._exchange.content_length, headers)
+                await response.prepare(self._request)
+            if is_last:
+                response.end = piece
+            else:
+                await response.pass_on(piece)
             self._observation.response_bytes += len(piece)
         except (ConnectionError, ClientError):
             self._client_gone = True
         finally:
             self._observation.client_s += perf_counter() - began
 
-    def _begin(self) -> web.StreamResponse:
-        return web.StreamResponse(headers={"Content-Type": JSON, **common_headers(self._observation)})
-
-    def _whole(self) -> web.Response:
-        body = b"".join(self._held)
+    def _whole(self, body: bytes) -> web.Response:
         self._observation.response_bytes = len(body)
         return web.Response(body=body, content_type=JSON)
+
+    def _end(self, answer: ImagesAnswer, delivery: Delivery, *, complete: bool) -> None:
+        if not complete:
+            answer.break_off()
+        delivery.images, delivery.provider_usage = answer.images, answer.usage
+        delivery.end(complete=complete, client_gone=self._client_gone)
 
     def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:
         """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""
         logger.warning("%s: the answer of provider %s: %s", self._observation.request_id, delivery.provider, error)
-        if self._response is None:
-            if delivery.images:
-                raise UpstreamTruncated(
-                    f"The provider's answer broke off after {delivery.images} complete image(s), which are charged."
-                ) from error
-            if isinstance(error, ProxyError):
-                raise error
-            raise UpstreamError("The provider's answer is not an images response; nothing was charged.") from error
-        self._abort()
-        return self._response
-
-    def _note(self, scanner: ResponseScanner, delivery: Delivery) -> None:
-        delivery.images = scanner.images
-        delivery.provider_usage = scanner.usage
+        if self._response is not None:
+            self._abort()
+            return self._response
+        if delivery.images:
+            raise UpstreamTruncated(
+                f"The provider's answer broke off after {delivery.images} complete image(s), which are charged."
+            ) from error
+        if isinstance(error, ProxyError):
+            raise error
+        raise UpstreamError("The provider's answer is not an images response; nothing was charged.") from error
 
     def _abort(self) -> None:
         self._client_gone = True

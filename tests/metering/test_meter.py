@@ -130,12 +130,14 @@ async def test_reserved_is_charged_less_overage_and_released_and_held(bench: Ben
     key = await bench.make_key(None)
 
     def units(state: str) -> float:
+        bench.metrics.flush()
         value = bench.metrics.registry.get_sample_value(
             "lightmeter_quota_units_total", {"model": MODEL, "state": state}
         )
         return value or 0.0
 
     def check() -> None:
+        bench.metrics.flush()
         held = bench.metrics.registry.get_sample_value("lightmeter_quota_units_held", {"model": MODEL}) or 0.0
         assert units("reserved") == units("charged") - units("overage") + units("released") + held
 

@@ -1,0 +1,119 @@
+"""A provider's images response on its way to the client: whole where it is small, as a stream where it is not.
+
+Most answers are a few URLs. One of at most 64 KiB is held until it is there, read at once, and may still become a
+proper error; a larger one goes through ``ResponseScanner`` while it arrives. Which of the two it is depends on its size
+alone, so that the output is the same for every way of cutting the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from proxy.domain.response_scanner import (
+    IMAGE_PAYLOADS,
+    IN_AN_IMAGE,
+    TOP_LEVEL,
+    USAGE_BYTES_LIMIT,
+    MalformedResponse,
+    ResponseScanner,
+)
+
+WHOLE_BYTES_LIMIT = 65_536
+
+_TOP_LEVEL = frozenset(name.decode() for name in TOP_LEVEL)
+_IN_AN_IMAGE = frozenset(name.decode() for name in IN_AN_IMAGE)
+_PAYLOADS = tuple(name.decode() for name in IMAGE_PAYLOADS)
+
+
+class ImagesAnswer:
+    """Feed it the body as it comes, pass on what it returns, then ``finish``; or ``break_off`` where the body does.
+
+    After either, ``images`` counts those that were complete, and ``usage`` is the provider's own account as JSON.
+    """
+
+    __slots__ = ("_held", "_held_bytes", "_scanner", "images", "usage")
+
+    def __init__(self) -> None:
+        """Start before the first byte of a body."""
+        self.images = 0
+        self.usage: bytes | None = None
+        self._scanner = ResponseScanner()
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end of a streamed answer has been returned; what may follow is blank."""
+        return self._scanner.complete
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next piece; return what may be passed on, which may be nothing. Raises MalformedResponse."""
+        if self._held is None:
+            return self._scanner.feed(piece)
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes <= WHOLE_BYTES_LIMIT:
+            return b""
+        held, self._held = b"".join(self._held), None
+        return self._scanner.feed(held)
+
+    def finish(self) -> bytes:
+        """The body has ended: return all of a small answer, nothing of a large one. Raises MalformedResponse."""
+        body = self._take_held()
+        if body is not None:
+            whole = self._read_whole(body)
+            if whole is not None:
+                return whole
+        try:
+            rest = self._scanner.feed(body) if body else b""
+            self._scanner.finish()
+        finally:
+            self.images, self.usage = self._scanner.images, self._scanner.usage
+        return rest
+
+    def break_off(self) -> None:
+        """The body has ended before its end: count what was complete."""
+        body = self._take_held()
+        try:
+            self._scanner.feed(body or b"")
+        except MalformedResponse:
+            pass
+        finally:
+            self.images, self.usage = self._scanner.images, self._scanner.usage
+
+    def _take_held(self) -> bytes | None:
+        if self._held is None:
+            return None
+        held, self._held = b"".join(self._held), None
+        return held
+
+    def _read_whole(self, body: bytes) -> bytes | None:
+        """A good answer as ``ResponseScanner`` would pass it on; None leaves the verdict to that."""
+        try:
+            answer = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if type(answer) is not dict or type(answer.get("data")) is not list:
+            return None
+        images = 0
+        data: list[dict[str, Any]] = []
+        for image in answer["data"]:
+            if type(image) is not dict:
+                return None
+            data.append(_allowed(image, _IN_AN_IMAGE))
+            images += any(type(image.get(name)) is str and image[name] != "" for name in _PAYLOADS)
+        usage = answer.get("usage")
+        if type(usage) is dict:
+            text = orjson.dumps(usage)
+            self.usage = text if len(text) <= USAGE_BYTES_LIMIT else None
+        self.images = images
+        answer["data"] = None
+        passed = _allowed(answer, _TOP_LEVEL)
+        passed["data"] = data
+        return orjson.dumps(passed)
+
+
+def _allowed(members: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name in names and type(value) not in (dict, list)}
