@@ -91,7 +91,7 @@ class Gateway:
         metrics = Metrics()
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
-        runner = ScriptRunner(redis_pool, metrics, timeout_s=settings.store.timeout)
+        runner = ScriptRunner(self.store_url, metrics, timeout_s=settings.store.timeout)
         parts.push_async_callback(runner.close)
         store = RedisStore(
             runner,

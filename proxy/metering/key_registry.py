@@ -18,7 +18,8 @@ from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavail
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.settlement import LedgerEntry
 from proxy.metering import key_names, records
-from proxy.metering.script_runner import Argument, ScriptRunner
+from proxy.metering.script_connection import Argument
+from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
 T = TypeVar("T")

@@ -1,8 +1,4 @@
-"""Runs Lua scripts, all that were asked for in one turn of the event loop in one pipeline.
-
-A pipeline costs about as much as a single command, so under load the cost of a script falls with the number of requests
-that wait. At most ``flights`` pipelines are on their way at once, each on a connection of its own; what is asked for
-meanwhile goes with the next.
+"""Runs Lua scripts, all that were asked for in one turn of the event loop in one write.
 
 Every script is idempotent by the id that it takes first, so a call whose reply was lost is simply made again. The id
 comes back in the reply: a connection that gives somebody else's reply is closed, and nobody gets it.
@@ -12,65 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from proxy.domain.errors import StoreUnavailable
+from proxy.metering.script_connection import Argument, Call, ConnectError, ScriptConnection, open_connection
 from proxy.metering.scripts import Script, load_script
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Argument = str | bytes | int
-
-FLIGHTS = 4
-CALLS_A_FLIGHT = 128
 TRIES = 2
-
-
-class _WrongReplyError(RedisError):
-    """A reply that belongs to another call: whatever else the connection holds cannot be trusted."""
-
-
-@dataclass(slots=True)
-class _Call:
-    """One run of a script. ``id`` is what the script takes first and gives back."""
-
-    script: Script
-    id: bytes
-    key_count: int
-    words: tuple[Argument, ...]
-    reply: asyncio.Future[list[Any]]
-    tries: int = 0
-
-    def packed(self, *, with_text: bool) -> bytes:
-        head = ("EVAL", self.script.text) if with_text else ("EVALSHA", self.script.sha1)
-        # The stub allows for one word only.
-        packed: bytes = hiredis.pack_command((*head, self.key_count, *self.words))  # type: ignore[arg-type]
-        return packed
+LOOKS_A_TIMEOUT = 8
+"""How often the clock is looked at within the time of one call: a stall is noticed an eighth of it late."""
 
 
 class ScriptRunner:
-    """Runs scripts on one Redis, or says StoreUnavailable within twice ``timeout_s``."""
+    """Runs scripts on one Redis, or says StoreUnavailable within about twice ``timeout_s``."""
 
-    def __init__(self, pool: ConnectionPool, metrics: Metrics, *, timeout_s: float) -> None:
-        """Take connections from ``pool`` and give each pipeline ``timeout_s`` seconds."""
-        self._pool = pool
+    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float) -> None:
+        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds."""
+        self._url = url
         self._metrics = metrics
         self._timeout_s = timeout_s
-        self._waiting: deque[_Call] = deque()
-        # Kept from the pool for good: taking one from it costs a look at the socket each time, and all that a look can
-        # find, a call finds as well, and is made again.
-        self._idle: list[AbstractConnection] = []
-        self._flights: set[asyncio.Task[None]] = set()
+        self._waiting: list[Call] = []
+        self._connection: ScriptConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._turn_ends: asyncio.Handle | None = None
+        self._clock: asyncio.TimerHandle | None = None
         self.healthy = True
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
@@ -79,7 +47,7 @@ class ScriptRunner:
         Raises StoreUnavailable. A caller that is cancelled does not stop a call that has been sent.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
+        call = Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
         began = perf_counter()
         self._waiting.append(call)
         if self._turn_ends is None:
@@ -98,94 +66,104 @@ class ScriptRunner:
         return True
 
     async def close(self) -> None:
-        """Wait for the pipelines on their way."""
-        while self._flights:
-            await asyncio.wait(self._flights)
-        while self._idle:
-            await self._pool.release(self._idle.pop())
+        """Close the connection; calls still under way fail."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
+        if self._clock is not None:
+            self._clock.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+            # The transport closes in the next turn.
+            await asyncio.sleep(0)
+
+    # --- Sending ------------------------------------------------------------------------------------------------------
 
     def _end_turn(self) -> None:
         self._turn_ends = None
-        while self._waiting and len(self._flights) < FLIGHTS:
-            calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), CALLS_A_FLIGHT))]
-            flight = asyncio.get_running_loop().create_task(self._fly(calls))
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        if self._connection is None:
+            if self._connecting is None:
+                self._connecting = loop.create_task(self._connect())
+            return
+        calls, self._waiting = self._waiting, []
+        self._connection.send(calls, loop.time())
+        if self._clock is None:
+            self._clock = loop.call_later(self._timeout_s / LOOKS_A_TIMEOUT, self._look_at_the_clock)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        if self._waiting and self._turn_ends is None:
-            self._end_turn()
-
-    async def _fly(self, calls: list[_Call]) -> None:
-        connection: AbstractConnection | None = self._idle.pop() if self._idle else None
+    async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                if connection is None:
-                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-                await self._exchange(connection, calls)
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._give_up(connection)
-            self._try_again(calls, error)
-        except BaseException:
-            await self._give_up(connection)
-            self._fail(calls)
-            raise
-        else:
-            self._idle.append(connection)
-            self._note_health(healthy=True)
+            self._connection = await open_connection(self._url, self._take_reply, self._lost, timeout_s=self._timeout_s)
+        except ConnectError as error:
+            self._note_health(healthy=False, error=error)
+            calls, self._waiting = self._waiting, []
+            self._try_again(calls)
+        finally:
+            self._connecting = None
+        self._end_turn()
 
-    async def _give_up(self, connection: AbstractConnection | None) -> None:
-        """Close a connection that replies may still come on: they must not become somebody else's."""
-        # The idle ones go too: where one is dead, all of them may be, and each would cost a call one of its tries.
-        broken = [*self._idle, connection] if connection is not None else self._idle
-        self._idle = []
-        for one in broken:
-            await one.disconnect(nowait=True)
-            await self._pool.release(one)
+    def _look_at_the_clock(self) -> None:
+        connection, self._clock = self._connection, None
+        oldest = connection.oldest_sent if connection is not None else None
+        if connection is None or oldest is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() - oldest > self._timeout_s:
+            self._note_health(healthy=False, error=TimeoutError(f"no answer for {self._timeout_s:g} seconds"))
+            connection.abort()
+        self._clock = loop.call_later(self._timeout_s / LOOKS_A_TIMEOUT, self._look_at_the_clock)
 
-    async def _exchange(self, connection: AbstractConnection, calls: list[_Call]) -> None:
-        await connection.send_packed_command([call.packed(with_text=False) for call in calls])
-        unknown = [call for call in calls if not await self._take_reply(connection, call)]
-        if unknown:
-            await connection.send_packed_command([call.packed(with_text=True) for call in unknown])
-            for call in unknown:
-                await self._take_reply(connection, call)
+    # --- What comes back ----------------------------------------------------------------------------------------------
 
-    async def _take_reply(self, connection: AbstractConnection, call: _Call) -> bool:
-        """Hand one reply to its caller; False where Redis does not know the script."""
-        try:
-            reply = await connection.read_response()
-        except NoScriptError:
-            return False
-        except ResponseError as error:
-            logger.error("the store refused the script %s: %s", call.script.name, error)
+    def _take_reply(self, call: Call, reply: Any) -> None:
+        if type(reply) is list and reply and reply[0] == call.id:
+            if not self.healthy:
+                self._note_health(healthy=True)
             if not call.reply.done():
-                call.reply.set_exception(StoreUnavailable())
-            return True
-        if not isinstance(reply, list) or not reply or reply[0] != call.id:
-            raise _WrongReplyError(f"the reply to {call.script.name} is not for the call it came to")
-        if not call.reply.done():
-            call.reply.set_result(reply[1:])
-        return True
+                call.reply.set_result(reply[1:])
+        elif not isinstance(reply, hiredis.ReplyError):
+            logger.error("the reply to %s is not for the call it came to", call.script.name)
+            self._try_again([call])
+            if self._connection is not None:
+                self._connection.abort()
+        elif str(reply).startswith("NOSCRIPT") and not call.with_text:
+            call.with_text = True
+            self._waiting.append(call)
+            self._end_turn()
+        else:
+            logger.error("the store refused the script %s: %s", call.script.name, reply)
+            self._fail(call)
 
-    def _try_again(self, calls: list[_Call], error: Exception) -> None:
-        self._note_health(healthy=False, error=error)
+    def _lost(self, connection: ScriptConnection, calls: list[Call]) -> None:
+        if self._connection is connection:
+            self._connection = None
+        if calls:
+            self._note_health(healthy=False, error=ConnectError("the connection was closed"))
+        self._try_again(calls)
+
+    def _try_again(self, calls: list[Call]) -> None:
         for call in calls:
             call.tries += 1
-        self._fail([call for call in calls if call.tries >= TRIES])
-        self._waiting.extendleft(call for call in reversed(calls) if not call.reply.done())
+            if call.tries >= TRIES:
+                self._fail(call)
+            elif not call.reply.done():
+                self._waiting.append(call)
+        if self._waiting and self._turn_ends is None:
+            self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
 
-    def _fail(self, calls: list[_Call]) -> None:
-        for call in calls:
-            if not call.reply.done():
-                call.reply.set_exception(StoreUnavailable())
+    def _fail(self, call: Call) -> None:
+        if not call.reply.done():
+            call.reply.set_exception(StoreUnavailable())
 
     def _note_health(self, *, healthy: bool, error: Exception | None = None) -> None:
-        if healthy and not self.healthy:
+        if healthy == self.healthy:
+            return
+        self.healthy = healthy
+        self._metrics.store_health(healthy=healthy)
+        if healthy:
             logger.warning("the store answers again")
-        elif not healthy and self.healthy:
+        else:
             logger.error("the store cannot be reached (%r): requests get 503 until it can", error)
-        if healthy != self.healthy:
-            self.healthy = healthy
-            self._metrics.store_health(healthy=healthy)

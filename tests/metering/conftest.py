@@ -83,7 +83,7 @@ async def open_bench(store_url: str) -> AsyncIterator[Bench]:
     """Metering on a store."""
     metrics = Metrics()
     pool = open_pool(store_url, timeout_s=2)
-    runner = ScriptRunner(pool, metrics, timeout_s=2)
+    runner = ScriptRunner(store_url, metrics, timeout_s=2)
     store = RedisStore(runner, lease_ms=60_000, settled_ids_ms=60_000)
     redis: Redis = Redis(connection_pool=pool)
     yield Bench(pool, runner, store, KeyRegistry(runner, pool), Meter(store, metrics), metrics, redis)

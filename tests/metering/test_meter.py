@@ -89,8 +89,8 @@ async def far(store_url: str) -> AsyncIterator[tuple[LossyProxy, Bench]]:
 async def test_a_store_that_is_away_admits_nothing(far: tuple[LossyProxy, Bench]) -> None:
     proxy, bench = far
     key = await bench.make_key(10_000)
-    await bench.pool.disconnect()
     proxy.refuse = True
+    await proxy.cut()
     with pytest.raises(StoreUnavailable):
         async with bench.meter.admit(key, observation(), MODEL, quote(5_000)):
             pytest.fail("it was admitted")
@@ -100,8 +100,8 @@ async def test_a_store_that_is_away_at_the_end_is_told_when_it_is_back(far: tupl
     proxy, bench = far
     key = await bench.make_key(10_000)
     async with bench.meter.admit(key, observation(), MODEL, quote(5_000)) as delivery:
-        await bench.pool.disconnect()
         proxy.refuse = True
+        await proxy.cut()
         delivery.images = 1
         delivery.end(complete=True)
     proxy.refuse = False
@@ -130,14 +130,12 @@ async def test_reserved_is_charged_less_overage_and_released_and_held(bench: Ben
     key = await bench.make_key(None)
 
     def units(state: str) -> float:
-        bench.metrics.flush()
         value = bench.metrics.registry.get_sample_value(
             "lightmeter_quota_units_total", {"model": MODEL, "state": state}
         )
         return value or 0.0
 
     def check() -> None:
-        bench.metrics.flush()
         held = bench.metrics.registry.get_sample_value("lightmeter_quota_units_held", {"model": MODEL}) or 0.0
         assert units("reserved") == units("charged") - units("overage") + units("released") + held
 

@@ -14,6 +14,7 @@ class LossyProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
@@ -34,30 +35,37 @@ class LossyProxy:
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+        self._writers.add(writer)
+        with contextlib.suppress(ConnectionError):
             if not self.refuse:
                 await self._connect(reader, writer)
-        writer.transport.abort()
+        await self._abort(writer)
 
-    async def close(self) -> None:
+    async def cut(self) -> None:
         """Cut every connection."""
-        for task in list(self._connections):
-            task.cancel()
-            await asyncio.wait((task,))
+        self._flowing.set()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        if self._connections:
+            await asyncio.wait(self._connections)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
+        self._writers.add(server_writer)
         ways = [
             asyncio.create_task(self._pass(reader, server_writer, downward=False)),
             asyncio.create_task(self._pass(server_reader, writer, downward=True)),
         ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            server_writer.transport.abort()
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await self._abort(writer)
+        await self._abort(server_writer)
+        await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _abort(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, downward: bool) -> None:
         while data := await reader.read(65_536):
@@ -80,4 +88,4 @@ async def lossy_proxy(host: str, port: int) -> AsyncIterator[LossyProxy]:
         yield proxy
     finally:
         server.close()
-        await proxy.close()
+        await proxy.cut()

@@ -1,0 +1,184 @@
+"""One connection to Redis for scripts alone, on which any number of calls are under way at once.
+
+The client library gives each pipeline a connection, a task and a timer, and each reply five nested coroutines; on the
+hot path that was as much work as all the rest of metering. Here calls are written when the turn of the event loop ends,
+and each reply goes to its caller as it is parsed. hiredis speaks the protocol (RESP2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio.connection import parse_url
+
+from proxy.metering.scripts import Script
+
+Argument = str | bytes | int
+
+DEFAULT_PORT = 6379
+
+
+class ConnectError(OSError):
+    """No connection to Redis could be had; the message says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One run of a script. ``id`` is what the script takes first and gives back; ``sent`` is the event loop's time."""
+
+    script: Script
+    id: bytes
+    key_count: int
+    words: tuple[Argument, ...]
+    reply: asyncio.Future[list[Any]]
+    tries: int = 0
+    sent: float = 0.0
+    with_text: bool = False
+
+    def packed(self) -> bytes:
+        """The command as it is sent: by the script's name, or with its text where Redis does not know it."""
+        head = ("EVAL", self.script.text) if self.with_text else ("EVALSHA", self.script.sha1)
+        return pack(*head, self.key_count, *self.words)
+
+
+class ScriptConnection(asyncio.Protocol):
+    """A connection that is up. ``on_reply`` gets each call with its reply, ``on_lost`` those that got none."""
+
+    def __init__(
+        self, on_reply: Callable[[Call, Any], None], on_lost: Callable[[ScriptConnection, list[Call]], None]
+    ) -> None:
+        """See ``open_connection``."""
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._under_way: deque[Call] = deque()
+        self._greeting: asyncio.Future[None] | None = None
+        self._greetings = 0
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def oldest_sent(self) -> float | None:
+        """When the call was sent that has waited longest for its reply, None where none waits."""
+        return self._under_way[0].sent if self._under_way else None
+
+    def send(self, calls: Sequence[Call], now: float) -> None:
+        """Write all of ``calls`` at once; their replies come in the same order."""
+        for call in calls:
+            call.sent = now
+        self._under_way.extend(calls)
+        if self._transport is not None:
+            self._transport.write(b"".join([call.packed() for call in calls]))
+
+    async def greet(self, commands: Sequence[bytes]) -> None:
+        """Send what a new connection begins with. Raises ConnectError where Redis refuses any of it."""
+        if commands and self._transport is not None:
+            self._greeting, self._greetings = asyncio.get_running_loop().create_future(), len(commands)
+            self._transport.write(b"".join(commands))
+            await self._greeting
+
+    def abort(self) -> None:
+        """Close at once: what may still come on it must reach nobody."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        # uvloop's transports are no instances of the class whose methods they have.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each reply to its caller."""
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except hiredis.ProtocolError:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Give the calls back that have no reply."""
+        self._transport = None
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(ConnectError(f"the connection was closed: {error}"))
+        lost, self._under_way = list(self._under_way), deque()
+        self._on_lost(self, lost)
+
+    def _take(self, reply: Any) -> None:
+        if self._greeting is not None and not self._greeting.done():
+            self._greetings -= 1
+            if isinstance(reply, hiredis.ReplyError):
+                self._greeting.set_exception(ConnectError(str(reply)))
+            elif self._greetings == 0:
+                self._greeting.set_result(None)
+        elif self._under_way:
+            self._on_reply(self._under_way.popleft(), reply)
+        else:
+            self.abort()
+
+
+async def open_connection(
+    url: str,
+    on_reply: Callable[[Call, Any], None],
+    on_lost: Callable[[ScriptConnection, list[Call]], None],
+    *,
+    timeout_s: float,
+) -> ScriptConnection:
+    """A connection to ``redis://``, ``rediss://`` or ``unix://``. Raises ConnectError, also after ``timeout_s``."""
+    loop, options = asyncio.get_running_loop(), dict[str, Any](parse_url(url))
+    connection = ScriptConnection(on_reply, on_lost)
+    try:
+        async with asyncio.timeout(timeout_s):
+            if "path" in options:
+                await loop.create_unix_connection(lambda: connection, options["path"])
+            else:
+                await loop.create_connection(
+                    lambda: connection,
+                    options.get("host", "localhost"),
+                    options.get("port", DEFAULT_PORT),
+                    ssl=_ssl_context(options) if url.startswith("rediss://") else None,
+                )
+            await connection.greet(_greeting(options))
+    except TimeoutError:
+        connection.abort()
+        raise ConnectError(f"no connection within {timeout_s:g} seconds") from None
+    except ConnectError:
+        connection.abort()
+        raise
+    except OSError as error:
+        raise ConnectError(str(error)) from error
+    return connection
+
+
+def _greeting(options: dict[str, Any]) -> list[bytes]:
+    commands = [pack("CLIENT", "SETNAME", "lightmeter")]
+    if options.get("password") is not None:
+        user = (options["username"],) if options.get("username") else ()
+        commands.insert(0, pack("AUTH", *user, options["password"]))
+    if options.get("db"):
+        commands.append(pack("SELECT", options["db"]))
+    return commands
+
+
+def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def pack(*words: Argument) -> bytes:
+    """A command in RESP."""
+    # The stub allows for one word only.
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
+    return packed
