@@ -7,6 +7,7 @@ overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]`` or `
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -33,6 +34,9 @@ from proxy.upstream.provider import Provider
 
 EMBEDDED = "embedded:"
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs")
+LAST_PORT = 65_535
+DAY_S = 86_400
+_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MULTIPLIER_LIMIT = Decimal(1_000_000)
 
 
@@ -45,8 +49,10 @@ class ConfigurationError(Exception):
 
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - the last port there is
-        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080")
+    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    good_port = port.isascii() and port.isdigit() and int(port) <= LAST_PORT
+    if not colon or not host or bare_ipv6 or not good_port:
+        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
     return text
 
 
@@ -63,7 +69,7 @@ def _base_url(text: str) -> str:
         url = URL(text)
     except ValueError:
         url = URL()
-    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+    if url.scheme not in ("http", "https") or not url.host or "?" in text or "#" in text:
         raise ValueError("should be an address like https://api.openai.com/v1")
     if url.user or url.password:
         raise ValueError("should hold no password: name the variable with the provider's key in api_key_env")
@@ -73,6 +79,24 @@ def _base_url(text: str) -> str:
 def _exact_decimal(value: object) -> object:
     # 0.3333 in TOML is a binary float already; its shortest form is what the operator wrote.
     return repr(value) if isinstance(value, float) else value
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be an integer or a number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= DAY_S:
+        raise ValueError(f"should be greater than 0 and at most {DAY_S} seconds")
+    return value
+
+
+def _variable_name(text: str) -> str:
+    if not _variable.fullmatch(text):
+        raise ValueError("should be the name of an environment variable, not the key itself")
+    return text
 
 
 def _one_of(*allowed: str) -> AfterValidator:
@@ -91,10 +115,11 @@ def _known_parameter(name: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Bytes = Annotated[int, Field(ge=1_024, le=2**40)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Seconds = Annotated[float, BeforeValidator(_no_boolean), AfterValidator(_seconds)]
+Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT)]
+Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
 
 
 class _Section(BaseModel):
@@ -111,7 +136,7 @@ class ServerSettings(_Section):
     body_timeout: Seconds = 30
     write_timeout: Seconds = 60
     keepalive_timeout: Seconds = 75
-    drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300
+    drain_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 300
 
 
 class AdminSettings(_Section):
@@ -132,8 +157,8 @@ class StoreSettings(_Section):
 class AccountingSettings(_Section):
     """How long reservations are held and their ids remembered."""
 
-    lease_seconds: Annotated[int, Field(ge=5, le=86_400)] = 60
-    settled_ids_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
+    lease_seconds: Annotated[Whole, Field(ge=5, le=86_400)] = 60
+    settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
 
 
 class LogSettings(_Section):
@@ -149,12 +174,12 @@ class ProviderSettings(_Section):
     name: Name
     dialect: Annotated[str, _one_of(*DIALECTS)] = "openai"
     base_url: Annotated[str, AfterValidator(_base_url)]
-    api_key_env: str | None = None
+    api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
     connect_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
     idle_timeout: Seconds = 60
     total_timeout: Seconds = 900
-    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_connections: Annotated[Whole, Field(ge=1, le=100_000)] = 1_000
     max_response: Bytes = 64 * 2**20
 
 
@@ -165,11 +190,11 @@ class ModelSettings(_Section):
     provider: Name
     upstream_model: Name
     token_multiplier: Multiplier
-    default_n: Annotated[int, Field(ge=1, le=1_000)] = 1
-    max_n: Annotated[int, Field(ge=1, le=1_000)] = 10
-    four_k_long_edge: Annotated[int, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
+    default_n: Annotated[Whole, Field(ge=1, le=1_000)] = 1
+    max_n: Annotated[Whole, Field(ge=1, le=1_000)] = 10
+    four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
     parameters: tuple[Annotated[str, AfterValidator(_known_parameter)], ...] = ("n", "size")
-    created: Annotated[int, Field(ge=0)] = 0
+    created: Annotated[Whole, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -292,9 +317,13 @@ def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> st
         wrong = "is not a setting; see config/lightmeter.toml for all that there are"
     elif error["type"] == "missing":
         wrong = "is missing"
-    elif isinstance(error["input"], str | int | float):
+    elif isinstance(error["input"], str | int | float) and not _may_hold_a_secret(key, str(error["input"])):
         wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
     return f"{source}: {key}: {wrong}"
+
+
+def _may_hold_a_secret(key: str, value: str) -> bool:
+    return "@" in value or key.endswith("api_key_env")
 
 
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:

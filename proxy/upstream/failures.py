@@ -23,8 +23,11 @@ CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 """Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
 
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_secret = re.compile(r"(?:\b(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}|\bBearer\s+\S+|https?://\S+)")
-_control = re.compile(r"[\x00-\x1f\x7f]+")
+_secret = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+",
+    re.IGNORECASE,
+)
+_control = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True, slots=True)

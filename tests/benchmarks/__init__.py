@@ -1,0 +1,12 @@
+"""How fast is Lightmeter? Beside a direct call, nginx and a bare forwarder, in one run on one machine.
+
+``make bench`` runs ``python -m tests.benchmarks.compare``. Look at its ratios and differences: an
+absolute figure holds only beside its neighbours.
+
+compare.py          the command: what is measured, in which order
+servers.py          the subjects, one process each, and how they are started and stopped
+bare_forwarder.py   the measure: aiohttp with no metering
+throughput.py       as much as goes through, by wrk
+latency.py          what is added at a constant rate, by a load generator of its own
+figures.py          medians, ratios and the table; pure
+"""

@@ -1,0 +1,52 @@
+"""A bare aiohttp forwarder with no metering, as fast as it goes in so few lines: what Lightmeter is measured against.
+
+``python -m tests.benchmarks.bare_forwarder http://127.0.0.1:9090`` listens on a free port and says on which.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+
+import uvloop
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+from yarl import URL
+
+SESSION = web.AppKey("session", ClientSession)
+PROVIDER = URL(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9090") / "v1/images/generations"
+HEADERS = {"Authorization": "Bearer sample", "Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+async def forward(request: web.Request) -> web.StreamResponse:
+    async with request.app[SESSION].post(PROVIDER, data=await request.read()) as answer:
+        response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]})
+        response.content_length = answer.content_length
+        await response.prepare(request)
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+
+async def start(app: web.Application) -> None:
+    app[SESSION] = ClientSession(
+        connector=TCPConnector(limit=0),
+        cookie_jar=DummyCookieJar(),
+        timeout=ClientTimeout(total=None),
+        auto_decompress=False,
+        read_bufsize=65_536,
+        headers=HEADERS,
+    )
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+if __name__ == "__main__":
+    app = web.Application()
+    app.router.add_post("/v1/images/generations", forward)
+    app.on_startup.append(start)
+    listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(f"bare forwarder on http://127.0.0.1:{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    web.run_app(app, sock=listener, backlog=1024, access_log=None, print=None, loop=uvloop.new_event_loop())

@@ -1,0 +1,262 @@
+"""The subjects of the comparison: each a server in a process of its own, on a free port, stopped with the block."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.support.processes import Server, free_port, python_module, wait_for
+
+ROOT = Path(__file__).parents[2]
+DIRECT, NGINX, BARE, LIGHTMETER = "direct", "nginx", "bare", "lightmeter"
+MODEL = "sample/image-1"
+PATH = "/v1/images/generations"
+QUOTA_UNITS = 10**15
+CALL_TIMEOUT_S = 30
+MEGABYTE = 10**6
+
+NGINX_CONFIGURATION = """
+{user}
+worker_processes 1;
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    scgi_temp_path {folder}/scgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    keepalive_requests 1000000000;
+    upstream provider {{
+        server {provider};
+        keepalive 256;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location / {{
+            proxy_pass http://provider;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_buffer_size 256k;
+            proxy_buffers 8 256k;
+        }}
+    }}
+}}
+"""
+
+# Authentication, reservation, settlement, ledger and metrics cannot be turned off; the request log is on.
+LIGHTMETER_CONFIGURATION = """
+[server]
+listen = "127.0.0.1:0"
+drain_seconds = 5
+[admin]
+listen = "127.0.0.1:0"
+[store]
+url = "embedded:{folder}/data"
+[logs]
+requests = true
+
+[[providers]]
+name = "sample"
+base_url = "{provider}/v1"
+api_key_env = "SAMPLE_PROVIDER_KEY"
+
+[[models]]
+id = "{model}"
+provider = "sample"
+upstream_model = "image-1"
+token_multiplier = "1.5"
+parameters = ["n", "size", "user"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server under load, the process that does its work, and the process of its store where it has one."""
+
+    name: str
+    address: str
+    process: psutil.Process
+    store: psutil.Process | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        return self.address + PATH
+
+    def processes(self) -> list[psutil.Process]:
+        return [self.process, *([self.store] if self.store else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All subjects, the direct call first, and the key's text that each of them is called with."""
+
+    subjects: tuple[Subject, ...]
+    key: str
+
+    @property
+    def forwarders(self) -> tuple[Subject, ...]:
+        return tuple(subject for subject in self.subjects if subject.name != DIRECT)
+
+    def metered_images(self) -> int:
+        """The images that Lightmeter has charged to the key."""
+        lightmeter = next(subject for subject in self.subjects if subject.name == LIGHTMETER)
+        _status, answer = call(lightmeter.port, "GET", "/v1/key", self.key)
+        return int(json.loads(answer)["images"])
+
+
+@contextmanager
+def running_bench(folder: Path) -> Iterator[Bench]:
+    """Every subject that this machine has the programs for, started; their files are in ``folder``."""
+    with ExitStack() as stack:
+        command = python_module("proxy.sample_provider", "--port", "0")
+        server = stack.enter_context(_running(command, folder / "provider.log"))
+        provider = server.wait_for_output(r"sample provider on (http://\S+)")[1]
+        subjects = [Subject(DIRECT, provider, psutil.Process(server.process.pid))]
+        nginx = find_nginx()
+        if nginx is not None:
+            subjects.append(_start_nginx(stack, nginx, folder, provider))
+        subjects.append(_start_bare(stack, folder, provider))
+        lightmeter, key = _start_lightmeter(stack, folder, provider)
+        subjects.append(lightmeter)
+        yield Bench(tuple(subjects), key)
+
+
+def resident_megabytes(process: psutil.Process) -> float:
+    """The memory that a process has in use."""
+    return float(process.memory_info().rss) / MEGABYTE
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """The time that a process has been on a CPU."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def call(port: int, method: str, path: str, key: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own: the status and the whole body of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_TIMEOUT_S)
+    with contextlib.closing(connection):
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+# --- Starting each of them --------------------------------------------------------------------------------------------
+
+
+def find_nginx() -> str | None:
+    """nginx's path; where users have no ``sbin`` in theirs, it is looked for there too."""
+    return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+
+
+def _start_nginx(stack: ExitStack, nginx: str, folder: Path, provider: str) -> Subject:
+    own = folder / "nginx"
+    own.mkdir()
+    port = free_port()
+    configuration = own / "nginx.conf"
+    # Its worker would be nobody, who may not enter the temporary folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration.write_text(
+        NGINX_CONFIGURATION.format(user=user, folder=own, provider=provider.removeprefix("http://"), port=port)
+    )
+    command = [nginx, "-p", str(own), "-c", str(configuration), "-e", str(own / "error.log")]
+    server = stack.enter_context(_running(command, folder / "nginx.log"))
+    wait_for(lambda: _listens(port) or server.process.poll() is not None, "nginx")
+    if server.process.poll() is not None:
+        raise RuntimeError(f"nginx ended with status {server.process.returncode}:\n{server.output}")
+    return Subject(NGINX, f"http://127.0.0.1:{port}", _only_child(server))
+
+
+def _start_bare(stack: ExitStack, folder: Path, provider: str) -> Subject:
+    server = stack.enter_context(
+        _running(python_module("tests.benchmarks.bare_forwarder", provider), folder / "bare.log")
+    )
+    address = server.wait_for_output(r"bare forwarder on (http://\S+)")[1]
+    return Subject(BARE, address, psutil.Process(server.process.pid))
+
+
+def _start_lightmeter(stack: ExitStack, folder: Path, provider: str) -> tuple[Subject, str]:
+    configuration = folder / "lightmeter.toml"
+    configuration.write_text(LIGHTMETER_CONFIGURATION.format(folder=folder, provider=provider, model=MODEL))
+    token = secrets.token_urlsafe(32)
+    command = [str(Path(sys.executable).with_name("lightmeter")), "serve", "--config", str(configuration)]
+    environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}
+    server = stack.enter_context(_running(command, folder / "lightmeter.log", environment))
+    found = server.wait_for_output(r"listening on (http://[0-9.:]+), admin on (http://[0-9.:]+)")
+    subject = Subject(LIGHTMETER, found[1], psutil.Process(server.process.pid), _only_child(server))
+    wish = {"team": "bench", "limits": {"quota_units": QUOTA_UNITS}}
+    admin_port = int(found[2].rpartition(":")[2])
+    status, answer = call(admin_port, "POST", "/admin/v1/keys", token, json.dumps(wish).encode())
+    if status != http.HTTPStatus.CREATED:
+        raise RuntimeError(f"no key could be made: {status} {answer.decode(errors='replace')}")
+    return subject, str(json.loads(answer)["key"])
+
+
+class _SessionServer(Server):
+    """A server in a session of its own, so that Ctrl-C at a terminal reaches the comparison alone."""
+
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        # What the shell has set for another Lightmeter is not for this one.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**inherited, **environment},
+                start_new_session=True,
+            )
+
+
+@contextmanager
+def _running(command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    server = _SessionServer(command, log, environment or {})
+    children: list[psutil.Process] = []
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(server.process.pid).children(recursive=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.stop()
+        # A server that had to be killed may leave its own behind.
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _only_child(server: Server) -> psutil.Process:
+    (child,) = psutil.Process(server.process.pid).children()
+    return child

@@ -1,0 +1,134 @@
+"""As much as goes through: one wrk with one thread, closed loop, for one slice of time on one subject."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.figures import Slice
+from tests.benchmarks.servers import MODEL, Subject, call, cpu_seconds
+
+GIGABYTE = 10**9
+ANSWER_TIMEOUT_S = 10
+LATE_S = 15
+"""How long after its time wrk may take to end."""
+
+IMAGE_BYTES = 4_000_000
+PROMPT = "A clean product photo of a translucent blue cube on a white table"
+
+# wrk's own words are for people, and round. `status` counts what is neither 2xx nor 3xx; no subject sends a 3xx.
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer {key}"
+wrk.body = [==[{body}]==]
+
+function done(summary, latency, requests)
+    local failed = summary.errors
+    io.write(string.format('FIGURES {{"requests": %.0f, "bytes": %.0f, "micros": %.0f, "failed": %.0f}}\\n',
+        summary.requests, summary.bytes, summary.duration,
+        failed.connect + failed.read + failed.write + failed.timeout + failed.status))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One kind of request, and how many connections ask for it at a time."""
+
+    body: bytes
+    connections: int
+    answer_bytes: int
+    """What an answer has at the least."""
+    in_gigabytes: bool
+    warm_up_requests: int
+
+
+def _body(prompt: str, **fields: object) -> bytes:
+    return json.dumps({"model": MODEL, "prompt": prompt, **fields}, separators=(",", ":")).encode()
+
+
+SMALL = Load(
+    _body(f"{PROMPT}, soft light", n=1, size="1024x1024", user="benchmark-001"),
+    connections=64,
+    answer_bytes=100,
+    in_gigabytes=False,
+    warm_up_requests=100,
+)
+LARGE = Load(
+    _body(f"[sample image_bytes={IMAGE_BYTES}] {PROMPT}"),
+    connections=8,
+    answer_bytes=IMAGE_BYTES,
+    in_gigabytes=True,
+    warm_up_requests=5,
+)
+
+
+def find_wrk() -> str | None:
+    """wrk's path."""
+    return shutil.which("wrk")
+
+
+def warm_up(subject: Subject, load: Load, key: str) -> None:
+    """A few requests one after the other. Raises RuntimeError where an answer is not as it should be."""
+    for _ in range(load.warm_up_requests):
+        status, answer = call(subject.port, "POST", "/v1/images/generations", key, load.body)
+        if status != 200:
+            raise RuntimeError(f"{subject.name} answers {status}: {answer[:500].decode(errors='replace')}")
+        if len(answer) < load.answer_bytes or len(json.loads(answer)["data"]) != 1:
+            raise RuntimeError(f"{subject.name} answers with {len(answer):,} bytes that are not one image")
+
+
+def press(wrk: str, subject: Subject, load: Load, key: str, seconds: float, folder: Path) -> Slice:
+    """Ask ``subject`` for as much as it gives for ``seconds``. Raises RuntimeError where wrk does not tell."""
+    script = folder / "load.lua"
+    script.write_text(SCRIPT.format(key=key, body=load.body.decode()))
+    # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
+    limit_s = math.ceil(seconds) + 1
+    command = [wrk, "-t1", f"-c{load.connections}", f"-d{limit_s}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
+    cpu_before = [cpu_seconds(process) for process in subject.processes()]
+    process = subprocess.Popen(
+        [*command, "-s", str(script), subject.url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=LATE_S)
+        finally:
+            process.kill()
+    cpu_after = [cpu_seconds(process) for process in subject.processes()]
+    cpu_s = [after - before for before, after in zip(cpu_before, cpu_after, strict=True)]
+    return _read(output, subject, load, cpu_s)
+
+
+def _read(output: str, subject: Subject, load: Load, cpu_s: list[float]) -> Slice:
+    found = re.search(r"^FIGURES (.*)$", output, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"wrk told no figures of {subject.name}:\n{output}")
+    told = json.loads(found[1])
+    requests, size, seconds, failed = told["requests"], told["bytes"], told["micros"] / 1e6, told["failed"]
+    if requests <= failed:
+        raise RuntimeError(f"{subject.name} answered no request within {seconds:.1f} s:\n{output}")
+    if size < requests * load.answer_bytes and not failed:
+        raise RuntimeError(f"{subject.name} gave {requests:,} answers of {size / requests:,.0f} bytes: they are cut")
+    return Slice(
+        rate=size / seconds / GIGABYTE if load.in_gigabytes else requests / seconds,
+        requests=requests,
+        failed=failed,
+        seconds=seconds,
+        cpu_s=cpu_s[0],
+        store_cpu_s=sum(cpu_s[1:]),
+    )

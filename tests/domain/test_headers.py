@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.api_key import make_key_text, parse_credential
+from proxy.domain.errors import InvalidApiKey
+from proxy.domain.headers import parse_authorization, retry_after_seconds
+
+KEY = make_key_text("acme_0123456789", lambda characters: characters[7])
+
+# --- Authorization ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}", f"Bearer   {KEY}", f" Bearer {KEY} ", f"Bearer {KEY}\t"],
+)
+def test_a_key_is_read_whatever_the_case_of_the_scheme(value: str) -> None:
+    credential = parse_authorization([value])
+    assert credential == parse_credential(KEY)
+    assert credential.key_id == "acme_0123456789"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "You didn't provide an API key"),
+        ([f"Bearer {KEY}", f"Bearer {KEY}"], "more than one"),
+        ([f"Bearer {KEY}", ""], "more than one"),
+        ([""], "should be 'Bearer lm_...'"),
+        ([KEY], "should be 'Bearer lm_...'"),
+        ([f"Basic {KEY}"], "should be 'Bearer lm_...'"),
+        ([f"Token {KEY}"], "should be 'Bearer lm_...'"),
+        ([f"Bearer{KEY}"], "should be 'Bearer lm_...'"),
+        ([f"Bearer:{KEY}"], "should be 'Bearer lm_...'"),
+        (["Bearer"], "malformed"),
+        (["Bearer "], "malformed"),
+        ([f"Bearer {KEY[:-1]}"], "malformed"),
+        ([f"Bearer {KEY} {KEY}"], "malformed"),
+        ([f"Bearer {KEY},{KEY}"], "malformed"),
+        ([f"Bearer Bearer {KEY}"], "malformed"),
+        ([f'Bearer "{KEY}"'], "malformed"),
+        (["Bearer sk-0123456789abcdef"], "malformed"),
+    ],
+)
+def test_what_is_no_single_bearer_key_is_refused_and_the_message_says_why(values: list[str], message: str) -> None:
+    with pytest.raises(InvalidApiKey) as caught:
+        parse_authorization(values)
+    assert message in caught.value.message
+    assert caught.value.wire_status == 401
+
+
+@given(st.lists(st.text(max_size=30), max_size=2), st.text(max_size=60))
+@settings(deadline=None)
+def test_a_refusal_never_repeats_what_was_sent(values: list[str], secret: str) -> None:
+    for sent in (values, [f"Bearer {secret}secret-{KEY}"], [f"{secret}secret-{KEY}"]):
+        with pytest.raises(InvalidApiKey) as caught:
+            parse_authorization(sent)
+        assert "secret-" not in caught.value.message
+        assert KEY not in caught.value.message
+
+
+# --- Retry-After ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0), ("1", 1), ("120", 120), (" 7 ", 7), ("3600", 3_600), ("3601", 3_600), ("9" * 5_000, 3_600),
+        ("", None), ("-1", None), ("1.5", None), ("+1", None), ("1s", None), ("soon", None), ("1 2", None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("\u0661", None), ("\u00b2", None), ("1_0", None),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)  # fmt: skip
+def test_retry_after_is_whole_seconds_and_at_most_an_hour(value: str, seconds: int | None) -> None:
+    assert retry_after_seconds({"Retry-After": value}) == seconds
+
+
+def test_no_retry_after_is_none() -> None:
+    assert retry_after_seconds({}) is None
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_any_retry_after_is_within_the_hour_or_none(value: str) -> None:
+    seconds = retry_after_seconds({"Retry-After": value})
+    assert seconds is None or 0 <= seconds <= 3_600

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.images_answer import WHOLE_BYTES_LIMIT, ImagesAnswer
+from proxy.domain.response_scanner import IN_AN_IMAGE, TOP_LEVEL, MalformedResponse, ResponseScanner
+
+LARGE = "A" * (WHOLE_BYTES_LIMIT + 1)
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=20))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+images = st.dictionaries(st.sampled_from(["url", "b64_json", "revised_prompt", "media_type", "cost", "data"]), values)
+answers = st.fixed_dictionaries(
+    {"data": st.lists(images, max_size=4)},
+    optional=dict.fromkeys(("created", "background", "size", "usage", "cost", "error"), values),
+)
+
+
+def read(pieces: list[bytes]) -> tuple[bytes, int, bytes | None]:
+    answer = ImagesAnswer()
+    output = b"".join(answer.feed(piece) for piece in pieces) + answer.finish()
+    return output, answer.images, answer.usage
+
+
+def has_payload(image: dict[str, object]) -> bool:
+    return any(type(image.get(name)) is str and image[name] != "" for name in ("url", "b64_json"))
+
+
+def cut(body: bytes, at: list[int]) -> list[bytes]:
+    ends = sorted({min(end, len(body)) for end in at} | {0, len(body)})
+    return [body[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    answer=answers,
+    cuts=st.lists(st.integers(0, 500), max_size=6),
+    large=st.booleans(),
+    indent=st.sampled_from([None, 2]),
+)
+def test_every_cut_gives_the_same_and_only_what_is_allowed(
+    answer: dict[str, object], cuts: list[int], *, large: bool, indent: int | None
+) -> None:
+    if large:
+        answer = {"padding": LARGE, **answer}
+    body = json.dumps(answer, indent=indent).encode()
+    output, count, usage = read([body])
+    assert read(cut(body, cuts)) == (output, count, usage)
+    passed = json.loads(output)
+    assert {name.encode() for name in passed} <= set(TOP_LEVEL)
+    assert len(passed["data"]) == len(answer["data"])  # type: ignore[arg-type]
+    for image in passed["data"]:
+        assert {name.encode() for name in image} <= set(IN_AN_IMAGE)
+    assert count == sum(map(has_payload, passed["data"]))
+    assert usage is None or json.loads(usage) == answer["usage"]
+    assert len(output) <= len(body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(answer=answers)
+def test_small_and_large_answers_are_read_alike(answer: dict[str, object]) -> None:
+    body = json.dumps(answer).encode()
+    scanner = ResponseScanner()
+    streamed = scanner.feed(body)
+    scanner.finish()
+    output, count, usage = read([body])
+    assert json.loads(output) == json.loads(streamed)
+    assert count == scanner.images
+    assert (usage is None) == (scanner.usage is None)
+    assert usage is None or json.loads(usage) == json.loads(scanner.usage or b"")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"created":1}', b'{"data":{}}', b'{"data":[1]}', b'{"data":[', b"\xff"])
+def test_what_is_no_images_response_is_malformed(body: bytes) -> None:
+    for pieces in ([body], [body[:1], body[1:]]):
+        with pytest.raises(MalformedResponse):
+            read(pieces)
+
+
+def test_a_small_answer_is_held_until_it_is_whole() -> None:
+    answer = ImagesAnswer()
+    assert answer.feed(b'{"data":[{"url":"x"}') == b""
+    assert answer.feed(b"]}") == b""
+    assert not answer.complete
+    assert answer.finish() == b'{"data":[{"url":"x"}]}'
+
+
+def test_a_large_answer_flows() -> None:
+    answer = ImagesAnswer()
+    first = answer.feed(b'{"data":[{"b64_json":"' + LARGE.encode())
+    assert len(first) > WHOLE_BYTES_LIMIT
+    assert answer.feed(b'"}]}') == b'"}]}'
+    assert answer.complete
+    assert answer.finish() == b""
+    assert answer.images == 1
+
+
+@pytest.mark.parametrize("padding", ["", LARGE])
+def test_what_was_complete_when_it_broke_off_is_counted(padding: str) -> None:
+    answer = ImagesAnswer()
+    answer.feed(b'{"usage":{"total_tokens":3},"x":"%b","data":[{"url":"a"},{"url":"b"},{"url":"c' % padding.encode())
+    answer.break_off()
+    assert answer.images == 2
+    assert answer.usage == b'{"total_tokens":3}'
+
+
+def test_text_that_is_not_utf_8_is_passed_on_as_it_came() -> None:
+    body = b'{"data":[{"url":"x","revised_prompt":"caf\xe9"}]}'
+    assert read([body]) == (body, 1, None)
+    assert read([bytes([byte]) for byte in body]) == (body, 1, None)

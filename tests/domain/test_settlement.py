@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.errors import (
+    InternalError,
+    ProviderRefusal,
+    UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+    UpstreamTruncated,
+    UpstreamUnreachable,
+)
+from proxy.domain.settlement import Delivery, Outcome, settle
+from tests.domain.samples import make_quote, make_reservation
+
+PRICE = 5_000
+REFUSAL = ProviderRefusal("no", provider_status=400, provider_code=None, param=None)
+
+finish = partial(Delivery.end, complete=True)
+break_off = partial(Delivery.end, complete=False)
+lose_client = partial(Delivery.end, complete=True, client_gone=True)
+lose_both = partial(Delivery.end, complete=False, client_gone=True)
+
+
+def fail_with(error: BaseException) -> Callable[[Delivery], None]:
+    return lambda delivery: delivery.end_by(error)
+
+
+@pytest.mark.parametrize(
+    ("images", "end", "outcome", "charged_units"),
+    [
+        (1, finish, "delivered", 1 * PRICE),
+        (3, finish, "delivered", 3 * PRICE),
+        (9, finish, "delivered", 9 * PRICE),
+        (0, finish, "empty", 0),
+        (0, fail_with(REFUSAL), "refused", 0),
+        (0, fail_with(UpstreamRateLimit("later")), "refused", 0),
+        (0, fail_with(UpstreamUnreachable("nobody there")), "unreachable", 0),
+        (0, fail_with(UpstreamError("500")), "failed", 0),
+        (0, fail_with(UpstreamMisconfigured("401")), "failed", 0),
+        (0, fail_with(UpstreamTimeout("late")), "failed", 0),
+        (0, fail_with(InternalError("a bug")), "failed", 0),
+        (0, fail_with(RuntimeError("a bug")), "failed", 0),
+        (0, fail_with(KeyboardInterrupt()), "failed", 0),
+        (0, break_off, "failed", 0),
+        (1, break_off, "truncated", 1 * PRICE),
+        (2, break_off, "truncated", 2 * PRICE),
+        (2, lose_client, "abandoned", 2 * PRICE),
+        (0, lose_client, "abandoned", 0),
+        (1, lose_both, "abandoned", 1 * PRICE),
+    ],
+)
+def test_what_happened_is_charged_as_promised(
+    images: int, end: Callable[[Delivery], None], outcome: str, charged_units: int
+) -> None:
+    delivery = Delivery(images=images)
+    end(delivery)
+    assert delivery.outcome.value == outcome
+    assert delivery.ended
+    settlement = settle(make_reservation(make_quote(3, PRICE)), delivery)
+    assert settlement.charged_units == charged_units
+    assert settlement.overage_units == max(0, charged_units - 3 * PRICE)
+    assert settlement.released_units == max(0, 3 * PRICE - charged_units)
+
+
+def test_the_outcomes_are_those_of_the_ledger() -> None:
+    assert {outcome.value for outcome in Outcome} == {
+        "delivered", "empty", "refused", "failed", "unreachable", "truncated", "abandoned", "expired",
+    }  # fmt: skip
+
+
+def test_what_nobody_has_ended_is_a_failure_that_costs_nothing() -> None:
+    delivery = Delivery()
+    assert (delivery.outcome, delivery.ended) == (Outcome.FAILED, False)
+    settlement = settle(make_reservation(make_quote(3, PRICE)), delivery)
+    assert (settlement.charged_units, settlement.released_units) == (0, 3 * PRICE)
+
+
+@pytest.mark.parametrize("error", [UpstreamTruncated("cut"), UpstreamError("500"), REFUSAL, RuntimeError("a bug")])
+def test_an_error_after_the_end_changes_nothing(error: BaseException) -> None:
+    for end in (finish, break_off, lose_client):
+        delivery = Delivery(images=2)
+        end(delivery)
+        outcome = delivery.outcome
+        delivery.end_by(error)
+        assert delivery.outcome is outcome
+
+
+def test_the_first_error_says_how_it_ended() -> None:
+    delivery = Delivery()
+    delivery.end_by(UpstreamUnreachable("nobody there"))
+    delivery.end_by(UpstreamError("500"))
+    assert delivery.outcome is Outcome.UNREACHABLE
+
+
+@given(st.integers(1, 1_000), st.integers(0, 12_500_000), st.integers(0, 2_000))
+@settings(deadline=None)
+def test_what_was_reserved_is_charged_without_its_overage_or_released(
+    reserved_images: int, unit_price: int, images: int
+) -> None:
+    quote = make_quote(reserved_images, unit_price)
+    settlement = settle(make_reservation(quote), Delivery(Outcome.DELIVERED, images))
+    assert quote.units == settlement.charged_units - settlement.overage_units + settlement.released_units
+    assert settlement.charged_units == images * unit_price
+    assert min(settlement.overage_units, settlement.released_units) == 0
+    assert settlement.overage_units >= 0
+    assert settlement.released_units >= 0
+    assert (settlement.overage_units > 0) == (images > reserved_images and unit_price > 0)
+
+
+def test_a_settlement_holds_what_it_settles() -> None:
+    reservation, delivery = make_reservation(make_quote(1, PRICE)), Delivery(Outcome.DELIVERED, 1)
+    settlement = settle(reservation, delivery)
+    assert settlement.reservation is reservation
+    assert settlement.delivery is delivery

@@ -1,0 +1,558 @@
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, UNITS_LIMIT
+from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest
+from proxy.domain.pricing import price
+from proxy.settings import ConfigurationError, Settings, load_settings, read_settings
+
+GOOD = """\
+[server]
+listen = "0.0.0.0:9080"
+default_model = "acme/image-1"
+data_folder = "./state"
+max_body = 2048
+body_timeout = 1.5
+write_timeout = 20
+keepalive_timeout = 30
+drain_seconds = 0
+
+[admin]
+listen = "[::1]:9081"
+
+[store]
+url = "embedded:./quota"
+server = "/usr/bin/valkey-server"
+appendfsync = "always"
+timeout = 0.5
+
+[accounting]
+lease_seconds = 5
+settled_ids_seconds = 3600
+
+[logs]
+level = "warning"
+requests = false
+
+[[providers]]
+name = "acme"
+dialect = "openai"
+base_url = "https://api.acme.example/v1"
+api_key_env = "ACME_API_KEY"
+connect_timeout = 2
+first_byte_timeout = 120
+idle_timeout = 30
+total_timeout = 600
+max_connections = 50
+max_response = 1048576
+
+[[models]]
+id = "acme/image-1"
+provider = "acme"
+upstream_model = "image-1"
+token_multiplier = "1.5"
+default_n = 2
+max_n = 4
+four_k_long_edge = 0
+parameters = ["n", "size", "image_config"]
+created = 1744000000
+
+[[models]]
+id = "acme/image-2"
+provider = "acme"
+upstream_model = "image-2"
+token_multiplier = "0.25"
+"""
+
+LEAST = """\
+[[providers]]
+name = "acme"
+base_url = "https://api.acme.example/v1"
+
+[[models]]
+id = "acme/image-1"
+provider = "acme"
+upstream_model = "image-1"
+token_multiplier = 1
+"""
+
+ENVIRONMENT = {"ACME_API_KEY": "made-up-secret"}
+
+
+class File:
+    """A configuration file that a test writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gateway.toml"
+
+    def load(self, text: str, environment: Mapping[str, str] = ENVIRONMENT) -> Settings:
+        self.path.write_text(text, encoding="utf-8")
+        return load_settings(self.path, environment)
+
+    def mistakes(self, text: str, environment: Mapping[str, str] = ENVIRONMENT) -> list[str]:
+        """What is told of a bad file, without the path that every line has to begin with."""
+        with pytest.raises(ConfigurationError) as caught:
+            self.load(text, environment)
+        lines = str(caught.value).splitlines()
+        assert all(line.startswith((f"{self.path}: ", "the environment: ")) for line in lines)
+        return [line.removeprefix(f"{self.path}: ") for line in lines]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    return File(tmp_path)
+
+
+def changed(old: str, new: str, text: str = GOOD) -> str:
+    assert text.count(old) >= 1
+    return text.replace(old, new, 1)
+
+
+# --- A good file ------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_taken_from_the_file(file: File) -> None:
+    loaded = file.load(GOOD)
+    assert loaded.server.model_dump() == {
+        "listen": "0.0.0.0:9080",
+        "default_model": "acme/image-1",
+        "data_folder": "./state",
+        "max_body": 2_048,
+        "body_timeout": 1.5,
+        "write_timeout": 20,
+        "keepalive_timeout": 30,
+        "drain_seconds": 0,
+    }
+    assert loaded.admin.model_dump() == {"listen": "[::1]:9081"}
+    assert loaded.store.model_dump() == {
+        "url": "embedded:./quota",
+        "server": "/usr/bin/valkey-server",
+        "appendfsync": "always",
+        "timeout": 0.5,
+    }
+    assert loaded.accounting.model_dump() == {"lease_seconds": 5, "settled_ids_seconds": 3_600}
+    assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
+
+
+def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
+    catalog = file.load(GOOD).catalog()
+    assert catalog.default_model == "acme/image-1"
+    assert [model.id for model in catalog.all()] == ["acme/image-1", "acme/image-2"]
+    assert asdict(catalog.get("acme/image-1")) == {
+        "id": "acme/image-1",
+        "provider": "acme",
+        "upstream_model": "image-1",
+        "token_multiplier": Decimal("1.5"),
+        "parameters": {"n", "size", "image_config"},
+        "default_n": 2,
+        "max_n": 4,
+        "four_k_long_edge": 0,
+        "created": 1_744_000_000,
+        "unit_price": 7_500,
+        "unit_price_4k": 18_750,
+    }
+    assert (catalog.get("acme/image-2").unit_price, catalog.get("acme/image-2").unit_price_4k) == (1_250, 3_125)
+
+
+def test_providers_get_their_keys_from_the_environment(file: File) -> None:
+    (provider,) = file.load(GOOD).provider_list(ENVIRONMENT)
+    assert provider.api_key == "made-up-secret"
+    assert (provider.name, provider.dialect, provider.base_url) == ("acme", "openai", "https://api.acme.example/v1")
+    assert (provider.connect_timeout_s, provider.first_byte_timeout_s) == (2, 120)
+    assert (provider.idle_timeout_s, provider.total_timeout_s) == (30, 600)
+    assert (provider.max_connections, provider.max_response_bytes) == (50, 2**20)
+
+
+def test_a_provider_without_api_key_env_has_no_key(file: File) -> None:
+    (provider,) = file.load(LEAST).provider_list({"ACME_API_KEY": "made-up-secret", "": "x"})
+    assert provider.api_key == ""
+
+
+def test_a_file_needs_only_a_provider_and_a_model(file: File) -> None:
+    loaded = file.load(LEAST, {})
+    assert loaded.server.listen == "0.0.0.0:8080"
+    assert loaded.server.default_model is None
+    assert loaded.admin.listen == "127.0.0.1:8081"
+    assert (loaded.store.url, loaded.store.appendfsync) == ("embedded:./data", "everysec")
+    assert loaded.accounting.lease_seconds == 60
+    assert (loaded.logs.level, loaded.logs.requests) == ("info", True)
+    assert loaded.providers[0].dialect == "openai"
+    model = loaded.catalog().get("acme/image-1")
+    assert (model.default_n, model.max_n, model.four_k_long_edge) == (1, 10, 3_840)
+    assert model.parameters == {"n", "size"}
+
+
+@pytest.mark.parametrize(
+    ("url", "embedded", "data"),
+    [
+        ("embedded:./quota", "quota", "quota"),
+        ("embedded:/var/lib/lightmeter", "/var/lib/lightmeter", "/var/lib/lightmeter"),
+        ("redis://localhost:6379/0", None, "state"),
+        ("rediss://redis.example", None, "state"),
+        ("unix:///run/redis.sock", None, "state"),
+    ],
+)
+def test_data_is_kept_beside_the_embedded_store_or_in_its_own_folder(
+    file: File, url: str, embedded: str | None, data: str
+) -> None:
+    loaded = file.load(changed("embedded:./quota", url))
+    assert loaded.embedded_folder == (None if embedded is None else Path(embedded))
+    assert loaded.data_folder == Path(data)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN_PARAMETERS))
+def test_every_field_of_a_request_may_be_listed_as_a_parameter(file: File, name: str) -> None:
+    loaded = file.load(changed('["n", "size", "image_config"]', f'["{name}"]'))
+    assert loaded.catalog().get("acme/image-1").parameters == {name}
+
+
+# --- The price --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "multiplier", "unit_price"),
+    [
+        ('"1.5"', "1.5", 7_500),
+        ("1.5", "1.5", 7_500),
+        ("2", "2", 10_000),
+        ('"2"', "2", 10_000),
+        ("0", "0", 0),
+        ("0.3333", "0.3333", 1_667),
+        ('"0.3333"', "0.3333", 1_667),
+        ("1.1", "1.1", 5_500),
+        ("0.1", "0.1", 500),
+        ("1.0001", "1.0001", 5_001),
+        ("1e-3", "0.001", 5),
+        ("123456.7", "123456.7", 617_283_500),
+        ("1000000", "1000000", 5_000_000_000),
+    ],
+)
+def test_a_multiplier_is_exactly_what_the_operator_wrote(
+    file: File, written: str, multiplier: str, unit_price: int
+) -> None:
+    loaded = file.load(changed("token_multiplier = 1", f"token_multiplier = {written}", LEAST))
+    model = loaded.catalog().get("acme/image-1")
+    assert (model.token_multiplier, model.unit_price) == (Decimal(multiplier), unit_price)
+
+
+def content_with(**model: Any) -> dict[str, Any]:
+    settings_of_model = {"id": "m", "provider": "acme", "upstream_model": "m", "token_multiplier": 1, **model}
+    return {
+        "providers": [{"name": "acme", "base_url": "https://api.acme.example/v1"}],
+        "models": [settings_of_model],
+    }
+
+
+multipliers = st.builds(lambda digits, places: f"{digits}e-{places}", st.integers(0, 10**40), st.integers(0, 80))
+
+
+@given(multipliers)
+@example("1." + "0" * 70 + "1")
+@example("0." + "9" * 90)
+@example("1e-100")
+@example("1e-1000100")
+@settings(max_examples=200, deadline=None)
+def test_a_multiplier_is_refused_or_its_prices_are_exact(multiplier: str) -> None:
+    try:
+        model = read_settings(content_with(token_multiplier=multiplier), "test", {}).catalog().get("m")
+    except ConfigurationError as error:
+        refused = str(error)
+    else:
+        exact = Fraction(multiplier)
+        assert model.unit_price == math.ceil(exact * BASE_UNITS)
+        assert model.unit_price_4k == math.ceil(exact * BASE_UNITS_4K)
+        return
+    assert refused.startswith("test: models[0].token_multiplier: ")
+
+
+@given(st.decimals(0, 10**7, places=3), st.integers(1, 2_000))
+@example(Decimal(1_000_000), 1_000)
+@settings(max_examples=200, deadline=None)
+def test_what_the_settings_accept_can_be_counted_exactly(multiplier: Decimal, max_n: int) -> None:
+    content = content_with(token_multiplier=str(multiplier), max_n=max_n)
+    accepted = multiplier <= 1_000_000 and max_n <= 1_000
+    try:
+        model = read_settings(content, "test", {}).catalog().get("m")
+    except ConfigurationError:
+        assert not accepted
+        return
+    assert accepted
+    dearest = ImageRequest(model=None, prompt="x", n=max_n, size="4K")
+    assert price(dearest, model).units < UNITS_LIMIT
+
+
+# --- Mistakes ---------------------------------------------------------------------------------------------------------
+
+HOST_AND_PORT = "should be HOST:PORT, like 127.0.0.1:8080"
+AN_ADDRESS = "should be an address like https://api.openai.com/v1"
+A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://"
+NO_SETTING = "is not a setting; see config/lightmeter.toml for all that there are"
+
+MISTAKES: list[tuple[str, str, str, list[str]]] = [
+    # What stood there, what stands there now, the key, and what the message has to say
+    ('"0.0.0.0:9080"', '"9080"', "server.listen", ["is '9080'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', '":9080"', "server.listen", ["is ':9080'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', '"localhost:http"', "server.listen", ["is 'localhost:http'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', '"localhost:65536"', "server.listen", ["is 'localhost:65536'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', '"localhost:"', "server.listen", ["is 'localhost:'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', '"localhost:\u00b2"', "server.listen", ["is 'localhost:\u00b2'", HOST_AND_PORT]),
+    ('"0.0.0.0:9080"', "9080", "server.listen", ["is 9080", "string"]),
+    ('"[::1]:9081"', '"::1"', "admin.listen", ["is '::1'", HOST_AND_PORT]),
+    ("max_body = 2048", "max_body = 1023", "server.max_body", ["is 1023", "greater than or equal to 1024"]),
+    ("max_body = 2048", 'max_body = "2 MB"', "server.max_body", ["is '2 MB'", "integer"]),
+    ("max_body = 2048", "max_body = 2048.5", "server.max_body", ["is 2048.5", "integer"]),
+    ("body_timeout = 1.5", "body_timeout = 0", "server.body_timeout", ["is 0", "greater than 0"]),
+    ("body_timeout = 1.5", "body_timeout = -1", "server.body_timeout", ["is -1", "greater than 0"]),
+    ("body_timeout = 1.5", "body_timeout = inf", "server.body_timeout", ["is inf", "86400"]),
+    ("body_timeout = 1.5", "body_timeout = nan", "server.body_timeout", ["is nan", "86400"]),
+    ("drain_seconds = 0", "drain_seconds = -1", "server.drain_seconds", ["is -1", "greater than or equal to 0"]),
+    ("max_body = 2048", "max_bodies = 2048", "server.max_bodies", [NO_SETTING]),
+    ("[logs]", "[log]", "log", [NO_SETTING]),
+    ('"embedded:./quota"', '"./quota"', "store.url", ["is './quota'", A_STORE]),
+    ('"embedded:./quota"', '"embedded:"', "store.url", ["is 'embedded:'", A_STORE]),
+    ('"embedded:./quota"', '"http://redis.example"', "store.url", ["is 'http://redis.example'", A_STORE]),
+    ('"always"', '"no"', "store.appendfsync", ["is 'no'", "should be one of always, everysec"]),
+    ("lease_seconds = 5", "lease_seconds = 4", "accounting.lease_seconds", ["is 4", "greater than or equal to 5"]),
+    ("lease_seconds = 5", "lease_seconds = 5.5", "accounting.lease_seconds", ["is 5.5", "integer"]),
+    ('"warning"', '"loud"', "logs.level", ["is 'loud'", "'debug', 'info', 'warning' or 'error'"]),
+    ("requests = false", 'requests = "often"', "logs.requests", ["is 'often'", "boolean"]),
+    ('name = "acme"\n', 'name = ""\n', "providers[0].name", ["is ''", "at least 1 character"]),
+    ('name = "acme"\n', "", "providers[0].name", ["is missing"]),
+    ('dialect = "openai"', 'dialect = "latin"', "providers[0].dialect", ["is 'latin'", "should be one of openai"]),
+    ("https://api.acme", "ftp://api.acme", "providers[0].base_url", ["is 'ftp://", AN_ADDRESS]),
+    ("https://api.acme", "api.acme", "providers[0].base_url", ["is 'api.", AN_ADDRESS]),
+    ("https://api.acme.example", "https://", "providers[0].base_url", ["is 'https:///v1'", AN_ADDRESS]),
+    ("https://api.acme.example", "https://[::1", "providers[0].base_url", ["is 'https://[::1/v1'", AN_ADDRESS]),
+    ("https://api.acme.example", "https://x:99999", "providers[0].base_url", ["is 'https://x:99999/v1'", AN_ADDRESS]),
+    (".example/v1", ".example/v1?version=2", "providers[0].base_url", ["version=2'", AN_ADDRESS]),
+    (".example/v1", ".example/v1#images", "providers[0].base_url", ["#images'", AN_ADDRESS]),
+    (".example/v1", ".example/v1?", "providers[0].base_url", ["v1?'", AN_ADDRESS]),
+    (".example/v1", ".example/v1#", "providers[0].base_url", ["v1#'", AN_ADDRESS]),
+    ("//api.acme", "//user@api.acme", "providers[0].base_url", ["should hold no password", "api_key_env"]),
+    ("//api.acme", "//user:secret@api.acme", "providers[0].base_url", ["should hold no password", "api_key_env"]),
+    ("max_connections = 50", "max_connections = 0", "providers[0].max_connections", ["is 0", "1"]),
+    ("api_key_env =", "api_key =", "providers[0].api_key", [NO_SETTING]),
+    ('id = "acme/image-1"', 'id = ""', "models[0].id", ["is ''", "at least 1 character"]),
+    ('id = "acme/image-1"', 'id = "acme image"', "models[0].id", ["is 'acme image'"]),
+    ('id = "acme/image-1"', r'id = "acme\nimage"', "models[0].id", [r"is 'acme\nimage'"]),
+    ('id = "acme/image-1"', f'id = "{"x" * 201}"', "models[0].id", ["at most 200 characters"]),
+    ('id = "acme/image-1"\n', "", "models[0].id", ["is missing"]),
+    ('upstream_model = "image-1"\n', "", "models[0].upstream_model", ["is missing"]),
+    ('token_multiplier = "1.5"\n', "", "models[0].token_multiplier", ["is missing"]),
+    ('"1.5"', '"dear"', "models[0].token_multiplier", ["is 'dear'", "valid decimal"]),
+    ('"1.5"', '""', "models[0].token_multiplier", ["is ''", "valid decimal"]),
+    ('"1.5"', '"-0.1"', "models[0].token_multiplier", ["is '-0.1'", "greater than or equal to 0"]),
+    ('"1.5"', "-1", "models[0].token_multiplier", ["is -1", "greater than or equal to 0"]),
+    ('"1.5"', '"NaN"', "models[0].token_multiplier", ["is 'NaN'", "finite number"]),
+    ('"1.5"', "nan", "models[0].token_multiplier", ["is 'nan'", "finite number"]),
+    ('"1.5"', "inf", "models[0].token_multiplier", ["is 'inf'", "finite number"]),
+    ('"1.5"', "true", "models[0].token_multiplier", ["is True", "decimal"]),
+    ('"1.5"', "[1]", "models[0].token_multiplier", ["ecimal"]),
+    ('"1.5"', '"1000000.1"', "models[0].token_multiplier", ["is '1000000.1'", "less than or equal to", "1000000"]),
+    ('"1.5"', '"1e300"', "models[0].token_multiplier", ["is '1e300'", "less than or equal to", "1000000"]),
+    ("default_n = 2", "default_n = 0", "models[0].default_n", ["is 0", "greater than or equal to 1"]),
+    ("default_n = 2", "default_n = true", "models[0].default_n", ["is True", "integer"]),
+    ("default_n = 2", "default_n = 5", "models[0]", ["default_n is 5", "more than max_n, 4"]),
+    ("max_n = 4", "max_n = 1001", "models[0].max_n", ["is 1001", "less than or equal to 1000"]),
+    ("four_k_long_edge = 0", "four_k_long_edge = -1", "models[0].four_k_long_edge", ["is -1", "0"]),
+    ('["n", "size", ', '["n", "seed", ', "models[0].parameters[1]", ["is 'seed'", "is not a request field", "quality"]),
+    ('["n", "size", ', '["prompt", ', "models[0].parameters[0]", ["is 'prompt'", "is not a request field"]),
+    ('["n", "size", "image_config"]', '"n"', "models[0].parameters", ["is 'n'"]),
+    ("created = 1744000000", "created = -1", "models[0].created", ["is -1", "greater than or equal to 0"]),
+    ("created = 1744000000", "seed = 1", "models[0].seed", [NO_SETTING]),
+    ('provider = "acme"', 'provider = "acne"', "models[0].provider", ["no provider is named 'acne'", "['acme']"]),
+    ('"acme/image-2"', '"acme/image-1"', "models[1].id", ["there is another model 'acme/image-1'"]),
+    (
+        'default_model = "acme/image-1"',
+        'default_model = "image-1"',
+        "server.default_model",
+        ["no model has the id 'image-1'", "['acme/image-1', 'acme/image-2']"],
+    ),
+    (
+        "[[models]]",
+        '[[providers]]\nname = "acme"\nbase_url = "https://x.example"\n\n[[models]]',
+        "providers[1].name",
+        ["there is another provider 'acme'"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "key", "words"), MISTAKES, ids=[f"{row[2]} {row[1]}"[:60] for row in MISTAKES])
+def test_a_mistake_is_told_with_its_key_what_is_wrong_and_what_would_be_right(
+    file: File, old: str, new: str, key: str, words: list[str]
+) -> None:
+    (mistake,) = file.mistakes(changed(old, new))
+    assert mistake.startswith(f"{key}: ")
+    for word in words:
+        assert word in mistake
+
+
+def test_a_file_without_models_says_what_to_add(file: File) -> None:
+    assert file.mistakes("") == [
+        "models: there is none; add a [[models]] with id, provider, upstream_model and token_multiplier"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("store = 3", "store"),
+        ("[models]\nid = 1", "models"),
+        ("models = [3]", "models[0]"),
+        ("providers = 1", "providers"),
+    ],
+)
+def test_a_section_that_is_none_is_told(file: File, text: str, key: str) -> None:
+    mistakes = file.mistakes(text)
+    assert [mistake.partition(":")[0] for mistake in mistakes] == [key]
+
+
+@pytest.mark.parametrize("environment", [{}, {"ACME_API_KEY": ""}, {"acme_api_key": "made-up"}])
+def test_a_provider_whose_key_is_not_in_the_environment_says_what_to_export(
+    file: File, environment: dict[str, str]
+) -> None:
+    (mistake,) = file.mistakes(GOOD, environment)
+    assert mistake.startswith("providers[0].api_key_env: the environment has no ACME_API_KEY: export it ")
+    assert "'acme'" in mistake
+
+
+def test_all_mistakes_are_told_at_once(file: File) -> None:
+    text = changed('"0.0.0.0:9080"', '"here"', changed("max_n = 4", "max_n = 0", changed("[logs]", "[log]")))
+    keys = [mistake.partition(":")[0] for mistake in file.mistakes(text)]
+    assert sorted(keys) == ["log", "models[0].max_n", "server.listen"]
+
+
+def test_all_wrong_references_are_told_at_once(file: File) -> None:
+    text = changed('provider = "acme"', 'provider = "x"', changed('"acme/image-2"', '"acme/image-1"'))
+    keys = [mistake.partition(":")[0] for mistake in file.mistakes(text, {})]
+    assert keys == ["providers[0].api_key_env", "models[0].provider", "models[1].id"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("//api.acme", "//user:hunter2@api.acme"),
+        ('"embedded:./quota"', '"http://:hunter2@redis.example"'),
+        ('"ACME_API_KEY"', '"sk-proj-hunter2"'),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(file: File, old: str, new: str) -> None:
+    (mistake,) = file.mistakes(changed(old, new))
+    assert "hunter2" not in mistake
+
+
+# --- Files that cannot be read ----------------------------------------------------------------------------------------
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(path, {})
+    return str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "missing.toml"
+    assert refusal_of(path) == f"{path}: cannot be read: No such file or directory"
+
+
+def test_a_folder_is_told(tmp_path: Path) -> None:
+    assert refusal_of(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(b'[store]\nurl = "\xff\xfe"\n')
+    assert refusal_of(path) == f"{path}: is not UTF-8 text"
+
+
+@pytest.mark.parametrize("text", ["[store", "url = embedded", "[store]\n[store]", "a = 1\na = 2"])
+def test_a_file_that_is_not_toml_is_told_with_the_place(file: File, text: str) -> None:
+    (mistake,) = file.mistakes(text)
+    assert mistake.startswith("is not valid TOML: ")
+    assert "(at " in mistake
+
+
+# --- The environment --------------------------------------------------------------------------------------------------
+
+OVERRIDES: list[tuple[str, str, str, str, object]] = [
+    ("LIGHTMETER_SERVER_LISTEN", "127.0.0.1:1", "server", "listen", "127.0.0.1:1"),
+    ("LIGHTMETER_SERVER_MAX_BODY", "4096", "server", "max_body", 4_096),
+    ("LIGHTMETER_SERVER_BODY_TIMEOUT", "2.5", "server", "body_timeout", 2.5),
+    ("LIGHTMETER_SERVER_DEFAULT_MODEL", "acme/image-2", "server", "default_model", "acme/image-2"),
+    ("LIGHTMETER_ADMIN_LISTEN", "127.0.0.1:2", "admin", "listen", "127.0.0.1:2"),
+    ("LIGHTMETER_STORE_URL", "redis://redis.example", "store", "url", "redis://redis.example"),
+    ("LIGHTMETER_STORE_APPENDFSYNC", "everysec", "store", "appendfsync", "everysec"),
+    ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "30", "accounting", "lease_seconds", 30),
+    ("LIGHTMETER_LOGS_LEVEL", "error", "logs", "level", "error"),
+    ("LIGHTMETER_LOGS_REQUESTS", "true", "logs", "requests", True),
+]
+
+
+@pytest.mark.parametrize(("variable", "text", "section", "key", "value"), OVERRIDES, ids=[row[0] for row in OVERRIDES])
+def test_the_environment_overrides_the_file(
+    file: File, variable: str, text: str, section: str, key: str, value: object
+) -> None:
+    loaded = file.load(GOOD, {**ENVIRONMENT, variable: text})
+    untouched = file.load(GOOD)
+    assert getattr(getattr(untouched, section), key) != value
+    assert loaded == untouched.model_copy(update={section: getattr(untouched, section).model_copy(update={key: value})})
+
+
+def test_the_environment_sets_what_the_file_leaves_out(file: File) -> None:
+    assert file.load(LEAST, {"LIGHTMETER_STORE_URL": "redis://redis.example"}).store.url == "redis://redis.example"
+
+
+def test_other_variables_change_nothing(file: File) -> None:
+    others = ["LIGHTMETER_ADMIN_TOKEN", "LIGHTMETER_ADMIN_URL", "LIGHTMETER_STORE", "STORE_URL", "lightmeter_store_url"]
+    assert file.load(GOOD, {**ENVIRONMENT, **dict.fromkeys(others, "x")}) == file.load(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("LIGHTMETER_SERVER_LISTEN", "here", ["is 'here'", HOST_AND_PORT]),
+        ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "soon", ["is 'soon'", "integer"]),
+        ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "", ["is ''", "integer"]),
+        ("LIGHTMETER_STORE_URL", "", ["is ''", A_STORE]),
+        ("LIGHTMETER_LOGS_REQUESTS", "perhaps", ["is 'perhaps'", "boolean"]),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told_by_its_variable(
+    file: File, variable: str, value: str, words: list[str]
+) -> None:
+    (mistake,) = file.mistakes(GOOD, {**ENVIRONMENT, variable: value})
+    assert mistake.startswith(f"the environment: {variable}: ")
+    for word in words:
+        assert word in mistake
+
+
+def test_a_good_value_in_the_environment_mends_a_bad_one_in_the_file(file: File) -> None:
+    text = changed('"embedded:./quota"', '"nowhere"')
+    assert file.load(text, {**ENVIRONMENT, "LIGHTMETER_STORE_URL": "redis://x"}).store.url == "redis://x"
+
+
+def test_the_environment_is_that_of_the_process_unless_told(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("LIGHTMETER_")]:
+        monkeypatch.delenv(variable)
+    file.path.write_text(LEAST, encoding="utf-8")
+    assert load_settings(file.path).store.url == "embedded:./data"
+    monkeypatch.setenv("LIGHTMETER_STORE_URL", "redis://redis.example")
+    assert load_settings(file.path).store.url == "redis://redis.example"
+
+
+def test_settings_cannot_be_changed(file: File) -> None:
+    loaded = file.load(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.store.url = "redis://x"  # type: ignore[misc]

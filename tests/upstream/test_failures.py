@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import unicodedata
+from http import HTTPStatus
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.api_key import make_key_text
+from proxy.domain.errors import (
+    ProviderRefusal,
+    ProxyError,
+    UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+)
+from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.upstream.failures import MESSAGE_LENGTH_LIMIT, ErrorReport, clean, error_for_status
+
+# --- Statuses ---------------------------------------------------------------------------------------------------------
+
+MEANINGS: dict[int, type[ProxyError]] = {
+    100: UpstreamMisconfigured,
+    301: UpstreamMisconfigured,
+    302: UpstreamMisconfigured,
+    304: UpstreamMisconfigured,
+    400: ProviderRefusal,
+    401: UpstreamMisconfigured,
+    402: UpstreamMisconfigured,
+    403: UpstreamMisconfigured,
+    404: UpstreamMisconfigured,
+    405: UpstreamMisconfigured,
+    407: UpstreamMisconfigured,
+    408: UpstreamTimeout,
+    409: ProviderRefusal,
+    413: ProviderRefusal,
+    415: ProviderRefusal,
+    418: UpstreamMisconfigured,
+    422: ProviderRefusal,
+    429: UpstreamRateLimit,
+    451: ProviderRefusal,
+    500: UpstreamError,
+    501: UpstreamError,
+    502: UpstreamError,
+    503: UpstreamError,
+    504: UpstreamTimeout,
+    529: UpstreamError,
+    599: UpstreamError,
+}
+
+
+@pytest.mark.parametrize(("status", "kind"), MEANINGS.items())
+def test_each_status_of_a_provider_has_its_meaning(status: int, kind: type[ProxyError]) -> None:
+    assert type(error_for_status(status, {}, ErrorReport("It failed.", "some_code", "prompt"))) is kind
+
+
+@pytest.mark.parametrize("status", [status for status in range(100, 600) if not 200 <= status < 300])
+def test_the_client_sees_the_providers_status_only_where_its_content_was_refused(status: int) -> None:
+    error = error_for_status(status, {}, ErrorReport("It failed.", "some_code", "prompt"))
+    if isinstance(error, ProviderRefusal):
+        assert error.wire_status == status < 500
+        assert error.body()["error"]["code"] == "some_code"
+    else:
+        assert error.wire_status == (status if status in (429, 504) else 504 if status == 408 else 502)
+        assert "It failed." not in error.message
+        assert "some_code" not in str(error.body())
+    assert error.wire_status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, "7"),
+        ({"Retry-After": "86400"}, "3600"),
+        ({"Retry-After": "0"}, "1"),
+        ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "1"),
+        ({}, "1"),
+    ],
+)
+def test_a_providers_rate_limit_keeps_its_retry_after(headers: dict[str, str], seconds: str) -> None:
+    assert error_for_status(429, headers, ErrorReport()).headers() == {"Retry-After": seconds}
+
+
+# --- The provider's words ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("message", ["", " ", "\n", "\x00\x1b"])
+def test_a_refusal_without_words_gets_some(message: str) -> None:
+    assert error_for_status(400, {}, ErrorReport(message)).message == "The provider refused the request."
+
+
+def test_a_refusal_keeps_the_providers_words() -> None:
+    message = "Your request was rejected by the safety system: “violence”, n°5 — 100 % (see policy)."
+    assert error_for_status(400, {}, ErrorReport(message)).message == message
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("moderation_blocked", "moderation_blocked"),
+        ("INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("content.policy-2", "content.policy-2"),
+        ("x" * 64, "x" * 64),
+        (None, "provider_refusal"),
+        ("", "provider_refusal"),
+        ("x" * 65, "provider_refusal"),
+        ("two words", "provider_refusal"),
+        ("line\nbreak", "provider_refusal"),
+        ("code\n", "provider_refusal"),
+        ("<b>", "provider_refusal"),
+        ("h\u00e9", "provider_refusal"),
+        ("https://x.example", "provider_refusal"),
+    ],
+)
+def test_a_refusals_code_is_one_plain_word_or_our_own(code: str | None, shown: str) -> None:
+    assert error_for_status(400, {}, ErrorReport("no", code)).wire_code == shown
+
+
+@pytest.mark.parametrize("param", [*sorted(KNOWN_PARAMETERS), "model", "prompt"])
+def test_a_refusal_names_a_parameter_that_the_client_knows(param: str) -> None:
+    assert error_for_status(400, {}, ErrorReport("no", None, param)).param == param
+
+
+@pytest.mark.parametrize("param", [None, "", "deployment", "N", "image_config.image_size", "x" * 1_000])
+def test_a_parameter_of_the_providers_own_is_left_out(param: str | None) -> None:
+    assert error_for_status(400, {}, ErrorReport("no", None, param)).param is None
+
+
+# --- Cleaning ---------------------------------------------------------------------------------------------------------
+
+SECRETS = {
+    "OpenAI": "sk-abcdefghijklmnopqrstuvwx01234567",
+    "OpenAI's projects": "sk-proj-AbC_dEf-0123456789abcdefghij",
+    "masked by OpenAI": "sk-proj-********************1234",
+    "Stripe-like": "sk_live_0123456789abcdef",
+    "restricted": "rk_test_0123456789abcdef",
+    "public": "pk-0123456789abcdef",
+    "an organisation": "org-AbCdEf0123456789",
+    "a project": "proj_AbCdEf0123456789",
+    "Google": "AIzaSyA0123456789-abcdefghijklmnopqrstu",
+    "a bearer token": "Bearer 0123456789abcdef",
+    "a bearer token in lower case": "bearer 0123456789abcdef",
+    "Lightmeter": make_key_text("acme_0123456789", lambda characters: characters[9]),
+    "a link": "http://10.0.0.5:8080/internal/queue",
+    "a signed link": "https://user:password@images.example/1.png?sig=0123456789abcdef",
+    "a link in capitals": "HTTPS://images.example/1.png?sig=0123456789abcdef",
+}
+AROUND = [
+    ("", ""), (" ", " "), ("(", "\t)"), ("'", "\n'"), (":", ""), ("=", " "), (",", " ,"), ("\n", "\n"),
+    ("\x00", "\x00"), ("key=", ""), ("Incorrect API key provided: ", " is not valid."),
+]  # fmt: skip
+
+
+def is_removed(secret: str, before: str = "", after: str = "") -> bool:
+    cleaned, secret_part = clean(before + secret + after), secret.rpartition(" ")[2]
+    return "[removed]" in cleaned and secret_part[:8] not in cleaned and secret_part[-8:] not in cleaned
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS.keys())
+def test_secrets_and_links_are_removed_wherever_they_stand(secret: str) -> None:
+    for before, after in AROUND:
+        assert is_removed(secret, before, after)
+
+
+@pytest.mark.parametrize("before", ["无效的令牌", "\u00e9", "token_"], ids=ascii)
+def test_a_secret_is_removed_also_where_no_blank_stands_before_it(before: str) -> None:
+    for secret in (SECRETS["OpenAI"], SECRETS["Google"], SECRETS["Lightmeter"], SECRETS["a bearer token"]):
+        assert is_removed(secret, before)
+
+
+@pytest.mark.parametrize("secret", [SECRETS["OpenAI"], SECRETS["a bearer token"], SECRETS["a signed link"]])
+def test_a_secret_is_removed_before_the_message_is_cut(secret: str) -> None:
+    secret_part = secret.rpartition(" ")[2]
+    for at in range(len(secret)):
+        assert secret_part[:8] not in clean("x" * (MESSAGE_LENGTH_LIMIT - at - 1) + " " + secret)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Your prompt was rejected.",
+        "The size should be 1024x1024, not 4K.",
+        "'n' must be between 1 and 10.",
+        "Ask skilled people; sketch-like and key-frame pictures are fine.",
+        "organisation, project, key",
+    ],
+)
+def test_what_is_no_secret_stays(message: str) -> None:
+    assert clean(message) == message
+
+
+messages = st.text(max_size=80) | st.text(
+    st.sampled_from("abz ;:/\n\x00\x1b\x7f\u009b\u2028") | st.characters(categories=["Cc", "Zl", "Zp"]), max_size=80
+)
+
+
+@given(messages)
+@example("\x1b[31mred\x1b[0m")
+@example("\u009b31mred")
+@example("a\r\nb\x85c")
+@settings(max_examples=200, deadline=None)
+def test_no_control_character_is_passed_on(message: str) -> None:
+    assert "Cc" not in {unicodedata.category(character) for character in clean(message)}
+
+
+@given(messages, st.integers(1, 200))
+@settings(deadline=None)
+def test_a_message_is_of_bounded_length_without_blanks_around_it(message: str, times: int) -> None:
+    cleaned = clean(message * times)
+    assert len(cleaned) <= MESSAGE_LENGTH_LIMIT
+    assert cleaned == cleaned.lstrip()
+    assert cleaned == cleaned.rstrip() or len(cleaned) == MESSAGE_LENGTH_LIMIT
+
+
+def test_a_message_is_cut_at_its_limit_and_not_before() -> None:
+    assert clean("x" * MESSAGE_LENGTH_LIMIT) == "x" * MESSAGE_LENGTH_LIMIT
+    assert clean("x" * (MESSAGE_LENGTH_LIMIT + 1)) == "x" * MESSAGE_LENGTH_LIMIT
