@@ -58,7 +58,8 @@ async def _demo(port: int, admin_port: int, folder: Path, *, once: bool) -> None
         settings = _settings(folder, provider_url, port, admin_port, environment)
         with (folder / "requests.log").open("ab") as log:
             gateway = Gateway(settings, environment, log_stream=log)
-            await gateway.start()
+            if not await stop.unless_asked(gateway.start()):
+                return
             try:
                 key = await _show_one_request(gateway, folder)
                 if not once:

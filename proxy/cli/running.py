@@ -44,6 +44,18 @@ class StopSignals:
         """Return when the process should stop."""
         await self._asked.wait()
 
+    async def unless_asked(self, start: Coroutine[Any, Any, None]) -> bool:
+        """Run ``start`` to its end, or give it up where the process is asked to stop before; whether it ended."""
+        starting, asked = asyncio.create_task(start), asyncio.create_task(self.wait())
+        await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if starting.done():
+            await starting
+            return True
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return False
+
     def _ask(self, number: int) -> None:
         if self._asked.is_set():
             os._exit(128 + number)

@@ -44,7 +44,8 @@ async def serve_until_stopped(settings: Settings) -> None:
     """Start a gateway, and stop it when the process is asked to stop."""
     stop = StopSignals()
     gateway = Gateway(settings)
-    await gateway.start()
+    if not await stop.unless_asked(gateway.start()):
+        return
     settle_memory()
     logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
     await stop.wait()

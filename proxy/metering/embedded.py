@@ -124,7 +124,8 @@ class EmbeddedStore:
         lock.flush()
         self._lock = lock
         if len(os.fsencode(self._folder / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
-            self._shortcut = Path(tempfile.mkdtemp(prefix="lightmeter-")) / "data"
+            # Not the folder of TMPDIR, which may be just as long.
+            self._shortcut = Path(tempfile.mkdtemp(prefix="lightmeter-", dir="/tmp")) / "data"
             self._shortcut.symlink_to(self._folder)
 
     @property

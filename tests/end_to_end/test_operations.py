@@ -17,7 +17,7 @@ from tests.support.gateways import (
     key_id,
     running_gateway,
 )
-from tests.support.processes import wait_for
+from tests.support.processes import python_module, running, wait_for
 from tests.support.stores import store_server
 
 WANTED = {
@@ -174,3 +174,17 @@ def test_an_idle_gateway_stops_at_once_and_well(
     with running_gateway(tmp_path, configuration(f"embedded:{tmp_path}/data", provider.url)) as gateway:
         assert gateway.server.stop(number) == 0
         assert "Traceback" not in gateway.server.output
+
+
+def test_a_gateway_that_is_still_starting_stops_at_once(provider: SampleProvider, tmp_path: Path) -> None:
+    # A server binary that never answers keeps the start from ending.
+    silent = tmp_path / "silent-server"
+    silent.write_text("#!/bin/sh\nexec sleep 300\n")
+    silent.chmod(0o755)
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url, store={"server": str(silent)}))
+    command = python_module("proxy.cli", "serve", "--config", str(path))
+    with running(command, tmp_path / "log", {"SAMPLE_PROVIDER_KEY": "x"}) as server:
+        wait_for((tmp_path / "data" / "valkey.log").exists, "the start of the store")
+        assert server.stop() == 0
+        assert "Traceback" not in server.output
