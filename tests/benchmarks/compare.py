@@ -36,14 +36,13 @@ from tests.benchmarks.latency import RATE_HZ
 from tests.benchmarks.servers import (
     DIRECT,
     PATH,
-    ROOT,
     Bench,
     Subject,
     find_nginx,
     resident_megabytes,
     running_bench,
 )
-from tests.support.processes import python_module
+from tests.support.processes import ROOT, python_module
 
 KINDS = ("small", "large", "latency")
 LATENCY_LATE_S = 60

@@ -20,7 +20,6 @@ import psutil
 
 from tests.support.processes import Server, free_port, python_module, wait_for
 
-ROOT = Path(__file__).parents[2]
 DIRECT, NGINX, BARE, LIGHTMETER = "direct", "nginx", "bare", "lightmeter"
 MODEL = "sample/image-1"
 PATH = "/v1/images/generations"
@@ -216,28 +215,9 @@ def _start_lightmeter(stack: ExitStack, folder: Path, provider: str) -> tuple[Su
     return subject, str(json.loads(answer)["key"])
 
 
-class _SessionServer(Server):
-    """A server in a session of its own, so that Ctrl-C at a terminal reaches the comparison alone."""
-
-    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
-        self.log = log
-        # What the shell has set for another Lightmeter is not for this one.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**inherited, **environment},
-                start_new_session=True,
-            )
-
-
 @contextmanager
 def _running(command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    server = _SessionServer(command, log, environment or {})
+    server = Server(command, log, environment)
     children: list[psutil.Process] = []
     try:
         yield server

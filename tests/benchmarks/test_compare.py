@@ -17,8 +17,8 @@ import pytest
 from tests.benchmarks import throughput
 from tests.benchmarks.figures import Figures, Percentiles, Slice, percentile, summarize_throughput, verdicts
 from tests.benchmarks.latency import is_whole
-from tests.benchmarks.servers import BARE, DIRECT, LIGHTMETER, NGINX, ROOT, find_nginx
-from tests.support.processes import python_module, running
+from tests.benchmarks.servers import BARE, DIRECT, LIGHTMETER, NGINX, find_nginx
+from tests.support.processes import ROOT, python_module, running
 from tests.support.requirements import program
 
 COMMAND = python_module("tests.benchmarks.compare")

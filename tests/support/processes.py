@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.02
@@ -36,17 +37,21 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = START_
 
 
 class Server:
-    """A process, and the file that it writes its output to."""
+    """A process in a session of its own, so that Ctrl-C at a terminal does not reach it, and the file it writes to."""
 
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
+        # What the shell has set for another Lightmeter is not for this one.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**inherited, **(environment or {})},
+                start_new_session=True,
             )
 
     @property
