@@ -44,6 +44,7 @@ LINGERING_S = 1.0
 """How long a refused upload may go on before its connection is closed: time enough to read the refusal."""
 
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
+TOKEN_LENGTH_LEAST = 16
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 LAST_SETTLEMENTS_S = 10.0
 
@@ -80,8 +81,9 @@ class Gateway:
     async def stop(self) -> None:
         """Finish what is in flight, for as long as ``drain_seconds``, then stop everything."""
         drain_s = self._settings.server.drain_seconds
-        if not await self.lifecycle.drain(drain_s):
-            logger.error("%d requests did not end within %g seconds", self.lifecycle.in_flight, drain_s)
+        broken_off = await self.lifecycle.drain(drain_s)
+        if broken_off:
+            logger.error("%d requests did not end within %g seconds and were broken off", broken_off, drain_s)
         await self._parts.aclose()
 
     async def _start(self) -> None:
@@ -179,7 +181,7 @@ class Gateway:
         return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     def _find_admin_token(self) -> str:
-        given = self._environment.get(ADMIN_TOKEN_VARIABLE)
+        given = self._environment.get(ADMIN_TOKEN_VARIABLE, "").strip()
         if given:
             return given
         path = self._settings.data_folder / ADMIN_TOKEN_FILE
@@ -194,14 +196,20 @@ class Gateway:
 
 def _read_or_make_token(path: Path) -> str:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
+    if path.exists():
+        token = path.read_text().strip()
+        if len(token) < TOKEN_LENGTH_LEAST:
+            raise ConfigurationError(
+                f"{path}: holds no token of at least {TOKEN_LENGTH_LEAST} characters: remove it, and a new one is made"
+            )
         logger.info("the admin token is in %s", path)
-        return path.read_text().strip()
+        return token
     token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w") as file:
+    # Under another name until it is whole: what is in place is never empty, whenever the process is killed.
+    half_made = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(half_made, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
         file.write(token + "\n")
+    half_made.rename(path)
     logger.warning("an admin token was made, and is kept in %s", path)
     return token
 

@@ -253,7 +253,7 @@ class Settings(_Section):
                 name=given.name,
                 dialect=given.dialect,
                 base_url=given.base_url,
-                api_key=environment.get(given.api_key_env, "") if given.api_key_env else "",
+                api_key=environment.get(given.api_key_env, "").strip() if given.api_key_env else "",
                 connect_timeout_s=given.connect_timeout,
                 first_byte_timeout_s=given.first_byte_timeout,
                 idle_timeout_s=given.idle_timeout,
@@ -332,7 +332,10 @@ def _check_references(settings: Settings, environment: Mapping[str, str]) -> Ite
     for index, provider in enumerate(settings.providers):
         if names.index(provider.name) != index:
             yield f"providers[{index}].name: there is another provider {provider.name!r}"
-        if provider.api_key_env is not None and not environment.get(provider.api_key_env):
+        key = environment.get(provider.api_key_env or "", "").strip()
+        if not (key.isascii() and key.isprintable()):
+            yield f"providers[{index}].api_key_env: {provider.api_key_env} holds what cannot be in a header"
+        elif provider.api_key_env is not None and not key:
             yield (
                 f"providers[{index}].api_key_env: the environment has no {provider.api_key_env}: "
                 f"export it with the key of provider {provider.name!r}"

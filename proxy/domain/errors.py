@@ -288,9 +288,10 @@ class StoreUnavailable(ProxyError):
     blame = Blame.OPERATOR
     retryable = True
 
-    def __init__(self, message: str = "The quota store cannot be reached; nothing was charged. Try again.") -> None:
-        """Ask for a retry after one second."""
-        super().__init__(message, retry_after_s=1)
+    def __init__(self, *, may_have_happened: bool = False) -> None:
+        """Ask for a retry after one second. ``may_have_happened`` is true where only the answer was lost."""
+        super().__init__("The quota store cannot be reached; nothing was charged. Try again.", retry_after_s=1)
+        self.may_have_happened = may_have_happened
 
 
 class ShuttingDown(ProxyError):

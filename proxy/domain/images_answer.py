@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.response_scanner import (
+    DEPTH_LIMIT,
     IMAGE_PAYLOADS,
     IN_AN_IMAGE,
     TOP_LEVEL,
@@ -106,13 +107,22 @@ class ImagesAnswer:
             images += any(type(image.get(name)) is str and image[name] != "" for name in _PAYLOADS)
         usage = answer.get("usage")
         if type(usage) is dict:
-            text = orjson.dumps(usage)
-            self.usage = text if len(text) <= USAGE_BYTES_LIMIT else None
+            self.usage = _bounded(usage)
         self.images = images
         answer["data"] = None
         passed = _allowed(answer, _TOP_LEVEL)
         passed["data"] = data
         return orjson.dumps(passed)
+
+
+def _bounded(usage: dict[str, Any]) -> bytes | None:
+    try:
+        text = orjson.dumps(usage)
+    except TypeError:
+        # Nested deeper than orjson writes, though not deeper than it reads.
+        return None
+    is_small = len(text) <= USAGE_BYTES_LIMIT and text.count(b"{") + text.count(b"[") <= DEPTH_LIMIT
+    return text if is_small else None
 
 
 def _allowed(members: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -6,6 +6,10 @@ TEAMS = "lm:teams"
 """Sorted set of team ids: the one key outside of a team's slot."""
 
 
+PING = "lm:ping"
+"""String of no meaning, written to see whether writing is possible."""
+
+
 def team_record(team: str) -> str:
     """Hash: the team."""
     return f"lm:{{{team}}}:team"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from proxy.domain.api_key import Credential
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
+OWED_LIMIT = 10_000
+"""Admissions taken back at once, while the store is away; settlements are never too many."""
 
 
 class Meter:
@@ -27,19 +30,19 @@ class Meter:
         """Admit and settle in ``store``."""
         self.store = store
         self._metrics = metrics
-        self._unsettled: dict[asyncio.Task[None], Settlement] = {}
+        self._owed: dict[asyncio.Task[None], object] = {}
 
     def admit(self, credential: Credential, observation: Observation, model: str, quote: Quote) -> _Held:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
         return _Held(self, credential, observation, model, quote)
 
     async def close(self, timeout_s: float) -> None:
-        """Give the settlements that the store has not taken ``timeout_s`` seconds more, and log those that it lost."""
-        if self._unsettled:
-            await asyncio.wait(self._unsettled, timeout=timeout_s)
-        for task, settlement in list(self._unsettled.items()):
+        """Give what the store has not taken ``timeout_s`` seconds more, and log what is lost."""
+        if self._owed:
+            await asyncio.wait(self._owed, timeout=timeout_s)
+        for task, what in list(self._owed.items()):
             task.cancel()
-            logger.critical("not settled, the store could not be reached: %s", settlement)
+            logger.critical("the store could not be reached, and was not told: %s", what)
 
     def reserved(self, reservation: Reservation) -> None:
         """Count an admission."""
@@ -51,26 +54,31 @@ class Meter:
         try:
             await self.store.settle(settlement)
         except StoreUnavailable:
-            self._post_later(settlement)
+            self._tell_later(lambda: self.store.settle(settlement), settlement)
         except asyncio.CancelledError:
-            self._post_later(settlement)
+            self._tell_later(lambda: self.store.settle(settlement), settlement)
             raise
 
-    def _post_later(self, settlement: Settlement) -> None:
-        task = asyncio.get_running_loop().create_task(self._post_until_taken(settlement))
-        self._unsettled[task] = settlement
-        task.add_done_callback(self._taken)
-        self._metrics.unsettled(len(self._unsettled))
+    def void(self, reservation_id: str, credential: Credential) -> None:
+        """Take an admission back that may or may not have happened, as soon as the store can be reached."""
+        if len(self._owed) < OWED_LIMIT:
+            self._tell_later(lambda: self.store.void(reservation_id, credential), f"void {reservation_id}")
 
-    def _taken(self, task: asyncio.Task[None]) -> None:
-        self._unsettled.pop(task, None)
-        self._metrics.unsettled(len(self._unsettled))
+    def _tell_later(self, tell: Callable[[], Awaitable[None]], what: object) -> None:
+        task = asyncio.get_running_loop().create_task(self._tell_until_taken(tell))
+        self._owed[task] = what
+        task.add_done_callback(self._told)
+        self._metrics.unsettled(len(self._owed))
 
-    async def _post_until_taken(self, settlement: Settlement) -> None:
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._owed.pop(task, None)
+        self._metrics.unsettled(len(self._owed))
+
+    async def _tell_until_taken(self, tell: Callable[[], Awaitable[None]]) -> None:
         pause_s = FIRST_RETRY_S
         while True:
             try:
-                await self.store.settle(settlement)
+                await tell()
             except StoreUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(LAST_RETRY_S, pause_s * 2)
@@ -97,13 +105,18 @@ class _Held:
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
-        self.reservation = await self._meter.store.admit(
-            observation.request_id,
-            self._credential,
-            endpoint=observation.endpoint,
-            model=self._model,
-            quote=self._quote,
-        )
+        try:
+            self.reservation = await self._meter.store.admit(
+                observation.request_id,
+                self._credential,
+                endpoint=observation.endpoint,
+                model=self._model,
+                quote=self._quote,
+            )
+        except (StoreUnavailable, asyncio.CancelledError) as error:
+            if not isinstance(error, StoreUnavailable) or error.may_have_happened:
+                self._meter.void(observation.request_id, self._credential)
+            raise
         self._meter.reserved(self.reservation)
         return self.delivery
 

@@ -26,6 +26,7 @@ class RedisStore:
         self._settled_ids_ms = settled_ids_ms
         self._admit = load_script("admit")
         self._settle = load_script("settle")
+        self._void = load_script("void")
         self._read_key = load_script("read_key")
 
     async def admit(
@@ -59,6 +60,19 @@ class RedisStore:
             quote=quote,
             admitted_ms=reply[1],
             remaining_units=reply[2],
+        )
+
+    async def void(self, reservation_id: str, credential: Credential) -> None:
+        """See ``Store.void``."""
+        team = credential.team
+        await self._runner.run(
+            self._void,
+            (
+                key_names.key_record(team, credential.key_id),
+                key_names.reservation(team, reservation_id),
+                key_names.leases(team),
+            ),
+            (reservation_id, self._settled_ids_ms),
         )
 
     async def settle(self, settlement: Settlement) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import hiredis
 
 from proxy.domain.errors import StoreUnavailable
+from proxy.metering import key_names
 from proxy.metering.script_connection import Argument, Call, ConnectError, ScriptConnection, open_connection
 from proxy.metering.scripts import Script, load_script
 from proxy.telemetry.metrics import Metrics
@@ -60,7 +61,7 @@ class ScriptRunner:
     async def ping(self) -> bool:
         """Whether the store answers now."""
         try:
-            await self.run(load_script("ping"), (), ("ping",))
+            await self.run(load_script("ping"), (key_names.PING,), ("ping",))
         except StoreUnavailable:
             return False
         return True
@@ -97,7 +98,7 @@ class ScriptRunner:
     async def _connect(self) -> None:
         try:
             self._connection = await open_connection(self._url, self._take_reply, self._lost, timeout_s=self._timeout_s)
-        except ConnectError as error:
+        except Exception as error:
             self._note_health(healthy=False, error=error)
             calls, self._waiting = self._waiting, []
             self._try_again(calls)
@@ -135,7 +136,11 @@ class ScriptRunner:
             self._end_turn()
         else:
             logger.error("the store refused the script %s: %s", call.script.name, reply)
-            self._fail(call)
+            self._note_health(healthy=False, error=reply)
+            self._fail(call, may_have_happened=call.tries > 0)
+            if str(reply).startswith("READONLY") and self._connection is not None:
+                # The name may lead to another server by now.
+                self._connection.abort()
 
     def _lost(self, connection: ScriptConnection, calls: list[Call]) -> None:
         if self._connection is connection:
@@ -148,15 +153,15 @@ class ScriptRunner:
         for call in calls:
             call.tries += 1
             if call.tries >= TRIES:
-                self._fail(call)
+                self._fail(call, may_have_happened=call.sent > 0)
             elif not call.reply.done():
                 self._waiting.append(call)
         if self._waiting and self._turn_ends is None:
             self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
 
-    def _fail(self, call: Call) -> None:
+    def _fail(self, call: Call, *, may_have_happened: bool) -> None:
         if not call.reply.done():
-            call.reply.set_exception(StoreUnavailable())
+            call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened))
 
     def _note_health(self, *, healthy: bool, error: Exception | None = None) -> None:
         if healthy == self.healthy:

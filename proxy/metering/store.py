@@ -22,6 +22,10 @@ class Store(Protocol):
         """
         ...
 
+    async def void(self, reservation_id: str, credential: Credential) -> None:
+        """Take back an admission that nobody knows the answer of. Raises StoreUnavailable; asking again is safe."""
+        ...
+
     async def settle(self, settlement: Settlement) -> None:
         """Post the charge, release the rest, and write the ledger entry: once, however often it is asked.
 

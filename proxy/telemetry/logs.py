@@ -7,6 +7,7 @@ times a second: one by one, they would be a good part of the gateway's work on a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
@@ -72,8 +73,10 @@ class RequestLog:
             self._timer = None
         if self._ended and self._stream is not None:
             requests, self._ended = self._ended, []
-            self._stream.write(b"".join(_line(*request) for request in requests))
-            self._stream.flush()
+            # A log that cannot be written must not keep an answer from its client.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(b"".join(_line(*request) for request in requests))
+                self._stream.flush()
 
 
 def _line(observation: Observation, ended: float, at: float) -> bytes:

@@ -133,11 +133,16 @@ class Exchange:
     async def _refusal(self, response: ClientResponse) -> ProxyError:
         client = self._client
         self.watchdog.phase(client.provider.idle_timeout_s, self._interrupt)
+        body = bytearray()
         try:
-            body = await response.content.read(ERROR_BODY_BYTES)
+            while len(body) < ERROR_BODY_BYTES and (piece := await response.content.readany()):
+                body += piece
         except (aiohttp.ClientError, OSError):
-            body = b""
-        error = client.dialect.read_refusal(response.status, response.headers, body)
+            logger.warning("provider %s broke its refusal off", client.provider.name)
+        # A provider may repeat the key that it was given.
+        secret = client.provider.api_key.encode()
+        text = bytes(body).replace(secret, b"[removed]") if secret else bytes(body)
+        error = client.dialect.read_refusal(response.status, response.headers, text)
         if isinstance(error, UpstreamMisconfigured):
             logger.error(
                 "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",

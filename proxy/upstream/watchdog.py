@@ -76,14 +76,22 @@ class Watchdog:
         if self._task.uncancel() <= self._was_cancelling and kind is asyncio.CancelledError:
             raise self._error
 
-    def phase(self, limit_s: float, on_expiry: Callable[[], None]) -> None:
+    def phase(self, limit_s: float, on_expiry: Callable[[], None], *, counted: bool = True) -> None:
         """From now on, ``on_expiry`` is called unless the next phase begins within ``limit_s`` seconds.
+
+        Nor may a phase that is ``counted`` go on past the end of the time for all phases together.
 
         It is called again for as long as the phase goes on, so it should end it: ``interrupt``, or close what is waited
         for.
         """
-        self._due = min(self._loop.time() + limit_s, self._ends)
+        self._due = self._loop.time() + limit_s
+        if counted:
+            self._due = min(self._due, self._ends)
         self._on_expiry = on_expiry
+
+    def grant(self, seconds: float) -> None:
+        """Add to the time of all phases together: these were not the provider's."""
+        self._ends += seconds
 
     def interrupt(self, error: Exception) -> None:
         """Raise ``error`` in the watched task, out of the watchdog's block."""

@@ -49,7 +49,9 @@ def require_token(token: str) -> Middleware:
         if request.path.startswith(ADMIN_PREFIX):
             given = request.headers.getall("Authorization", ())
             scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(text.strip().encode(), expected):
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                text.strip().encode("utf-8", "surrogateescape"), expected
+            ):
                 raise InvalidApiKey("The admin wire needs 'Authorization: Bearer' with the gateway's admin token.")
         return await handler(request)
 
@@ -242,6 +244,6 @@ def _since(query: Mapping[str, str]) -> int | None:
         return None
     try:
         # A plus in a query is a space, and a date's offset often comes with one that nobody escaped.
-        return milliseconds(_moment.validate_python(text.replace(" ", "+")))
+        return max(0, milliseconds(_moment.validate_python(text.replace(" ", "+"))) or 0)
     except ValidationError:
         raise InvalidRequest("'since' should be a time like 2026-11-23T00:00:00Z.", param="since") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -15,6 +15,7 @@ from proxy.domain.limits import EVERY_MODEL
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
 OVERLAP_LIMIT_S = 30 * 86_400
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -32,6 +33,13 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _storable(moment: datetime) -> datetime:
+    if not EARLIEST <= moment <= LATEST:
+        raise ValueError(f"should be from {EARLIEST:%Y} to {LATEST:%Y}")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_storable)]
 TeamId = Annotated[str, AfterValidator(_team_id)]
 Pattern = Annotated[str, Field(max_length=200), AfterValidator(_pattern)]
 QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT)]
@@ -54,7 +62,7 @@ class CreateKeyBody(_AdminBody):
     team: TeamId
     name: Annotated[str, Field(max_length=200)] = ""
     limits: LimitsBody = LimitsBody()
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    expires_at: Moment | None = None
 
 
 class UpdateKeyBody(_AdminBody):
@@ -62,7 +70,7 @@ class UpdateKeyBody(_AdminBody):
 
     name: Annotated[str, Field(max_length=200)] = ""
     limits: LimitsBody = LimitsBody()
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    expires_at: Moment | None = None
 
     def changes(self) -> dict[str, Any]:
         """Only what was given, by the names that the store knows."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+BREAK_OFF_S = 10.0
 
 
 class Lifecycle:
@@ -11,23 +14,47 @@ class Lifecycle:
     def __init__(self) -> None:
         """Take requests from the start."""
         self.draining = False
-        self.in_flight = 0
+        self._requests: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
 
-    def ended_one(self) -> None:
-        """One request less."""
-        self.in_flight -= 1
-        if self.draining and self.in_flight == 0:
+    @property
+    def in_flight(self) -> int:
+        """How many requests are at work."""
+        return len(self._requests)
+
+    def begin(self) -> asyncio.Task[Any] | None:
+        """The current task serves a request from here on, until ``end``."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._requests.add(task)
+        return task
+
+    def end(self, task: asyncio.Task[Any] | None) -> None:
+        """The request has been answered."""
+        if task is not None:
+            self._requests.discard(task)
+        if self.draining and not self._requests:
             self._idle.set()
 
-    async def drain(self, timeout_s: float) -> bool:
-        """Take no more requests and wait for those in flight; False where ``timeout_s`` seconds did not do."""
+    async def drain(self, timeout_s: float) -> int:
+        """Take no more requests, and wait for those in flight; the number of those that had to be broken off.
+
+        Those that ``timeout_s`` seconds did not do for are cancelled, and have ``BREAK_OFF_S`` more to settle.
+        """
         self.draining = True
-        if self.in_flight == 0:
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
+        if await self._is_idle_within(timeout_s):
+            return 0
+        late = list(self._requests)
+        for task in late:
+            task.cancel()
+        await self._is_idle_within(BREAK_OFF_S)
+        return len(late)
+
+    async def _is_idle_within(self, timeout_s: float) -> bool:
+        if self._requests:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                return False
         return True

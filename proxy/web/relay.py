@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from time import perf_counter
 
 from aiohttp import ClientError, web
@@ -30,9 +32,14 @@ class StreamedResponse(web.StreamResponse):
     being copied into chunks.
     """
 
-    def __init__(self, length: int | None, headers: dict[str, str]) -> None:
-        """``length`` in bytes, None where it is not known."""
+    def __init__(
+        self, length: int | None, headers: dict[str, str], transport: asyncio.Transport, limit_s: float
+    ) -> None:
+        """``length`` in bytes, None where it is not known; the end may take ``limit_s`` seconds for each 64 KiB."""
         super().__init__(headers=headers)
+        self._transport = transport
+        self._limit_s = limit_s
+        self._ended = False
         self._unsent = length
         if length is not None:
             self.content_length = length
@@ -45,15 +52,31 @@ class StreamedResponse(web.StreamResponse):
         await self.write(piece)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the end, and the blanks that are due."""
+        """Send the end, and the blanks that are due; again, nothing."""
+        if self._ended:
+            return
+        self._ended = True
         end, self.end = self.end + data, b""
         if self._unsent is not None:
             blanks, self._unsent = self._unsent - len(end), 0
-            await self.write(end)
+            await self._write_in_time(end)
             for _ in range(blanks // len(BLANKS)):
-                await self.write(BLANKS)
+                await self._write_in_time(BLANKS)
             end = BLANKS[: blanks % len(BLANKS)]
-        await super().write_eof(end)
+        with self._deadline():
+            await super().write_eof(end)
+
+    async def _write_in_time(self, piece: bytes) -> None:
+        with self._deadline():
+            await self.write(piece)
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[None]:
+        timer = asyncio.get_running_loop().call_later(self._limit_s, self._transport.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class Relay:
@@ -85,8 +108,8 @@ class Relay:
         except (MalformedResponse, ProxyError) as error:
             self._end(answer, delivery, complete=False)
             return self._break_off(error, delivery)
-        except asyncio.CancelledError:
-            # By the watchdog or at the end of the process; either way these images have been made.
+        except BaseException:
+            # By the watchdog, at the end of the process or by a fault of ours: these images have been made.
             self._end(answer, delivery, complete=False)
             if self._response is not None:
                 self._abort()
@@ -97,12 +120,11 @@ class Relay:
 
     async def _send(self, piece: bytes, *, is_last: bool) -> None:
         began = perf_counter()
-        self._exchange.watchdog.phase(self._write_timeout_s, self._abort)
+        self._exchange.watchdog.phase(self._write_timeout_s, self._abort, counted=False)
         try:
             response = self._response
             if response is None:
-                headers = {"Content-Type": JSON, **common_headers(self._observation)}
-                response = self._response = StreamedResponse(self._exchange.content_length, headers)
+                response = self._response = self._begin()
                 await response.prepare(self._request)
             if is_last:
                 response.end = piece
@@ -112,7 +134,16 @@ class Relay:
         except (ConnectionError, ClientError):
             self._client_gone = True
         finally:
-            self._observation.client_s += perf_counter() - began
+            waited_s = perf_counter() - began
+            self._observation.client_s += waited_s
+            self._exchange.watchdog.grant(waited_s)
+
+    def _begin(self) -> StreamedResponse:
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has left")
+        headers = {"Content-Type": JSON, **common_headers(self._observation)}
+        return StreamedResponse(self._exchange.content_length, headers, transport, self._write_timeout_s)
 
     def _whole(self, body: bytes) -> web.Response:
         self._observation.response_bytes = len(body)

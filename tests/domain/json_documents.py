@@ -235,7 +235,7 @@ _others: st.SearchStrategy[tuple[str, Node]] = st.tuples(
 )
 _images: st.SearchStrategy[Node] = st.lists(_payloads | _payloads | _others, max_size=4).map(tuple)
 _data: st.SearchStrategy[Node] = (
-    st.lists(_images, min_size=1, max_size=4) | st.lists(_images, min_size=2, max_size=3) | st.just(Raw(b"null"))
+    st.lists(_images, min_size=1, max_size=4) | st.lists(_images, max_size=3) | st.just(Raw(b"null"))
 )
 _blanks = st.lists(st.sampled_from([b"", b"", b" ", b"\t", b"\r\n", b"\n  "]), min_size=1, max_size=7)
 _escapes = st.just([False]) | st.lists(st.booleans(), min_size=1, max_size=7)

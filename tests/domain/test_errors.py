@@ -61,7 +61,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (UpstreamUnreachable("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamMisconfigured("x"), 502, "upstream_error", Blame.OPERATOR),
     (UpstreamTimeout("x"), 504, "upstream_timeout", Blame.PROVIDER),
-    (StoreUnavailable("x"), 503, "store_unavailable", Blame.OPERATOR),
+    (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
 ]
 EVERY_ERROR = [error for error, *_ in WIRE]

@@ -198,6 +198,12 @@ def test_a_payload_outside_of_data_is_no_image(place: bytes) -> None:
     assert read([place % b"url"]) == Reading(b'{"data":[]}', 0, None, True, None)
 
 
+@pytest.mark.parametrize("data", [b"[]", b"null", b"[{}]", b'[{"url":"x"}]', b'[{},{"url":"x"}]'])
+def test_members_stand_before_and_after_data_of_any_length(data: bytes) -> None:
+    for body in (b'{"data":%b,"size":"1x1"}', b'{"size":"1x1","data":%b}', b'{"size":"1x1","data":%b,"created":1}'):
+        assert read([body % data]).output == body % data
+
+
 @pytest.mark.parametrize("body", [b'{"data":[]}', b'{"data":null}', rb'{"d\u0061ta": null, "usage": null}'])
 def test_an_answer_without_images_is_a_good_answer(body: bytes) -> None:
     reading = read([body])
@@ -387,6 +393,8 @@ MALFORMED = {
     "a dropped array not closed": b'{"data":[],"x":[[1]}',
     "the answer opened as an array": b'["data":[]}',
     "an image opened as an array": b'{"data":[["url":"x"}]}',
+    "data closed as an object after an image": b'{"data":[{"url":"x"}}}',
+    "an image closed with a quote": b'{"data":[{"url":"x"""]}',
     "brackets of another kind": b'("data":[])',
     "nested too deeply": b'{"data":[],"x":' + b'{"a":' * 65 + b"1" + b"}" * 65 + b"}",
     # Words and numbers
@@ -418,6 +426,8 @@ MALFORMED = {
     # Strings and names
     "single quotes": b"{'data':[]}",
     "a value in single quotes": b'{"size":\'1x1\',"data":[]}',
+    "a name with a single quote": b"{'data\":[]}",
+    "a name without its first quote": b'{data":[]}',
     "a bare name": b"{data:[]}",
     "a number as a name": b'{1:2,"data":[]}',
     "null as a name": b'{null:2,"data":[]}',

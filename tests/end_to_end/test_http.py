@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.support.gateways import (
@@ -172,3 +173,24 @@ def wait_for_entry(gateway: RunningGateway, key: str) -> dict[str, object]:
         if entries:
             return entries[0]
     raise TimeoutError("no entry in the ledger")
+
+
+def test_a_client_that_does_not_read_the_end_is_let_go_too(impatient: RunningGateway) -> None:
+    key = impatient.make_key(100_000)
+    prompt = "[sample image_bytes=3000000] a cube"
+    body = json.dumps({"model": "acme/image-1", "prompt": prompt, "response_format": "b64_json", "n": 1}).encode()
+    with connect(impatient) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.sendall(post(key, length(body), body=body))
+        wait_for_entry(impatient, key)
+        began = time.monotonic()
+        while impatient.server.process.poll() is None and open_connections(impatient) and time.monotonic() - began < 10:
+            time.sleep(0.02)
+        assert open_connections(impatient) == 0
+    impatient.check_books(key)
+
+
+def open_connections(gateway: RunningGateway) -> int:
+    port = urlsplit(gateway.url).port
+    connections = psutil.Process(gateway.server.process.pid).net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in connections)

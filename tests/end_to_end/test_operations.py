@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
+import re
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.gateways import (
@@ -17,9 +23,10 @@ from tests.support.gateways import (
     key_id,
     running_gateway,
 )
-from tests.support.processes import python_module, running, wait_for
+from tests.support.processes import ROOT, free_port, python_module, running, wait_for
 from tests.support.stores import store_server
 
+SECRETS = {"SAMPLE_PROVIDER_KEY": PROVIDER_KEY}
 WANTED = {
     "lightmeter_requests",
     "lightmeter_request_duration_seconds",
@@ -188,3 +195,103 @@ def test_a_gateway_that_is_still_starting_stops_at_once(provider: SampleProvider
         wait_for((tmp_path / "data" / "valkey.log").exists, "the start of the store")
         assert server.stop() == 0
         assert "Traceback" not in server.output
+
+
+def test_requests_that_the_drain_breaks_off_are_settled_also_with_a_slow_store(
+    provider: SampleProvider, backend: str, tmp_path: Path
+) -> None:
+    with store_server(backend, tmp_path) as (url, store):
+        toml = configuration(url, provider.url, server={"drain_seconds": 0.3})
+        with running_gateway(tmp_path / "gateway", toml) as gateway:
+            key = gateway.make_key(100_000)
+
+            def generate() -> None:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    gateway.generate(key, prompt="[sample delay_ms=20000] a cube")
+
+            threads = [threading.Thread(target=generate) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: gateway.quota(key)["reserved"] == 15_000, "three requests in flight")
+            gateway.server.process.send_signal(signal.SIGTERM)
+            store.process.send_signal(signal.SIGSTOP)
+            gateway.server.wait_for_output("were broken off|cannot be reached")
+            store.process.send_signal(signal.SIGCONT)
+            assert gateway.server.process.wait(30) == 0
+            for thread in threads:
+                thread.join()
+        with running_gateway(tmp_path / "again", toml) as again:
+            assert again.quota(key) == {"limit": 100_000, "posted": 0, "reserved": 0, "remaining": 100_000}
+            assert [entry["outcome"] for entry in again.ledger(key)] == ["failed"] * 3
+            again.check_books(key)
+
+
+def test_a_log_that_cannot_be_written_keeps_no_answer_from_its_client(provider: SampleProvider, tmp_path: Path) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(
+        configuration(f"embedded:{tmp_path}/data", provider.url, server={"listen": f"127.0.0.1:{free_port()}"})
+    )
+    command = python_module("proxy.cli", "serve", "--config", str(path))
+    environment = {**os.environ, "SAMPLE_PROVIDER_KEY": PROVIDER_KEY, "LIGHTMETER_ADMIN_TOKEN": "t" * 20}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, cwd=ROOT)
+    assert process.stderr is not None
+    addresses = next(line for line in process.stderr if b"listening on" in line)
+    match = re.search(rb"listening on (http://\S+), admin on (http://[^\s\"]+)", addresses)
+    assert match is not None
+    process.stderr.close()
+    body = {"team": "acme"}
+    key = ask("POST", f"{match[2].decode()}/admin/v1/keys", key="t" * 20, body=body).json["key"]
+    try:
+        body = {"model": "acme/image-1", "prompt": "a cube"}
+        statuses = {
+            ask("POST", f"{match[1].decode()}/v1/images/generations", key=key, body=body).status for _ in range(150)
+        }
+        assert statuses == {200}
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_an_admin_token_file_with_nothing_in_it_opens_nothing(provider: SampleProvider, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "admin-token").touch()
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url))
+    with running(python_module("proxy.cli", "serve", "--config", str(path)), tmp_path / "log", SECRETS) as server:
+        assert server.process.wait(20) == 1
+    assert "holds no token" in server.output
+
+
+def test_an_address_that_cannot_be_is_told_in_the_log_and_not_waited_for(
+    provider: SampleProvider, tmp_path: Path
+) -> None:
+    toml = configuration("redis://a..b:6379", provider.url, server={"data_folder": str(tmp_path / "data")})
+    with running_gateway(tmp_path, toml) as gateway:
+        assert ask("GET", f"{gateway.admin_url}/readyz").status == 503
+        gateway.server.wait_for_output("the store at store.url does not answer")
+
+
+def test_a_replica_is_not_ready(provider: SampleProvider, backend: str, tmp_path: Path) -> None:
+    with (
+        store_server(backend, tmp_path) as (url, _store),
+        running_gateway(tmp_path / "gateway", configuration(url, provider.url)) as gateway,
+        redis.Redis.from_url(url) as client,
+    ):
+        assert ask("GET", f"{gateway.admin_url}/readyz").status == 200
+        client.replicaof("127.0.0.1", free_port())
+        assert ask("GET", f"{gateway.admin_url}/readyz").status == 503
+        client.replicaof("NO", "ONE")
+        assert ask("GET", f"{gateway.admin_url}/readyz").status == 200
+
+
+def test_moments_that_no_calendar_has_are_refused_and_old_ones_are_all_of_the_ledger(gateway: RunningGateway) -> None:
+    for moment in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "1999-01-01T00:00:00Z"):
+        answer = gateway.admin("POST", "/admin/v1/keys", body={"team": "poison", "expires_at": moment})
+        assert (answer.status, answer.json["error"]["param"]) == (400, "expires_at")
+    assert gateway.admin("GET", "/admin/v1/keys?team=poison").json["data"] == []
+    assert gateway.admin("GET", "/admin/v1/ledger?since=1960-01-01T00:00:00Z").status == 200
+
+
+def test_a_token_of_strange_bytes_is_refused(gateway: RunningGateway) -> None:
+    answer = ask("GET", f"{gateway.admin_url}/admin/v1/keys", headers={"Authorization": "Bearer \xff\xfe"})
+    assert answer.status == 401

@@ -108,3 +108,23 @@ def test_the_answer_is_the_providers_own_image(tmp_path: Path) -> None:
     pictures = [base64.b64decode(answer.json["data"][0]["b64_json"]) for answer in (direct, through)]
     assert pictures[0] == pictures[1]
     assert pictures[0].startswith(b"\x89PNG")
+
+
+async def test_a_connection_serves_on_after_a_streamed_answer(large: RunningGateway) -> None:
+    key = large.make_key()
+    made: list[object] = []
+
+    async def count(*connection: object) -> None:
+        made.append(connection)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(count)
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(trace_configs=[trace], headers=headers) as session:
+        for prompt in ("large", "[sample image_bytes=1000] small", "[sample image_bytes=200000] large", "large"):
+            body = {"model": "acme/image-1", "prompt": prompt}
+            async with session.post(f"{large.url}/v1/images/generations", json=body) as response:
+                assert response.status == 200
+                assert (await response.json())["data"]
+    assert len(made) == 1
+    large.check_books(key)

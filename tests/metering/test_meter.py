@@ -149,3 +149,48 @@ async def test_reserved_is_charged_less_overage_and_released_and_held(bench: Ben
     assert units("charged") == 60_000
     assert units("overage") == 35_000
     assert units("released") == 15_000
+
+
+async def test_an_admission_whose_answer_never_came_is_taken_back(far: tuple[LossyProxy, Bench], bench: Bench) -> None:
+    proxy, far_bench = far
+    key = await bench.make_key(10_000)
+    proxy.lose_replies = 2
+    with pytest.raises(StoreUnavailable):
+        async with far_bench.meter.admit(key, observation(), MODEL, quote(5_000)):
+            pytest.fail("it was admitted")
+    await far_bench.meter.close(timeout_s=10)
+    assert (await bench.record(key)).quota.remaining == 10_000
+    # The admission itself, should it come late, finds that it was taken back.
+    with pytest.raises(StoreUnavailable):
+        await bench.admit(key, "req_1", 5_000)
+    assert await outcomes(bench, key) == []
+    await bench.check_books(key)
+
+
+async def test_an_admission_that_was_cancelled_is_taken_back(bench: Bench) -> None:
+    key = await bench.make_key(100_000)
+
+    async def one(number: int) -> None:
+        async with bench.meter.admit(key, observation(f"req_{number}"), MODEL, quote(5_000)):
+            await asyncio.sleep(30)
+
+    for turns in range(8):
+        task = asyncio.create_task(one(turns))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await bench.meter.close(timeout_s=10)
+    assert (await bench.record(key)).quota.posted == 0
+    await bench.check_books(key)
+
+
+async def test_taking_back_what_has_been_settled_changes_nothing(bench: Bench) -> None:
+    key = await bench.make_key(10_000)
+    async with bench.meter.admit(key, observation(), MODEL, quote(5_000)) as delivery:
+        delivery.images = 1
+        delivery.end(complete=True)
+    await bench.store.void("req_1", key)
+    await bench.store.void("req_1", key)
+    assert await outcomes(bench, key) == [("delivered", 5_000)]
+    await bench.check_books(key)

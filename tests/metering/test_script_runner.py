@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.settlement import Delivery, settle
+from proxy.metering.key_names import PING
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 from proxy.telemetry.metrics import Metrics
@@ -59,7 +60,7 @@ async def test_a_store_that_stalls_is_unavailable_within_a_bounded_time(store_ur
         proxy.stall()
         began = perf_counter()
         with pytest.raises(StoreUnavailable):
-            await runner.run(load_script("ping"), (), ("req_1",))
+            await runner.run(load_script("ping"), (PING,), ("req_1",))
         assert perf_counter() - began < 1.5
         health = [runner.healthy]
         proxy.resume()
@@ -72,7 +73,7 @@ async def test_nobody_there_is_unavailable_at_once() -> None:
     runner = ScriptRunner(f"redis://127.0.0.1:{free_port()}", Metrics(), timeout_s=2)
     began = perf_counter()
     with pytest.raises(StoreUnavailable):
-        await runner.run(load_script("ping"), (), ("req_1",))
+        await runner.run(load_script("ping"), (PING,), ("req_1",))
     assert perf_counter() - began < 1
 
 
@@ -81,7 +82,7 @@ async def test_a_storm_of_cancellations_gives_nobody_the_wrong_reply(bench: Benc
 
     async def ask(number: int) -> None:
         # The reply is checked against the id inside; a wrong one would raise.
-        assert await bench.runner.run(script, (), (f"req_{number}",)) == []
+        assert await bench.runner.run(script, (PING,), (f"req_{number}",)) == []
 
     for round_number in range(20):
         tasks = [asyncio.create_task(ask(round_number * 50 + number)) for number in range(50)]
@@ -103,7 +104,7 @@ async def test_a_reply_that_belongs_to_another_call_reaches_nobody() -> None:
     server = await asyncio.start_server(answer_wrongly, "127.0.0.1", 0)
     runner = ScriptRunner(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", Metrics(), timeout_s=1)
     with pytest.raises(StoreUnavailable):
-        await runner.run(load_script("ping"), (), ("req_mine",))
+        await runner.run(load_script("ping"), (PING,), ("req_mine",))
     await runner.close()
     server.close()
 
@@ -111,7 +112,7 @@ async def test_a_reply_that_belongs_to_another_call_reaches_nobody() -> None:
 async def test_any_number_of_calls_take_one_connection(bench: Bench) -> None:
     before = (await bench.redis.info("stats"))["total_connections_received"]
     replies = await asyncio.gather(
-        *(bench.runner.run(load_script("ping"), (), (f"req_{number}",)) for number in range(1_000))
+        *(bench.runner.run(load_script("ping"), (PING,), (f"req_{number}",)) for number in range(1_000))
     )
     assert replies == [[]] * 1_000
     after = (await bench.redis.info("stats"))["total_connections_received"]
@@ -119,9 +120,9 @@ async def test_any_number_of_calls_take_one_connection(bench: Bench) -> None:
 
 
 async def test_a_connection_that_the_server_closed_meanwhile_is_not_noticed(bench: Bench) -> None:
-    assert await bench.runner.run(load_script("ping"), (), ("req_before",)) == []
+    assert await bench.runner.run(load_script("ping"), (PING,), ("req_before",)) == []
     await bench.redis.client_kill_filter(_type="normal", skipme=True)
-    assert await bench.runner.run(load_script("ping"), (), ("req_after",)) == []
+    assert await bench.runner.run(load_script("ping"), (PING,), ("req_after",)) == []
     assert bench.runner.healthy
 
 

@@ -16,6 +16,7 @@
 --   {id, 'unknown' | 'revoked' | 'expired'}
 --   {id, 'model_not_allowed'}
 --   {id, 'insufficient_quota', limit, posted, reserved}
+--   {id, 'void'} where void.lua came first
 --
 -- @include authenticate
 
@@ -43,6 +44,7 @@ local limit = record[7] and tonumber(record[7]) + tonumber(record[8] or 0)
 local remaining = limit and limit - posted - reserved
 
 local before = redis.call('GET', KEYS[2])
+if before and string.sub(before, 1, 4) == 'void' then return {id, 'void'} end
 if before then
   return {id, 'admitted', tonumber(string.match(before, '^held %d+ (%d+)') or now_ms), remaining}
 end

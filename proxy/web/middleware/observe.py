@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from time import perf_counter
 
-from aiohttp import web
+from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.telemetry.logs import RequestLog
@@ -24,15 +25,19 @@ def observe(lifecycle: Lifecycle, metrics: Metrics, log: RequestLog, request_ids
     async def observe_request(request: web.Request, handler: Handler) -> web.StreamResponse:
         observation = Observation(next(request_ids), _endpoint(request))
         request[OBSERVATION] = observation
-        lifecycle.in_flight += 1
+        task = lifecycle.begin()
         try:
             response = await handler(request)
             observation.status = response.status
-            if not response.prepared:
+            if response.prepared:
+                # The end of a streamed answer is part of the request; aiohttp would send it when this has returned.
+                with contextlib.suppress(ConnectionError, ClientError):
+                    await response.write_eof()
+            else:
                 response.headers.update(common_headers(observation))
             return response
         finally:
-            lifecycle.ended_one()
+            lifecycle.end(task)
             ended = perf_counter()
             metrics.observed(observation, ended)
             log.write(observation, ended)
