@@ -13,7 +13,7 @@ import uvloop
 
 T = TypeVar("T")
 
-GC_THRESHOLD = 50_000
+GC_THRESHOLD = 10_000
 """Allocations between two collections: requests leave few cycles, and the default looks for them all the time."""
 
 
