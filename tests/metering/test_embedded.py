@@ -80,6 +80,7 @@ async def test_a_server_that_was_killed_is_started_again_with_its_data(tmp_path:
                 if store.process_id != killed and await get(store, "a") == b"1":
                     break
             await asyncio.sleep(0.02)
+    assert store.process_id not in (0, killed)
     await store.stop()
 
 

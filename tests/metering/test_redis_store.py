@@ -213,10 +213,10 @@ steps = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(limit=st.integers(0, 60_000), plan=steps)
 def test_every_interleaving_keeps_to_the_limit(shared_store_url: str, limit: int, plan: Plan) -> None:
-    asyncio.run(_interleave(shared_store_url, limit, plan))
+    asyncio.run(check_interleaving(shared_store_url, limit, plan))
 
 
-async def _interleave(url: str, limit: int, plan: Plan) -> None:
+async def check_interleaving(url: str, limit: int, plan: Plan) -> None:
     async with open_bench(url) as bench:
         key = await bench.make_key(limit)
         held: list[Reservation] = []
