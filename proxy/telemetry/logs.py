@@ -81,7 +81,7 @@ class RequestLog:
 
 def _line(observation: Observation, ended: float, at: float) -> bytes:
     line = {
-        "time": _iso(at),
+        "time": datetime.fromtimestamp(at, UTC),
         "level": "info",
         "message": "request",
         "request_id": observation.request_id,
@@ -95,12 +95,17 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "units": observation.charged_units,
         "provider": observation.provider,
         "provider_status": observation.provider_status,
-        "provider_ms": round(observation.provider_s * 1000, 3),
-        "own_ms": round(observation.own_s(ended) * 1000, 3),
-        "total_ms": round((ended - observation.started) * 1000, 3),
+        "provider_ms": _ms(observation.provider_s),
+        "own_ms": _ms(observation.own_s(ended)),
+        "total_ms": _ms(ended - observation.started),
         "response_bytes": observation.response_bytes,
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _ms(seconds: float) -> float:
+    """Milliseconds, to the microsecond; ``round`` would take longer than all the rest of the line."""
+    return int(seconds * 1e6) / 1000
 
 
 def _iso(seconds: float) -> str:
