@@ -58,6 +58,17 @@ def test_a_plain_request(gateway: RunningGateway) -> None:
     assert set(answer.headers) <= allowed
 
 
+@pytest.mark.parametrize("prompt", ["a cube", "[sample image_bytes=300000] a cube"])
+def test_a_client_of_http_1_0_gets_its_answer_too(gateway: RunningGateway, prompt: str) -> None:
+    key = gateway.make_key()
+    body = json.dumps({"model": "acme/image-1", "prompt": prompt}).encode()
+    answer = exchange(gateway, post(key, length(body), body=body, line="POST /v1/images/generations HTTP/1.0"))
+    assert answer.status == 200
+    assert "Transfer-Encoding" not in answer.headers
+    assert len(answer.json["data"]) == 1
+    gateway.check_books(key)
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -183,6 +183,27 @@ def test_an_idle_gateway_stops_at_once_and_well(
         assert "Traceback" not in gateway.server.output
 
 
+def test_a_second_signal_ends_the_process_at_once(provider: SampleProvider, tmp_path: Path) -> None:
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url, server={"drain_seconds": 60})
+    with running_gateway(tmp_path, toml) as gateway:
+        key = gateway.make_key(100_000)
+
+        def generate() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                gateway.generate(key, prompt="[sample delay_ms=30000] a cube")
+
+        thread = threading.Thread(target=generate)
+        thread.start()
+        wait_for(lambda: gateway.quota(key)["reserved"] == 5_000, "a request in flight")
+        gateway.server.process.send_signal(signal.SIGTERM)
+        gateway.server.wait_for_output("stopping: 1 requests in flight")
+        assert gateway.server.stop() == 128 + signal.SIGTERM
+        thread.join()
+    # The store that it left behind is taken over, with all that it knows.
+    with running_gateway(tmp_path, toml) as again:
+        assert again.quota(key)["limit"] == 100_000
+
+
 def test_a_gateway_that_is_still_starting_stops_at_once(provider: SampleProvider, tmp_path: Path) -> None:
     # A server binary that never answers keeps the start from ending.
     silent = tmp_path / "silent-server"
