@@ -271,7 +271,7 @@ class Settings(_Section):
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in the file, as the environment overrides them. Raises ConfigurationError with every mistake."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

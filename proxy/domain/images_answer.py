@@ -121,8 +121,14 @@ def _bounded(usage: dict[str, Any]) -> bytes | None:
     except TypeError:
         # Nested deeper than orjson writes, though not deeper than it reads.
         return None
-    is_small = len(text) <= USAGE_BYTES_LIMIT and text.count(b"{") + text.count(b"[") <= DEPTH_LIMIT
-    return text if is_small else None
+    return text if len(text) <= USAGE_BYTES_LIMIT and not _is_deeper(usage, DEPTH_LIMIT) else None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if type(value) not in (dict, list):
+        return False
+    inner = value.values() if type(value) is dict else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
 def _allowed(members: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

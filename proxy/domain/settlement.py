@@ -73,7 +73,7 @@ class Delivery:
         elif isinstance(error, ProviderRefusal | UpstreamRateLimit):
             self.outcome = Outcome.REFUSED
         else:
-            self.outcome = Outcome.FAILED
+            self.outcome = Outcome.TRUNCATED if self.images else Outcome.FAILED
 
 
 @dataclass(frozen=True, slots=True)

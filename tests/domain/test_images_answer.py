@@ -115,3 +115,23 @@ def test_text_that_is_not_utf_8_is_passed_on_as_it_came() -> None:
     body = b'{"data":[{"url":"x","revised_prompt":"caf\xe9"}]}'
     assert read([body]) == (body, 1, None)
     assert read([bytes([byte]) for byte in body]) == (body, 1, None)
+
+
+@pytest.mark.parametrize("padding", ["", LARGE])
+@pytest.mark.parametrize(
+    ("usage", "kept"),
+    [
+        (b'{"a":[' + b",".join([b"{}"] * 70) + b"]}", True),
+        (b'{"a":"' + b"{" * 70 + b'"}', True),
+        (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", True),
+        (b'{"a":' + b"[" * 260 + b"]" * 260 + b"}", False),
+    ],
+    ids=["wide", "brackets in a string", "deep", "too deep"],
+)
+def test_usage_is_kept_by_its_depth_and_not_by_its_brackets(padding: str, usage: bytes, *, kept: bool) -> None:
+    body = b'{"x":"%b","data":[{"url":"x"}],"usage":%b}' % (padding.encode(), usage)
+    if not kept and padding:
+        with pytest.raises(MalformedResponse, match="too deeply"):
+            read([body])
+    else:
+        assert read([body])[1:] == (1, usage if kept else None)

@@ -5,7 +5,7 @@ import re
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import combinations, cycle
 
 import orjson
 import pytest
@@ -112,6 +112,21 @@ def test_it_does_not_matter_how_the_body_is_cut(document: Document, sizes: list[
     assert read(cut_by(document.text, sizes)) == whole
     for pieces in with_one_cut(document.text):
         assert read(pieces) == whole
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"data":[{"url":"\\\"a\\","revised_prompt":"\\"}],"x":"\"\\"}',
+        rb'{"d\u0061ta":[{"x":["\\\"","\\"],"url":"\\"}],"a\"\\":[{"]":"\\"}]}',
+    ],
+    ids=["strings", "dropped strings and names"],
+)
+def test_backslashes_are_counted_across_every_two_cuts(body: bytes) -> None:
+    whole = read([body])
+    assert (whole.images, whole.error) == (1, None)
+    for first, second in combinations(range(len(body) + 1), 2):
+        assert read([body[:first], body[first:second], body[second:]]) == whole
 
 
 @given(documents())
