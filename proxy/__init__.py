@@ -24,7 +24,7 @@ key            one API key of a team, with limits of its own
 quota unit     the integer that is metered
 quote          what a request would cost: images, unit price, units
 admit          in one round trip: authenticate the key, check every limit, reserve the units; all or nothing
-reservation    units held for one request; a lease
+reservation    units held for one request; a lease that its gateway renews for as long as it lives
 delivery       what came of a request: its outcome and its images
 settle         turn a reservation into a charge and a release, once, whatever happened
 ledger         the append-only record: every forwarded request ends in exactly one entry

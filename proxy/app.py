@@ -95,12 +95,17 @@ class Gateway:
         parts.push_async_callback(redis_pool.aclose)
         runner = ScriptRunner(self.store_url, metrics, timeout_s=settings.store.timeout)
         parts.push_async_callback(runner.close)
+        accounting = settings.accounting
+        lease_ms = accounting.lease_seconds * 1000
         store = RedisStore(
             runner,
-            lease_ms=settings.accounting.lease_seconds * 1000,
-            settled_ids_ms=settings.accounting.settled_ids_seconds * 1000,
+            metrics,
+            lease_ms=lease_ms,
+            settled_ids_ms=accounting.settled_ids_seconds * 1000,
+            charge_expired=accounting.expired == "charge",
         )
-        meter = Meter(store, metrics)
+        meter = Meter(store, metrics, lease_ms=lease_ms)
+        meter.start()
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         pool = Pool(settings.provider_list(self._environment))
         parts.push_async_callback(pool.close)
@@ -108,7 +113,9 @@ class Gateway:
         parts.callback(log.flush)
 
         public = self._public_app(meter, pool, metrics, log)
-        admin = self._admin_app(KeyRegistry(runner, redis_pool), OperationRoutes(self.lifecycle, runner, metrics))
+        admin = self._admin_app(
+            KeyRegistry(runner, redis_pool, store.reclaim), OperationRoutes(self.lifecycle, runner, metrics)
+        )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
         self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
         if not await runner.ping():

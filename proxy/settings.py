@@ -155,9 +155,10 @@ class StoreSettings(_Section):
 
 
 class AccountingSettings(_Section):
-    """How long reservations are held and their ids remembered."""
+    """How long reservations are held and their ids remembered, and what becomes of those that nobody settles."""
 
-    lease_seconds: Annotated[Whole, Field(ge=5, le=86_400)] = 60
+    lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
+    expired: Annotated[str, _one_of("void", "charge")] = "void"
     settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -64,9 +64,13 @@ class Charges:
 class KeyRegistry:
     """Keys and ledger in Redis. Everything here raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool) -> None:
-        """Change through scripts on ``runner``, read through ``pool``."""
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, reclaim: Callable[[str], Awaitable[object]]) -> None:
+        """Change through scripts on ``runner``, read through ``pool``.
+
+        ``reclaim`` takes back what leases of a team hold that have run out; it comes before each look at what is used.
+        """
         self._runner = runner
+        self._reclaim = reclaim
         self._redis = Redis(connection_pool=pool)
 
     # --- Keys ---------------------------------------------------------------------------------------------------------
@@ -86,10 +90,14 @@ class KeyRegistry:
             (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
             (key_id, key_id, "secret_sha256", hash_key(text), *_flat(given)),
         )
-        return await self.get_key(key_id), text
+        return await self._read_key(key_id), text
 
     async def get_key(self, key_id: str) -> KeyRecord:
         """One key. Raises NotFound."""
+        await self._reclaim(_team(key_id))
+        return await self._read_key(key_id)
+
+    async def _read_key(self, key_id: str) -> KeyRecord:
         team = _team(key_id)
         fields = await self._ask("HGETALL", key_names.key_record(team, key_id))
         if not fields:
@@ -102,12 +110,13 @@ class KeyRegistry:
         ids: list[str] = []
         teams = [team] if team is not None else await self._names(key_names.TEAMS, after, inclusive=True)
         for one in teams:
+            await self._reclaim(one)
             begin = cursor if cursor and one == after else None
             ids += await self._names(key_names.team_keys(one), begin, count=limit + 1 - len(ids))
             if len(ids) > limit:
                 break
         more, ids = len(ids) > limit, ids[:limit]
-        return Page([await self.get_key(key_id) for key_id in ids], ids[-1] if more else None)
+        return Page([await self._read_key(key_id) for key_id in ids], ids[-1] if more else None)
 
     async def update_key(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
         """Change ``name``, ``quota_units``, ``models`` or ``expires_ms``; None takes a limit away. Raises NotFound."""
@@ -170,6 +179,7 @@ class KeyRegistry:
         looked_at = 0
         teams = [wanted.team] if wanted.team else await self._names(key_names.TEAMS, after_team, inclusive=True)
         for team in teams:
+            await self._reclaim(team)
             start = f"({after}" if after and team == after_team else str(wanted.since_ms or "-")
             async for entry in self._entries(team, start, batch_size=limit):
                 looked_at += 1

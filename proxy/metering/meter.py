@@ -11,6 +11,7 @@ from proxy.domain.api_key import Credential
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
+from proxy.metering.leases import Leases
 from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
@@ -26,9 +27,10 @@ OWED_LIMIT = 10_000
 class Meter:
     """Holds the reservations of this process, and sees to it that each is settled."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
-        """Admit and settle in ``store``."""
+    def __init__(self, store: Store, metrics: Metrics, *, lease_ms: int) -> None:
+        """Admit and settle in ``store``, which gives a reservation a lease of ``lease_ms`` milliseconds."""
         self.store = store
+        self._leases = Leases(store, lease_ms=lease_ms)
         self._metrics = metrics
         self._owed: dict[asyncio.Task[None], object] = {}
 
@@ -36,28 +38,38 @@ class Meter:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
         return _Held(self, credential, observation, model, quote)
 
+    def start(self) -> None:
+        """Keep the leases of what is under way; needs a running event loop."""
+        self._leases.start()
+
     async def close(self, timeout_s: float) -> None:
         """Give what the store has not taken ``timeout_s`` seconds more, and log what is lost."""
         if self._owed:
             await asyncio.wait(self._owed, timeout=timeout_s)
+        await self._leases.stop()
         for task, what in list(self._owed.items()):
             task.cancel()
             logger.critical("the store could not be reached, and was not told: %s", what)
 
     def reserved(self, reservation: Reservation) -> None:
-        """Count an admission."""
+        """Keep the lease of an admission, and count it."""
+        self._leases.hold(reservation.id, reservation.team)
         self._metrics.reserved(reservation)
 
     async def post(self, settlement: Settlement) -> None:
         """Settle, at once or as soon as the store can be reached. Being cancelled does not stop it."""
         self._metrics.settled(settlement)
         try:
-            await self.store.settle(settlement)
+            await self._settle(settlement)
         except StoreUnavailable:
-            self._tell_later(lambda: self.store.settle(settlement), settlement)
+            self._tell_later(lambda: self._settle(settlement), settlement)
         except asyncio.CancelledError:
-            self._tell_later(lambda: self.store.settle(settlement), settlement)
+            self._tell_later(lambda: self._settle(settlement), settlement)
             raise
+
+    async def _settle(self, settlement: Settlement) -> None:
+        await self.store.settle(settlement)
+        self._leases.drop(settlement.reservation.id)
 
     def void(self, reservation_id: str, credential: Credential) -> None:
         """Take an admission back that may or may not have happened, as soon as the store can be reached."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import orjson
@@ -12,22 +16,39 @@ from proxy.domain.limits import KeyRecord
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.metering import key_names, records
+from proxy.metering.script_connection import Argument
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
+from proxy.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 
 class RedisStore:
     """See ``Store``; ``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
 
-    def __init__(self, runner: ScriptRunner, *, lease_ms: int, settled_ids_ms: int) -> None:
-        """Run scripts on ``runner``."""
+    def __init__(
+        self,
+        runner: ScriptRunner,
+        metrics: Metrics,
+        *,
+        lease_ms: int,
+        settled_ids_ms: int,
+        charge_expired: bool = False,
+    ) -> None:
+        """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole."""
         self._runner = runner
+        self._metrics = metrics
+        self._expiry_facts = {"expired": "charge"} if charge_expired else {}
+        self._call_ids = count(1)
         self._lease_ms = lease_ms
         self._settled_ids_ms = settled_ids_ms
         self._admit = load_script("admit")
         self._settle = load_script("settle")
         self._void = load_script("void")
         self._read_key = load_script("read_key")
+        self._renew = load_script("renew")
+        self._reclaim = load_script("reclaim")
 
     async def admit(
         self, reservation_id: str, credential: Credential, *, endpoint: str, model: str, quote: Quote
@@ -42,13 +63,15 @@ class RedisStore:
                 "requested_images": quote.images,
                 "tier": quote.tier,
                 "unit_price": quote.unit_price,
+                **self._expiry_facts,
             }
         )
         reply = await self._runner.run(
             self._admit,
             (key_names.key_record(team, key_id), key_names.reservation(team, reservation_id), key_names.leases(team)),
-            (reservation_id, credential.secret_sha256, model, quote.units, self._lease_ms, facts),
+            (reservation_id, credential.secret_sha256, model, quote.units, self._lease_ms, facts, self._settled_ids_ms),
         )
+        self._count_expired(reply[-1])
         if reply[0] != b"admitted":
             raise _refusal(reply, model, quote)
         return Reservation(
@@ -75,11 +98,33 @@ class RedisStore:
             (reservation_id, self._settled_ids_ms),
         )
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """See ``Store.renew``."""
+        await self._runner.run(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
+
+    def renew_soon(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """See ``Store.renew_soon``."""
+        reply = self._runner.submit(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
+        reply.add_done_callback(_ignore_failure)
+
+    def _renewal(self, reservation_ids: Sequence[str]) -> tuple[Argument, ...]:
+        return (f"renew_{next(self._call_ids)}", self._lease_ms, *reservation_ids)
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """See ``Store.on_connected``."""
+        self._runner.on_connected = callback
+
+    async def reclaim(self, team: str) -> int:
+        """Take back what leases of ``team`` hold that have run out; how many. Raises StoreUnavailable."""
+        arguments = (f"reclaim_{next(self._call_ids)}", self._settled_ids_ms)
+        reply = await self._runner.run(self._reclaim, (key_names.leases(team),), arguments)
+        return self._count_expired(reply[0])
+
+    async def settle(self, settlement: Settlement) -> str:
         """See ``Store.settle``."""
         reservation = settlement.reservation
         team, key_id = reservation.team, reservation.key_id
-        await self._runner.run(
+        reply = await self._runner.run(
             self._settle,
             (
                 key_names.key_record(team, key_id),
@@ -101,24 +146,39 @@ class RedisStore:
                 records.settlement_facts(settlement),
             ),
         )
+        if reply[0] == b"late":
+            logger.warning("%s was settled after its lease had run out", reservation.id)
+        return str(reply[1], "ascii")
 
     async def read_own_key(self, credential: Credential) -> KeyRecord:
         """See ``Store.read_own_key``."""
         reply = await self._runner.run(
             self._read_key,
-            (key_names.key_record(credential.team, credential.key_id),),
-            (credential.key_id, credential.secret_sha256),
+            (key_names.key_record(credential.team, credential.key_id), key_names.leases(credential.team)),
+            (credential.key_id, credential.secret_sha256, self._settled_ids_ms),
         )
+        self._count_expired(reply[-1])
         refusal = records.invalid_key(reply[0])
         if refusal:
             raise refusal
         return records.key_from_fields(credential.key_id, records.fields_from_pairs(reply[1]))
 
+    def _count_expired(self, leases: int) -> int:
+        if leases:
+            logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
+            self._metrics.expired(leases)
+        return leases
+
+
+def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:
+    if not reply.cancelled():
+        reply.exception()
+
 
 def _refusal(reply: list[Any], model: str, quote: Quote) -> Exception:
     verdict = reply[0]
     if verdict == b"insufficient_quota":
-        limit, posted, reserved = reply[1:]
+        limit, posted, reserved = reply[1:4]
         remaining = max(0, limit - posted - reserved)
         return InsufficientQuota(
             f"This request needs {quote.units:,} quota units and the key has {remaining:,} left "

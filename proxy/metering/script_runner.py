@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -41,20 +41,26 @@ class ScriptRunner:
         self._turn_ends: asyncio.Handle | None = None
         self._clock: asyncio.TimerHandle | None = None
         self.healthy = True
+        self.on_connected: Callable[[], None] | None = None
+        """Called with each new connection; what it submits is sent before all that waits."""
+
+    def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> asyncio.Future[list[Any]]:
+        """Send a call when this turn of the event loop ends; the reply as ``run`` gives it."""
+        loop = asyncio.get_running_loop()
+        call = Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
+        self._waiting.append(call)
+        if self._turn_ends is None:
+            self._turn_ends = loop.call_soon(self._end_turn)
+        return call.reply
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         """The script's reply without the id. The first argument is the id that makes the call idempotent.
 
         Raises StoreUnavailable. A caller that is cancelled does not stop a call that has been sent.
         """
-        loop = asyncio.get_running_loop()
-        call = Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
         began = perf_counter()
-        self._waiting.append(call)
-        if self._turn_ends is None:
-            self._turn_ends = loop.call_soon(self._end_turn)
         try:
-            return await call.reply
+            return await self.submit(script, keys, arguments)
         finally:
             self._metrics.observe_store(script.name, perf_counter() - began)
 
@@ -102,6 +108,11 @@ class ScriptRunner:
             self._note_health(healthy=False, error=error)
             calls, self._waiting = self._waiting, []
             self._try_again(calls)
+        else:
+            waiting, self._waiting = self._waiting, []
+            if self.on_connected is not None:
+                self.on_connected()
+            self._waiting += waiting
         finally:
             self._connecting = None
         self._end_turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.domain.api_key import Credential
@@ -26,10 +27,23 @@ class Store(Protocol):
         """Take back an admission that nobody knows the answer of. Raises StoreUnavailable; asking again is safe."""
         ...
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """Give leases of one team their whole length again. Raises StoreUnavailable."""
+        ...
+
+    def renew_soon(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """The same without waiting for it to happen."""
+        ...
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` with each new connection; what it asks for then goes before all that waits."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> str:
         """Post the charge, release the rest, and write the ledger entry: once, however often it is asked.
 
-        Raises StoreUnavailable, where it may or may not have been posted; asking again is safe.
+        The entry's id within its team's ledger. Raises StoreUnavailable, where it may or may not have been posted;
+        asking again is safe.
         """
         ...
 

@@ -70,6 +70,8 @@ class Metrics:
         )
         self._store_up = gauge("store_up", "Whether the store answered the last time it was asked")
         self._unsettled = gauge("unsettled_requests", "Settlements that the store has not taken yet")
+        self._expired = counter("expired_leases", "Reservations of gateways that died, taken back by this one")
+        self._expired.values[()] = 0
         build = gauge("build_info", "Always 1; the label is the version", "version")
         build.values[(package_version(),)] = 1
         self.store_health(healthy=True)
@@ -111,6 +113,10 @@ class Metrics:
             status = str(observation.provider_status or "none")
             self._upstream_requests.values[observation.provider, model, status] += 1
             self._upstream_duration.observe((observation.provider, model), observation.provider_s)
+
+    def expired(self, leases: int) -> None:
+        """Leases ran out, and were taken back."""
+        self._expired.values[()] += leases
 
     def observe_store(self, operation: str, seconds: float) -> None:
         """The store was asked for something."""

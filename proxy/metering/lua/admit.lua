@@ -1,5 +1,6 @@
 -- Authenticate a key, check its limits and reserve units for one request: all of it or nothing.
 -- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
+-- Leases of the team that have run out are taken back first, so that what a dead gateway held can be reserved again.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
@@ -10,15 +11,19 @@
 -- ARGV[4]  units to reserve
 -- ARGV[5]  length of the lease, milliseconds
 -- ARGV[6]  facts of the request (JSON), for the ledger entry of a lease that runs out
+-- ARGV[7]  how long the end of a reservation is remembered, milliseconds
 --
--- Reply, always led by the reservation id:
---   {id, 'admitted', now_ms, remaining units or false}
---   {id, 'unknown' | 'revoked' | 'expired'}
---   {id, 'model_not_allowed'}
---   {id, 'insufficient_quota', limit, posted, reserved}
---   {id, 'void'} where void.lua came first
+-- Reply, always led by the reservation id, and ended by the number of leases taken back:
+--   {id, 'admitted', now_ms, remaining units or false, count}
+--   {id, 'unknown' | 'revoked' | 'expired', count}
+--   {id, 'model_not_allowed', count}
+--   {id, 'insufficient_quota', limit, posted, reserved, count}
+--   {id, 'void', count} where void.lua came first, or where the lease has run out since
 --
+-- @include clock
 -- @include authenticate
+-- @include utc_day
+-- @include reclaim_part
 
 local id, units = ARGV[1], tonumber(ARGV[4])
 
@@ -33,24 +38,26 @@ local function may_use(models, model)
   return false
 end
 
+local reclaimed = reclaim(KEYS[3], ARGV[7])
 local record = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms', 'models', 'quota_units', 'granted', 'posted', 'reserved')
 local verdict = authenticate(ARGV[2], record)
-if verdict ~= 'ok' then return {id, verdict} end
-if not may_use(record[6], ARGV[3]) then return {id, 'model_not_allowed'} end
+if verdict ~= 'ok' then return {id, verdict, reclaimed} end
+if not may_use(record[6], ARGV[3]) then return {id, 'model_not_allowed', reclaimed} end
 
 local posted, reserved = tonumber(record[9] or 0), tonumber(record[10] or 0)
 local limit = record[7] and tonumber(record[7]) + tonumber(record[8] or 0)
 local remaining = limit and limit - posted - reserved
 
 local before = redis.call('GET', KEYS[2])
-if before and string.sub(before, 1, 4) == 'void' then return {id, 'void'} end
 if before then
-  return {id, 'admitted', tonumber(string.match(before, '^held %d+ (%d+)') or now_ms), remaining}
+  local state, _, admitted_ms = string.match(before, '^(%a+) (%S+) (%S+)')
+  if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
+  return {id, 'admitted', state == 'held' and tonumber(admitted_ms) or now_ms, remaining, reclaimed}
 end
-if limit and units > remaining then return {id, 'insufficient_quota', limit, posted, reserved} end
+if limit and units > remaining then return {id, 'insufficient_quota', limit, posted, reserved, reclaimed} end
 
 redis.call('SET', KEYS[2], 'held ' .. ARGV[4] .. ' ' .. now_ms .. ' ' .. ARGV[6])
 redis.call('ZADD', KEYS[3], now_ms + ARGV[5], id)
 redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[4])
-return {id, 'admitted', now_ms, remaining and remaining - units}
+return {id, 'admitted', now_ms, remaining and remaining - units, reclaimed}

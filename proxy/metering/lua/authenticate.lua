@@ -1,15 +1,10 @@
--- A part of other scripts: is this key good now?
+-- A part of other scripts: is this key good now? Needs clock.
 --
 -- verdict = authenticate(secret_sha256, record)
 --   secret_sha256  of the text that the client sent
 --   record         {secret_sha256, revoked_ms, expires_ms, previous_sha256, previous_until_ms} of the stored key, false
 --                  where there is none
 --   verdict        'ok', 'unknown', 'revoked' or 'expired'
---
--- now_ms is the server's clock: the only one that all gateways share.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-
 local function authenticate(secret_sha256, record)
   if record[1] ~= secret_sha256 then
     local in_overlap = record[4] == secret_sha256 and now_ms < tonumber(record[5] or 0)

@@ -9,7 +9,7 @@
 --
 -- Reply: {id, 'created'}, or {id, 'exists'} where the key id is taken
 --
--- @include authenticate
+-- @include clock
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local secret = redis.call('HGET', KEYS[1], 'secret_sha256')

@@ -1,15 +1,23 @@
--- Authenticate a key and read its record, for the caller's own view of itself. Writes nothing.
+-- Authenticate a key and read its record, for the caller's own view of itself. Leases of its team that have run out are
+-- taken back first.
 --
 -- KEYS[1]  key record (hash)
+-- KEYS[2]  leases of the team (sorted set)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  SHA-256 of the key's text, in hexadecimal
+-- ARGV[3]  how long the end of a reservation is remembered, milliseconds
 --
--- Reply: {id, 'ok', {field, value, …}} or {id, 'unknown' | 'revoked' | 'expired'}
+-- Reply: {id, 'ok', {field, value, …}, count} or {id, 'unknown' | 'revoked' | 'expired', count}, where count is the number
+-- of leases taken back
 --
+-- @include clock
 -- @include authenticate
+-- @include utc_day
+-- @include reclaim_part
 
+local reclaimed = reclaim(KEYS[2], ARGV[3])
 local record = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms')
 local verdict = authenticate(ARGV[2], record)
-if verdict ~= 'ok' then return {ARGV[1], verdict} end
-return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1])}
+if verdict ~= 'ok' then return {ARGV[1], verdict, reclaimed} end
+return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), reclaimed}

@@ -17,7 +17,10 @@
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
 --
--- Reply: {id, 'settled', ledger entry id, units charged}
+-- Where the lease ran out before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
+-- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
+--
+-- Reply: {id, 'settled' | 'late', ledger entry id, units charged}
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local reservation = redis.call('GET', KEYS[2])
@@ -25,18 +28,29 @@ local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
-local entry = redis.call('XADD', KEYS[5], '*', 'kind', 'request', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
-  'images', images, 'charged', charged, 'overage', overage, 'facts', ARGV[10])
+local entry
+if state == 'expired' then
+  charged = string.format('%.0f', charged - second)
+  overage = string.format('%.0f', math.max(0, tonumber(charged)))
+  entry = redis.call('XADD', KEYS[5], '*', 'kind', 'late', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
+    'images', images, 'charged', charged, 'overage', overage, 'corrects', first, 'facts', ARGV[10])
+else
+  if state ~= 'held' then overage = charged end
+  entry = redis.call('XADD', KEYS[5], '*', 'kind', 'request', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
+    'images', images, 'charged', charged, 'overage', overage, 'facts', ARGV[10])
+end
 if state == 'held' then
   if first ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. first) end
   redis.call('ZREM', KEYS[3], id)
 end
 if images ~= '0' then
-  redis.call('HINCRBY', KEYS[1], 'posted', charged)
   redis.call('HINCRBY', KEYS[1], 'images', images)
-  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':units:' .. ARGV[5], charged)
   redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':images:' .. ARGV[5], images)
+end
+if charged ~= '0' then
+  redis.call('HINCRBY', KEYS[1], 'posted', charged)
+  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':units:' .. ARGV[5], charged)
   if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
 end
 redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
-return {id, 'settled', entry, tonumber(charged)}
+return {id, state == 'expired' and 'late' or 'settled', entry, tonumber(charged)}

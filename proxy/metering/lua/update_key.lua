@@ -9,7 +9,7 @@
 -- Reply: {id, 'ok', {field, value, …}} with the record after it, {id, 'missing'}, or {id, 'revoked'} where a revoked key
 -- was to be changed
 --
--- @include authenticate
+-- @include clock
 
 local id, action = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 0 then return {id, 'missing'} end

@@ -9,7 +9,7 @@
 -- Reply: {id, 'void'}, or {id, 'settled'} where it has ended otherwise
 local id = ARGV[1]
 local state, units = string.match(redis.call('GET', KEYS[2]) or '', '^(%a+) (%S+)')
-if state == 'settled' then return {id, 'settled'} end
+if state == 'settled' or state == 'expired' then return {id, 'settled'} end
 
 redis.call('SET', KEYS[2], 'void 0 0', 'PX', ARGV[2])
 if state == 'held' then

@@ -1,0 +1,34 @@
+-- A part of other scripts: take back what is held by leases that have run out, and write each to the ledger as expired.
+-- Needs clock and utc_day.
+--
+-- count = reclaim(leases, remember_ms)
+--   leases       leases of the team (sorted set); the names of the team's other keys follow from its name
+--   remember_ms  how long the reservation's end is remembered, for a settlement that comes late
+--
+-- A reservation whose facts say "expired": "charge" is charged whole, any other nothing.
+local function reclaim(leases, remember_ms)
+  local count = 0
+  local team = string.sub(leases, 1, -#'leases' - 1)
+  local ids = redis.call('ZRANGEBYSCORE', leases, 0, now_ms)
+  for _, id in ipairs(ids) do
+    local name = team .. 'reservation:' .. id
+    local units, admitted_ms, facts = string.match(redis.call('GET', name) or '', '^held (%d+) (%d+) (.+)$')
+    if units then
+      local about = cjson.decode(facts)
+      local charged = about.expired == 'charge' and units or '0'
+      facts = string.sub(facts, 1, -2) .. ',"reserved":' .. units .. ',"admitted_ms":' .. admitted_ms .. '}'
+      local entry = redis.call('XADD', team .. 'ledger', '*', 'kind', 'request', 'key', about.key, 'request', id,
+        'outcome', 'expired', 'images', '0', 'charged', charged, 'overage', '0', 'facts', facts)
+      redis.call('HINCRBY', team .. 'key:' .. about.key, 'reserved', '-' .. units)
+      if charged ~= '0' then
+        redis.call('HINCRBY', team .. 'key:' .. about.key, 'posted', charged)
+        redis.call('HINCRBY', team .. 'usage:' .. about.key, utc_day(tonumber(admitted_ms)) .. ':units:' .. about.model,
+          charged)
+      end
+      redis.call('SET', name, 'expired ' .. entry .. ' ' .. charged, 'PX', remember_ms)
+      count = count + 1
+    end
+    redis.call('ZREM', leases, id)
+  end
+  return count
+end

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from proxy.domain.api_key import Credential
+from proxy.domain.errors import InsufficientQuota, StoreUnavailable
+from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
+from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.leases import BATCH, Leases
+from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.scripts import load_script
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import Observation
+from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
+
+LEASES = "lm:{acme}:leases"
+
+
+async def run_out(bench: Bench) -> None:
+    """Let every lease of the team run out, as it would where nobody renews it."""
+    for reservation_id in await bench.redis.zrange(LEASES, 0, -1):
+        assert isinstance(reservation_id, bytes)
+        await bench.redis.zadd(LEASES, {reservation_id: 1})
+
+
+async def entries(bench: Bench, key: Credential) -> list[dict[str, Any]]:
+    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
+    return [{"kind": entry.kind, "id": entry.id, **entry.facts} for entry in page.items]
+
+
+def settlement(reservation: Reservation, images: int) -> Settlement:
+    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery.end(complete=True)
+    return settle(reservation, delivery)
+
+
+async def test_what_a_dead_gateway_held_is_free_for_the_next_admission(bench: Bench) -> None:
+    key = await bench.make_key(10_000)
+    dead = await bench.admit(key, "req_dead", 5_000, images=2)
+    with pytest.raises(InsufficientQuota):
+        await bench.admit(key, "req_early", 5_000)
+    await run_out(bench)
+    alive = await bench.admit(key, "req_alive", 5_000)
+    assert alive.remaining_units == 5_000
+    assert bench.metrics.registry.get_sample_value("lightmeter_expired_leases_total") == 1
+    (entry,) = await entries(bench, key)
+    assert entry["kind"] == "request"
+    assert (entry["request"], entry["outcome"], entry["charged"], entry["images"]) == ("req_dead", "expired", 0, 0)
+    assert (entry["model"], entry["endpoint"], entry["requested_images"]) == (MODEL, ENDPOINT, 2)
+    assert (entry["reserved"], entry["admitted_ms"]) == (10_000, dead.admitted_ms)
+    await bench.store.settle(settlement(alive, 1))
+    await bench.check_books(key)
+
+
+async def test_a_look_at_what_is_used_is_enough(bench: Bench) -> None:
+    looks: list[Callable[[Credential], Awaitable[object]]] = [
+        bench.store.read_own_key,
+        lambda key: bench.registry.get_key(key.key_id),
+        lambda key: bench.registry.usage(key.key_id),
+        lambda key: bench.registry.list_keys("acme", cursor=None, limit=10),
+        lambda key: bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10),
+    ]
+    for number, look in enumerate(looks):
+        key = await bench.make_key(10_000)
+        await bench.admit(key, f"req_{number}", 5_000)
+        await run_out(bench)
+        await look(key)
+        assert await bench.redis.zcard(LEASES) == 0
+        assert await bench.redis.hget(f"lm:{{acme}}:key:{key.key_id}", "reserved") == b"0"
+        await bench.check_books(key)
+
+
+async def test_a_refused_request_takes_back_what_ran_out_and_nothing_else(bench: Bench) -> None:
+    first, second = await bench.make_key(5_000), await bench.make_key(4_999)
+    await bench.admit(first, "req_1", 5_000)
+    await run_out(bench)
+    with pytest.raises(InsufficientQuota):
+        await bench.admit(second, "req_2", 5_000)
+    assert [entry["outcome"] for entry in await entries(bench, first)] == ["expired"]
+    assert await entries(bench, second) == []
+    await bench.check_books(first)
+
+
+async def test_an_expired_reservation_can_be_charged_whole(store_url: str) -> None:
+    async with open_bench(store_url, charge_expired=True) as bench:
+        key = await bench.make_key(20_000)
+        await bench.admit(key, "req_1", 5_000, images=3)
+        await run_out(bench)
+        record, by_model, by_day = await bench.registry.usage(key.key_id)
+        assert (record.quota.posted, record.quota.reserved, record.images) == (15_000, 0, 0)
+        assert by_model[MODEL].quota_units == 15_000
+        (now_s, _micros) = await bench.redis.time()
+        (day,) = by_day
+        assert abs(now_s - _start_of(day)) < 2 * 86_400
+        await bench.check_books(key)
+
+
+def _start_of(day: str) -> float:
+    return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 9])
+@pytest.mark.parametrize("charge_expired", [False, True])
+async def test_a_late_settlement_posts_once_and_says_so(store_url: str, images: int, charge_expired: bool) -> None:
+    async with open_bench(store_url, charge_expired=charge_expired) as bench:
+        key = await bench.make_key(20_000)
+        reservation = await bench.admit(key, "req_1", 5_000, images=2)
+        await run_out(bench)
+        await bench.store.reclaim("acme")
+        first = await bench.store.settle(settlement(reservation, images))
+        assert await bench.store.settle(settlement(reservation, images)) == first
+        expired, late = await entries(bench, key)
+        assert (expired["kind"], expired["outcome"]) == ("request", "expired")
+        assert (late["kind"], late["request"], late["corrects"]) == ("late", "req_1", expired["id"])
+        assert late["outcome"] == ("delivered" if images else "empty")
+        assert expired["charged"] + late["charged"] == images * 5_000
+        record = await bench.record(key)
+        assert record.quota.posted == images * 5_000
+        # What no reservation covered any more is overage, so that the rest never passes the limit.
+        assert record.overage_units == max(0, late["charged"])
+        await bench.check_books(key)
+
+
+async def test_expiry_and_settlement_race_and_one_of_them_is_first(bench: Bench) -> None:
+    key = await bench.make_key(None)
+    reservations = [await bench.admit(key, f"req_{number}", 5_000) for number in range(40)]
+    for number in range(40):
+        await run_out(bench)
+        await asyncio.gather(
+            bench.store.reclaim("acme"),
+            bench.store.settle(settlement(reservations[number], 1)),
+            return_exceptions=False,
+        )
+        if number == 0:
+            # All leases have run out by now; the rest of the settlements is late.
+            assert await bench.redis.zcard(LEASES) == 0
+    record = await bench.record(key)
+    assert record.quota.posted == 40 * 5_000
+    await bench.check_books(key)
+
+
+async def test_a_lease_is_renewed_for_as_long_as_it_is_held(store_url: str) -> None:
+    async with open_bench(store_url, lease_ms=300) as bench:
+        key = await bench.make_key(10_000)
+        bench.meter.start()
+        async with bench.meter.admit(key, Observation("req_1", ENDPOINT, model=MODEL), MODEL, quote(5_000)) as delivery:
+            # Three times as long as the lease, looked at all the time.
+            began = (await bench.redis.time())[0]
+            while (await bench.redis.time())[0] - began < 2:
+                await bench.store.reclaim("acme")
+                await asyncio.sleep(0.02)
+            delivery.images = 1
+            delivery.end(complete=True)
+        await bench.meter.close(timeout_s=1)
+        assert [entry["outcome"] for entry in await entries(bench, key)] == ["delivered"]
+        await bench.check_books(key)
+
+
+async def test_leases_are_renewed_in_one_call_for_all_of_a_team(bench: Bench) -> None:
+    keys = [await bench.make_key(None, team=team) for team in ("acme", "other")]
+    leases = Leases(bench.store, lease_ms=60_000)
+    for number in range(60):
+        key = keys[number % 2]
+        await bench.admit(key, f"req_{number}", 1)
+        leases.hold(f"req_{number}", key.team)
+    leases.drop("req_0")
+    before = await bench.redis.info("commandstats")
+    await leases.renew()
+    after = await bench.redis.info("commandstats")
+    calls = [stats.get("cmdstat_evalsha", {}).get("calls", 0) + stats.get("cmdstat_eval", {}).get("calls", 0)
+             for stats in (before, after)]  # fmt: skip
+    assert calls[1] - calls[0] in (2, 4)  # one for each team, and once more where the script was new to the store
+
+
+async def test_very_many_leases_do_not_hold_the_store_up_in_one_call(bench: Bench) -> None:
+    key = await bench.make_key(None)
+    leases = Leases(bench.store, lease_ms=60_000)
+    for number in range(BATCH + 1):
+        await bench.admit(key, f"req_{number}", 1)
+        leases.hold(f"req_{number}", "acme")
+    await run_out(bench)
+    await leases.renew()
+    assert await bench.store.reclaim("acme") == 0
+    assert len(leases) == BATCH + 1
+
+
+async def test_one_that_was_taken_back_is_not_renewed_to_life(bench: Bench) -> None:
+    key = await bench.make_key(10_000)
+    await bench.admit(key, "req_1", 5_000)
+    await run_out(bench)
+    await bench.store.reclaim("acme")
+    await bench.store.renew("acme", ["req_1"])
+    assert await bench.redis.zcard(LEASES) == 0
+    await bench.check_books(key)
+
+
+async def test_when_the_store_is_back_leases_are_renewed_before_anybody_is_admitted(store_url: str) -> None:
+    async with open_bench(store_url) as bench, open_bench(store_url) as other:
+        key = await bench.make_key(10_000)
+        bench.meter.start()
+        async with bench.meter.admit(key, Observation("req_1", ENDPOINT, model=MODEL), MODEL, quote(5_000)) as delivery:
+            await run_out(other)
+            assert bench.runner._connection is not None
+            bench.runner._connection.abort()
+            # The first to speak on the new connection would write the lease off.
+            assert await bench.store.reclaim("acme") == 0
+            delivery.images = 1
+            delivery.end(complete=True)
+        await bench.meter.close(timeout_s=1)
+        assert [entry["outcome"] for entry in await entries(bench, key)] == ["delivered"]
+
+
+async def test_renewing_goes_on_after_the_store_was_away(store_url: str) -> None:
+    async with open_bench(store_url, lease_ms=150) as bench:
+        failures = 0
+        renew = bench.store.renew
+
+        async def fail_twice(team: str, reservation_ids: Sequence[str]) -> None:
+            nonlocal failures
+            if failures < 2:
+                failures += 1
+                raise StoreUnavailable
+            await renew(team, reservation_ids)
+            done.set()
+
+        done = asyncio.Event()
+        bench.store.renew = fail_twice  # type: ignore[method-assign]
+        leases = Leases(bench.store, lease_ms=150)
+        leases.hold("req_1", "acme")
+        leases.start()
+        async with asyncio.timeout(20):
+            await done.wait()
+        await leases.stop()
+        assert failures == 2
+
+
+DAYS = [
+    (0, "1970-01-01"),
+    (86_399_999, "1970-01-01"),
+    (951_782_400_000, "2000-02-29"),
+    (1_709_164_800_000, "2024-02-29"),
+    (1_740_700_800_000, "2025-02-28"),
+    (1_740_787_200_000, "2025-03-01"),
+    (1_767_225_599_999, "2025-12-31"),
+    (1_767_225_600_000, "2026-01-01"),
+    (4_107_542_400_000, "2100-03-01"),
+]
+
+
+@pytest.mark.parametrize(("at_ms", "day"), DAYS)
+async def test_the_store_s_calendar(store_url: str, at_ms: int, day: str) -> None:
+    async with open_bench(store_url) as bench:
+        part = load_script("reclaim").text.partition("local function reclaim")[0]
+        calendar = part[part.index("local function utc_day") :]
+        assert (await bench.redis.eval(f"{calendar} return utc_day(tonumber(ARGV[1]))", 0, at_ms)).decode() == day
+
+
+def test_a_runner_without_a_listener_connects(store_url: str) -> None:
+    async def ask() -> bool:
+        runner = ScriptRunner(store_url, Metrics(), timeout_s=2)
+        answered = await runner.ping()
+        await runner.close()
+        return answered
+
+    assert asyncio.run(ask())
+
+
+def test_outcomes_hold_expired() -> None:
+    assert Outcome("expired") is Outcome.EXPIRED
