@@ -15,6 +15,7 @@ One request, from top to bottom::
                     send(answer.feed(piece))          web/relay.py, domain/images_answer.py, response_scanner.py
                 delivery.end(...)                     domain/settlement.py
       # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua
+      # or, where the store is away, in the journal     metering/outbox.py, journal.py
     # and only then is the end of the answer sent
 
 Words:
@@ -28,6 +29,7 @@ reservation    units held for one request; a lease that its gateway renews for a
 delivery       what came of a request: its outcome and its images
 settle         turn a reservation into a charge and a release, once, whatever happened
 ledger         the append-only record: every forwarded request ends in exactly one entry
+journal        settlements on a disk of this machine that the store has not taken yet
 overage        units charged beyond what was reserved, because the provider generated more than was asked for
 dialect        how one kind of provider speaks
 

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.domain.image_request import parse_image_request
 from proxy.metering.embedded import EmbeddedStore
+from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.meter import Meter
 from proxy.metering.middleware import BodyLimits, metering
@@ -46,7 +47,9 @@ LINGERING_S = 1.0
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 TOKEN_LENGTH_LEAST = 16
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
-LAST_SETTLEMENTS_S = 10.0
+JOURNAL_FOLDER = "journal"
+LAST_SETTLEMENTS_S = 3.0
+"""How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
 
 GENERATIONS = "/v1/images/generations"
 MODELS = "/v1/models"
@@ -104,9 +107,12 @@ class Gateway:
             settled_ids_ms=accounting.settled_ids_seconds * 1000,
             charge_expired=accounting.expired == "charge",
         )
-        meter = Meter(store, metrics, lease_ms=lease_ms)
-        meter.start()
+        meter = Meter(store, Journal(settings.data_folder / JOURNAL_FOLDER, metrics), metrics, lease_ms=lease_ms)
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
+        try:
+            await meter.start()
+        except JournalError as error:
+            raise ConfigurationError(str(error)) from None
         pool = Pool(settings.provider_list(self._environment))
         parts.push_async_callback(pool.close)
         log = RequestLog(self._log_stream if settings.logs.requests else None)
@@ -114,7 +120,7 @@ class Gateway:
 
         public = self._public_app(meter, pool, metrics, log)
         admin = self._admin_app(
-            KeyRegistry(runner, redis_pool, store.reclaim), OperationRoutes(self.lifecycle, runner, metrics)
+            KeyRegistry(runner, redis_pool, store.reclaim), OperationRoutes(self.lifecycle, meter, runner, metrics)
         )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
         self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")

@@ -294,6 +294,17 @@ class StoreUnavailable(ProxyError):
         self.may_have_happened = may_have_happened
 
 
+class JournalUnavailable(StoreUnavailable):
+    """A settlement could not be kept, should Redis go away; the provider was not called."""
+
+    def __init__(self) -> None:
+        """Ask for a retry after five seconds."""
+        super().__init__()
+        self.message = "This gateway cannot write its journal; nothing was charged. Try again."
+        self.args = (self.message,)
+        self.retry_after_s = 5
+
+
 class ShuttingDown(ProxyError):
     """This process is going away; another one takes the retry."""
 

@@ -3,53 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import StoreUnavailable
+from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
+from proxy.metering.journal import Journal
+from proxy.metering.journal_records import Posting, Void
 from proxy.metering.leases import Leases
+from proxy.metering.outbox import Outbox
+from proxy.metering.recent_settlements import RecentSettlements
 from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
-
-logger = logging.getLogger(__name__)
-
-FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 5.0
-OWED_LIMIT = 10_000
-"""Admissions taken back at once, while the store is away; settlements are never too many."""
 
 
 class Meter:
     """Holds the reservations of this process, and sees to it that each is settled."""
 
-    def __init__(self, store: Store, metrics: Metrics, *, lease_ms: int) -> None:
-        """Admit and settle in ``store``, which gives a reservation a lease of ``lease_ms`` milliseconds."""
+    def __init__(self, store: Store, journal: Journal, metrics: Metrics, *, lease_ms: int) -> None:
+        """Admit and settle in ``store``, which gives a reservation a lease of ``lease_ms`` milliseconds.
+
+        What the store does not take is kept in ``journal``. Needs a running event loop.
+        """
         self.store = store
         self._leases = Leases(store, lease_ms=lease_ms)
+        self._recent = RecentSettlements(store, metrics)
+        self._outbox = Outbox(store, journal, self._leases, metrics)
         self._metrics = metrics
-        self._owed: dict[asyncio.Task[None], object] = {}
 
     def admit(self, credential: Credential, observation: Observation, model: str, quote: Quote) -> _Held:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
         return _Held(self, credential, observation, model, quote)
 
-    def start(self) -> None:
-        """Keep the leases of what is under way; needs a running event loop."""
+    async def start(self) -> None:
+        """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
         self._leases.start()
+        self.store.on_connected(self._recent.tell_again)
+        await self._outbox.start()
 
     async def close(self, timeout_s: float) -> None:
-        """Give what the store has not taken ``timeout_s`` seconds more, and log what is lost."""
-        if self._owed:
-            await asyncio.wait(self._owed, timeout=timeout_s)
+        """Give the store ``timeout_s`` seconds more to take what it has not; the rest stays in the journal."""
+        await self._outbox.close(timeout_s)
         await self._leases.stop()
-        for task, what in list(self._owed.items()):
-            task.cancel()
-            logger.critical("the store could not be reached, and was not told: %s", what)
+
+    @property
+    def can_record(self) -> bool:
+        """Whether a settlement would be safe also if the store went away now."""
+        return self._outbox.can_record
 
     def reserved(self, reservation: Reservation) -> None:
         """Keep the lease of an admission, and count it."""
@@ -57,45 +59,22 @@ class Meter:
         self._metrics.reserved(reservation)
 
     async def post(self, settlement: Settlement) -> None:
-        """Settle, at once or as soon as the store can be reached. Being cancelled does not stop it."""
+        """Settle in the store, or else in the journal. Being cancelled does not stop it."""
         self._metrics.settled(settlement)
         try:
-            await self._settle(settlement)
+            entry_id = await self.store.settle(settlement)
         except StoreUnavailable:
-            self._tell_later(lambda: self._settle(settlement), settlement)
+            await self._outbox.add(Posting(settlement))
         except asyncio.CancelledError:
-            self._tell_later(lambda: self._settle(settlement), settlement)
+            self._outbox.add_soon(Posting(settlement))
             raise
-
-    async def _settle(self, settlement: Settlement) -> None:
-        await self.store.settle(settlement)
-        self._leases.drop(settlement.reservation.id)
+        else:
+            self._leases.drop(settlement.reservation.id)
+            self._recent.add(settlement, entry_id)
 
     def void(self, reservation_id: str, credential: Credential) -> None:
         """Take an admission back that may or may not have happened, as soon as the store can be reached."""
-        if len(self._owed) < OWED_LIMIT:
-            self._tell_later(lambda: self.store.void(reservation_id, credential), f"void {reservation_id}")
-
-    def _tell_later(self, tell: Callable[[], Awaitable[None]], what: object) -> None:
-        task = asyncio.get_running_loop().create_task(self._tell_until_taken(tell))
-        self._owed[task] = what
-        task.add_done_callback(self._told)
-        self._metrics.unsettled(len(self._owed))
-
-    def _told(self, task: asyncio.Task[None]) -> None:
-        self._owed.pop(task, None)
-        self._metrics.unsettled(len(self._owed))
-
-    async def _tell_until_taken(self, tell: Callable[[], Awaitable[None]]) -> None:
-        pause_s = FIRST_RETRY_S
-        while True:
-            try:
-                await tell()
-            except StoreUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(LAST_RETRY_S, pause_s * 2)
-            else:
-                return
+        self._outbox.add_soon(Void(reservation_id, credential.team, credential.key_id))
 
 
 class _Held:
@@ -117,6 +96,8 @@ class _Held:
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
+        if not self._meter.can_record:
+            raise JournalUnavailable
         try:
             self.reservation = await self._meter.store.admit(
                 observation.request_id,

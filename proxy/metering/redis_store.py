@@ -23,6 +23,8 @@ from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+LEDGER_ENTRIES_A_LOOK = 500
+
 
 class RedisStore:
     """See ``Store``; ``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
@@ -49,6 +51,7 @@ class RedisStore:
         self._read_key = load_script("read_key")
         self._renew = load_script("renew")
         self._reclaim = load_script("reclaim")
+        self._find_entry = load_script("find_entry")
 
     async def admit(
         self, reservation_id: str, credential: Credential, *, endpoint: str, model: str, quote: Quote
@@ -85,13 +88,12 @@ class RedisStore:
             remaining_units=reply[2],
         )
 
-    async def void(self, reservation_id: str, credential: Credential) -> None:
+    async def void(self, reservation_id: str, team: str, key_id: str) -> None:
         """See ``Store.void``."""
-        team = credential.team
         await self._runner.run(
             self._void,
             (
-                key_names.key_record(team, credential.key_id),
+                key_names.key_record(team, key_id),
                 key_names.reservation(team, reservation_id),
                 key_names.leases(team),
             ),
@@ -112,7 +114,7 @@ class RedisStore:
 
     def on_connected(self, callback: Callable[[], None]) -> None:
         """See ``Store.on_connected``."""
-        self._runner.on_connected = callback
+        self._runner.on_connected.append(callback)
 
     async def reclaim(self, team: str) -> int:
         """Take back what leases of ``team`` hold that have run out; how many. Raises StoreUnavailable."""
@@ -122,33 +124,63 @@ class RedisStore:
 
     async def settle(self, settlement: Settlement) -> str:
         """See ``Store.settle``."""
+        reply = await self._runner.run(self._settle, *self._settle_call(settlement))
+        return _entry_id(settlement, reply)
+
+    async def settle_late(self, settlement: Settlement) -> None:
+        """See ``Store.settle_late``."""
+        keys, arguments = self._settle_call(settlement)
+        admitted_ms = settlement.reservation.admitted_ms
+        reply = await self._runner.run(self._settle, keys, (*arguments, admitted_ms))
+        if reply[0] == b"old":
+            if await self._is_in_ledger(settlement.reservation):
+                return
+            reply = await self._runner.run(self._settle, keys, arguments)
+        _entry_id(settlement, reply)
+
+    def settle_again(self, settlement: Settlement, on_entry: Callable[[str], None]) -> None:
+        """See ``Store.settle_again``."""
+
+        def take(reply: asyncio.Future[list[Any]]) -> None:
+            if not reply.cancelled() and reply.exception() is None and reply.result()[0] != b"old":
+                on_entry(_entry_id(settlement, reply.result()))
+
+        keys, arguments = self._settle_call(settlement)
+        reply = self._runner.submit(self._settle, keys, (*arguments, settlement.reservation.admitted_ms))
+        reply.add_done_callback(take)
+
+    def _settle_call(self, settlement: Settlement) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
         reservation = settlement.reservation
         team, key_id = reservation.team, reservation.key_id
-        reply = await self._runner.run(
-            self._settle,
-            (
-                key_names.key_record(team, key_id),
-                key_names.reservation(team, reservation.id),
-                key_names.leases(team),
-                key_names.key_usage(team, key_id),
-                key_names.ledger(team),
-            ),
-            (
-                reservation.id,
-                settlement.charged_units,
-                settlement.overage_units,
-                settlement.delivery.images,
-                reservation.model,
-                records.utc_day(reservation.admitted_ms),
-                self._settled_ids_ms,
-                key_id,
-                settlement.delivery.outcome.value,
-                records.settlement_facts(settlement),
-            ),
+        return (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation.id),
+            key_names.leases(team),
+            key_names.key_usage(team, key_id),
+            key_names.ledger(team),
+        ), (
+            reservation.id,
+            settlement.charged_units,
+            settlement.overage_units,
+            settlement.delivery.images,
+            reservation.model,
+            records.utc_day(reservation.admitted_ms),
+            self._settled_ids_ms,
+            key_id,
+            settlement.delivery.outcome.value,
+            records.settlement_facts(settlement),
         )
-        if reply[0] == b"late":
-            logger.warning("%s was settled after its lease had run out", reservation.id)
-        return str(reply[1], "ascii")
+
+    async def _is_in_ledger(self, reservation: Reservation) -> bool:
+        keys, start = (key_names.ledger(reservation.team),), str(reservation.admitted_ms)
+        while True:
+            call_id = f"find_{next(self._call_ids)}"
+            reply = await self._runner.run(
+                self._find_entry, keys, (call_id, reservation.id, start, LEDGER_ENTRIES_A_LOOK)
+            )
+            if reply[0] != b"more":
+                return bool(reply[0] == b"found")
+            start = f"({reply[1].decode()}"
 
     async def read_own_key(self, credential: Credential) -> KeyRecord:
         """See ``Store.read_own_key``."""
@@ -168,6 +200,14 @@ class RedisStore:
             logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
             self._metrics.expired(leases)
         return leases
+
+
+def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
+    if reply[0] == b"late":
+        logger.warning("%s was settled after its lease had run out", settlement.reservation.id)
+    elif reply[0] == b"lost":
+        logger.error("%s was settled, but the store had lost its reservation", settlement.reservation.id)
+    return str(reply[1], "ascii")
 
 
 def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:

@@ -41,8 +41,8 @@ class ScriptRunner:
         self._turn_ends: asyncio.Handle | None = None
         self._clock: asyncio.TimerHandle | None = None
         self.healthy = True
-        self.on_connected: Callable[[], None] | None = None
-        """Called with each new connection; what it submits is sent before all that waits."""
+        self.on_connected: list[Callable[[], None]] = []
+        """Called with each new connection; what they submit is sent before all that waits."""
 
     def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> asyncio.Future[list[Any]]:
         """Send a call when this turn of the event loop ends; the reply as ``run`` gives it."""
@@ -110,8 +110,8 @@ class ScriptRunner:
             self._try_again(calls)
         else:
             waiting, self._waiting = self._waiting, []
-            if self.on_connected is not None:
-                self.on_connected()
+            for callback in self.on_connected:
+                callback()
             self._waiting += waiting
         finally:
             self._connecting = None

@@ -23,7 +23,7 @@ class Store(Protocol):
         """
         ...
 
-    async def void(self, reservation_id: str, credential: Credential) -> None:
+    async def void(self, reservation_id: str, team: str, key_id: str) -> None:
         """Take back an admission that nobody knows the answer of. Raises StoreUnavailable; asking again is safe."""
         ...
 
@@ -44,6 +44,20 @@ class Store(Protocol):
 
         The entry's id within its team's ledger. Raises StoreUnavailable, where it may or may not have been posted;
         asking again is safe.
+        """
+        ...
+
+    async def settle_late(self, settlement: Settlement) -> None:
+        """The same where it may have been posted long ago. Raises StoreUnavailable; asking again is safe.
+
+        The memory of what was settled is finite; where it is too short, the ledger itself is looked through.
+        """
+        ...
+
+    def settle_again(self, settlement: Settlement, on_entry: Callable[[str], None]) -> None:
+        """Settle what has been settled a moment ago, without waiting.
+
+        ``on_entry`` gets the id of its entry as it is now: unless the store has lost it, the one that it was before.
         """
         ...
 

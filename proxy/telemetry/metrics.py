@@ -69,9 +69,12 @@ class Metrics:
             "store_duration_seconds", "Time of one operation of the store", FAST_BOUNDS_S, "operation"
         )
         self._store_up = gauge("store_up", "Whether the store answered the last time it was asked")
-        self._unsettled = gauge("unsettled_requests", "Settlements that the store has not taken yet")
+        self._pending = gauge("journal_pending_settlements", "What the journal holds that the store has not taken yet")
+        self._journal_up = gauge("journal_up", "Whether the journal could be written the last time it was tried")
         self._expired = counter("expired_leases", "Reservations of gateways that died, taken back by this one")
-        self._expired.values[()] = 0
+        self._reposted = counter("reposted_settlements", "Settlements that the store had taken and lost, posted again")
+        for tally in (self._expired, self._reposted, self._pending):
+            tally.values[()] = 0
         build = gauge("build_info", "Always 1; the label is the version", "version")
         build.values[(package_version(),)] = 1
         self.store_health(healthy=True)
@@ -126,9 +129,17 @@ class Metrics:
         """Whether the store answered."""
         self._store_up.values[()] = 1 if healthy else 0
 
-    def unsettled(self, count: int) -> None:
+    def journal_pending(self, count: int) -> None:
         """How many settlements wait for the store."""
-        self._unsettled.values[()] = count
+        self._pending.values[()] = count
+
+    def journal_health(self, *, healthy: bool) -> None:
+        """Whether the journal could be written."""
+        self._journal_up.values[()] = 1 if healthy else 0
+
+    def reposted(self, settlements: int) -> None:
+        """The store had lost settlements that it had taken."""
+        self._reposted.values[()] += settlements
 
     def render(self) -> bytes:
         """Prometheus's text format."""

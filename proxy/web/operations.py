@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from proxy.metering.meter import Meter
 from proxy.metering.script_runner import ScriptRunner
 from proxy.telemetry.metrics import Metrics
 from proxy.web.lifecycle import Lifecycle
@@ -14,9 +15,10 @@ from proxy.web.models import json_response
 class OperationRoutes:
     """Handlers that need no token."""
 
-    def __init__(self, lifecycle: Lifecycle, runner: ScriptRunner, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, meter: Meter, runner: ScriptRunner, metrics: Metrics) -> None:
         """Tell of these."""
         self._lifecycle = lifecycle
+        self._meter = meter
         self._runner = runner
         self._metrics = metrics
 
@@ -28,6 +30,8 @@ class OperationRoutes:
         """200 where requests should be sent here; otherwise 503 and why not."""
         if self._lifecycle.draining:
             return json_response({"status": "shutting_down"}, status=503)
+        if not self._meter.can_record:
+            return json_response({"status": "journal_unavailable"}, status=503)
         if not await self._runner.ping():
             return json_response({"status": "store_unavailable"}, status=503)
         return json_response({"status": "ready"})

@@ -14,6 +14,7 @@ from proxy.domain.errors import (
     InternalError,
     InvalidApiKey,
     InvalidRequest,
+    JournalUnavailable,
     MethodNotAllowed,
     ModelNotAllowed,
     ModelNotFound,
@@ -62,6 +63,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (UpstreamMisconfigured("x"), 502, "upstream_error", Blame.OPERATOR),
     (UpstreamTimeout("x"), 504, "upstream_timeout", Blame.PROVIDER),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
 ]
 EVERY_ERROR = [error for error, *_ in WIRE]
@@ -130,6 +132,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     InsufficientQuota: DO_NOT_RETRY,
     UpstreamTruncated: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
+    JournalUnavailable: {"Retry-After": "5"},
     ShuttingDown: RETRY_SOON,
 }
 
@@ -156,7 +159,7 @@ def test_no_error_that_sdks_are_kept_from_retrying_is_called_retryable(error: Pr
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
-        ShuttingDown,
+        JournalUnavailable, ShuttingDown,
     }  # fmt: skip
 
 
@@ -172,6 +175,6 @@ def test_a_refusal_passes_on_the_providers_status_code_and_parameter(code: str |
     }
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable(), ShuttingDown()], ids=name_of)
+@pytest.mark.parametrize("error", [StoreUnavailable(), JournalUnavailable(), ShuttingDown()], ids=name_of)
 def test_what_ends_before_the_provider_is_called_says_that_nothing_was_charged(error: ProxyError) -> None:
     assert "nothing was charged" in error.message

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
@@ -13,6 +15,7 @@ from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.pricing import Quote, Tier
 from proxy.domain.settlement import Reservation
+from proxy.metering.journal import Journal
 from proxy.metering.key_registry import KeyRegistry, LedgerFilter
 from proxy.metering.meter import Meter
 from proxy.metering.redis_connection import open_pool
@@ -80,15 +83,25 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(store_url: str, *, lease_ms: int = 60_000, charge_expired: bool = False) -> AsyncIterator[Bench]:
-    """Metering on a store."""
+async def open_bench(
+    store_url: str,
+    *,
+    lease_ms: int = 60_000,
+    settled_ids_ms: int = 60_000,
+    charge_expired: bool = False,
+    journal_folder: Path | None = None,
+) -> AsyncIterator[Bench]:
+    """Metering on a store, its journal in a folder of its own unless one is given."""
     metrics = Metrics()
     pool = open_pool(store_url, timeout_s=2)
     runner = ScriptRunner(store_url, metrics, timeout_s=2)
-    store = RedisStore(runner, metrics, lease_ms=lease_ms, settled_ids_ms=60_000, charge_expired=charge_expired)
+    store = RedisStore(runner, metrics, lease_ms=lease_ms, settled_ids_ms=settled_ids_ms, charge_expired=charge_expired)
     redis: Redis = Redis(connection_pool=pool)
-    meter = Meter(store, metrics, lease_ms=lease_ms)
-    yield Bench(pool, runner, store, KeyRegistry(runner, pool, store.reclaim), meter, metrics, redis)
+    with tempfile.TemporaryDirectory() as folder:
+        meter = Meter(store, Journal(journal_folder or Path(folder), metrics), metrics, lease_ms=lease_ms)
+        await meter.start()
+        yield Bench(pool, runner, store, KeyRegistry(runner, pool, store.reclaim), meter, metrics, redis)
+        await meter.close(timeout_s=1)
     await runner.close()
     await pool.aclose()
 

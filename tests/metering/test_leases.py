@@ -147,7 +147,6 @@ async def test_expiry_and_settlement_race_and_one_of_them_is_first(bench: Bench)
 async def test_a_lease_is_renewed_for_as_long_as_it_is_held(store_url: str) -> None:
     async with open_bench(store_url, lease_ms=300) as bench:
         key = await bench.make_key(10_000)
-        bench.meter.start()
         async with bench.meter.admit(key, Observation("req_1", ENDPOINT, model=MODEL), MODEL, quote(5_000)) as delivery:
             # Three times as long as the lease, looked at all the time.
             began = (await bench.redis.time())[0]
@@ -202,7 +201,6 @@ async def test_one_that_was_taken_back_is_not_renewed_to_life(bench: Bench) -> N
 async def test_when_the_store_is_back_leases_are_renewed_before_anybody_is_admitted(store_url: str) -> None:
     async with open_bench(store_url) as bench, open_bench(store_url) as other:
         key = await bench.make_key(10_000)
-        bench.meter.start()
         async with bench.meter.admit(key, Observation("req_1", ENDPOINT, model=MODEL), MODEL, quote(5_000)) as delivery:
             await run_out(other)
             assert bench.runner._connection is not None

@@ -190,7 +190,7 @@ async def test_taking_back_what_has_been_settled_changes_nothing(bench: Bench) -
     async with bench.meter.admit(key, observation(), MODEL, quote(5_000)) as delivery:
         delivery.images = 1
         delivery.end(complete=True)
-    await bench.store.void("req_1", key)
-    await bench.store.void("req_1", key)
+    await bench.store.void("req_1", key.team, key.key_id)
+    await bench.store.void("req_1", key.team, key.key_id)
     assert await outcomes(bench, key) == [("delivered", 5_000)]
     await bench.check_books(key)

@@ -16,16 +16,19 @@
 -- ARGV[8]  key id
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
+-- ARGV[11] only where it may have been settled long ago: when the request was admitted, milliseconds since the epoch
 --
 -- Where the lease ran out before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
 -- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
 --
--- Reply: {id, 'settled' | 'late', ledger entry id, units charged}
+-- Reply: {id, 'settled' | 'late' | 'lost', ledger entry id, units charged}, 'lost' where the store does not know of the
+-- reservation; or {id, 'old'} where it may have been settled so long ago that this is forgotten: look into the ledger
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local reservation = redis.call('GET', KEYS[2])
 local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)')
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
+if not state and ARGV[11] and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
@@ -35,9 +38,13 @@ if state == 'expired' then
   entry = redis.call('XADD', KEYS[5], '*', 'kind', 'late', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
     'images', images, 'charged', charged, 'overage', overage, 'corrects', first, 'facts', ARGV[10])
 else
-  if state ~= 'held' then overage = charged end
+  local facts = ARGV[10]
+  if state ~= 'held' then
+    overage = charged
+    facts = string.sub(facts, 1, -2) .. ',"reservation":"lost"}'
+  end
   entry = redis.call('XADD', KEYS[5], '*', 'kind', 'request', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
-    'images', images, 'charged', charged, 'overage', overage, 'facts', ARGV[10])
+    'images', images, 'charged', charged, 'overage', overage, 'facts', facts)
 end
 if state == 'held' then
   if first ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. first) end
@@ -53,4 +60,4 @@ if charged ~= '0' then
   if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
 end
 redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
-return {id, state == 'expired' and 'late' or 'settled', entry, tonumber(charged)}
+return {id, state == 'expired' and 'late' or state == 'held' and 'settled' or 'lost', entry, tonumber(charged)}

@@ -1,0 +1,143 @@
+"""What is written to the journal, one line each: a checksum, and a settlement or a void as JSON.
+
+A line that was only half written when the power went has a checksum that does not fit, and is left out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from proxy.domain.pricing import Quote, Tier
+from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
+
+CHECKSUM_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """An admission to be taken back, whose answer never came: the request was not forwarded."""
+
+    reservation_id: str
+    team: str
+    key_id: str
+
+    @property
+    def id(self) -> str:
+        """The reservation's id."""
+        return self.reservation_id
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A settlement to be posted."""
+
+    settlement: Settlement
+
+    @property
+    def id(self) -> str:
+        """The reservation's id."""
+        return self.settlement.reservation.id
+
+    @property
+    def team(self) -> str:
+        """The team whose ledger it belongs to."""
+        return self.settlement.reservation.team
+
+
+Owed = Posting | Void
+"""What the store has yet to be told."""
+
+
+def write_record(owed: Owed) -> bytes:
+    """The line for ``owed``, newline included."""
+    payload = orjson.dumps(_void(owed) if isinstance(owed, Void) else _posting(owed.settlement))
+    return b"%08x %b\n" % (zlib.crc32(payload), payload)
+
+
+def read_records(content: bytes) -> tuple[list[Owed], int]:
+    """All whole records in ``content``, and the number of those that are damaged.
+
+    The journal's file is longer than what has been written to it: the rest of it is NUL bytes.
+    """
+    found: list[Owed] = []
+    damaged = 0
+    for line in content.split(b"\n"):
+        text = line.strip(b"\0")
+        if not text:
+            continue
+        try:
+            found.append(_read_record(text))
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+    return found, damaged
+
+
+def _read_record(line: bytes) -> Owed:
+    checksum, payload = line[:CHECKSUM_LENGTH], line[CHECKSUM_LENGTH + 1 :]
+    if int(checksum, 16) != zlib.crc32(payload):
+        raise ValueError("the checksum does not fit")
+    facts = orjson.loads(payload)
+    if facts["kind"] == "void":
+        return Void(facts["id"], facts["team"], facts["key"])
+    return Posting(_settlement(facts))
+
+
+def _void(void: Void) -> dict[str, Any]:
+    return {"kind": "void", "id": void.reservation_id, "team": void.team, "key": void.key_id}
+
+
+def _posting(settlement: Settlement) -> dict[str, Any]:
+    reservation, delivery = settlement.reservation, settlement.delivery
+    quote, usage = reservation.quote, delivery.provider_usage
+    return {
+        "kind": "settlement",
+        "id": reservation.id,
+        "team": reservation.team,
+        "key": reservation.key_id,
+        "endpoint": reservation.endpoint,
+        "model": reservation.model,
+        "requested_images": quote.images,
+        "unit_price": quote.unit_price,
+        "reserved": quote.units,
+        "tier": quote.tier,
+        "admitted_ms": reservation.admitted_ms,
+        "outcome": delivery.outcome,
+        "images": delivery.images,
+        "provider": delivery.provider,
+        "provider_status": delivery.provider_status,
+        "provider_ms": delivery.provider_ms,
+        "provider_usage": None if usage is None else usage.decode(),
+    }
+
+
+def _settlement(facts: dict[str, Any]) -> Settlement:
+    usage = facts["provider_usage"]
+    reservation = Reservation(
+        id=facts["id"],
+        team=facts["team"],
+        key_id=facts["key"],
+        endpoint=facts["endpoint"],
+        model=facts["model"],
+        quote=Quote(
+            images=facts["requested_images"],
+            unit_price=facts["unit_price"],
+            units=facts["reserved"],
+            tier=Tier(facts["tier"]),
+        ),
+        admitted_ms=facts["admitted_ms"],
+        remaining_units=None,
+    )
+    delivery = Delivery(
+        outcome=Outcome(facts["outcome"]),
+        images=facts["images"],
+        provider=facts["provider"],
+        provider_status=facts["provider_status"],
+        provider_usage=None if usage is None else usage.encode(),
+        provider_ms=facts["provider_ms"],
+        ended=True,
+    )
+    return settle(reservation, delivery)

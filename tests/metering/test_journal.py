@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from proxy.metering.journal import Journal, JournalError
+from proxy.metering.journal_file import ROOM_BYTES, JournalFile
+from proxy.metering.journal_records import Void, write_record
+from proxy.telemetry.metrics import Metrics
+
+FIRST, SECOND = Void("req_1", "acme", "acme_key"), Void("req_2", "acme", "acme_key")
+
+
+def new(folder: Path) -> Journal:
+    return Journal(folder, Metrics())
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+async def test_what_a_process_left_is_adopted_once_and_removed_when_it_is_taken(tmp_path: Path) -> None:
+    dead, alive, other = new(tmp_path), new(tmp_path), new(tmp_path)
+    await dead.open()
+    await dead.write([FIRST])
+    await dead.write([SECOND])
+    await alive.open()
+    await other.open()
+    # It is not taken from a process that lives.
+    assert await alive.adopt() == []
+    await dead.close(nothing_owed=False)
+    assert await alive.adopt() == [FIRST, SECOND]
+    assert await other.adopt() == []
+    assert len(files(tmp_path)) == 3
+    await alive.taken(["req_1"], nothing_owed=False)
+    assert len(files(tmp_path)) == 3
+    await alive.taken(["req_2"], nothing_owed=True)
+    assert len(files(tmp_path)) == 2
+    await alive.close(nothing_owed=True)
+    await other.close(nothing_owed=True)
+    assert files(tmp_path) == []
+
+
+async def test_a_torn_record_is_dropped_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = write_record(SECOND)
+    (tmp_path / "settlements-1-dead").write_bytes(write_record(FIRST) + line[: len(line) // 2] + b"\0" * 100)
+    journal = new(tmp_path)
+    await journal.open()
+    assert await journal.adopt() == [FIRST]
+    assert "1 record(s) were torn" in caplog.text
+    await journal.close(nothing_owed=True)
+
+
+async def test_what_was_taken_is_not_read_again(tmp_path: Path) -> None:
+    journal, next_one = new(tmp_path), new(tmp_path)
+    await journal.open()
+    await journal.write([FIRST] * 100)
+    await journal.taken([], nothing_owed=True)
+    await journal.write([SECOND])
+    await journal.close(nothing_owed=False)
+    await next_one.open()
+    assert await next_one.adopt() == [SECOND]
+    await next_one.close(nothing_owed=True)
+
+
+async def test_many_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    append = JournalFile.append
+
+    def count(file: JournalFile, records: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        append(file, records)
+
+    monkeypatch.setattr(JournalFile, "append", count)
+    journal = new(tmp_path)
+    await journal.open()
+    await asyncio.gather(*(journal.write([Void(f"req_{number}", "acme", "acme_key")]) for number in range(500)))
+    assert writes < 10
+    await journal.close(nothing_owed=False)
+    next_one = new(tmp_path)
+    await next_one.open()
+    assert {owed.id for owed in await next_one.adopt()} == {f"req_{number}" for number in range(500)}
+    await next_one.close(nothing_owed=True)
+
+
+async def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match=r"file/journal: the journal cannot be kept there \(Not a directory\).*set "):
+        await new(tmp_path / "file" / "journal").open()
+
+
+async def test_a_write_that_fails_is_an_alarm_until_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    journal = Journal(tmp_path, metrics)
+    await journal.open()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(JournalFile, "append", fail)
+        full.setattr(JournalFile, "make_room", fail)
+        with pytest.raises(JournalError):
+            await journal.write([FIRST])
+        assert metrics.registry.get_sample_value("lightmeter_journal_up") == 0
+        assert "No space left on device): requests get 503 until it can; free space there" in caplog.text
+        assert not await journal.probe()
+    assert await journal.probe()
+    assert metrics.registry.get_sample_value("lightmeter_journal_up") == 1
+    assert not await journal.probe()  # nothing has changed since
+    await journal.write([FIRST])
+    await journal.close(nothing_owed=True)
+
+
+async def test_a_file_that_was_removed_is_noticed_and_replaced(tmp_path: Path) -> None:
+    journal, next_one = new(tmp_path), new(tmp_path)
+    await journal.open()
+    files(tmp_path)[0].unlink()
+    with pytest.raises(JournalError):
+        await journal.write([FIRST])
+    assert not journal.healthy
+    assert not await journal.probe()
+    assert await journal.probe()
+    await journal.write([SECOND])
+    await journal.close(nothing_owed=False)
+    await next_one.open()
+    assert await next_one.adopt() == [SECOND]
+    await next_one.close(nothing_owed=True)
+
+
+def test_room_is_taken_before_it_is_needed(tmp_path: Path) -> None:
+    file = JournalFile.create(tmp_path)
+    assert file.path.stat().st_blocks * 512 >= ROOM_BYTES
+    file.append(b"x" * 1_000)
+    file.make_room()
+    assert file.path.stat().st_size == ROOM_BYTES + 1_000
+    file.rewind()
+    assert file.read() == b"\0" * (ROOM_BYTES + 1_000)
+    file.remove()
+    assert files(tmp_path) == []
