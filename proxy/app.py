@@ -107,7 +107,8 @@ class Gateway:
             settled_ids_ms=accounting.settled_ids_seconds * 1000,
             charge_expired=accounting.expired == "charge",
         )
-        meter = Meter(store, Journal(settings.data_folder / JOURNAL_FOLDER, metrics), metrics, lease_ms=lease_ms)
+        journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
+        meter = Meter(store, journal, metrics, lease_ms=lease_ms)
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         try:
             await meter.start()

@@ -243,6 +243,11 @@ class Settings(_Section):
         """Where this gateway keeps what is its own: with the embedded store, or in ``server.data_folder``."""
         return self.embedded_folder or Path(self.server.data_folder)
 
+    @property
+    def journal_store(self) -> str:
+        """What the journal knows the store by. An embedded store lies in the same folder, wherever that is moved."""
+        return EMBEDDED if self.embedded_folder else self.store.url
+
     def catalog(self) -> Catalog:
         """The models on offer."""
         return Catalog((model.to_model() for model in self.models), self.server.default_model)

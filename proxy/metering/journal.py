@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
-from proxy.metering.journal_file import JournalFile
+from proxy.metering.journal_file import PREFIX, JournalFile
 from proxy.metering.journal_records import Owed, read_records, write_record
 from proxy.telemetry.metrics import Metrics
 
@@ -32,6 +34,13 @@ class JournalError(Exception):
     """The journal cannot be written; the message says why and what to do."""
 
 
+def name_of_store(url: str) -> str:
+    """Eight hexadecimal digits for a store's place, without its password or its options."""
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return sha256(place.encode()).hexdigest()[:8]
+
+
 @dataclass(slots=True)
 class _Adopted:
     """The file of a process that is gone, and the ids in it that the store has not taken yet."""
@@ -43,9 +52,13 @@ class _Adopted:
 class Journal:
     """The file of this process, written by one thread of its own, many records at a time."""
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        """Keep files in ``folder``; nothing is opened yet."""
+    def __init__(self, folder: Path, metrics: Metrics, *, store_url: str) -> None:
+        """Keep files in ``folder``; nothing is opened yet.
+
+        What is owed to another store than ``store_url`` is left alone there.
+        """
         self.folder = folder
+        self._store_name = name_of_store(store_url)
         self.healthy = True
         """Whether the last attempt to write succeeded: where it did not, nothing more should be promised."""
         self._metrics = metrics
@@ -66,6 +79,16 @@ class Journal:
                 "written, or set server.data_folder (with an embedded store, store.url) to one"
             ) from None
         self._metrics.journal_health(healthy=True)
+        others = await self._run(self._others)
+        if others:
+            logger.error(
+                "%s holds settlements of another store.url, which are left alone: %s. Start a gateway with that "
+                "store.url on this folder; where it is the same store under another name, put %s in place of the "
+                "other in the files' names",
+                self.folder,
+                ", ".join(others),
+                self._store_name,
+            )
 
     async def write(self, owed: Iterable[Owed]) -> None:
         """Have these on the disk. Raises JournalError; being cancelled does not stop it."""
@@ -84,7 +107,7 @@ class Journal:
         """What processes that are gone have left here; it is this one's to tell from now on."""
         found: list[Owed] = []
         try:
-            adopted = await self._run(lambda: [(file, file.read()) for file in JournalFile.adopt(self.folder)])
+            adopted = await self._run(self._read_adopted)
         except OSError as error:
             logger.error("%s cannot be looked through: %s", self.folder, error)
             return found
@@ -142,7 +165,14 @@ class Journal:
 
     def _create(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = JournalFile.create(self.folder)
+        self._file = JournalFile.create(self.folder, self._store_name)
+
+    def _others(self) -> list[str]:
+        own = f"{PREFIX}{self._store_name}-"
+        return sorted(path.name for path in self.folder.glob(f"{PREFIX}*") if not path.name.startswith(own))
+
+    def _read_adopted(self) -> list[tuple[JournalFile, bytes]]:
+        return [(file, file.read()) for file in JournalFile.adopt(self.folder, self._store_name)]
 
     def _make_room(self) -> None:
         if self._file is None:

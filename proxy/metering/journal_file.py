@@ -30,10 +30,10 @@ class JournalFile:
         self._size = os.fstat(descriptor).st_size
 
     @classmethod
-    def create(cls, folder: Path) -> JournalFile:
-        """A new file, empty but with room. Raises OSError."""
+    def create(cls, folder: Path, store_name: str) -> JournalFile:
+        """A new file for what ``store_name`` is owed, empty but with room. Raises OSError."""
         while True:
-            path = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+            path = folder / f"{PREFIX}{store_name}-{os.getpid()}-{secrets.token_hex(4)}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             # Another process may have taken it for an orphan meanwhile.
             if _is_held(descriptor, path):
@@ -49,9 +49,9 @@ class JournalFile:
         return file
 
     @classmethod
-    def adopt(cls, folder: Path) -> Iterator[JournalFile]:
-        """The files of processes that are gone, each held from now on. Raises OSError."""
-        for path in sorted(folder.glob(f"{PREFIX}*")):
+    def adopt(cls, folder: Path, store_name: str) -> Iterator[JournalFile]:
+        """The files of processes that are gone and served the same store, each held from now on. Raises OSError."""
+        for path in sorted(folder.glob(f"{PREFIX}{store_name}-*")):
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:

@@ -98,7 +98,12 @@ async def open_bench(
     store = RedisStore(runner, metrics, lease_ms=lease_ms, settled_ids_ms=settled_ids_ms, charge_expired=charge_expired)
     redis: Redis = Redis(connection_pool=pool)
     with tempfile.TemporaryDirectory() as folder:
-        meter = Meter(store, Journal(journal_folder or Path(folder), metrics), metrics, lease_ms=lease_ms)
+        meter = Meter(
+            store,
+            Journal(journal_folder or Path(folder), metrics, store_url="redis://test"),
+            metrics,
+            lease_ms=lease_ms,
+        )
         await meter.start()
         yield Bench(pool, runner, store, KeyRegistry(runner, pool, store.reclaim), meter, metrics, redis)
         await meter.close(timeout_s=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.metering.journal import Journal, JournalError
+from proxy.metering.journal import Journal, JournalError, name_of_store
 from proxy.metering.journal_file import ROOM_BYTES, JournalFile
 from proxy.metering.journal_records import Void, write_record
 from proxy.telemetry.metrics import Metrics
@@ -14,7 +14,7 @@ FIRST, SECOND = Void("req_1", "acme", "acme_key"), Void("req_2", "acme", "acme_k
 
 
 def new(folder: Path) -> Journal:
-    return Journal(folder, Metrics())
+    return Journal(folder, Metrics(), store_url="redis://store:6379/0")
 
 
 def files(folder: Path) -> list[Path]:
@@ -45,7 +45,9 @@ async def test_what_a_process_left_is_adopted_once_and_removed_when_it_is_taken(
 
 async def test_a_torn_record_is_dropped_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     line = write_record(SECOND)
-    (tmp_path / "settlements-1-dead").write_bytes(write_record(FIRST) + line[: len(line) // 2] + b"\0" * 100)
+    (tmp_path / f"settlements-{name_of_store('redis://store:6379/0')}-1-dead").write_bytes(
+        write_record(FIRST) + line[: len(line) // 2] + b"\0" * 100
+    )
     journal = new(tmp_path)
     await journal.open()
     assert await journal.adopt() == [FIRST]
@@ -96,7 +98,7 @@ async def test_a_write_that_fails_is_an_alarm_until_one_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics()
-    journal = Journal(tmp_path, metrics)
+    journal = Journal(tmp_path, metrics, store_url="redis://store:6379/0")
     await journal.open()
 
     def fail(*_: object) -> None:
@@ -134,7 +136,7 @@ async def test_a_file_that_was_removed_is_noticed_and_replaced(tmp_path: Path) -
 
 
 def test_room_is_taken_before_it_is_needed(tmp_path: Path) -> None:
-    file = JournalFile.create(tmp_path)
+    file = JournalFile.create(tmp_path, "store")
     assert file.path.stat().st_blocks * 512 >= ROOM_BYTES
     file.append(b"x" * 1_000)
     file.make_room()
@@ -143,3 +145,24 @@ def test_room_is_taken_before_it_is_needed(tmp_path: Path) -> None:
     assert file.read() == b"\0" * (ROOM_BYTES + 1_000)
     file.remove()
     assert files(tmp_path) == []
+
+
+async def test_what_is_owed_to_another_store_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = Journal(tmp_path, Metrics(), store_url="redis://other:6379/0")
+    await other.open()
+    await other.write([FIRST])
+    await other.close(nothing_owed=False)
+    (left,) = files(tmp_path)
+    journal = new(tmp_path)
+    await journal.open()
+    assert await journal.adopt() == []
+    assert f"settlements of another store.url, which are left alone: {left.name}." in caplog.text
+    await journal.close(nothing_owed=True)
+    assert files(tmp_path) == [left]
+
+
+def test_a_store_s_name_holds_no_password_and_no_options() -> None:
+    plain = name_of_store("redis://store:6379/0")
+    assert name_of_store("redis://user:secret@store:6379/0?ssl_cert_reqs=none") == plain
+    assert name_of_store("redis://store:6379/1") != plain
+    assert name_of_store("redis://other:6379/0") != plain

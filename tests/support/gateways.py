@@ -186,8 +186,13 @@ def running_gateway(folder: Path, toml: str, environment: Mapping[str, str] | No
     path = folder / "lightmeter.toml"
     path.write_text(toml)
     command = python_module("proxy.cli", "serve", "--config", str(path))
-    secrets = {"SAMPLE_PROVIDER_KEY": PROVIDER_KEY, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN, **(environment or {})}
-    with running(command, folder / "gateway.log", secrets) as server:
+    variables = {
+        "SAMPLE_PROVIDER_KEY": PROVIDER_KEY,
+        "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN,
+        "LIGHTMETER_SERVER_DATA_FOLDER": str(folder / "data"),
+        **(environment or {}),
+    }
+    with running(command, folder / "gateway.log", variables) as server:
         match = server.wait_for_output(r"listening on (http://\S+), admin on (http://[^\s\"]+)")
         yield RunningGateway(match[1], match[2], server)
 
