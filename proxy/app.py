@@ -130,7 +130,11 @@ class Gateway:
 
     def _public_app(self, meter: Meter, pool: Pool, metrics: Metrics, log: RequestLog) -> web.Application:
         server, catalog = self._settings.server, self._settings.catalog()
-        images = ImageRoutes(pool, write_timeout_s=server.write_timeout)
+        images = ImageRoutes(
+            pool,
+            write_timeout_s=server.write_timeout,
+            finish_for_nobody=self._settings.accounting.client_gone == "finish",
+        )
         models = ModelRoutes(meter.store, catalog)
         app = web.Application(
             middlewares=[
@@ -184,8 +188,9 @@ class Gateway:
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)
         server = runner.server
-        # aiohttp drops all of its keywords, with a mere warning, where one of them is mistyped.
-        if server is None or server().keepalive_timeout != keepalive_s:
+        # aiohttp drops all of its keywords, with a mere warning, where one of them is mistyped. A client that leaves
+        # must not cancel its request: the task is the application's own, and settles.
+        if server is None or server().keepalive_timeout != keepalive_s or server.handler_cancellation:
             raise RuntimeError("aiohttp did not take the listener's settings")
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port), backlog=4096).start()

@@ -142,7 +142,12 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "appendfsync": "always",
         "timeout": 0.5,
     }
-    assert loaded.accounting.model_dump() == {"lease_seconds": 5, "expired": "void", "settled_ids_seconds": 3_600}
+    assert loaded.accounting.model_dump() == {
+        "lease_seconds": 5,
+        "expired": "void",
+        "client_gone": "finish",
+        "settled_ids_seconds": 3_600,
+    }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
 
 
@@ -326,6 +331,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('"always"', '"no"', "store.appendfsync", ["is 'no'", "should be one of always, everysec"]),
     ("lease_seconds = 5", "lease_seconds = 0", "accounting.lease_seconds", ["is 0", "greater than or equal to 1"]),
     ("lease_seconds = 5", 'expired = "forget"', "accounting.expired", ["is 'forget'", "one of void, charge"]),
+    ("lease_seconds = 5", 'client_gone = "stop"', "accounting.client_gone", ["is 'stop'", "one of finish, cancel"]),
     ("lease_seconds = 5", "lease_seconds = 5.5", "accounting.lease_seconds", ["is 5.5", "integer"]),
     ('"warning"', '"loud"', "logs.level", ["is 'loud'", "'debug', 'info', 'warning' or 'error'"]),
     ("requests = false", 'requests = "often"', "logs.requests", ["is 'often'", "boolean"]),

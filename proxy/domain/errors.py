@@ -147,6 +147,19 @@ class MethodNotAllowed(ProxyError):
         return {**super().headers(), "Allow": self.allow}
 
 
+class ClientGone(ProxyError):
+    """The client has left; nobody reads the answer, which is for the log alone. The status is nginx's."""
+
+    status = 499
+    code = "client_gone"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__("The client left before its answer was complete.")
+
+
 class RequestTimeout(ProxyError):
     """The client took too long to send its request."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from proxy.domain.errors import ProviderRefusal, UpstreamRateLimit, UpstreamUnreachable
+from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamRateLimit, UpstreamUnreachable
 from proxy.domain.pricing import Quote
 
 
@@ -68,7 +68,9 @@ class Delivery:
         if self.ended:
             return
         self.ended = True
-        if isinstance(error, UpstreamUnreachable):
+        if isinstance(error, ClientGone):
+            self.outcome = Outcome.ABANDONED
+        elif isinstance(error, UpstreamUnreachable):
             self.outcome = Outcome.UNREACHABLE
         elif isinstance(error, ProviderRefusal | UpstreamRateLimit):
             self.outcome = Outcome.REFUSED

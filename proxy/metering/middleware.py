@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.api_key import Credential
 from proxy.domain.catalog import Catalog, Model
-from proxy.domain.errors import InvalidRequest, ProxyError
+from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
 from proxy.domain.headers import parse_authorization
 from proxy.domain.image_request import ImageRequest, check_n
 from proxy.domain.pricing import price
@@ -64,6 +64,8 @@ def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limi
             raise
         observation.key_id, observation.model = credential.key_id, model.id
         quote = price(image_request, model)
+        if request.transport is None:
+            raise ClientGone
         async with meter.admit(credential, observation, model.id, quote) as delivery:
             request[METERED] = MeteredRequest(image_request, model, delivery)
             return await handler(request)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from proxy.domain.errors import ClientGone
+
 TICK_S = 0.05
 """How late an interruption may come."""
 
@@ -44,7 +46,7 @@ class Watch:
 class Watchdog:
     """Interrupts the task that entered it when a phase outlasts its time."""
 
-    __slots__ = ("_due", "_ends", "_error", "_loop", "_on_expiry", "_task", "_was_cancelling", "_watch")
+    __slots__ = ("_due", "_ends", "_error", "_is_moot", "_loop", "_on_expiry", "_task", "_was_cancelling", "_watch")
 
     def __init__(self, watch: Watch, total_s: float) -> None:
         """Give all phases together ``total_s`` seconds."""
@@ -55,6 +57,7 @@ class Watchdog:
         self._was_cancelling = 0
         self._error: Exception | None = None
         self._on_expiry: Callable[[], None] | None = None
+        self._is_moot: Callable[[], bool] | None = None
 
     async def __aenter__(self) -> Self:
         """Watch the current task from here on."""
@@ -89,6 +92,10 @@ class Watchdog:
             self._due = min(self._due, self._ends)
         self._on_expiry = on_expiry
 
+    def end_when(self, is_moot: Callable[[], bool]) -> None:
+        """Raise ClientGone in the watched task as soon as nobody wants the answer any more."""
+        self._is_moot = is_moot
+
     def grant(self, seconds: float) -> None:
         """Add to the time of all phases together: these were not the provider's."""
         self._ends += seconds
@@ -103,3 +110,5 @@ class Watchdog:
         """Act where the phase is over its time; ``now`` is the event loop's."""
         if now >= self._due and self._on_expiry is not None:
             self._on_expiry()
+        if self._is_moot is not None and self._is_moot():
+            self.interrupt(ClientGone())

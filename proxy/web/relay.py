@@ -114,7 +114,6 @@ class Relay:
             if self._response is not None:
                 self._abort()
             raise
-        self._client_gone = self._client_gone or self._request.transport is None
         self._end(answer, delivery, complete=True)
         return self._response or self._whole(whole)
 
@@ -153,7 +152,7 @@ class Relay:
         if not complete:
             answer.break_off()
         delivery.images, delivery.provider_usage = answer.images, answer.usage
-        delivery.end(complete=complete, client_gone=self._client_gone)
+        delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:
         """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""

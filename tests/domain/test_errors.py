@@ -9,6 +9,7 @@ import pytest
 from proxy.domain import errors
 from proxy.domain.errors import (
     Blame,
+    ClientGone,
     Conflict,
     InsufficientQuota,
     InternalError,
@@ -62,6 +63,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (UpstreamUnreachable("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamMisconfigured("x"), 502, "upstream_error", Blame.OPERATOR),
     (UpstreamTimeout("x"), 504, "upstream_timeout", Blame.PROVIDER),
+    (ClientGone(), 499, "client_gone", Blame.CLIENT),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),

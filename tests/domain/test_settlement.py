@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.errors import (
+    ClientGone,
     InternalError,
     ProviderRefusal,
     UpstreamError,
@@ -44,6 +45,7 @@ def fail_with(error: BaseException) -> Callable[[Delivery], None]:
         (0, fail_with(UpstreamRateLimit("later")), "refused", 0),
         (0, fail_with(UpstreamUnreachable("nobody there")), "unreachable", 0),
         (0, fail_with(UpstreamError("500")), "failed", 0),
+        (0, fail_with(ClientGone()), "abandoned", 0),
         (0, fail_with(UpstreamMisconfigured("401")), "failed", 0),
         (0, fail_with(UpstreamTimeout("late")), "failed", 0),
         (0, fail_with(InternalError("a bug")), "failed", 0),

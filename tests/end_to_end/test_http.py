@@ -166,6 +166,44 @@ def test_a_client_that_leaves_is_charged_for_what_was_made(impatient: RunningGat
     impatient.check_books(key)
 
 
+@pytest.fixture(scope="module")
+def thrifty(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway that makes no images for clients that have left."""
+    folder: Path = tmp_path_factory.mktemp("thrifty")
+    toml = configuration(f"embedded:{folder}/data", provider.url, accounting={"client_gone": "cancel"})
+    with running_gateway(folder, toml) as running:
+        yield running
+
+
+def test_a_provider_is_stopped_where_the_client_has_left_before_the_answer(thrifty: RunningGateway) -> None:
+    key = thrifty.make_key(100_000)
+    body = json.dumps({"model": "acme/image-1", "prompt": "[sample delay_ms=30000] a cube", "n": 2}).encode()
+    began = time.monotonic()
+    with connect(thrifty) as connection:
+        connection.sendall(post(key, length(body), body=body))
+        while not thrifty.quota(key)["reserved"]:
+            pass
+    entry = wait_for_entry(thrifty, key)
+    assert time.monotonic() - began < 15
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("abandoned", 0, 0)
+    thrifty.check_books(key)
+
+
+def test_a_provider_is_stopped_in_the_middle_and_what_was_complete_is_charged(thrifty: RunningGateway) -> None:
+    key = thrifty.make_key(100_000)
+    prompt = "[sample image_bytes=90000 stall_after=300000] a cube"
+    fields = {"model": "acme/image-1", "prompt": prompt, "n": 4, "response_format": "b64_json"}
+    body = json.dumps(fields).encode()
+    with connect(thrifty) as connection:
+        connection.sendall(post(key, length(body), body=body))
+        received = 0
+        while received < 250_000:
+            received += len(connection.recv(65_536))
+    entry = wait_for_entry(thrifty, key)
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("abandoned", 3, 15_000)
+    thrifty.check_books(key)
+
+
 def test_a_client_that_never_reads_is_let_go_and_charged(impatient: RunningGateway) -> None:
     key = impatient.make_key(100_000)
     prompt = "[sample image_bytes=20000000] a cube"
