@@ -108,7 +108,7 @@ class Gateway:
             charge_expired=accounting.expired == "charge",
         )
         journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
-        meter = Meter(store, journal, metrics, lease_ms=lease_ms)
+        meter = Meter(store, journal, metrics, lease_ms=lease_ms, answer_bytes=accounting.idempotency_answer_bytes)
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         try:
             await meter.start()

@@ -146,6 +146,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "lease_seconds": 5,
         "expired": "void",
         "client_gone": "finish",
+        "idempotency_answer_bytes": 65_536,
         "settled_ids_seconds": 3_600,
     }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}

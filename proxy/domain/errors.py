@@ -179,6 +179,53 @@ class Conflict(ProxyError):
     blame = Blame.CLIENT
 
 
+class IdempotencyInProgress(ProxyError):
+    """The request with this Idempotency-Key is still running."""
+
+    status = 409
+    code = "idempotency_in_progress"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+    retryable = True
+
+    def __init__(self) -> None:
+        """Ask for a retry after two seconds: images take their time."""
+        super().__init__("The request with this Idempotency-Key is still running. Try again later.", retry_after_s=2)
+
+
+class IdempotencyResponseGone(ProxyError):
+    """The request with this Idempotency-Key has run, and its answer is not to be had any more."""
+
+    status = 409
+    code = "idempotency_response_gone"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__(
+            "The request with this Idempotency-Key has run before, and its answer was not kept. "
+            "To have the images made again, and charged again, send another key."
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Keep SDKs, which retry a 409, from asking again in vain."""
+        return {**super().headers(), "x-should-retry": "false"}
+
+
+class IdempotencyMismatch(ProxyError):
+    """The Idempotency-Key belongs to another request."""
+
+    status = 422
+    code = "idempotency_mismatch"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__("This Idempotency-Key was sent before with another request; send a new one for each request.")
+
+
 class PayloadTooLarge(ProxyError):
     """The request body is larger than this gateway reads."""
 

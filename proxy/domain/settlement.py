@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamRateLimit, UpstreamUnreachable
+import orjson
+
+from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamRateLimit, UpstreamUnreachable
+from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
 from proxy.domain.pricing import Quote
+
+OK_STATUS = 200
+ERROR_STATUS = 400
 
 
 class Outcome(StrEnum):
@@ -25,7 +31,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch."""
+    """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch.
+
+    ``idempotency`` is what the client calls its request, where it does.
+    """
 
     id: str
     team: str
@@ -35,6 +44,7 @@ class Reservation:
     quote: Quote
     admitted_ms: int
     remaining_units: int | None
+    idempotency: Idempotency | None = None
 
 
 @dataclass(slots=True)
@@ -42,7 +52,8 @@ class Delivery:
     """What came of a request; filled in while it runs, and settled by what it says when it ends.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's own account of it, as JSON.
+    ``provider_usage`` is the provider's own account of it, as JSON. ``keeper`` gathers the answer where the client may
+    ask for it again.
     """
 
     outcome: Outcome = Outcome.FAILED
@@ -52,10 +63,13 @@ class Delivery:
     provider_usage: bytes | None = None
     provider_ms: int = 0
     ended: bool = False
+    whole: bool = False
+    keeper: AnswerKeeper | None = field(default=None, compare=False)
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
         """Choose the outcome of a 2xx answer, from what has arrived of it."""
         self.ended = True
+        self.whole = complete
         if client_gone:
             self.outcome = Outcome.ABANDONED
         elif not complete:
@@ -83,7 +97,8 @@ class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
     ``charged_units`` = ``images`` × ``unit_price``; ``overage_units`` is the part of it beyond ``reserved_units``, and
-    ``released_units`` the part of the reservation that was not needed.
+    ``released_units`` the part of the reservation that was not needed. ``ending`` is what becomes of the client's name
+    for the request.
     """
 
     reservation: Reservation
@@ -91,10 +106,17 @@ class Settlement:
     charged_units: int
     overage_units: int
     released_units: int
+    ending: Ending | None = None
+
+    def without_answer(self) -> Settlement:
+        """The same, to be kept where an answer would take too much room."""
+        if self.ending is None or self.ending.answer is None:
+            return self
+        return replace(self, ending=Ending(self.ending.idempotency, After.GONE))
 
 
-def settle(reservation: Reservation, delivery: Delivery) -> Settlement:
-    """Charge the images that were generated, whatever was asked for."""
+def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
+    """Charge the images that were generated, whatever was asked for. ``error`` is what the request ended by."""
     reserved_units = reservation.quote.units
     charged_units = delivery.images * reservation.quote.unit_price
     return Settlement(
@@ -103,7 +125,26 @@ def settle(reservation: Reservation, delivery: Delivery) -> Settlement:
         charged_units=charged_units,
         overage_units=max(0, charged_units - reserved_units),
         released_units=max(0, reserved_units - charged_units),
+        ending=None if reservation.idempotency is None else _end(reservation.idempotency, delivery, error),
     )
+
+
+def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> Ending:
+    """Free the key only where nothing can have been generated: after anything else a second try generates twice.
+
+    That is where the provider was not reached, or said itself that it had failed.
+    """
+    outcome = delivery.outcome
+    if outcome in (Outcome.UNREACHABLE, Outcome.REFUSED) or not delivery.provider:
+        return Ending(idempotency, After.FREE)
+    if outcome is Outcome.FAILED and delivery.provider_status >= ERROR_STATUS:
+        return Ending(idempotency, After.FREE)
+    if isinstance(error, ProxyError) and not isinstance(error, ClientGone):
+        return Ending(idempotency, After.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body())))
+    body = delivery.keeper.body if delivery.keeper is not None and delivery.whole else None
+    if error is not None or body is None:
+        return Ending(idempotency, After.GONE)
+    return Ending(idempotency, After.DONE, KeptAnswer(OK_STATUS, body))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ A line that was only half written when the power went has a checksum that does n
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import orjson
 
+from proxy.domain.idempotency import After, Ending, Idempotency
 from proxy.domain.pricing import Quote, Tier
 from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
 
@@ -33,7 +34,7 @@ class Void:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """A settlement to be posted."""
+    """A settlement to be posted; the answer that goes with an Idempotency-Key is not written down."""
 
     settlement: Settlement
 
@@ -92,7 +93,7 @@ def _void(void: Void) -> dict[str, Any]:
 
 def _posting(settlement: Settlement) -> dict[str, Any]:
     reservation, delivery = settlement.reservation, settlement.delivery
-    quote, usage = reservation.quote, delivery.provider_usage
+    quote, usage, ending = reservation.quote, delivery.provider_usage, settlement.ending
     return {
         "kind": "settlement",
         "id": reservation.id,
@@ -111,11 +112,14 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "provider_status": delivery.provider_status,
         "provider_ms": delivery.provider_ms,
         "provider_usage": None if usage is None else usage.decode(),
+        "whole": delivery.whole,
+        "idempotency": None if ending is None else [*astuple(ending.idempotency), ending.after],
     }
 
 
 def _settlement(facts: dict[str, Any]) -> Settlement:
-    usage = facts["provider_usage"]
+    usage, given = facts["provider_usage"], facts["idempotency"]
+    ending = None if given is None else Ending(Idempotency(given[0], given[1]), After(given[2]))
     reservation = Reservation(
         id=facts["id"],
         team=facts["team"],
@@ -130,6 +134,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         ),
         admitted_ms=facts["admitted_ms"],
         remaining_units=None,
+        idempotency=None if ending is None else ending.idempotency,
     )
     delivery = Delivery(
         outcome=Outcome(facts["outcome"]),
@@ -139,5 +144,6 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         provider_usage=None if usage is None else usage.encode(),
         provider_ms=facts["provider_ms"],
         ended=True,
+        whole=facts["whole"],
     )
-    return settle(reservation, delivery)
+    return replace(settle(reservation, delivery), ending=ending)

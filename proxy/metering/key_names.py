@@ -35,6 +35,11 @@ def reservation(team: str, reservation_id: str) -> str:
     return f"lm:{{{team}}}:reservation:{reservation_id}"
 
 
+def idempotency(team: str, key_id: str, idempotency_sha256: str) -> str:
+    """String: what became of the request that a client gave this name."""
+    return f"lm:{{{team}}}:idempotency:{key_id}:{idempotency_sha256}"
+
+
 def grant(team: str, grant_id: str) -> str:
     """String: the memory that a grant was made."""
     return f"lm:{{{team}}}:grant:{grant_id}"

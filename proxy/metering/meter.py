@@ -7,6 +7,7 @@ from types import TracebackType
 
 from proxy.domain.api_key import Credential
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
+from proxy.domain.idempotency import AnswerKeeper, Idempotency
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering.journal import Journal
@@ -22,20 +23,31 @@ from proxy.telemetry.observation import Observation
 class Meter:
     """Holds the reservations of this process, and sees to it that each is settled."""
 
-    def __init__(self, store: Store, journal: Journal, metrics: Metrics, *, lease_ms: int) -> None:
+    def __init__(
+        self, store: Store, journal: Journal, metrics: Metrics, *, lease_ms: int, answer_bytes: int = 0
+    ) -> None:
         """Admit and settle in ``store``, which gives a reservation a lease of ``lease_ms`` milliseconds.
 
-        What the store does not take is kept in ``journal``. Needs a running event loop.
+        What the store does not take is kept in ``journal``. Answers of at most ``answer_bytes`` bytes are kept for
+        clients that send an Idempotency-Key. Needs a running event loop.
         """
+        self.answer_bytes = answer_bytes
         self.store = store
         self._leases = Leases(store, lease_ms=lease_ms)
         self._recent = RecentSettlements(store, metrics)
         self._outbox = Outbox(store, journal, self._leases, metrics)
         self._metrics = metrics
 
-    def admit(self, credential: Credential, observation: Observation, model: str, quote: Quote) -> _Held:
+    def admit(
+        self,
+        credential: Credential,
+        observation: Observation,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
+    ) -> _Held:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
-        return _Held(self, credential, observation, model, quote)
+        return _Held(self, credential, observation, model, quote, idempotency)
 
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
@@ -64,9 +76,9 @@ class Meter:
         try:
             entry_id = await self.store.settle(settlement)
         except StoreUnavailable:
-            await self._outbox.add(Posting(settlement))
+            await self._outbox.add(Posting(settlement.without_answer()))
         except asyncio.CancelledError:
-            self._outbox.add_soon(Posting(settlement))
+            self._outbox.add_soon(Posting(settlement.without_answer()))
             raise
         else:
             self._leases.drop(settlement.reservation.id)
@@ -80,19 +92,28 @@ class Meter:
 class _Held:
     """One request's reservation, from admission to settlement."""
 
-    __slots__ = ("_credential", "_meter", "_model", "_observation", "_quote", "delivery", "reservation")
+    __slots__ = ("_credential", "_idempotency", "_meter", "_model", "_observation", "_quote", "delivery", "reservation")
 
     reservation: Reservation
 
     def __init__(
-        self, meter: Meter, credential: Credential, observation: Observation, model: str, quote: Quote
+        self,
+        meter: Meter,
+        credential: Credential,
+        observation: Observation,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None,
     ) -> None:
         self._meter = meter
         self._credential = credential
         self._observation = observation
         self._model = model
         self._quote = quote
+        self._idempotency = idempotency
         self.delivery = Delivery()
+        if idempotency is not None:
+            self.delivery.keeper = AnswerKeeper(meter.answer_bytes)
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
@@ -105,6 +126,7 @@ class _Held:
                 endpoint=observation.endpoint,
                 model=self._model,
                 quote=self._quote,
+                idempotency=self._idempotency,
             )
         except (StoreUnavailable, asyncio.CancelledError) as error:
             if not isinstance(error, StoreUnavailable) or error.may_have_happened:
@@ -120,7 +142,7 @@ class _Held:
         if error is not None:
             delivery.end_by(error)
         delivery.provider_ms = round(observation.provider_s * 1000)
-        settlement = settle(self.reservation, delivery)
+        settlement = settle(self.reservation, delivery, error)
         observation.outcome = delivery.outcome.value
         observation.images = delivery.images
         observation.charged_units = settlement.charged_units

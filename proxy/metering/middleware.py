@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
@@ -16,12 +17,13 @@ from proxy.domain.api_key import Credential
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
 from proxy.domain.headers import parse_authorization
+from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
 from proxy.domain.image_request import ImageRequest, check_n
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.metering.meter import Meter
 from proxy.metering.request_body import read_json_body
-from proxy.telemetry.observation import OBSERVATION, Observation
+from proxy.telemetry.observation import OBSERVATION, OK, Observation
 
 Parser = Callable[[bytes], ImageRequest]
 
@@ -56,9 +58,12 @@ def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limi
             return await handler(request)
         observation = request[OBSERVATION]
         credential = parse_authorization(request.headers.getall("Authorization", ()))
+        idempotency = None
         try:
             body = await _read(request, observation, limits)
             image_request, model = _understand(parse(body), catalog)
+            if HEADER in request.headers:
+                idempotency = parse_idempotency(request.headers.getall(HEADER), request.path, body)
         except ProxyError:
             await _tell_a_bad_key_first(meter, credential, observation)
             raise
@@ -66,9 +71,13 @@ def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limi
         quote = price(image_request, model)
         if request.transport is None:
             raise ClientGone
-        async with meter.admit(credential, observation, model.id, quote) as delivery:
-            request[METERED] = MeteredRequest(image_request, model, delivery)
-            return await handler(request)
+        try:
+            async with meter.admit(credential, observation, model.id, quote, idempotency) as delivery:
+                request[METERED] = MeteredRequest(image_request, model, delivery)
+                return await handler(request)
+        except AlreadyAnswered as before:
+            observation.outcome = OK
+            return _give_again(before.answer)
 
     return meter_request
 
@@ -90,6 +99,14 @@ def _understand(image_request: ImageRequest, catalog: Catalog) -> tuple[ImageReq
     model = catalog.get(model_id)
     check_n(image_request, model.max_n)
     return image_request, model
+
+
+def _give_again(answer: KeptAnswer) -> web.Response:
+    headers = {"Idempotency-Replayed": "true"}
+    if answer.status != HTTPStatus.OK:
+        # Whoever asks again with the same key gets the same answer again.
+        headers["x-should-retry"] = "false"
+    return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
 
 
 async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> None:

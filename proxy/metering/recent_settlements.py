@@ -36,7 +36,7 @@ class RecentSettlements:
     def add(self, settlement: Settlement, entry_id: str) -> None:
         """The store says that this is the ledger entry ``entry_id``."""
         now, taken = self._time(), self._taken
-        taken.append((now, settlement, entry_id))
+        taken.append((now, settlement if settlement.ending is None else settlement.without_answer(), entry_id))
         while taken[0][0] < now - MEMORY_S:
             taken.popleft()
 

@@ -11,6 +11,7 @@ import orjson
 
 from proxy.domain.api_key import team_of
 from proxy.domain.errors import InvalidApiKey
+from proxy.domain.idempotency import KeptAnswer
 from proxy.domain.limits import KeyRecord, Limits, QuotaUsage
 from proxy.domain.settlement import LedgerEntry, Settlement
 
@@ -82,6 +83,17 @@ def settlement_facts(settlement: Settlement) -> bytes:
     if delivery.provider_usage is not None:
         facts["provider_usage"] = orjson.Fragment(delivery.provider_usage)
     return orjson.dumps(facts)
+
+
+def kept_answer(answer: KeptAnswer | None) -> bytes:
+    """An answer as it is kept: its status, a blank, its body."""
+    return b"" if answer is None else b"%d %b" % (answer.status, answer.body)
+
+
+def read_kept_answer(kept: bytes) -> KeptAnswer:
+    """The other way round."""
+    status, _, body = kept.partition(b" ")
+    return KeptAnswer(int(status), body)
 
 
 def entry_from_stream(team: str, stream_id: str, fields: Mapping[str, str]) -> LedgerEntry:

@@ -11,7 +11,15 @@ from typing import Any
 import orjson
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import InsufficientQuota, ModelNotAllowed, StoreUnavailable
+from proxy.domain.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    IdempotencyResponseGone,
+    InsufficientQuota,
+    ModelNotAllowed,
+    StoreUnavailable,
+)
+from proxy.domain.idempotency import AlreadyAnswered, Idempotency
 from proxy.domain.limits import KeyRecord
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
@@ -24,6 +32,7 @@ from proxy.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 LEDGER_ENTRIES_A_LOOK = 500
+IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 
 class RedisStore:
@@ -54,7 +63,14 @@ class RedisStore:
         self._find_entry = load_script("find_entry")
 
     async def admit(
-        self, reservation_id: str, credential: Credential, *, endpoint: str, model: str, quote: Quote
+        self,
+        reservation_id: str,
+        credential: Credential,
+        *,
+        endpoint: str,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
     ) -> Reservation:
         """See ``Store.admit``."""
         team, key_id = credential.team, credential.key_id
@@ -69,11 +85,24 @@ class RedisStore:
                 **self._expiry_facts,
             }
         )
-        reply = await self._runner.run(
-            self._admit,
-            (key_names.key_record(team, key_id), key_names.reservation(team, reservation_id), key_names.leases(team)),
-            (reservation_id, credential.secret_sha256, model, quote.units, self._lease_ms, facts, self._settled_ids_ms),
+        keys: tuple[str, ...] = (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation_id),
+            key_names.leases(team),
         )
+        arguments: tuple[Argument, ...] = (
+            reservation_id,
+            credential.secret_sha256,
+            model,
+            quote.units,
+            self._lease_ms,
+            facts,
+            self._settled_ids_ms,
+        )
+        if idempotency is not None:
+            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
+            arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
+        reply = await self._runner.run(self._admit, keys, arguments)
         self._count_expired(reply[-1])
         if reply[0] != b"admitted":
             raise _refusal(reply, model, quote)
@@ -86,6 +115,7 @@ class RedisStore:
             quote=quote,
             admitted_ms=reply[1],
             remaining_units=reply[2],
+            idempotency=idempotency,
         )
 
     async def void(self, reservation_id: str, team: str, key_id: str) -> None:
@@ -129,13 +159,11 @@ class RedisStore:
 
     async def settle_late(self, settlement: Settlement) -> None:
         """See ``Store.settle_late``."""
-        keys, arguments = self._settle_call(settlement)
-        admitted_ms = settlement.reservation.admitted_ms
-        reply = await self._runner.run(self._settle, keys, (*arguments, admitted_ms))
+        reply = await self._runner.run(self._settle, *self._settle_call(settlement, may_be_old=True))
         if reply[0] == b"old":
             if await self._is_in_ledger(settlement.reservation):
                 return
-            reply = await self._runner.run(self._settle, keys, arguments)
+            reply = await self._runner.run(self._settle, *self._settle_call(settlement))
         _entry_id(settlement, reply)
 
     def settle_again(self, settlement: Settlement, on_entry: Callable[[str], None]) -> None:
@@ -145,20 +173,22 @@ class RedisStore:
             if not reply.cancelled() and reply.exception() is None and reply.result()[0] != b"old":
                 on_entry(_entry_id(settlement, reply.result()))
 
-        keys, arguments = self._settle_call(settlement)
-        reply = self._runner.submit(self._settle, keys, (*arguments, settlement.reservation.admitted_ms))
+        reply = self._runner.submit(self._settle, *self._settle_call(settlement, may_be_old=True))
         reply.add_done_callback(take)
 
-    def _settle_call(self, settlement: Settlement) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
-        reservation = settlement.reservation
+    def _settle_call(
+        self, settlement: Settlement, *, may_be_old: bool = False
+    ) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+        reservation, ending = settlement.reservation, settlement.ending
         team, key_id = reservation.team, reservation.key_id
-        return (
+        keys: tuple[str, ...] = (
             key_names.key_record(team, key_id),
             key_names.reservation(team, reservation.id),
             key_names.leases(team),
             key_names.key_usage(team, key_id),
             key_names.ledger(team),
-        ), (
+        )
+        arguments: tuple[Argument, ...] = (
             reservation.id,
             settlement.charged_units,
             settlement.overage_units,
@@ -169,7 +199,13 @@ class RedisStore:
             key_id,
             settlement.delivery.outcome.value,
             records.settlement_facts(settlement),
+            reservation.admitted_ms if may_be_old else "",
         )
+        if ending is not None:
+            idempotency = ending.idempotency
+            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
+            arguments += (idempotency.body_sha256, ending.after, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+        return keys, arguments
 
     async def _is_in_ledger(self, reservation: Reservation) -> bool:
         keys, start = (key_names.ledger(reservation.team),), str(reservation.admitted_ms)
@@ -215,6 +251,13 @@ def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:
         reply.exception()
 
 
+_IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
+    b"in_progress": IdempotencyInProgress,
+    b"answer_gone": IdempotencyResponseGone,
+    b"mismatch": IdempotencyMismatch,
+}
+
+
 def _refusal(reply: list[Any], model: str, quote: Quote) -> Exception:
     verdict = reply[0]
     if verdict == b"insufficient_quota":
@@ -226,4 +269,7 @@ def _refusal(reply: list[Any], model: str, quote: Quote) -> Exception:
         )
     if verdict == b"model_not_allowed":
         return ModelNotAllowed(f"This API key may not use the model '{model}'.", param="model")
-    return records.invalid_key(verdict) or StoreUnavailable()
+    if verdict == b"answered":
+        return AlreadyAnswered(records.read_kept_answer(reply[1]))
+    kind = _IDEMPOTENCY_REFUSALS.get(verdict)
+    return kind() if kind else records.invalid_key(verdict) or StoreUnavailable()

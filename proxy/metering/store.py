@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.domain.api_key import Credential
+from proxy.domain.idempotency import Idempotency
 from proxy.domain.limits import KeyRecord
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
@@ -15,11 +16,20 @@ class Store(Protocol):
     """The hot path: one round trip to admit, one to settle."""
 
     async def admit(
-        self, reservation_id: str, credential: Credential, *, endpoint: str, model: str, quote: Quote
+        self,
+        reservation_id: str,
+        credential: Credential,
+        *,
+        endpoint: str,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
     ) -> Reservation:
         """Authenticate, check every limit and reserve, all or nothing.
 
-        Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota or StoreUnavailable; each of them reserved nothing.
+        Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota or StoreUnavailable; and where it has been sent
+        before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch. Each of them
+        reserved nothing.
         """
         ...
 

@@ -98,13 +98,17 @@ class Relay:
 
         The end is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
-        whole = b""
+        whole, keeper = b"", delivery.keeper
         try:
             while piece := await self._exchange.read():
                 passed = answer.feed(piece)
+                if keeper is not None:
+                    keeper.add(passed)
                 if passed and not self._client_gone:
                     await self._send(passed, is_last=answer.complete)
             whole = answer.finish()
+            if keeper is not None:
+                keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
             self._end(answer, delivery, complete=False)
             return self._break_off(error, delivery)

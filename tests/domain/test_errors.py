@@ -11,6 +11,9 @@ from proxy.domain.errors import (
     Blame,
     ClientGone,
     Conflict,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    IdempotencyResponseGone,
     InsufficientQuota,
     InternalError,
     InvalidApiKey,
@@ -63,6 +66,9 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (UpstreamUnreachable("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamMisconfigured("x"), 502, "upstream_error", Blame.OPERATOR),
     (UpstreamTimeout("x"), 504, "upstream_timeout", Blame.PROVIDER),
+    (IdempotencyInProgress(), 409, "idempotency_in_progress", Blame.CLIENT),
+    (IdempotencyResponseGone(), 409, "idempotency_response_gone", Blame.CLIENT),
+    (IdempotencyMismatch(), 422, "idempotency_mismatch", Blame.CLIENT),
     (ClientGone(), 499, "client_gone", Blame.CLIENT),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
@@ -132,6 +138,8 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     InvalidApiKey: {"WWW-Authenticate": "Bearer"},
     MethodNotAllowed: {"Allow": "GET"},
     InsufficientQuota: DO_NOT_RETRY,
+    IdempotencyInProgress: {"Retry-After": "2"},
+    IdempotencyResponseGone: DO_NOT_RETRY,
     UpstreamTruncated: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
@@ -161,7 +169,7 @@ def test_no_error_that_sdks_are_kept_from_retrying_is_called_retryable(error: Pr
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
-        JournalUnavailable, ShuttingDown,
+        JournalUnavailable, ShuttingDown, IdempotencyInProgress,
     }  # fmt: skip
 
 

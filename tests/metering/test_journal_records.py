@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.domain.idempotency import Idempotency
 from proxy.domain.pricing import Quote, Tier
 from proxy.domain.settlement import Delivery, Outcome, Reservation, settle
 from proxy.metering.journal_records import Owed, Posting, Void, read_records, write_record
@@ -24,6 +25,7 @@ def postings(draw: st.DrawFn) -> Posting:
         quote=Quote(images=images, unit_price=unit_price, units=images * unit_price, tier=draw(st.sampled_from(Tier))),
         admitted_ms=draw(counts),
         remaining_units=None,
+        idempotency=draw(st.none() | st.builds(Idempotency, names, names)),
     )
     usage = draw(st.none() | st.just(b'{"total_tokens": 7, "text": "\xc3\xa9\\n"}'))
     delivery = Delivery(
@@ -34,8 +36,9 @@ def postings(draw: st.DrawFn) -> Posting:
         provider_usage=usage,
         provider_ms=draw(counts),
         ended=True,
+        whole=draw(st.booleans()),
     )
-    return Posting(settle(reservation, delivery))
+    return Posting(settle(reservation, delivery).without_answer())
 
 
 voids = st.builds(Void, names, names, names)

@@ -6,6 +6,7 @@
 -- KEYS[3]  leases of the team (sorted set)
 -- KEYS[4]  usage of the key (hash: DAY:units:MODEL and DAY:images:MODEL)
 -- KEYS[5]  ledger of the team (stream)
+-- KEYS[6]  only with an Idempotency-Key: what became of the request of that name (string, see admit.lua)
 -- ARGV[1]  reservation id
 -- ARGV[2]  units charged
 -- ARGV[3]  units charged beyond the reservation
@@ -16,7 +17,9 @@
 -- ARGV[8]  key id
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
--- ARGV[11] only where it may have been settled long ago: when the request was admitted, milliseconds since the epoch
+-- ARGV[11] where it may have been settled long ago: when the request was admitted, milliseconds since the epoch; else ''
+-- ARGV[12] to ARGV[15], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
+--          long it is remembered, milliseconds
 --
 -- Where the lease ran out before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
 -- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
@@ -28,7 +31,7 @@ local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local reservation = redis.call('GET', KEYS[2])
 local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)')
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
-if not state and ARGV[11] and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
+if not state and ARGV[11] ~= '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
@@ -58,6 +61,16 @@ if charged ~= '0' then
   redis.call('HINCRBY', KEYS[1], 'posted', charged)
   redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':units:' .. ARGV[5], charged)
   if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
+end
+if KEYS[6] then
+  local running = redis.call('GET', KEYS[6])
+  if not running or string.match(running, '^running %x+ (%S+)') == id then
+    if ARGV[13] == 'free' then
+      redis.call('DEL', KEYS[6])
+    else
+      redis.call('SET', KEYS[6], ARGV[13] .. ' ' .. ARGV[12] .. ' ' .. id .. ' ' .. ARGV[14], 'PX', ARGV[15])
+    end
+  end
 end
 redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
 return {id, state == 'expired' and 'late' or state == 'held' and 'settled' or 'lost', entry, tonumber(charged)}
