@@ -18,6 +18,8 @@ from proxy.domain.image_request import parse_image_request
 from proxy.metering.embedded import EmbeddedStore
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
+from proxy.metering.ledger_books import LedgerBooks
+from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.meter import Meter
 from proxy.metering.middleware import BodyLimits, metering
 from proxy.metering.redis_connection import open_pool
@@ -32,6 +34,7 @@ from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes, require_token
 from proxy.web.images import ImageRoutes
 from proxy.web.key import KeyRoutes
+from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number, observe
@@ -120,8 +123,14 @@ class Gateway:
         parts.callback(log.flush)
 
         public = self._public_app(meter, pool, metrics, log)
+        books = LedgerBooks(runner, redis_pool, settled_ids_ms=accounting.settled_ids_seconds * 1000)
+        retention = LedgerRetention(books, days=accounting.ledger_days)
+        retention.start()
+        parts.push_async_callback(retention.stop)
         admin = self._admin_app(
-            KeyRegistry(runner, redis_pool, store.reclaim), OperationRoutes(self.lifecycle, meter, runner, metrics)
+            AdminRoutes(KeyRegistry(runner, redis_pool, store.reclaim), self._body_limits()),
+            LedgerRoutes(books, self._body_limits()),
+            OperationRoutes(self.lifecycle, meter, runner, metrics),
         )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
         self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
@@ -149,11 +158,11 @@ class Gateway:
         app.router.add_get(KEY, KeyRoutes(meter.store).show)
         return app
 
-    def _admin_app(self, registry: KeyRegistry, operations: OperationRoutes) -> web.Application:
+    def _admin_app(self, keys: AdminRoutes, ledger: LedgerRoutes, operations: OperationRoutes) -> web.Application:
         app = web.Application(
             middlewares=[number(request_ids()), errors(Lifecycle()), require_token(self.admin_token)],
         )
-        app.add_routes(AdminRoutes(registry, self._body_limits()).routes())
+        app.add_routes([*keys.routes(), *ledger.routes()])
         app.router.add_get("/healthz", operations.healthz)
         app.router.add_get("/readyz", operations.readyz)
         app.router.add_get("/metrics", operations.metrics)

@@ -145,6 +145,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     assert loaded.accounting.model_dump() == {
         "lease_seconds": 5,
         "expired": "void",
+        "ledger_days": 0,
         "client_gone": "finish",
         "idempotency_answer_bytes": 65_536,
         "settled_ids_seconds": 3_600,

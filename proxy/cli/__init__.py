@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from proxy.cli.demo import demo
-from proxy.cli.manage import keys, ledger, usage
+from proxy.cli.ledger import ledger
+from proxy.cli.manage import keys, usage
 from proxy.cli.serve import config, serve
 from proxy.sample_provider.command import sample_provider
 from proxy.telemetry.metrics import package_version

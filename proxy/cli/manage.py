@@ -1,4 +1,4 @@
-"""``lightmeter keys``, ``usage`` and ``ledger``: managing a gateway that runs."""
+"""``lightmeter keys`` and ``usage``: managing a gateway that runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ page_options = (
 )
 
 
-def _paged(command: F) -> F:
+def paged(command: F) -> F:
+    """Give a command the options of a list that comes in pages."""
     for option in page_options:
         command = option(command)
     return command
@@ -54,7 +55,7 @@ def create_key(
 
 @keys.command("list")
 @click.option("--team", help="Only this team's.")
-@_paged
+@paged
 @json_option
 def list_keys(team: str | None, cursor: str | None, limit: int, as_json: bool) -> None:
     """List keys."""
@@ -66,7 +67,7 @@ def list_keys(team: str | None, cursor: str | None, limit: int, as_json: bool) -
         for key in answer["data"]
     ]
     show_table(("KEY", "NAME", "LIMIT", "USED", "HELD", "LEFT", "IMAGES", "EXPIRES", "REVOKED"), rows)
-    return _show_more(answer)
+    return show_more(answer)
 
 
 @keys.command("show")
@@ -135,7 +136,7 @@ def grant(key_id: str, quota_units: int, reason: str, as_json: bool) -> None:
     _show_key(call_admin("POST", f"{_key_path(key_id)}/grants", body=body), as_json)
 
 
-# --- Usage and ledger -------------------------------------------------------------------------------------------------
+# --- Usage -----------------------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -156,39 +157,6 @@ def usage(key_id: str, as_json: bool) -> None:
         rows = [(one, each["images"], each["quota_units"]) for one, each in answer[name].items()]
         show_table((heading, "IMAGES", "UNITS"), rows)
     return None
-
-
-@click.group()
-def ledger() -> None:
-    """Read the ledger."""
-
-
-@ledger.command("list")
-@click.option("--team", help="Only this team's.")
-@click.option("--key", "key_id", help="Only this key's.")
-@click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
-@click.option("--outcome", help="Only entries that ended so: delivered, empty, refused, failed, …")
-@_paged
-@json_option
-def list_ledger(as_json: bool, key_id: str | None, limit: int, **query: str | None) -> None:
-    """List ledger entries, oldest first."""
-    answer = call_admin("GET", "/admin/v1/ledger", query={"key": key_id, "limit": str(limit), **query})
-    if as_json:
-        return show_json(answer)
-    rows = [
-        (
-            entry["at"],
-            entry["kind"],
-            entry["key"],
-            entry.get("model"),
-            entry.get("outcome", entry.get("reason")),
-            entry.get("images"),
-            entry.get("charged", entry.get("quota_units")),
-        )
-        for entry in answer["data"]
-    ]
-    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS"), rows)
-    return _show_more(answer)
 
 
 def _key_path(key_id: str) -> str:
@@ -213,6 +181,7 @@ def _show_key(key: dict[str, Any], as_json: bool) -> None:
     return None
 
 
-def _show_more(answer: dict[str, Any]) -> None:
+def show_more(answer: dict[str, Any]) -> None:
+    """Tell where a list goes on."""
     if answer["next_cursor"]:
         click.echo(f"\nThere is more: --cursor {answer['next_cursor']}")

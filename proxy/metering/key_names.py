@@ -50,6 +50,16 @@ def leases(team: str) -> str:
     return f"lm:{{{team}}}:leases"
 
 
+def refunds(team: str) -> str:
+    """Hash: ledger entries that have been refunded."""
+    return f"lm:{{{team}}}:refunds"
+
+
+def checkpoint(team: str) -> str:
+    """Hash: how far the ledger has been trimmed. With a key's id behind it: what its trimmed entries add up to."""
+    return f"lm:{{{team}}}:checkpoint"
+
+
 def ledger(team: str) -> str:
     """Stream: the ledger."""
     return f"lm:{{{team}}}:ledger"

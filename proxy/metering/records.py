@@ -102,8 +102,9 @@ def entry_from_stream(team: str, stream_id: str, fields: Mapping[str, str]) -> L
     counted = {name: int(value) if name in COUNTED else value for name, value in fields.items()}
     for name in ("kind", "facts"):
         counted.pop(name, None)
-    if "corrects" in counted:
-        counted["corrects"] = f"{team}_{counted['corrects']}"
+    for name in ("corrects", "refunds"):
+        if name in counted:
+            counted[name] = f"{team}_{counted[name]}"
     return LedgerEntry(
         id=f"{team}_{stream_id}",
         at_ms=int(stream_id.partition("-")[0]),

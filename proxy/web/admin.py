@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from proxy.domain.api_key import is_team_id, team_of
-from proxy.domain.errors import InvalidApiKey, InvalidRequest
+from proxy.domain.errors import InvalidApiKey, InvalidRequest, NotFound
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.settlement import LedgerEntry, Outcome
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
@@ -95,8 +95,8 @@ class AdminRoutes:
 
     async def list_keys(self, request: web.Request) -> web.Response:
         """Keys, of one team or of all."""
-        query = _query(request, "team", "cursor", "limit")
-        page = await self._registry.list_keys(_team(query), cursor=_cursor(query, team_of), limit=_limit(query))
+        query = list_query(request, "team", "cursor", "limit")
+        page = await self._registry.list_keys(_team(query), cursor=list_cursor(query), limit=list_limit(query))
         return _list([key_view(record) for record in page.items], page.next_cursor)
 
     async def show_key(self, request: web.Request) -> web.Response:
@@ -144,7 +144,7 @@ class AdminRoutes:
 
     async def list_ledger(self, request: web.Request) -> web.Response:
         """Ledger entries, oldest first within a team."""
-        query = _query(request, "team", "key", "since", "outcome", "cursor", "limit")
+        query = list_query(request, "team", "key", "since", "outcome", "cursor", "limit")
         key_id, team = query.get("key"), _team(query)
         if key_id is not None:
             key_team = team_of(key_id)
@@ -155,16 +155,21 @@ class AdminRoutes:
         if outcome is not None and outcome not in list(Outcome):
             raise InvalidRequest(f"'outcome' should be one of {', '.join(Outcome)}.", param="outcome")
         wanted = LedgerFilter(team=team, key_id=key_id, outcome=outcome, since_ms=_since(query))
-        page = await self._registry.list_ledger(wanted, cursor=_cursor(query, _ledger_team), limit=_limit(query))
+        page = await self._registry.list_ledger(
+            wanted, cursor=list_cursor(query, _ledger_team), limit=list_limit(query)
+        )
         return _list([entry_view(entry) for entry in page.items], page.next_cursor)
 
     async def _read(self, request: web.Request, kind: type[Body]) -> Body:
-        if not request.body_exists:
-            return read_body(kind, b"")
-        text = await read_json_body(
-            request, limit_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
-        )
-        return read_body(kind, text)
+        return await read_request(request, kind, self._limits)
+
+
+async def read_request(request: web.Request, kind: type[Body], limits: BodyLimits) -> Body:
+    """A request's body as ``kind``. Raises InvalidRequest."""
+    if not request.body_exists:
+        return read_body(kind, b"")
+    text = await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    return read_body(kind, text)
 
 
 # --- Views ------------------------------------------------------------------------------------------------------------
@@ -202,7 +207,8 @@ def _list(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
 # --- Queries ----------------------------------------------------------------------------------------------------------
 
 
-def _query(request: web.Request, *known: str) -> dict[str, str]:
+def list_query(request: web.Request, *known: str) -> dict[str, str]:
+    """The query, of ``known`` parameters. Raises InvalidRequest."""
     for name in request.query:
         if name not in known:
             shown = name[:100]
@@ -219,18 +225,28 @@ def _team(query: Mapping[str, str]) -> str | None:
     return team
 
 
-def _limit(query: Mapping[str, str]) -> int:
+def list_limit(query: Mapping[str, str]) -> int:
+    """How many items a page should hold. Raises InvalidRequest."""
     text = query.get("limit", str(PAGE_DEFAULT))
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
         raise InvalidRequest(f"'limit' should be from 1 to {PAGE_LIMIT:,}.", param="limit")
     return int(text[:9])
 
 
-def _cursor(query: Mapping[str, str], team_in: Callable[[str], str | None]) -> str | None:
+def list_cursor(query: Mapping[str, str], team_in: Callable[[str], str | None] = team_of) -> str | None:
+    """Where the page begins; unless told otherwise, after a key. Raises InvalidRequest."""
     cursor = query.get("cursor")
     if cursor is not None and team_in(cursor) is None:
         raise InvalidRequest("'cursor' should be the next_cursor of an earlier answer.", param="cursor")
     return cursor
+
+
+def split_entry_id(entry_id: str) -> tuple[str, str]:
+    """A ledger entry's team, and its id there. Raises NotFound."""
+    team = _ledger_team(entry_id)
+    if team is None:
+        raise NotFound(f"There is no ledger entry '{entry_id[:100]}'.")
+    return team, entry_id.rpartition("_")[2]
 
 
 def _ledger_team(entry_id: str) -> str | None:

@@ -97,6 +97,12 @@ class GrantBody(_AdminBody):
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
+class RefundBody(_AdminBody):
+    """``POST …/refund``."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
 def milliseconds(moment: datetime | None) -> int | None:
     """Milliseconds since the epoch; None stays None."""
     return None if moment is None else int(moment.timestamp() * 1000)

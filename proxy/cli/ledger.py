@@ -1,0 +1,162 @@
+"""``lightmeter ledger``: reading it, exporting it, reversing an entry, and seeing whether the books are right."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import click
+import orjson
+
+from proxy.cli.admin_client import call_admin
+from proxy.cli.audit import Audit
+from proxy.cli.manage import json_option, paged, show_more
+from proxy.cli.output import show_json, show_table
+
+EXPORT_PAGE = 1_000
+CSV_COLUMNS = (
+    "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
+    "unit_price", "reserved", "charged", "overage", "quota_units", "provider", "provider_status", "provider_ms",
+    "admitted_ms", "reason", "corrects", "refunds", "grant", "reservation", "provider_usage",
+)  # fmt: skip
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+COULD_NOT_BE_ASKED = 2
+
+
+@click.group()
+def ledger() -> None:
+    """Read the ledger, export it, and see whether the books are right."""
+
+
+@ledger.command("list")
+@click.option("--team", help="Only this team's.")
+@click.option("--key", "key_id", help="Only this key's.")
+@click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@click.option("--outcome", help="Only entries that ended so: delivered, empty, refused, failed, …")
+@paged
+@json_option
+def list_ledger(as_json: bool, key_id: str | None, limit: int, **query: str | None) -> None:
+    """List ledger entries, oldest first."""
+    answer = call_admin("GET", "/admin/v1/ledger", query={"key": key_id, "limit": str(limit), **query})
+    if as_json:
+        return show_json(answer)
+    rows = [
+        (
+            entry["at"],
+            entry["kind"],
+            entry["key"],
+            entry.get("model"),
+            entry.get("outcome", entry.get("reason")),
+            entry.get("images"),
+            entry.get("charged", entry.get("quota_units")),
+        )
+        for entry in answer["data"]
+    ]
+    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS"), rows)
+    return show_more(answer)
+
+
+@ledger.command("export")
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
+@click.option("--team", help="Only this team's.")
+@click.option("--key", "key_id", help="Only this key's.")
+@click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@click.option("--cursor", help="Go on after this entry; no heading is written then.")
+def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: str | None) -> None:
+    """Write the whole ledger to standard output, oldest entries first.
+
+    Where it is interrupted, standard error tells the cursor to go on from: nothing is written twice or left out.
+    """
+    written = cursor
+    try:
+        if form == "csv" and cursor is None:
+            _write(_csv_line(CSV_COLUMNS))
+        for page in _pages({"key": key_id, **query}, cursor):
+            lines = [_csv_row(entry) if form == "csv" else orjson.dumps(entry) + b"\n" for entry in page["data"]]
+            _write(b"".join(lines))
+            written = page["next_cursor"] or (page["data"][-1]["id"] if page["data"] else written)
+    except (click.ClickException, KeyboardInterrupt) as error:
+        why = error.format_message() if isinstance(error, click.ClickException) else "interrupted"
+        go_on = f"go on with --cursor {written}" if written else "nothing was written"
+        click.echo(f"{why}; {go_on}", err=True)
+        raise SystemExit(1) from None
+    if written:
+        click.echo(f"for what comes later: --cursor {written}", err=True)
+
+
+@ledger.command("refund")
+@click.argument("entry")
+@click.option("--reason", required=True, help="Why; it goes into the ledger.")
+@json_option
+def refund(entry: str, reason: str, as_json: bool) -> None:
+    """Reverse a ledger entry: the key gets its units back. Once for each entry."""
+    answer = call_admin("POST", f"/admin/v1/ledger/{quote(entry, safe='')}/refund", body={"reason": reason})
+    if as_json:
+        return show_json(answer)
+    return click.echo(f"{entry} is refunded by {answer['ledger_entry']}")
+
+
+@ledger.command("verify")
+@click.option("--team", help="Only this team's.")
+@json_option
+def verify(team: str | None, as_json: bool) -> None:
+    """Rebuild every counter from the ledger and the live leases, and tell each difference.
+
+    Ends with 0 where there is none, 1 where there is one, and 2 where the gateway could not be asked. It may run while
+    requests come in.
+    """
+    audit = Audit()
+    try:
+        audit.run(team)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        raise SystemExit(COULD_NOT_BE_ASKED) from None
+    if as_json:
+        show_json(audit.report())
+    else:
+        rows = [(each.where, each.counter, each.found, each.should_be) for each in audit.differences]
+        if rows:
+            show_table(("WHERE", "WHAT", "IS", "SHOULD BE"), rows)
+            click.echo()
+        for line in audit.summary():
+            click.echo(line)
+    raise SystemExit(1 if audit.differences else 0)
+
+
+def _pages(query: dict[str, str | None], cursor: str | None) -> Iterator[dict[str, Any]]:
+    while True:
+        page = call_admin("GET", "/admin/v1/ledger", query={**query, "cursor": cursor, "limit": str(EXPORT_PAGE)})
+        yield page
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def _csv_row(entry: dict[str, Any]) -> bytes:
+    return _csv_line(tuple(_csv_cell(entry.get(column)) for column in CSV_COLUMNS))
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return orjson.dumps(value).decode()
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        # A spreadsheet would take what somebody gave as a reason for a formula.
+        return f"'{value}"
+    return str(value)
+
+
+def _csv_line(cells: tuple[str, ...]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
+
+
+def _write(content: bytes) -> None:
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,57 @@
+"""The books of a key: what its counters should be, rebuilt from the checkpoint and the ledger's entries since."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Books:
+    """Counters of one key. ``usage`` is by ``DAY:units:MODEL`` and ``DAY:images:MODEL``; zeros need not be there."""
+
+    posted: int = 0
+    overage: int = 0
+    images: int = 0
+    granted: int = 0
+    reserved: int = 0
+    usage: Counter[str] = field(default_factory=Counter)
+
+    def add(self, entry: Mapping[str, Any], day: str) -> None:
+        """One ledger entry, as the admin wire shows it; ``day`` is the UTC day that its request was admitted in."""
+        if entry["kind"] == "grant":
+            self.granted += entry["quota_units"]
+            return
+        self.posted += entry["charged"]
+        self.overage += entry["overage"]
+        self.images += entry["images"]
+        self.usage[f"{day}:units:{entry['model']}"] += entry["charged"]
+        self.usage[f"{day}:images:{entry['model']}"] += entry["images"]
+
+    def figures(self) -> Iterator[tuple[str, int]]:
+        """Each counter with its name."""
+        for name in ("posted", "overage", "images", "granted", "reserved"):
+            yield name, getattr(self, name)
+        for heading in sorted(self.usage):
+            yield f"usage {heading}", self.usage[heading]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something in the books that is not as it should be."""
+
+    team: str
+    where: str
+    counter: str
+    found: int
+    should_be: int
+
+
+def compare(team: str, key_id: str, found: Books, rebuilt: Books) -> Iterator[Difference]:
+    """Where ``found``, the store's own counters, are not what the ledger and the live leases add up to."""
+    is_, should_be = dict(found.figures()), dict(rebuilt.figures())
+    for counter in dict.fromkeys([*is_, *should_be]):
+        if is_.get(counter, 0) != should_be.get(counter, 0):
+            yield Difference(team, key_id, counter, is_.get(counter, 0), should_be.get(counter, 0))

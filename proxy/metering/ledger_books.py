@@ -1,0 +1,115 @@
+"""What is asked of the ledger beside reading it: refunds, trimming, and the figures that ``verify`` compares."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import orjson
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
+from proxy.metering import key_names, records
+from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.scripts import load_script
+
+TRIM_BATCH = 200
+"""Entries in one call of a script, which no other call may wait long for."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBooks:
+    """What the store says of one key at one moment; counters by their names in the store.
+
+    ``checkpoint`` is what trimmed entries add up to, ``held_units`` what live leases hold.
+    """
+
+    id: str
+    record: dict[str, str]
+    usage: dict[str, str]
+    checkpoint: dict[str, str]
+    held_reservations: int
+    held_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class BooksPage:
+    """Keys of a team as they were when the ledger's last entry was ``as_of``, and ``trimmed`` the last taken out."""
+
+    as_of: str
+    trimmed: str
+    stray_leases: list[str]
+    keys: list[KeyBooks]
+
+
+class LedgerBooks:
+    """Everything here raises StoreUnavailable where the store cannot be asked."""
+
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, *, settled_ids_ms: int) -> None:
+        """Run scripts on ``runner``, list teams through ``pool``."""
+        self._runner = runner
+        self._redis = Redis(connection_pool=pool)
+        self._settled_ids_ms = settled_ids_ms
+        self._call_ids = count(1)
+
+    async def teams(self) -> list[str]:
+        """All teams that there are."""
+        try:
+            names: list[bytes] = await self._redis.execute_command("ZRANGE", key_names.TEAMS, 0, -1)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        return [name.decode() for name in names]
+
+    async def read(self, team: str, *, after: str, limit: int) -> BooksPage:
+        """Up to ``limit`` keys of ``team``, beginning after the key ``after``, all at one moment."""
+        reply = await self._runner.run(
+            load_script("read_books"),
+            (key_names.leases(team),),
+            (f"books_{next(self._call_ids)}", after, limit, self._settled_ids_ms),
+        )
+        as_of, trimmed, strays, keys = reply
+        return BooksPage(
+            as_of=as_of.decode(),
+            trimmed=trimmed.decode(),
+            stray_leases=[stray.decode() for stray in strays],
+            keys=[_key_books(key) for key in keys],
+        )
+
+    async def refund(self, team: str, stream_id: str, *, reason: str) -> str:
+        """Reverse a ledger entry; the id of the entry that does. Raises NotFound, Conflict or InvalidRequest."""
+        reply = await self._runner.run(
+            load_script("refund"),
+            (key_names.ledger(team), key_names.refunds(team)),
+            (f"refund_{secrets.token_hex(12)}", stream_id, orjson.dumps(reason)),
+        )
+        entry = f"{team}_{stream_id}"
+        if reply[0] == b"missing":
+            raise NotFound(f"There is no ledger entry '{entry}'.")
+        if reply[0] == b"nothing":
+            raise InvalidRequest(f"The ledger entry '{entry}' charged nothing, so there is nothing to refund.")
+        refund = f"{team}_{reply[1].decode()}"
+        if reply[0] == b"already":
+            raise Conflict(f"The ledger entry '{entry}' has been refunded already, by '{refund}'.")
+        return refund
+
+    async def trim(self, team: str, *, keep_ms: int) -> int:
+        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint; how many."""
+        keys = (key_names.ledger(team), key_names.checkpoint(team), key_names.refunds(team))
+        trimmed = 0
+        while True:
+            reply = await self._runner.run(
+                load_script("trim"), keys, (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH)
+            )
+            trimmed += int(reply[0])
+            if reply[0] < TRIM_BATCH:
+                return trimmed
+
+
+def _key_books(reply: list[Any]) -> KeyBooks:
+    key_id, record, usage, checkpoint, reservations, units = reply
+    fields: Callable[[list[bytes]], dict[str, str]] = records.fields_from_pairs
+    return KeyBooks(key_id.decode(), fields(record), fields(usage), fields(checkpoint), reservations, units)

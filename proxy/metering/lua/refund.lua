@@ -1,0 +1,39 @@
+-- Reverse a charge: give the key its units back, and write that to the ledger. Once for each entry.
+--
+-- KEYS[1]  ledger of the team (stream); the names of the team's other keys follow from its name
+-- KEYS[2]  refunds of the team (hash: ledger entry id to the refund's entry id and the call's id)
+-- ARGV[1]  an id for the call, given back in the reply; asked twice with it, it gives the first answer
+-- ARGV[2]  ledger entry id
+-- ARGV[3]  reason, as a JSON string
+--
+-- Reply: {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, or {id, 'nothing'}
+-- where the entry charged nothing
+--
+-- @include utc_day
+
+local made = redis.call('HGET', KEYS[2], ARGV[2])
+if made then
+  local refund, call = string.match(made, '^(%S+) (.+)$')
+  return {ARGV[1], call == ARGV[1] and 'refunded' or 'already', refund}
+end
+local found = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+if not found then return {ARGV[1], 'missing'} end
+
+local entry = {}
+for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
+local is_charge = entry.kind == 'request' or entry.kind == 'late'
+if not is_charge or tonumber(entry.charged) <= 0 then return {ARGV[1], 'nothing'} end
+
+local about = cjson.decode(entry.facts)
+local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s}', cjson.encode(about.model),
+  about.admitted_ms, ARGV[3])
+local overage = entry.overage == '0' and '0' or '-' .. entry.overage
+local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
+  ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
+local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
+redis.call('HINCRBY', team .. 'key:' .. entry.key, 'posted', '-' .. entry.charged)
+if overage ~= '0' then redis.call('HINCRBY', team .. 'key:' .. entry.key, 'overage', overage) end
+redis.call('HINCRBY', team .. 'usage:' .. entry.key, utc_day(about.admitted_ms) .. ':units:' .. about.model,
+  '-' .. entry.charged)
+redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])
+return {ARGV[1], 'refunded', refund}

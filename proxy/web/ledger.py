@@ -1,0 +1,78 @@
+"""The admin wire of the ledger beside reading it: refunds, and what ``lightmeter ledger verify`` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from proxy.domain.api_key import is_team_id
+from proxy.domain.errors import NotFound
+from proxy.metering.ledger_books import KeyBooks, LedgerBooks
+from proxy.metering.middleware import BodyLimits
+from proxy.web.admin import list_cursor, list_limit, list_query, read_request, split_entry_id
+from proxy.web.admin_bodies import RefundBody
+from proxy.web.models import json_response
+
+KEYS_A_PAGE = 50
+"""Read at one moment: no other call of the store may wait long for it."""
+
+
+class LedgerRoutes:
+    """Handlers of ``/admin/v1/ledger/…``."""
+
+    def __init__(self, books: LedgerBooks, limits: BodyLimits) -> None:
+        """Ask ``books``."""
+        self._books = books
+        self._limits = limits
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Where each handler stands."""
+        return (
+            web.post("/admin/v1/ledger/{entry}/refund", self.refund),
+            web.get("/admin/v1/ledger/books", self.list_teams),
+            web.get("/admin/v1/ledger/books/{team}", self.read_books),
+        )
+
+    async def refund(self, request: web.Request) -> web.Response:
+        """Reverse an entry, once."""
+        body = await read_request(request, RefundBody, self._limits)
+        team, stream_id = split_entry_id(request.match_info["entry"])
+        refund = await self._books.refund(team, stream_id, reason=body.reason)
+        return json_response({"ledger_entry": refund, "refunds": request.match_info["entry"]}, status=201)
+
+    async def list_teams(self, _request: web.Request) -> web.Response:
+        """Teams that have books."""
+        return json_response({"data": [{"team": team} for team in await self._books.teams()], "next_cursor": None})
+
+    async def read_books(self, request: web.Request) -> web.Response:
+        """Counters of a team's keys, and what they should add up to beside the ledger; each page at one moment."""
+        team, query = request.match_info["team"], list_query(request, "cursor", "limit")
+        if not is_team_id(team):
+            raise NotFound(f"There is no team '{team[:100]}'.")
+        limit = min(KEYS_A_PAGE, list_limit(query))
+        page = await self._books.read(team, after=list_cursor(query) or "", limit=limit)
+        return json_response(
+            {
+                "data": [_view(key) for key in page.keys],
+                "as_of": f"{team}_{page.as_of}",
+                "trimmed": f"{team}_{page.trimmed}",
+                "stray_leases": page.stray_leases,
+                "next_cursor": page.keys[-1].id if len(page.keys) == limit else None,
+            }
+        )
+
+
+def _view(key: KeyBooks) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "quota_units": int(key.record["quota_units"]) if "quota_units" in key.record else None,
+        "counters": {name: int(key.record.get(name, 0)) for name in _COUNTERS},
+        "usage": {name: int(value) for name, value in key.usage.items()},
+        "checkpoint": {name: int(value) for name, value in key.checkpoint.items()},
+        "held": {"reservations": key.held_reservations, "quota_units": key.held_units},
+    }
+
+
+_COUNTERS = ("posted", "overage", "images", "granted", "reserved")

@@ -1,0 +1,179 @@
+"""``lightmeter ledger`` against a running gateway: verify, export, refund."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.end_to_end.test_command_line import lightmeter, run
+from tests.support.gateways import (
+    ADMIN_TOKEN,
+    RunningGateway,
+    SampleProvider,
+    configuration,
+    key_id,
+    running_gateway,
+)
+
+KINDS = ("images=1", "images=3", "images=0", "status=500", "status=400", "truncate_after=520 images=4", "malformed")
+
+
+@pytest.fixture
+def books(provider: SampleProvider, tmp_path: Path) -> Iterator[RunningGateway]:
+    """A gateway on a store of its own, which a test may spoil."""
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url, accounting={"lease_seconds": 60})
+    with running_gateway(tmp_path, toml) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def store(books: RunningGateway, tmp_path: Path) -> Iterator[Redis]:
+    """The store behind it."""
+    redis = Redis(unix_socket_path=str(tmp_path / "data" / "valkey.sock"))
+    yield redis
+    redis.close()
+
+
+def environment(gateway: RunningGateway) -> dict[str, str]:
+    return {"LIGHTMETER_ADMIN_URL": gateway.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+
+
+def verify(gateway: RunningGateway, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("ledger", "verify", *arguments, environment=environment(gateway))
+
+
+def spend(gateway: RunningGateway, team: str = "acme") -> str:
+    """A key that has used some of everything."""
+    key = gateway.make_key(1_000_000, team=team)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda kind: gateway.generate(key, prompt=f"[sample {kind}] x", n=2), KINDS))
+    gateway.admin("POST", f"/admin/v1/keys/{key_id(key)}/grants", body={"quota_units": 77, "reason": "=goodwill"})
+    return key
+
+
+def test_books_that_are_right(books: RunningGateway) -> None:
+    spend(books)
+    key = spend(books, "other")
+    charged = next(entry for entry in books.ledger(key) if entry.get("charged"))
+    done = lightmeter("ledger", "refund", charged["id"], "--reason", "a test", environment=environment(books))
+    assert done.startswith(f"{charged['id']} is refunded by other_")
+    again = run("ledger", "refund", charged["id"], "--reason", "a test", environment=environment(books))
+    assert (again.returncode, "has been refunded already" in again.stderr) == (1, True)
+    result = verify(books)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("2 key(s) of 2 team(s), 17 ledger entries: every counter is right")
+    report = json.loads(verify(books, "--team", "other", "--json").stdout)
+    assert (report["ok"], report["teams"], report["entries"]) == (True, 1, 9)
+
+
+Spoil = Callable[[Redis, str], object]
+SPOILED: list[tuple[Spoil, str]] = [
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "posted", 1), "posted"),
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "reserved", 5_000), "reserved"),
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "images", -1), "images"),
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "granted", 1), "granted"),
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "overage", 1), "overage"),
+    (lambda store, key: store.hincrby(f"lm:{{acme}}:usage:{key}", "2026-01-01:units:x", 1), "usage 2026-01-01:units:x"),
+    (lambda store, _key: store.xdel("lm:{acme}:ledger", charged_entry(store)), "posted"),
+    (lambda store, _key: store.xadd("lm:{acme}:ledger", fields(store, charged_entry(store))), "entries of request"),
+    (lambda store, _key: store.zadd("lm:{acme}:leases", {"req_nobody": 9e12}), "reservations of the lease req_nobody"),
+    (lambda store, key: store.zrem("lm:{acme}:keys", key), "keys of this id"),
+]
+
+
+def charged_entry(store: Redis) -> Any:
+    entries: Any = store.xrange("lm:{acme}:ledger")
+    return next(stream_id for stream_id, fields in entries if int(fields.get(b"charged", 0)))
+
+
+def fields(store: Redis, stream_id: bytes) -> Any:
+    entries: Any = store.xrange("lm:{acme}:ledger", stream_id, stream_id)
+    return entries[0][1]
+
+
+def test_every_kind_of_spoiled_books_is_told(books: RunningGateway, store: Redis) -> None:
+    key = key_id(spend(books))
+    names = [name for name in store.keys("lm:*") if store.pttl(name) < 0]
+    good: dict[Any, Any] = {name: store.dump(name) for name in names}
+    for spoil, what in SPOILED:
+        spoil(store, key)
+        result = verify(books)
+        assert (result.returncode, what in result.stdout) == (1, True), (what, result.stdout, result.stderr)
+        for name, dump in good.items():
+            store.restore(name, 0, dump, replace=True)
+        store.zrem("lm:{acme}:leases", "req_nobody")
+    assert verify(books).returncode == 0
+
+
+def test_books_that_are_read_while_requests_come_in(books: RunningGateway) -> None:
+    keys = [books.make_key(None, team=team) for team in ("acme", "acme", "other")]
+    stop = threading.Event()
+
+    def go_on(key: str) -> None:
+        while not stop.is_set():
+            books.generate(key, n=1, prompt="[sample delay_ms=20] x")
+
+    with ThreadPoolExecutor(6) as threads:
+        running = [threads.submit(go_on, key) for key in keys * 2]
+        try:
+            results = [verify(books) for _ in range(4)]
+        finally:
+            stop.set()
+        for each in running:
+            each.result()
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 4, results
+
+
+def test_nobody_to_ask() -> None:
+    away = {"LIGHTMETER_ADMIN_URL": "http://127.0.0.1:9", "LIGHTMETER_ADMIN_TOKEN": "x" * 20}
+    result = run("ledger", "verify", environment=away)
+    assert (result.returncode, "no gateway answers" in result.stderr) == (2, True)
+    export = run("ledger", "export", environment=away)
+    assert (export.returncode, "nothing was written" in export.stderr) == (1, True)
+
+
+def test_an_export_can_be_gone_on_with(books: RunningGateway) -> None:
+    key = spend(books)
+    whole = run("ledger", "export", environment=environment(books))
+    rows = list(csv.DictReader(io.StringIO(whole.stdout)))
+    entries = books.ledger(key)
+    assert [row["id"] for row in rows] == [entry["id"] for entry in entries]
+    assert [row["charged"] for row in rows] == [str(entry.get("charged", "")) for entry in entries]
+    assert rows[-1]["reason"] == "'=goodwill"
+    assert f"--cursor {entries[-1]['id']}" in whole.stderr
+    rest = run("ledger", "export", "--cursor", entries[3]["id"], environment=environment(books))
+    assert whole.stdout.endswith(rest.stdout)
+    assert len(rest.stdout.splitlines()) == len(entries) - 4
+    lines = run("ledger", "export", "--format", "jsonl", "--team", "acme", environment=environment(books)).stdout
+    assert [json.loads(line) for line in lines.splitlines()] == entries
+    nothing = run("ledger", "export", "--cursor", entries[-1]["id"], environment=environment(books))
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+
+def test_a_refund_on_the_wire(books: RunningGateway) -> None:
+    key = spend(books)
+    entry = next(entry for entry in books.ledger(key) if entry.get("charged"))
+    path = f"/admin/v1/ledger/{entry['id']}/refund"
+    assert books.admin("POST", path, body={}).json["error"]["param"] == "reason"
+    assert books.admin("POST", path, body={"reason": ""}).status == 400
+    posted = books.quota(key)["posted"]
+    made = books.admin("POST", path, body={"reason": "x"})
+    assert (made.status, made.json["refunds"]) == (201, entry["id"])
+    assert books.quota(key)["posted"] == posted - entry["charged"]
+    assert books.admin("POST", path, body={"reason": "x"}).status == 409
+    assert books.admin("POST", "/admin/v1/ledger/acme_1-1/refund", body={"reason": "x"}).status == 404
+    assert books.admin("POST", "/admin/v1/ledger/nonsense/refund", body={"reason": "x"}).status == 404
+    empty = next(entry for entry in books.ledger(key) if entry.get("outcome") == "empty")
+    assert books.admin("POST", f"/admin/v1/ledger/{empty['id']}/refund", body={"reason": "x"}).status == 400
+    assert books.admin("GET", "/admin/v1/ledger/books/No%20Team").status == 404
+    books.check_books(key)
