@@ -15,6 +15,7 @@ from typing import BinaryIO
 from aiohttp import web
 
 from proxy.domain.image_request import parse_image_request
+from proxy.metering.durability import DurabilityReport
 from proxy.metering.embedded import EmbeddedStore
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
@@ -99,7 +100,9 @@ class Gateway:
         metrics = Metrics()
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
-        runner = ScriptRunner(self.store_url, metrics, timeout_s=settings.store.timeout)
+        runner = ScriptRunner(
+            self.store_url, metrics, timeout_s=settings.store.timeout, min_replicas=settings.store.min_replicas
+        )
         parts.push_async_callback(runner.close)
         accounting = settings.accounting
         lease_ms = accounting.lease_seconds * 1000
@@ -134,6 +137,9 @@ class Gateway:
         )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
         self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
+        report = DurabilityReport(redis_pool, min_replicas=settings.store.min_replicas)
+        report.start()
+        parts.push_async_callback(report.stop)
         if not await runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
 

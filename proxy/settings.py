@@ -152,6 +152,7 @@ class StoreSettings(_Section):
     server: str | None = None
     appendfsync: Annotated[str, _one_of("always", "everysec")] = "everysec"
     timeout: Seconds = 2
+    min_replicas: Annotated[Whole, Field(ge=0, le=10)] = 0
 
 
 class AccountingSettings(_Section):
@@ -298,7 +299,8 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
     except ValidationError as invalid:
         mistakes = [_tell(error, source, overridden) for error in invalid.errors()]
     else:
-        mistakes = [f"{source}: {mistake}" for mistake in _check_references(settings, environment)]
+        told = (*_check_references(settings, environment), *_check_store(settings))
+        mistakes = [f"{source}: {mistake}" for mistake in told]
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
     return settings
@@ -333,6 +335,11 @@ def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> st
 
 def _may_hold_a_secret(key: str, value: str) -> bool:
     return "@" in value or key.endswith("api_key_env")
+
+
+def _check_store(settings: Settings) -> Iterator[str]:
+    if settings.store.min_replicas and settings.embedded_folder is not None:
+        yield "store.min_replicas: an embedded store has no replicas; set store.url to one that has"
 
 
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:

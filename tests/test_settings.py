@@ -141,6 +141,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "server": "/usr/bin/valkey-server",
         "appendfsync": "always",
         "timeout": 0.5,
+        "min_replicas": 0,
     }
     assert loaded.accounting.model_dump() == {
         "lease_seconds": 5,
@@ -330,6 +331,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('"embedded:./quota"', '"./quota"', "store.url", ["is './quota'", A_STORE]),
     ('"embedded:./quota"', '"embedded:"', "store.url", ["is 'embedded:'", A_STORE]),
     ('"embedded:./quota"', '"http://redis.example"', "store.url", ["is 'http://redis.example'", A_STORE]),
+    ('"always"', '"always"\nmin_replicas = 11', "store.min_replicas", ["is 11", "less than or equal to 10"]),
+    ('"always"', '"always"\nmin_replicas = 1', "store.min_replicas", ["an embedded store has no replicas"]),
     ('"always"', '"no"', "store.appendfsync", ["is 'no'", "should be one of always, everysec"]),
     ("lease_seconds = 5", "lease_seconds = 0", "accounting.lease_seconds", ["is 0", "greater than or equal to 1"]),
     ("lease_seconds = 5", 'expired = "forget"', "accounting.expired", ["is 'forget'", "one of void, charge"]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 import click
 import orjson
+from redis.exceptions import RedisError
 
 from proxy.app import Gateway
 from proxy.cli.running import StopSignals, run, settle_memory
+from proxy.metering.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.embedded import EmbeddedStoreError
+from proxy.metering.redis_connection import open_pool
 from proxy.settings import ConfigurationError, Settings, load_settings
 from proxy.telemetry.logs import set_up_logs
 
@@ -62,7 +66,10 @@ def config() -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def check(path: Path, as_json: bool) -> None:
-    """Check the configuration without starting anything; every mistake is told."""
+    """Check the configuration without starting anything; every mistake is told.
+
+    It tells as well what the store may lose, where that can be asked.
+    """
     try:
         settings = load_settings(path)
     except ConfigurationError as error:
@@ -70,8 +77,30 @@ def check(path: Path, as_json: bool) -> None:
             click.echo(orjson.dumps({"ok": False, "mistakes": str(error).splitlines()}).decode())
             raise SystemExit(1) from None
         raise click.ClickException(str(error)) from None
+    findings = asyncio.run(_look_at_the_store(settings))
     if as_json:
         found = {"providers": [p.name for p in settings.providers], "models": [m.id for m in settings.models]}
-        click.echo(orjson.dumps({"ok": True, "mistakes": [], **found}).decode())
+        store = [{"level": logging.getLevelName(each.level).lower(), "text": each.text} for each in findings]
+        click.echo(orjson.dumps({"ok": True, "mistakes": [], **found, "store": store}).decode())
     else:
         click.echo(f"{path}: good: {len(settings.providers)} provider(s), {len(settings.models)} model(s)")
+        for each in findings:
+            click.echo(
+                f"store: {'' if each.level == logging.INFO else logging.getLevelName(each.level) + ': '}{each.text}"
+            )
+
+
+async def _look_at_the_store(settings: Settings) -> list[Finding]:
+    """What the store may lose. An embedded one is not started for it: its settings are Lightmeter's own."""
+    store = settings.store
+    if settings.embedded_folder is not None:
+        return list(judge(StoreFacts(appendonly=True, appendfsync=store.appendfsync)))
+    pool = open_pool(store.url, timeout_s=store.timeout)
+    try:
+        async with asyncio.timeout(store.timeout):
+            return list(judge(await read_facts(pool), min_replicas=store.min_replicas))
+    except (RedisError, OSError) as error:
+        why = str(error) or f"no answer within {store.timeout:g} seconds"
+        return [Finding(logging.WARNING, f"it cannot be asked now what it may lose ({why})")]
+    finally:
+        await pool.aclose()

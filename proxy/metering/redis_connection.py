@@ -9,6 +9,8 @@ from redis.backoff import NoBackoff
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 CONNECTIONS = 32
+READ_TIMEOUT_S = 10.0
+"""Of one command of the admin wire; a connection that took longer is closed, and its reply reaches nobody."""
 
 
 def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
@@ -23,6 +25,6 @@ def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
         max_connections=CONNECTIONS,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=timeout_s,
-        socket_timeout=None,
+        socket_timeout=READ_TIMEOUT_S,
         client_name="lightmeter",
     )

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import hiredis
@@ -47,17 +47,37 @@ class Call:
         return pack(*head, self.key_count, *self.words)
 
 
+@dataclass(slots=True, eq=False)
+class Wait:
+    """``WAIT`` for what went before it on the same connection; its reply is the number of replicas that have it.
+
+    ``held`` are replies that nobody gets before that number is known.
+    """
+
+    replicas: int
+    timeout_ms: int
+    held: list[tuple[Call, list[Any]]] = field(default_factory=list)
+    sent: float = 0.0
+
+    def packed(self) -> bytes:
+        """The command as it is sent (https://redis.io/docs/latest/commands/wait/)."""
+        return pack("WAIT", self.replicas, self.timeout_ms)
+
+
+Sent = Call | Wait
+
+
 class ScriptConnection(asyncio.Protocol):
     """A connection that is up. ``on_reply`` gets each call with its reply, ``on_lost`` those that got none."""
 
     def __init__(
-        self, on_reply: Callable[[Call, Any], None], on_lost: Callable[[ScriptConnection, list[Call]], None]
+        self, on_reply: Callable[[Any, Any], None], on_lost: Callable[[ScriptConnection, list[Sent]], None]
     ) -> None:
         """See ``open_connection``."""
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
-        self._under_way: deque[Call] = deque()
+        self._under_way: deque[Sent] = deque()
         self._greeting: asyncio.Future[None] | None = None
         self._greetings = 0
         self._transport: asyncio.Transport | None = None
@@ -67,7 +87,7 @@ class ScriptConnection(asyncio.Protocol):
         """When the call was sent that has waited longest for its reply, None where none waits."""
         return self._under_way[0].sent if self._under_way else None
 
-    def send(self, calls: Sequence[Call], now: float) -> None:
+    def send(self, calls: Sequence[Sent], now: float) -> None:
         """Write all of ``calls`` at once; their replies come in the same order."""
         for call in calls:
             call.sent = now
@@ -126,8 +146,8 @@ class ScriptConnection(asyncio.Protocol):
 
 async def open_connection(
     url: str,
-    on_reply: Callable[[Call, Any], None],
-    on_lost: Callable[[ScriptConnection, list[Call]], None],
+    on_reply: Callable[[Any, Any], None],
+    on_lost: Callable[[ScriptConnection, list[Sent]], None],
     *,
     timeout_s: float,
 ) -> ScriptConnection:

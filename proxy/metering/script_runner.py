@@ -16,13 +16,39 @@ import hiredis
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering import key_names
-from proxy.metering.script_connection import Argument, Call, ConnectError, ScriptConnection, open_connection
+from proxy.metering.script_connection import (
+    Argument,
+    Call,
+    ConnectError,
+    ScriptConnection,
+    Sent,
+    Wait,
+    open_connection,
+)
 from proxy.metering.scripts import Script, load_script
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 TRIES = 2
+ADMIT = "admit"
+"""The script whose effects replicas should have before anybody counts on them."""
+
+SILENCE_S = 10.0
+"""Between two lines in the log about the same refusal."""
+
+ADVICE = {
+    "OOM": "its memory is full; raise its maxmemory, or free some of it",
+    "READONLY": "it is a replica; point store.url at the primary",
+    "LOADING": "it is reading its data, and will answer when it has",
+    "MISCONF": "it cannot write to its disk; look at its log, and at the space there",
+    "NOAUTH": "it wants a password; put it into store.url",
+    "WRONGPASS": "the password in store.url is wrong",
+    "NOPERM": "its user may not run scripts on keys that begin with lm: ; allow it",
+    "NOREPLICAS": "too few of its replicas are connected",
+    "BUSY": "another script has kept it busy for long; SCRIPT KILL ends that",
+}
+
 LOOKS_A_TIMEOUT = 8
 """How often the clock is looked at within the time of one call: a stall is noticed an eighth of it late."""
 
@@ -30,8 +56,14 @@ LOOKS_A_TIMEOUT = 8
 class ScriptRunner:
     """Runs scripts on one Redis, or says StoreUnavailable within about twice ``timeout_s``."""
 
-    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float) -> None:
-        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds."""
+    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float, min_replicas: int = 0) -> None:
+        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds.
+
+        An admission counts only when ``min_replicas`` replicas have it as well, within half that time.
+        """
+        self._min_replicas = min_replicas
+        self._unreplicated: dict[Call, Wait] = {}
+        self._told: dict[str, float] = {}
         self._url = url
         self._metrics = metrics
         self._timeout_s = timeout_s
@@ -97,13 +129,22 @@ class ScriptRunner:
                 self._connecting = loop.create_task(self._connect())
             return
         calls, self._waiting = self._waiting, []
-        self._connection.send(calls, loop.time())
+        self._connection.send(self._and_wait(calls) if self._min_replicas else calls, loop.time())
         if self._clock is None:
             self._clock = loop.call_later(self._timeout_s / LOOKS_A_TIMEOUT, self._look_at_the_clock)
 
+    def _and_wait(self, calls: Sequence[Call]) -> list[Sent]:
+        admissions = [call for call in calls if call.script.name == ADMIT]
+        if not admissions:
+            return list(calls)
+        wait = Wait(self._min_replicas, int(self._timeout_s * 500))
+        self._unreplicated.update(dict.fromkeys(admissions, wait))
+        return [*calls, wait]
+
     async def _connect(self) -> None:
+        on_reply = self._take_replicated if self._min_replicas else self._take_reply
         try:
-            self._connection = await open_connection(self._url, self._take_reply, self._lost, timeout_s=self._timeout_s)
+            self._connection = await open_connection(self._url, on_reply, self._lost, timeout_s=self._timeout_s)
         except Exception as error:
             self._note_health(healthy=False, error=error)
             calls, self._waiting = self._waiting, []
@@ -146,14 +187,40 @@ class ScriptRunner:
             self._waiting.append(call)
             self._end_turn()
         else:
-            logger.error("the store refused the script %s: %s", call.script.name, reply)
-            self._note_health(healthy=False, error=reply)
+            self._note_refusal(call.script.name, str(reply))
             self._fail(call, may_have_happened=call.tries > 0)
             if str(reply).startswith("READONLY") and self._connection is not None:
                 # The name may lead to another server by now.
                 self._connection.abort()
 
-    def _lost(self, connection: ScriptConnection, calls: list[Call]) -> None:
+    def _take_replicated(self, sent: Sent, reply: Any) -> None:
+        """As ``_take_reply``, but replies to admissions are held until replicas have them."""
+        if isinstance(sent, Call):
+            wait = self._unreplicated.pop(sent, None)
+            if wait is not None and type(reply) is list:
+                wait.held.append((sent, reply))
+            else:
+                self._take_reply(sent, reply)
+            return
+        replicas = reply if isinstance(reply, int) else 0
+        for call, held in sent.held:
+            if replicas >= sent.replicas or held[:2] != [call.id, b"admitted"]:
+                self._take_reply(call, held)
+            else:
+                self._fail(call, may_have_happened=True)
+        if replicas < sent.replicas and self._may_tell("replicas"):
+            logger.error(
+                "%d replica(s) took an admission within %d ms and store.min_replicas is %d: requests get 503 until "
+                "there are enough",
+                *(replicas, sent.timeout_ms, sent.replicas),
+            )
+
+    def _lost(self, connection: ScriptConnection, lost: list[Sent]) -> None:
+        calls = [sent for sent in lost if isinstance(sent, Call)]
+        for sent in lost:
+            if isinstance(sent, Wait):
+                calls += [call for call, _ in sent.held]
+        self._unreplicated.clear()
         if self._connection is connection:
             self._connection = None
         if calls:
@@ -174,12 +241,32 @@ class ScriptRunner:
         if not call.reply.done():
             call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened))
 
+    def _note_refusal(self, script: str, refusal: str) -> None:
+        code = refusal.partition(" ")[0]
+        self.healthy = False
+        self._metrics.store_health(healthy=False)
+        if self._may_tell(code):
+            advice = ADVICE.get(code, "see its log")
+            logger.error(
+                "the store refused the script %s (%s): %s. Requests get 503 until then", script, refusal, advice
+            )
+
+    def _may_tell(self, what: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._told.get(what, -SILENCE_S) < SILENCE_S:
+            return False
+        self._told[what] = now
+        return True
+
     def _note_health(self, *, healthy: bool, error: Exception | None = None) -> None:
         if healthy == self.healthy:
             return
         self.healthy = healthy
         self._metrics.store_health(healthy=healthy)
-        if healthy:
+        if not healthy:
+            advice = ADVICE.get(str(error).partition(" ")[0], "")
+            logger.error(
+                "the store cannot be reached (%r)%s: requests get 503 until it can", error, advice and f": {advice}"
+            )
+        elif self._may_tell("again"):
             logger.warning("the store answers again")
-        else:
-            logger.error("the store cannot be reached (%r): requests get 503 until it can", error)

@@ -129,6 +129,7 @@ def test_config_check(tmp_path: Path) -> None:
     secret = {"SAMPLE_PROVIDER_KEY": "x"}
     assert "good: 1 provider(s), 1 model(s)" in lightmeter("config", "check", "--config", str(path), environment=secret)
     answer = json.loads(lightmeter("config", "check", "--config", str(path), "--json", environment=secret))
+    assert answer.pop("store")[0]["text"].startswith("appendonly yes, appendfsync everysec: a crash of the store's")
     assert answer == {"ok": True, "mistakes": [], "providers": ["sample"], "models": ["acme/image-1"]}
 
     path.write_text(path.read_text().replace('"embedded:./data"', '"mysql://x"').replace("drain_seconds", "drane"))

@@ -89,12 +89,14 @@ async def open_bench(
     lease_ms: int = 60_000,
     settled_ids_ms: int = 60_000,
     charge_expired: bool = False,
+    timeout_s: float = 2,
+    min_replicas: int = 0,
     journal_folder: Path | None = None,
 ) -> AsyncIterator[Bench]:
     """Metering on a store, its journal in a folder of its own unless one is given."""
     metrics = Metrics()
     pool = open_pool(store_url, timeout_s=2)
-    runner = ScriptRunner(store_url, metrics, timeout_s=2)
+    runner = ScriptRunner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
     store = RedisStore(runner, metrics, lease_ms=lease_ms, settled_ids_ms=settled_ids_ms, charge_expired=charge_expired)
     redis: Redis = Redis(connection_pool=pool)
     with tempfile.TemporaryDirectory() as folder:

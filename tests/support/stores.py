@@ -16,11 +16,11 @@ BACKENDS = ("valkey", "redis")
 
 
 @contextmanager
-def store_server(backend: str, folder: Path) -> Iterator[tuple[str, Server]]:
-    """A store's address and its process."""
+def store_server(backend: str, folder: Path, *flags: str) -> Iterator[tuple[str, Server]]:
+    """A store's address and its process; ``flags`` are more of its settings."""
     binary = str(get_binary_path()) if backend == "valkey" else program("redis-server", "redis-server")
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *flags]
     with running(command, folder / f"{backend}-{port}.log") as server:
         url = f"redis://127.0.0.1:{port}/0"
         wait_for(lambda: _answers(url), f"an answer of {backend}")

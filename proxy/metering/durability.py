@@ -1,0 +1,180 @@
+"""What the store may lose, as its own settings have it: read at the start, and told in plain words.
+
+See https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ and, for ``maxmemory-policy``,
+https://redis.io/docs/latest/develop/reference/eviction/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import RedisError, ResponseError
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """How a store keeps its data; None where it would not say. ``maxmemory`` is in bytes, 0 for no limit."""
+
+    appendonly: bool | None = None
+    appendfsync: str | None = None
+    snapshots: bool | None = None
+    maxmemory: int | None = None
+    maxmemory_policy: str | None = None
+    is_replica: bool = False
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know. ``level`` is one of logging's: INFO, WARNING or ERROR."""
+
+    level: int
+    text: str
+
+
+def judge(facts: StoreFacts, *, min_replicas: int = 0) -> Iterator[Finding]:
+    """What a store with these settings may lose, the worst of it as errors."""
+    yield _persistence(facts)
+    yield from _memory(facts)
+    if facts.is_replica:
+        yield Finding(logging.ERROR, "the store is a replica and takes no writes: point store.url at its primary")
+    elif min_replicas > facts.replicas:
+        yield Finding(
+            logging.ERROR,
+            f"store.min_replicas is {min_replicas} and {facts.replicas} replica(s) are connected: "
+            "every request gets 503 until there are enough",
+        )
+    elif facts.replicas and not min_replicas:
+        yield Finding(
+            logging.INFO,
+            "fail-over may lose what was not replicated yet: store.min_replicas makes each admission wait for replicas",
+        )
+
+
+def _persistence(facts: StoreFacts) -> Finding:
+    if facts.appendonly is None:
+        return Finding(
+            logging.WARNING,
+            "the store does not tell how it keeps its data (it forbids CONFIG GET): "
+            "see to it that appendonly is yes, and appendfsync always or everysec",
+        )
+    if not facts.appendonly:
+        lost = "all since the last snapshot" if facts.snapshots or facts.snapshots is None else "everything"
+        return Finding(
+            logging.ERROR, f"appendonly is no: a crash of the store loses {lost}, quota and ledger: set appendonly yes"
+        )
+    if facts.appendfsync == "always":
+        return Finding(
+            logging.INFO, "appendonly yes, appendfsync always: a crash of the store loses nothing that it acknowledged"
+        )
+    if facts.appendfsync == "everysec":
+        return Finding(
+            logging.INFO,
+            "appendonly yes, appendfsync everysec: a crash of the store's machine may lose its last second or two; "
+            "gateways that live post again what they settled then. appendfsync always loses nothing",
+        )
+    if facts.appendfsync == "no":
+        return Finding(
+            logging.ERROR,
+            "appendfsync is no: a crash of the store's machine may lose half a minute of charges: "
+            "set appendfsync everysec, or always",
+        )
+    return Finding(
+        logging.INFO, "appendonly yes; the store does not tell its appendfsync: always loses nothing, everysec seconds"
+    )
+
+
+def _memory(facts: StoreFacts) -> Iterator[Finding]:
+    policy = facts.maxmemory_policy
+    if not facts.maxmemory or policy is None:
+        return
+    if policy.startswith("allkeys"):
+        yield Finding(
+            logging.ERROR,
+            f"maxmemory-policy is {policy}: a store whose memory is full throws keys, quota and ledger away: "
+            "set maxmemory-policy noeviction",
+        )
+    elif policy.startswith("volatile"):
+        yield Finding(
+            logging.WARNING,
+            f"maxmemory-policy is {policy}: a store whose memory is full forgets which requests were settled, "
+            "and may charge one again that is told again: set maxmemory-policy noeviction",
+        )
+    else:
+        yield Finding(
+            logging.INFO,
+            f"maxmemory is {facts.maxmemory:,} bytes: when the store's memory is full, requests get 503 and "
+            "settlements wait in the journal; nothing is lost",
+        )
+
+
+# --- Asking the store -------------------------------------------------------------------------------------------------
+
+
+async def read_facts(pool: ConnectionPool) -> StoreFacts:
+    """What the store says of itself. Raises RedisError or OSError where it cannot be asked."""
+    redis: Any = Redis(connection_pool=pool)
+    info: Mapping[str, Any] = await redis.info()
+    try:
+        given: Mapping[str, str] = await redis.config_get(*SETTINGS)
+        named = {_text(name): _text(value) for name, value in given.items()}
+    except ResponseError:
+        # Managed services forbid it.
+        named = {}
+    aof = named.get("appendonly", {0: "no", 1: "yes"}.get(info.get("aof_enabled", -1)))
+    return StoreFacts(
+        appendonly=None if aof is None else aof == "yes",
+        appendfsync=named.get("appendfsync"),
+        snapshots=bool(named["save"]) if "save" in named else None,
+        maxmemory=int(named.get("maxmemory", info.get("maxmemory", 0))),
+        maxmemory_policy=named.get("maxmemory-policy", info.get("maxmemory_policy")),
+        is_replica=info.get("role") == "slave",
+        replicas=int(info.get("connected_slaves", 0)),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class DurabilityReport:
+    """Tells once, in the log, what the store may lose; when it can be asked, be it later."""
+
+    def __init__(self, pool: ConnectionPool, *, min_replicas: int) -> None:
+        """Ask through ``pool``."""
+        self._pool = pool
+        self._min_replicas = min_replicas
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Ask, for as long as it takes."""
+        self._task = asyncio.create_task(self._tell())
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _tell(self) -> None:
+        while True:
+            try:
+                facts = await read_facts(self._pool)
+            except (RedisError, OSError):
+                await asyncio.sleep(RETRY_S)
+            else:
+                break
+        for finding in judge(facts, min_replicas=self._min_replicas):
+            logger.log(finding.level, "store: %s", finding.text)

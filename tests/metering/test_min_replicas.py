@@ -1,0 +1,93 @@
+"""``store.min_replicas`` on a real primary and a real replica."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from proxy.domain.errors import InsufficientQuota, StoreUnavailable
+from proxy.domain.settlement import Delivery, settle
+from proxy.telemetry.observation import Observation
+from tests.metering.conftest import ENDPOINT, MODEL, open_bench, quote
+from tests.support.polling import eventually
+from tests.support.processes import Server, wait_for
+from tests.support.stores import BACKENDS, store_server
+
+
+@pytest.fixture(params=BACKENDS)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Server]]:
+    """A primary's address, and its replica's process."""
+    for name in ("primary", "replica"):
+        (tmp_path / name).mkdir()
+    with store_server(request.param, tmp_path / "primary", "--repl-diskless-sync-delay", "0") as (url, _primary):
+        port = urlsplit(url).port
+        with (
+            store_server(request.param, tmp_path / "replica", "--replicaof", f"127.0.0.1 {port}") as (_, replica),
+            redis.Redis.from_url(url) as client,
+        ):
+            wait_for(lambda: client.info("replication")["connected_slaves"] == 1, "the replica")
+            # It counts from its first acknowledgement on.
+            wait_for(lambda: client.wait(1, 100) == 1, "the replica's acknowledgement")
+            yield url, replica
+            if replica.process.poll() is None:
+                replica.process.send_signal(signal.SIGCONT)
+
+
+async def test_an_admission_waits_for_its_replica(pair: tuple[str, Server]) -> None:
+    url, replica = pair
+    async with open_bench(url, min_replicas=1) as bench:
+        key = await bench.make_key(10_000)
+        reservation = await bench.admit(key, "req_1", 5_000)
+        assert await bench.admit(key, "req_1", 5_000) == reservation
+        replica.process.send_signal(signal.SIGSTOP)
+        began = perf_counter()
+        with pytest.raises(StoreUnavailable) as refused:
+            await bench.admit(key, "req_2", 5_000)
+        assert refused.value.may_have_happened
+        assert perf_counter() - began < 2
+        # A refusal needs no replica; nor does a settlement, which is posted whatever happens.
+        with pytest.raises(InsufficientQuota):
+            await bench.admit(key, "req_3", 50_000)
+        await bench.store.settle(settle(reservation, Delivery(images=1)))
+        replica.process.send_signal(signal.SIGCONT)
+
+
+async def test_what_too_few_replicas_have_is_taken_back(
+    pair: tuple[str, Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, replica = pair
+    async with open_bench(url, min_replicas=1) as bench:
+        key = await bench.make_key(10_000)
+        replica.stop(signal.SIGKILL)
+        for number in range(3):
+            with pytest.raises(StoreUnavailable):
+                async with bench.meter.admit(
+                    key, Observation(f"req_{number}", ENDPOINT, model=MODEL), MODEL, quote(5_000)
+                ):
+                    pytest.fail("it was admitted")
+
+        async def is_free() -> bool:
+            return (await bench.record(key)).quota.reserved == 0
+
+        await eventually(is_free)
+        await bench.check_books(key)
+    assert caplog.text.count("0 replica(s) took an admission within 1000 ms and store.min_replicas is 1") == 1
+
+
+async def test_a_lost_connection_is_tried_again_and_counts_once(pair: tuple[str, Server]) -> None:
+    url, _replica = pair
+    async with open_bench(url, min_replicas=1) as bench:
+        key = await bench.make_key(10_000)
+        await bench.runner.ping()
+        assert bench.runner._connection is not None
+        bench.runner._connection.abort()
+        reservation = await bench.admit(key, "req_1", 5_000)
+        assert (await bench.record(key)).quota.reserved == 5_000
+        await bench.store.settle(settle(reservation, Delivery(images=1)))
+        await bench.check_books(key)
