@@ -37,16 +37,13 @@ from proxy.web.images import ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
+from proxy.web.listener import Listener
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number, observe
 from proxy.web.models import ModelRoutes
 from proxy.web.operations import OperationRoutes
 
 logger = logging.getLogger(__name__)
-
-READ_BUFFER_BYTES = 65_536
-LINGERING_S = 1.0
-"""How long a refused upload may go on before its connection is closed: time enough to read the refusal."""
 
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 TOKEN_LENGTH_LEAST = 16
@@ -71,6 +68,7 @@ class Gateway:
         self._environment = environment
         self._log_stream = log_stream or sys.stderr.buffer
         self._parts = AsyncExitStack()
+        self._listeners: list[Listener] = []
         self.lifecycle = Lifecycle()
         self.public_address = ""
         self.admin_address = ""
@@ -88,6 +86,12 @@ class Gateway:
     async def stop(self) -> None:
         """Finish what is in flight, for as long as ``drain_seconds``, then stop everything."""
         drain_s = self._settings.server.drain_seconds
+        if self._settings.server.reuse_port:
+            # Whoever shares the port takes what comes from now on.
+            self.lifecycle.leaving = True
+            for listener in self._listeners:
+                await listener.close_door()
+            drain_s -= await self.lifecycle.until_quiet(drain_s)
         broken_off = await self.lifecycle.drain(drain_s)
         if broken_off:
             logger.error("%d requests did not end within %g seconds and were broken off", broken_off, drain_s)
@@ -158,6 +162,8 @@ class Gateway:
                 metering(meter, catalog, {GENERATIONS: parse_image_request}, self._body_limits()),
             ]
         )
+        if server.reuse_port:
+            app.on_response_prepare.append(self._close_while_leaving)
         app.router.add_post(GENERATIONS, images.generate, expect_handler=no_early_continue)
         app.router.add_get(MODELS, models.list)
         app.router.add_get(f"{MODELS}/{{model:.+}}", models.show)
@@ -174,6 +180,12 @@ class Gateway:
         app.router.add_get("/metrics", operations.metrics)
         return app
 
+    async def _close_while_leaving(self, _request: web.Request, response: web.StreamResponse) -> None:
+        if self.lifecycle.leaving:
+            # aiohttp has chosen the header by now.
+            response.force_close()
+            response.headers["Connection"] = "close"
+
     def _body_limits(self) -> BodyLimits:
         server = self._settings.server
         return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
@@ -189,30 +201,15 @@ class Gateway:
         return store.url
 
     async def _listen(self, app: web.Application, address: str, setting: str) -> str:
+        server = self._settings.server
         host, _, port = address.rpartition(":")
-        keepalive_s = self._settings.server.keepalive_timeout
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=keepalive_s,
-            read_bufsize=READ_BUFFER_BYTES,
-            auto_decompress=False,
-            shutdown_timeout=1.0,
-            lingering_time=LINGERING_S,
-        )
-        await runner.setup()
-        self._parts.push_async_callback(runner.cleanup)
-        server = runner.server
-        # aiohttp drops all of its keywords, with a mere warning, where one of them is mistyped. A client that leaves
-        # must not cancel its request: the task is the application's own, and settles.
-        if server is None or server().keepalive_timeout != keepalive_s or server.handler_cancellation:
-            raise RuntimeError("aiohttp did not take the listener's settings")
+        listener = Listener(app, keepalive_s=server.keepalive_timeout)
+        self._parts.push_async_callback(listener.close)
+        self._listeners.append(listener)
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), backlog=4096).start()
+            return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
         except OSError as error:
             raise ConfigurationError(_why_not_listening(error, address, setting)) from None
-        bound_host, bound_port = runner.addresses[0][:2]
-        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     def _find_admin_token(self) -> str:
         given = self._environment.get(ADMIN_TOKEN_VARIABLE, "").strip()

@@ -130,6 +130,7 @@ class ServerSettings(_Section):
     """The public listener."""
 
     listen: Address = "0.0.0.0:8080"
+    reuse_port: bool = False
     default_model: str | None = None
     data_folder: str = "./data"
     max_body: Bytes = 2**20
@@ -338,6 +339,8 @@ def _may_hold_a_secret(key: str, value: str) -> bool:
 
 
 def _check_store(settings: Settings) -> Iterator[str]:
+    if settings.server.reuse_port and settings.embedded_folder is not None:
+        yield "server.reuse_port: processes cannot share an embedded store; set store.url to one that they can"
     if settings.store.min_replicas and settings.embedded_folder is not None:
         yield "store.min_replicas: an embedded store has no replicas; set store.url to one that has"
 

@@ -127,6 +127,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     loaded = file.load(GOOD)
     assert loaded.server.model_dump() == {
         "listen": "0.0.0.0:9080",
+        "reuse_port": False,
         "default_model": "acme/image-1",
         "data_folder": "./state",
         "max_body": 2_048,
@@ -333,6 +334,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('"embedded:./quota"', '"http://redis.example"', "store.url", ["is 'http://redis.example'", A_STORE]),
     ('"always"', '"always"\nmin_replicas = 11', "store.min_replicas", ["is 11", "less than or equal to 10"]),
     ('"always"', '"always"\nmin_replicas = 1', "store.min_replicas", ["an embedded store has no replicas"]),
+    ("drain_seconds = 0", "reuse_port = true", "server.reuse_port", ["processes cannot share an embedded store"]),
     ('"always"', '"no"', "store.appendfsync", ["is 'no'", "should be one of always, everysec"]),
     ("lease_seconds = 5", "lease_seconds = 0", "accounting.lease_seconds", ["is 0", "greater than or equal to 1"]),
     ("lease_seconds = 5", 'expired = "forget"', "accounting.expired", ["is 'forget'", "one of void, charge"]),

@@ -172,7 +172,7 @@ class DurabilityReport:
         while True:
             try:
                 facts = await read_facts(self._pool)
-            except (RedisError, OSError):
+            except (RedisError, OSError, RuntimeError):
                 await asyncio.sleep(RETRY_S)
             else:
                 break

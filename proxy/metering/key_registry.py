@@ -10,14 +10,14 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import RedisError
 
 from proxy.domain.api_key import hash_key, make_key_id, make_key_text, team_of
 from proxy.domain.catalog import UNITS_LIMIT
-from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.settlement import LedgerEntry
 from proxy.metering import key_names, records
+from proxy.metering.redis_connection import ask
 from proxy.metering.script_connection import Argument
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
@@ -206,10 +206,7 @@ class KeyRegistry:
         return [name.decode() for name in await self._ask("ZRANGEBYLEX", index, start, "+", *paging)]
 
     async def _ask(self, *words: str | int) -> Any:
-        try:
-            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        return await ask(self._redis, *words)
 
 
 def _team(key_id: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import RedisError
 
-from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering import key_names, records
+from proxy.metering.redis_connection import ask
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
@@ -58,10 +58,7 @@ class LedgerBooks:
 
     async def teams(self) -> list[str]:
         """All teams that there are."""
-        try:
-            names: list[bytes] = await self._redis.execute_command("ZRANGE", key_names.TEAMS, 0, -1)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        names: list[bytes] = await ask(self._redis, "ZRANGE", key_names.TEAMS, 0, -1)
         return [name.decode() for name in names]
 
     async def read(self, team: str, *, after: str, limit: int) -> BooksPage:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from redis.asyncio import ConnectionPool
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from proxy.domain.errors import StoreUnavailable
 
 SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -28,3 +34,22 @@ def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
         socket_timeout=READ_TIMEOUT_S,
         client_name="lightmeter",
     )
+
+
+async def ask(redis: Redis, *words: str | int) -> Any:
+    """The reply to a command that may be sent twice. Raises StoreUnavailable.
+
+    A connection that broke while nobody used it is noticed by its next user only, so there is a second try on new ones.
+    """
+    command: Any = redis.execute_command
+    try:
+        return await command(*words)
+    except (ResponseError, RedisTimeoutError) as error:
+        raise StoreUnavailable from error
+    # uvloop raises RuntimeError for a transport that is closed, and the client library lets it through.
+    except (RedisError, OSError, RuntimeError):
+        await redis.connection_pool.disconnect(inuse_connections=False)
+    try:
+        return await command(*words)
+    except (RedisError, OSError, RuntimeError) as error:
+        raise StoreUnavailable from error

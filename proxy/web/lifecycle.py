@@ -6,6 +6,10 @@ import asyncio
 from typing import Any
 
 BREAK_OFF_S = 10.0
+QUIET_S = 1.0
+"""Without a request for so long, the connections that are still open are idle ones."""
+
+POLL_S = 0.05
 
 
 class Lifecycle:
@@ -14,6 +18,9 @@ class Lifecycle:
     def __init__(self) -> None:
         """Take requests from the start."""
         self.draining = False
+        self.leaving = False
+        """Another process takes new connections; those that are here are served once more, and then closed."""
+        self._begun = 0
         self._requests: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
 
@@ -27,6 +34,7 @@ class Lifecycle:
         task = asyncio.current_task()
         if task is not None:
             self._requests.add(task)
+            self._begun += 1
         return task
 
     def end(self, task: asyncio.Task[Any] | None) -> None:
@@ -35,6 +43,19 @@ class Lifecycle:
             self._requests.discard(task)
         if self.draining and not self._requests:
             self._idle.set()
+
+    async def until_quiet(self, timeout_s: float) -> float:
+        """Wait until no request has come for a while; the seconds that it took, at most ``timeout_s``."""
+        now = asyncio.get_running_loop().time
+        began = last = now()
+        seen = self._begun
+        while now() - began < timeout_s:
+            if self._requests or self._begun != seen:
+                seen, last = self._begun, now()
+            elif now() - last >= QUIET_S:
+                break
+            await asyncio.sleep(POLL_S)
+        return min(timeout_s, now() - began)
 
     async def drain(self, timeout_s: float) -> int:
         """Take no more requests, and wait for those in flight; the number of those that had to be broken off.

@@ -28,7 +28,7 @@ class OperationRoutes:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """200 where requests should be sent here; otherwise 503 and why not."""
-        if self._lifecycle.draining:
+        if self._lifecycle.draining or self._lifecycle.leaving:
             return json_response({"status": "shutting_down"}, status=503)
         if not self._meter.can_record:
             return json_response({"status": "journal_unavailable"}, status=503)

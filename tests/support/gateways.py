@@ -109,7 +109,9 @@ class RunningGateway:
 
     def ledger(self, key: str) -> list[dict[str, Any]]:
         """The key's ledger entries."""
-        entries: list[dict[str, Any]] = self.admin("GET", f"/admin/v1/ledger?limit=1000&key={key_id(key)}").json["data"]
+        answer = self.admin("GET", f"/admin/v1/ledger?limit=1000&key={key_id(key)}")
+        assert answer.status == 200, answer.body
+        entries: list[dict[str, Any]] = answer.json["data"]
         return entries
 
     def check_books(self, key: str) -> None:
