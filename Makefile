@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check bench format lock clean
+.PHONY: help run test check bench soak format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test    the whole test suite"
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
+	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
 	@echo "make format  put the code in its standard form"
 	@echo "make lock    choose new versions for development"
 
@@ -34,6 +35,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,11 @@ class FaultyStore:
         """A client that goes past the proxy."""
         return redis.Redis(port=self.port)
 
+    def try_command(self, *words: str | int) -> None:
+        """A command, if there is anybody to take it."""
+        with self.client() as client, contextlib.suppress(redis.RedisError):
+            client.execute_command(*words)
+
     def lose_tail(self, length: int) -> None:
         """Cut the end of the append-only file off, as when the machine dies before it was synced."""
         (file,) = sorted((self.folder / "appendonlydir").glob("*.incr.aof"))[-1:]
@@ -117,7 +123,12 @@ class Scene:
         self._gateways = 0
 
     def start_gateway(
-        self, name: str = "gateway", environment: dict[str, str] | None = None, **changes: dict[str, Any]
+        self,
+        name: str = "gateway",
+        environment: dict[str, str] | None = None,
+        *,
+        warm_up: bool = True,
+        **changes: dict[str, Any],
     ) -> RunningGateway:
         """A gateway; one of the same ``name`` goes on with the same data folder."""
         self._gateways += 1
@@ -133,9 +144,10 @@ class Scene:
         )
         data = {"LIGHTMETER_SERVER_DATA_FOLDER": str(self.folder / f"{name}-data"), **(environment or {})}
         gateway = self._stack.enter_context(running_gateway(folder, toml, data))
-        # Its scripts are known to the store from here on, so that each call is one message.
-        key = gateway.make_key(None, team="warm-up")
-        assert gateway.generate(key).status == 200
+        if warm_up:
+            # Its scripts are known to the store from here on, so that each call is one message.
+            key = gateway.make_key(None, team="warm-up")
+            assert gateway.generate(key).status == 200
         return gateway
 
     def send(self, gateway: RunningGateway, key: str, prompt: str = "a cube", **fields: Any) -> Future[Answer]:

@@ -109,10 +109,16 @@ class RunningGateway:
 
     def ledger(self, key: str) -> list[dict[str, Any]]:
         """The key's ledger entries."""
-        answer = self.admin("GET", f"/admin/v1/ledger?limit=1000&key={key_id(key)}")
-        assert answer.status == 200, answer.body
-        entries: list[dict[str, Any]] = answer.json["data"]
-        return entries
+        team = key_id(key).rpartition("_")[0]
+        entries: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            answer = self.admin("GET", f"/admin/v1/ledger?limit=1000&team={team}&key={key_id(key)}{cursor}")
+            assert answer.status == 200, answer.body
+            entries += answer.json["data"]
+            if answer.json["next_cursor"] is None:
+                return entries
+            cursor = f"&cursor={answer.json['next_cursor']}"
 
     def check_books(self, key: str) -> None:
         """Counters equal the ledger, each request has one entry, and nothing is held."""
