@@ -22,7 +22,6 @@ from proxy.domain.catalog import (
     BASE_UNITS,
     BASE_UNITS_4K,
     DEFAULT_FOUR_K_LONG_EDGE,
-    UNITS_LIMIT,
     Catalog,
     Model,
     unit_price,
@@ -206,8 +205,6 @@ class ModelSettings(_Section):
     def _fits_together(self) -> Self:
         if self.default_n > self.max_n:
             raise ValueError(f"default_n is {self.default_n}, which is more than max_n, {self.max_n}")
-        if unit_price(BASE_UNITS_4K, self.token_multiplier) * self.max_n >= UNITS_LIMIT:
-            raise ValueError("token_multiplier x max_n makes prices that cannot be counted exactly: lower one of them")
         return self
 
     def to_model(self) -> Model:
@@ -329,6 +326,14 @@ def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> st
         wrong = "is not a setting; see config/lightmeter.toml for all that there are"
     elif error["type"] == "missing":
         wrong = "is missing"
+    elif error["type"] in ("model_type", "model_attributes_type"):
+        wrong = (
+            f"should be a section with settings of its own, [[{error['loc'][0]}]]"
+            if len(error["loc"]) > 1
+            else (f"should be a section, [{key}], with settings below it")
+        )
+    elif error["type"] == "tuple_type" and len(error["loc"]) == 1:
+        wrong = f"should be sections, each begun by [[{key}]]"
     elif isinstance(error["input"], str | int | float) and not _may_hold_a_secret(key, str(error["input"])):
         wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
     return f"{source}: {key}: {wrong}"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, UNITS_LIMIT
+from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT
 from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest
 from proxy.domain.pricing import price
 from proxy.settings import ConfigurationError, Settings, load_settings, read_settings
@@ -299,7 +299,7 @@ def test_what_the_settings_accept_can_be_counted_exactly(multiplier: Decimal, ma
         return
     assert accepted
     dearest = ImageRequest(model=None, prompt="x", n=max_n, size="4K")
-    assert price(dearest, model).units < UNITS_LIMIT
+    assert price(dearest, model).unit_price * IMAGES_LIMIT < UNITS_LIMIT
 
 
 # --- Mistakes ---------------------------------------------------------------------------------------------------------
@@ -411,6 +411,20 @@ def test_a_mistake_is_told_with_its_key_what_is_wrong_and_what_would_be_right(
     assert mistake.startswith(f"{key}: ")
     for word in words:
         assert word in mistake
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("server = 5", "server: should be a section, [server], with settings below it"),
+        ("[[store]]", "store: should be a section, [store], with settings below it"),
+        ("models = 'all'", "models: should be sections, each begun by [[models]]"),
+        ("[providers]\nname = 'x'", "providers: should be sections, each begun by [[providers]]"),
+        ("models = ['acme']", "models[0]: should be a section with settings of its own, [[models]]"),
+    ],
+)
+def test_what_should_be_a_section_is_told_to_be_one(file: File, text: str, mistake: str) -> None:
+    assert mistake in file.mistakes(text)
 
 
 def test_a_file_without_models_says_what_to_add(file: File) -> None:

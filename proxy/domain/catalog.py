@@ -13,6 +13,9 @@ BASE_UNITS_4K = 12_500
 UNITS_LIMIT = 2**53
 """Lua counts in doubles: every figure must stay below this for sums to be exact."""
 
+IMAGES_LIMIT = 10_000
+"""In one answer, whatever was asked for; at the dearest price there is, their charge stays far below the above."""
+
 DEFAULT_FOUR_K_LONG_EDGE = 3840
 
 

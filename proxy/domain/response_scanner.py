@@ -17,6 +17,8 @@ from typing import Final
 
 import orjson
 
+from proxy.domain.catalog import IMAGES_LIMIT
+
 _Written = dict[bytes, tuple[bytes, bytes]]
 
 
@@ -47,8 +49,10 @@ _short_member = re.compile(
 _plain_name = re.compile(rb'"([A-Za-z0-9_]{0,64})"[ \t\n\r]*:')
 _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-# All up to the next bracket or to a string that is not plain and whole; possessive, for it never has to look back.
-_plain_strings = re.compile(rb'[^][{}"]*+(?:"[^"\\]*+"[^][{}"]*+)*+')
+# All up to the next bracket or to a string that is not whole; possessive, for it never has to look back.
+_whole_strings = re.compile(rb'[^][{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^][{}"]*+)*+', re.DOTALL)
+# All up to the quote that ends a string, or up to a backslash that is the last byte.
+_rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _EMPTY: Final = b'""'
 _DATA: Final = b"data"
 _USAGE: Final = b"usage"
@@ -72,8 +76,8 @@ class ResponseScanner:
     """
 
     __slots__ = (
-        "_allowed", "_backslashes", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data",
-        "_in_element", "_in_token", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete",
+        "_allowed", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
+        "_in_token", "_is_escaped", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete",
         "images", "usage",
     )  # fmt: skip
 
@@ -94,7 +98,7 @@ class ResponseScanner:
         self._counted = False
         self._passing = False
         self._string_bytes = 0
-        self._backslashes = 0
+        self._is_escaped = False
         self._closers = bytearray()
         self._captured: list[bytes] | None = None
         self._captured_bytes = 0
@@ -307,7 +311,7 @@ class ResponseScanner:
 
     def _begin_string(self, at: int) -> int:
         self._string_bytes = 0
-        self._backslashes = 0
+        self._is_escaped = False
         if self._passing:
             self._write_name()
             self._out.append(b'"')
@@ -333,33 +337,30 @@ class ResponseScanner:
 
     def _count_image(self) -> None:
         if not self._counted:
+            if self.images == IMAGES_LIMIT:
+                raise MalformedResponse("there are too many images in the answer")
             self._counted = True
             self.images += 1
 
     def _find_string_end(self, data: bytes, at: int) -> int:
-        """The index of the quote that ends the string; or -1, with the backslashes counted that the data ends with."""
-        start = at
-        while True:
-            quote = data.find(b'"', at)
-            stop = len(data) if quote < 0 else quote
-            run = stop
-            while run > start and data[run - 1] == _BACKSLASH:
-                run -= 1
-            backslashes = stop - run + (self._backslashes if run == start else 0)
-            if quote < 0:
-                self._backslashes = backslashes % 2
-                return -1
-            if backslashes % 2 == 0:
-                return quote
-            at = quote + 1
-            start, self._backslashes = at, 0
+        """The index of the quote that ends the string; or -1, with a note whether the next byte is an escaped one."""
+        quote = data.find(b'"', at)
+        before = (quote if quote >= 0 else len(data)) - 1
+        if data[before] != _BACKSLASH if before >= at else not self._is_escaped:
+            # What most strings are: megabytes without an escape, which nothing finds the end of as fast.
+            self._is_escaped = False
+            return quote
+        match = _rest_of_string.match(data, at + self._is_escaped)
+        end = match.end() if match else at
+        self._is_escaped = end < len(data) and data[end] == _BACKSLASH
+        return end if end < len(data) and not self._is_escaped else -1
 
     # --- What is dropped, or kept aside ------------------------------------------------------------------------------
 
     def _skip_nested(self, data: bytes, at: int) -> int:
         begin, closers = at, self._closers
         while True:
-            match = _plain_strings.match(data, at)
+            match = _whole_strings.match(data, at)
             at = match.end() if match else at
             if at == len(data):
                 self._capture(data, begin, at)
@@ -367,9 +368,9 @@ class ResponseScanner:
             mark = data[at]
             at += 1
             if mark == _QUOTE:
-                # A string with an escape, or one that goes on in the next piece.
+                # A string that goes on in the next piece.
                 self._capture(data, begin, at)
-                self._backslashes = 0
+                self._is_escaped = False
                 self._step = self._skip_string
                 return at
             if mark in _closing:
