@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
+RETRIED_BY_SDKS = frozenset({408, 409, 429})
+SERVER_ERROR = 500
+
 
 class Blame(StrEnum):
     """Who has to do something about an error."""
@@ -51,10 +54,16 @@ class ProxyError(Exception):
         return self.code
 
     def headers(self) -> dict[str, str]:
-        """Response headers that belong to the error."""
-        if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(self.retry_after_s)}
+        """Response headers that belong to the error.
+
+        OpenAI's SDKs try again after some statuses, whatever the body says, unless ``x-should-retry`` forbids it.
+        """
+        headers: dict[str, str] = {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        if not self.retryable and (self.wire_status in RETRIED_BY_SDKS or self.wire_status >= SERVER_ERROR):
+            headers["x-should-retry"] = "false"
+        return headers
 
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's form, with all four members."""
@@ -208,10 +217,6 @@ class IdempotencyResponseGone(ProxyError):
             "To have the images made again, and charged again, send another key."
         )
 
-    def headers(self) -> dict[str, str]:
-        """Keep SDKs, which retry a 409, from asking again in vain."""
-        return {**super().headers(), "x-should-retry": "false"}
-
 
 class IdempotencyMismatch(ProxyError):
     """The Idempotency-Key belongs to another request."""
@@ -251,10 +256,6 @@ class InsufficientQuota(ProxyError):
     code = "insufficient_quota"
     type = "insufficient_quota"
     blame = Blame.CLIENT
-
-    def headers(self) -> dict[str, str]:
-        """Keep OpenAI's SDKs from hammering: they read ``x-should-retry`` before the status."""
-        return {**super().headers(), "x-should-retry": "false"}
 
 
 # --- The provider's --------------------------------------------------------------------------------------------------
@@ -309,10 +310,6 @@ class UpstreamTruncated(UpstreamError):
     """The answer broke off after complete images, which are charged: an SDK's own retry would cost more."""
 
     retryable = False
-
-    def headers(self) -> dict[str, str]:
-        """Leave it to the client to decide whether to pay again."""
-        return {**super().headers(), "x-should-retry": "false"}
 
 
 class UpstreamUnreachable(UpstreamError):

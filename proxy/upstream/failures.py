@@ -24,8 +24,10 @@ CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _secret = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+",
-    re.IGNORECASE,
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+"
+    # Letters and digits mixed in one long word: a key of a kind that has no mark.
+    r"|(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{20,}",
+    re.IGNORECASE | re.ASCII,
 )
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -45,7 +47,7 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
         return ProviderRefusal(
             clean(report.message) or "The provider refused the request.",
             provider_status=status,
-            provider_code=report.code if report.code and _code.fullmatch(report.code) else None,
+            provider_code=_plain_code(report.code),
             param=report.param if report.param in KNOWN_PARAMETERS | {"model", "prompt"} else None,
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -58,6 +60,10 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return UpstreamMisconfigured("The provider did not accept this gateway's request; its operator has been told.")
     return UpstreamError(f"The provider failed with status {status}; nothing was charged.")
+
+
+def _plain_code(code: str | None) -> str | None:
+    return code if code and _code.fullmatch(code) and not _secret.search(code) else None
 
 
 def clean(message: str) -> str:

@@ -141,6 +141,10 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     IdempotencyInProgress: {"Retry-After": "2"},
     IdempotencyResponseGone: DO_NOT_RETRY,
     UpstreamTruncated: DO_NOT_RETRY,
+    UpstreamMisconfigured: DO_NOT_RETRY,
+    ProxyError: DO_NOT_RETRY,
+    InternalError: DO_NOT_RETRY,
+    Conflict: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
     ShuttingDown: RETRY_SOON,
@@ -162,8 +166,15 @@ def test_the_seconds_to_wait_stand_beside_the_kinds_own_headers(kind: type[Proxy
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=name_of)
-def test_no_error_that_sdks_are_kept_from_retrying_is_called_retryable(error: ProxyError) -> None:
-    assert not (error.retryable and "x-should-retry" in error.headers())
+def test_sdks_are_kept_from_retrying_what_cannot_succeed(error: ProxyError) -> None:
+    # https://github.com/openai/openai-python: _should_retry
+    retried = error.wire_status in (408, 409, 429) or error.wire_status >= 500
+    assert error.headers().get("x-should-retry") == ("false" if retried and not error.retryable else None)
+
+
+def test_a_providers_own_conflict_is_not_retried() -> None:
+    error = ProviderRefusal("x", provider_status=409, provider_code=None, param=None)
+    assert error.headers() == DO_NOT_RETRY
 
 
 def test_what_may_succeed_unchanged_is_retryable() -> None:

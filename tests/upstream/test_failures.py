@@ -112,6 +112,9 @@ def test_a_refusal_keeps_the_providers_words() -> None:
         ("<b>", "provider_refusal"),
         ("h\u00e9", "provider_refusal"),
         ("https://x.example", "provider_refusal"),
+        ("sk-abcdefghijklmnopqrstuvwx01234567", "provider_refusal"),
+        ("0123456789abcdef0123456789abcdef", "provider_refusal"),
+        ("unsupported_image_generation_parameter_2", "unsupported_image_generation_parameter_2"),
     ],
 )
 def test_a_refusals_code_is_one_plain_word_or_our_own(code: str | None, shown: str) -> None:
@@ -143,6 +146,8 @@ SECRETS = {
     "a bearer token": "Bearer 0123456789abcdef",
     "a bearer token in lower case": "bearer 0123456789abcdef",
     "Lightmeter": make_key_text("acme_0123456789", lambda characters: characters[9]),
+    "hexadecimal": "0123456789abcdef0123456789abcdef",
+    "of no known kind": "r8Zq7Kp2Xw9Lm4Nv6Tb1",
     "a link": "http://10.0.0.5:8080/internal/queue",
     "a signed link": "https://user:password@images.example/1.png?sig=0123456789abcdef",
     "a link in capitals": "HTTPS://images.example/1.png?sig=0123456789abcdef",
@@ -185,6 +190,8 @@ def test_a_secret_is_removed_before_the_message_is_cut(secret: str) -> None:
         "'n' must be between 1 and 10.",
         "Ask skilled people; sketch-like and key-frame pictures are fine.",
         "organisation, project, key",
+        "The model gpt-image-1-2025-04-23 has no internationalisationparameters.",
+        "12345678901234567890123 is too large a number.",
     ],
 )
 def test_what_is_no_secret_stays(message: str) -> None:
