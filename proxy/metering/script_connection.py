@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError
 
 from proxy.metering.scripts import Script
 
@@ -188,13 +189,12 @@ def _greeting(options: dict[str, Any]) -> list[bytes]:
 
 
 def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    if options.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    """As the client library makes it of the same address, which the admin wire's reads go by. Raises ConnectError."""
+    given = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    try:
+        return SSLConnection(**given).ssl_context.get()
+    except (OSError, RedisError) as error:
+        raise ConnectError(f"the TLS settings of the address cannot be used: {error}") from error
 
 
 def pack(*words: Argument) -> bytes:
