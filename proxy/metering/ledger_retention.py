@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.ledger_books import LedgerBooks
+from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,7 @@ class LedgerRetention:
     async def stop(self) -> None:
         """Trim no more."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
 
     async def _keep_trimming(self) -> None:
         while True:
