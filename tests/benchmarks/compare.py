@@ -66,8 +66,13 @@ def _read_kinds(_context: click.Context, _parameter: click.Parameter, text: str)
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=4, show_default=True, help="One slice of load.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Slices for each subject.")
 @click.option("--only", "kinds", default=",".join(KINDS), callback=_read_kinds, show_default=True, metavar="KINDS")
+@click.option(
+    "--beside",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Another checkout of Lightmeter, with its .venv, as one more subject: the commit before.",
+)
 @click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-def main(seconds: float, rounds: int, kinds: frozenset[str], path: Path | None) -> None:
+def main(seconds: float, rounds: int, kinds: frozenset[str], beside: Path | None, path: Path | None) -> None:
     """How fast is Lightmeter beside a bare forwarder and nginx? A figure that is not met is no failure."""
     wrk = throughput.find_wrk()
     if wrk is None:
@@ -79,7 +84,7 @@ def main(seconds: float, rounds: int, kinds: frozenset[str], path: Path | None) 
     figures = Figures(seconds, rounds)
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-bench-") as folder:
-            Comparison(figures, Path(folder), wrk).run(kinds)
+            Comparison(figures, Path(folder), wrk).run(kinds, beside)
     except (OSError, RuntimeError, subprocess.TimeoutExpired, psutil.Error) as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(figures, DIRECT, _titles(figures)))
@@ -101,11 +106,11 @@ class Comparison:
         self._folder = folder
         self._wrk = wrk
 
-    def run(self, kinds: frozenset[str]) -> None:
+    def run(self, kinds: frozenset[str], beside: Path | None) -> None:
         """Start every subject, measure what is asked for, and stop them."""
         figures = self._figures
         _tell("starting the servers")
-        with running_bench(self._folder) as bench:
+        with running_bench(self._folder, beside) as bench:
             at_start = _memory(bench)
             after_small: Mapping[str, float] = {}
             after_large: Mapping[str, float] = {}
@@ -131,12 +136,10 @@ class Comparison:
     def _press(self, bench: Bench, load: throughput.Load, kind: str) -> dict[str, list[Slice]]:
         slices: dict[str, list[Slice]] = {subject.name: [] for subject in bench.subjects}
         for subject in bench.subjects:
-            throughput.warm_up(subject, load, bench.key)
+            throughput.warm_up(subject, load)
 
         def measure(subject: Subject) -> None:
-            slices[subject.name].append(
-                throughput.press(self._wrk, subject, load, bench.key, self._figures.seconds, self._folder)
-            )
+            slices[subject.name].append(throughput.press(self._wrk, subject, load, self._figures.seconds, self._folder))
 
         self._in_rounds(bench, kind, measure)
         return slices
@@ -168,11 +171,15 @@ class Comparison:
 
 def _run_generator(bench: Bench, seconds: float) -> dict[str, Any]:
     body = throughput.SMALL.body.decode()
-    request = (
-        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {bench.key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    )
-    plan = {"request": request, "ports": {one.name: one.port for one in bench.subjects}, "seconds": seconds}
+    head = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    subjects = {
+        one.name: {
+            "port": one.port,
+            "request": f"POST {PATH} HTTP/1.1\r\n{head}Authorization: Bearer {one.key}\r\n\r\n{body}",
+        }
+        for one in bench.subjects
+    }
+    plan = {"subjects": subjects, "seconds": seconds}
     ended = subprocess.run(
         python_module("tests.benchmarks.latency"),
         cwd=ROOT,

@@ -122,8 +122,7 @@ async def take_turn(target: Target, requests: int, late_ms: list[float]) -> None
 
 async def follow(plan: dict[str, Any]) -> dict[str, Any]:
     """Load each subject of the plan for ``seconds`` in all, in turns; all samples."""
-    request = plan["request"].encode()
-    targets = {name: Target(port, request) for name, port in plan["ports"].items()}
+    targets = {name: Target(to["port"], to["request"].encode()) for name, to in plan["subjects"].items()}
     for target in targets.values():
         for _ in range(WARM_UP_REQUESTS):
             await target.ask()

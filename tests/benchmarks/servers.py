@@ -20,7 +20,7 @@ import psutil
 
 from tests.support.processes import Server, free_port, python_module, wait_for
 
-DIRECT, NGINX, BARE, LIGHTMETER = "direct", "nginx", "bare", "lightmeter"
+DIRECT, NGINX, BARE, LIGHTMETER, BESIDE = "direct", "nginx", "bare", "lightmeter", "beside"
 MODEL = "sample/image-1"
 PATH = "/v1/images/generations"
 QUOTA_UNITS = 10**15
@@ -89,12 +89,16 @@ parameters = ["n", "size", "user"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A server under load, the process that does its work, and the process of its store where it has one."""
+    """A server under load, the process that does its work, and the process of its store where it has one.
+
+    ``key`` is the text that it is called with; those that meter nothing take any.
+    """
 
     name: str
     address: str
     process: psutil.Process
     store: psutil.Process | None = None
+    key: str = "lm_any"
 
     @property
     def port(self) -> int:
@@ -110,10 +114,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All subjects, the direct call first, and the key's text that each of them is called with."""
+    """All subjects, the direct call first."""
 
     subjects: tuple[Subject, ...]
-    key: str
 
     @property
     def forwarders(self) -> tuple[Subject, ...]:
@@ -122,13 +125,16 @@ class Bench:
     def metered_images(self) -> int:
         """The images that Lightmeter has charged to the key."""
         lightmeter = next(subject for subject in self.subjects if subject.name == LIGHTMETER)
-        _status, answer = call(lightmeter.port, "GET", "/v1/key", self.key)
+        _status, answer = call(lightmeter.port, "GET", "/v1/key", lightmeter.key)
         return int(json.loads(answer)["images"])
 
 
 @contextmanager
-def running_bench(folder: Path) -> Iterator[Bench]:
-    """Every subject that this machine has the programs for, started; their files are in ``folder``."""
+def running_bench(folder: Path, beside: Path | None = None) -> Iterator[Bench]:
+    """Every subject that this machine has the programs for, started; their files are in ``folder``.
+
+    ``beside`` is another checkout of Lightmeter, as a subject of its own.
+    """
     with ExitStack() as stack:
         command = python_module("proxy.sample_provider", "--port", "0")
         server = stack.enter_context(_running(command, folder / "provider.log"))
@@ -138,9 +144,11 @@ def running_bench(folder: Path) -> Iterator[Bench]:
         if nginx is not None:
             subjects.append(_start_nginx(stack, nginx, folder, provider))
         subjects.append(_start_bare(stack, folder, provider))
-        lightmeter, key = _start_lightmeter(stack, folder, provider)
-        subjects.append(lightmeter)
-        yield Bench(tuple(subjects), key)
+        subjects.append(_start_lightmeter(stack, folder, provider, LIGHTMETER, Path(sys.executable).parent))
+        if beside is not None:
+            programs = beside.resolve() / ".venv" / "bin"
+            subjects.append(_start_lightmeter(stack, folder, provider, BESIDE, programs))
+        yield Bench(tuple(subjects))
 
 
 def resident_megabytes(process: psutil.Process) -> float:
@@ -198,21 +206,23 @@ def _start_bare(stack: ExitStack, folder: Path, provider: str) -> Subject:
     return Subject(BARE, address, psutil.Process(server.process.pid))
 
 
-def _start_lightmeter(stack: ExitStack, folder: Path, provider: str) -> tuple[Subject, str]:
-    configuration = folder / "lightmeter.toml"
-    configuration.write_text(LIGHTMETER_CONFIGURATION.format(folder=folder, provider=provider, model=MODEL))
+def _start_lightmeter(stack: ExitStack, folder: Path, provider: str, name: str, programs: Path) -> Subject:
+    own = folder / name
+    own.mkdir()
+    configuration = own / "lightmeter.toml"
+    configuration.write_text(LIGHTMETER_CONFIGURATION.format(folder=own, provider=provider, model=MODEL))
     token = secrets.token_urlsafe(32)
-    command = [str(Path(sys.executable).with_name("lightmeter")), "serve", "--config", str(configuration)]
+    command = [str(programs / "lightmeter"), "serve", "--config", str(configuration)]
     environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}
-    server = stack.enter_context(_running(command, folder / "lightmeter.log", environment))
+    server = stack.enter_context(_running(command, own / "log", environment))
     found = server.wait_for_output(r"listening on (http://[0-9.:]+), admin on (http://[0-9.:]+)")
-    subject = Subject(LIGHTMETER, found[1], psutil.Process(server.process.pid), _only_child(server))
     wish = {"team": "bench", "limits": {"quota_units": QUOTA_UNITS}}
     admin_port = int(found[2].rpartition(":")[2])
     status, answer = call(admin_port, "POST", "/admin/v1/keys", token, json.dumps(wish).encode())
     if status != http.HTTPStatus.CREATED:
         raise RuntimeError(f"no key could be made: {status} {answer.decode(errors='replace')}")
-    return subject, str(json.loads(answer)["key"])
+    key = str(json.loads(answer)["key"])
+    return Subject(name, found[1], psutil.Process(server.process.pid), _only_child(server), key)
 
 
 @contextmanager

@@ -76,20 +76,20 @@ def find_wrk() -> str | None:
     return shutil.which("wrk")
 
 
-def warm_up(subject: Subject, load: Load, key: str) -> None:
+def warm_up(subject: Subject, load: Load) -> None:
     """A few requests one after the other. Raises RuntimeError where an answer is not as it should be."""
     for _ in range(load.warm_up_requests):
-        status, answer = call(subject.port, "POST", "/v1/images/generations", key, load.body)
+        status, answer = call(subject.port, "POST", "/v1/images/generations", subject.key, load.body)
         if status != 200:
             raise RuntimeError(f"{subject.name} answers {status}: {answer[:500].decode(errors='replace')}")
         if len(answer) < load.answer_bytes or len(json.loads(answer)["data"]) != 1:
             raise RuntimeError(f"{subject.name} answers with {len(answer):,} bytes that are not one image")
 
 
-def press(wrk: str, subject: Subject, load: Load, key: str, seconds: float, folder: Path) -> Slice:
+def press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path) -> Slice:
     """Ask ``subject`` for as much as it gives for ``seconds``. Raises RuntimeError where wrk does not tell."""
     script = folder / "load.lua"
-    script.write_text(SCRIPT.format(key=key, body=load.body.decode()))
+    script.write_text(SCRIPT.format(key=subject.key, body=load.body.decode()))
     # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
     limit_s = math.ceil(seconds) + 1
     command = [wrk, "-t1", f"-c{load.connections}", f"-d{limit_s}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
