@@ -14,7 +14,6 @@ from proxy.metering.journal import Journal
 from proxy.metering.journal_records import Posting, Void
 from proxy.metering.leases import Leases
 from proxy.metering.outbox import Outbox
-from proxy.metering.recent_settlements import RecentSettlements
 from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
@@ -34,7 +33,6 @@ class Meter:
         self.answer_bytes = answer_bytes
         self.store = store
         self._leases = Leases(store, lease_ms=lease_ms)
-        self._recent = RecentSettlements(store, metrics)
         self._outbox = Outbox(store, journal, self._leases, metrics)
         self._metrics = metrics
 
@@ -52,7 +50,6 @@ class Meter:
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
         self._leases.start()
-        self.store.on_connected(self._recent.tell_again)
         await self._outbox.start()
 
     async def close(self, timeout_s: float) -> None:
@@ -74,7 +71,7 @@ class Meter:
         """Settle in the store, or else in the journal. Being cancelled does not stop it."""
         self._metrics.settled(settlement)
         try:
-            entry_id = await self.store.settle(settlement)
+            await self.store.settle(settlement)
         except StoreUnavailable:
             await self._outbox.add(Posting(settlement.without_answer()))
         except asyncio.CancelledError:
@@ -82,7 +79,6 @@ class Meter:
             raise
         else:
             self._leases.drop(settlement.reservation.id)
-            self._recent.add(settlement, entry_id)
 
     def void(self, reservation_id: str, credential: Credential) -> None:
         """Take an admission back that may or may not have happened, as soon as the store can be reached."""

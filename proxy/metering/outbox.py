@@ -126,7 +126,7 @@ class Outbox:
 
     async def _tell(self, owed: Owed) -> None:
         if isinstance(owed, Posting):
-            await self._store.settle_late(owed.settlement)
+            await self._store.settle(owed.settlement)
         else:
             await self._store.void(owed.reservation_id, owed.team, owed.key_id)
 

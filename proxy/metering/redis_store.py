@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -24,7 +25,8 @@ from proxy.domain.limits import KeyRecord
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.metering import key_names, records
-from proxy.metering.script_connection import Argument
+from proxy.metering.recent_settlements import RecentSettlements
+from proxy.metering.script_connection import Argument, pack
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 from proxy.telemetry.metrics import Metrics
@@ -50,7 +52,7 @@ class RedisStore:
         """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole."""
         self._runner = runner
         self._metrics = metrics
-        self._expiry_facts = {"expired": "charge"} if charge_expired else {}
+        self._charge_expired = charge_expired
         self._call_ids = count(1)
         self._lease_ms = lease_ms
         self._settled_ids_ms = settled_ids_ms
@@ -61,6 +63,8 @@ class RedisStore:
         self._renew = load_script("renew")
         self._reclaim = load_script("reclaim")
         self._find_entry = load_script("find_entry")
+        self._recent = RecentSettlements(runner, self._settle, metrics)
+        runner.on_connected.append(self._recent.tell_again)
 
     async def admit(
         self,
@@ -74,17 +78,6 @@ class RedisStore:
     ) -> Reservation:
         """See ``Store.admit``."""
         team, key_id = credential.team, credential.key_id
-        facts = orjson.dumps(
-            {
-                "key": key_id,
-                "endpoint": endpoint,
-                "model": model,
-                "requested_images": quote.images,
-                "tier": quote.tier,
-                "unit_price": quote.unit_price,
-                **self._expiry_facts,
-            }
-        )
         keys: tuple[str, ...] = (
             key_names.key_record(team, key_id),
             key_names.reservation(team, reservation_id),
@@ -96,13 +89,13 @@ class RedisStore:
             model,
             quote.units,
             self._lease_ms,
-            facts,
+            _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
             self._settled_ids_ms,
         )
         if idempotency is not None:
             keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
-        reply = await self._runner.run(self._admit, keys, arguments)
+        reply = await self._runner.reply_to(self._runner.submit(self._admit, keys, arguments))
         self._count_expired(reply[-1])
         if reply[0] != b"admitted":
             raise _refusal(reply, model, quote)
@@ -136,8 +129,8 @@ class RedisStore:
 
     def renew_soon(self, team: str, reservation_ids: Sequence[str]) -> None:
         """See ``Store.renew_soon``."""
-        reply = self._runner.submit(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
-        reply.add_done_callback(_ignore_failure)
+        call = self._runner.submit(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
+        call.reply.add_done_callback(_ignore_failure)
 
     def _renewal(self, reservation_ids: Sequence[str]) -> tuple[Argument, ...]:
         return (f"renew_{next(self._call_ids)}", self._lease_ms, *reservation_ids)
@@ -154,30 +147,19 @@ class RedisStore:
 
     async def settle(self, settlement: Settlement) -> str:
         """See ``Store.settle``."""
-        reply = await self._runner.run(self._settle, *self._settle_call(settlement))
+        call = self._runner.submit(self._settle, *self._settle_call(settlement))
+        reply = await self._runner.reply_to(call)
+        if reply[0] == b"old":
+            entry_id = await self._find_in_ledger(settlement.reservation)
+            if entry_id is not None:
+                return entry_id
+            reply = await self._runner.run(self._settle, *self._settle_call(settlement, is_known_to_be_new=True))
+        else:
+            self._recent.add(call.command if settlement.ending is None else self._without_answer(settlement), reply[1])
         return _entry_id(settlement, reply)
 
-    async def settle_late(self, settlement: Settlement) -> None:
-        """See ``Store.settle_late``."""
-        reply = await self._runner.run(self._settle, *self._settle_call(settlement, may_be_old=True))
-        if reply[0] == b"old":
-            if await self._is_in_ledger(settlement.reservation):
-                return
-            reply = await self._runner.run(self._settle, *self._settle_call(settlement))
-        _entry_id(settlement, reply)
-
-    def settle_again(self, settlement: Settlement, on_entry: Callable[[str], None]) -> None:
-        """See ``Store.settle_again``."""
-
-        def take(reply: asyncio.Future[list[Any]]) -> None:
-            if not reply.cancelled() and reply.exception() is None and reply.result()[0] != b"old":
-                on_entry(_entry_id(settlement, reply.result()))
-
-        reply = self._runner.submit(self._settle, *self._settle_call(settlement, may_be_old=True))
-        reply.add_done_callback(take)
-
     def _settle_call(
-        self, settlement: Settlement, *, may_be_old: bool = False
+        self, settlement: Settlement, *, is_known_to_be_new: bool = False
     ) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
         reservation, ending = settlement.reservation, settlement.ending
         team, key_id = reservation.team, reservation.key_id
@@ -199,7 +181,7 @@ class RedisStore:
             key_id,
             settlement.delivery.outcome.value,
             records.settlement_facts(settlement),
-            reservation.admitted_ms if may_be_old else "",
+            "" if is_known_to_be_new else reservation.admitted_ms,
         )
         if ending is not None:
             idempotency = ending.idempotency
@@ -207,7 +189,12 @@ class RedisStore:
             arguments += (idempotency.body_sha256, ending.after, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
         return keys, arguments
 
-    async def _is_in_ledger(self, reservation: Reservation) -> bool:
+    def _without_answer(self, settlement: Settlement) -> bytes:
+        """The call to be kept in memory, where an answer would take too much room."""
+        keys, arguments = self._settle_call(settlement.without_answer())
+        return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
+
+    async def _find_in_ledger(self, reservation: Reservation) -> str | None:
         keys, start = (key_names.ledger(reservation.team),), str(reservation.admitted_ms)
         while True:
             call_id = f"find_{next(self._call_ids)}"
@@ -215,7 +202,7 @@ class RedisStore:
                 self._find_entry, keys, (call_id, reservation.id, start, LEDGER_ENTRIES_A_LOOK)
             )
             if reply[0] != b"more":
-                return bool(reply[0] == b"found")
+                return str(reply[1], "ascii") if reply[0] == b"found" else None
             start = f"({reply[1].decode()}"
 
     async def read_own_key(self, credential: Credential) -> KeyRecord:
@@ -244,6 +231,22 @@ def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
     elif reply[0] == b"lost":
         logger.error("%s was settled, but the store had lost its reservation", settlement.reservation.id)
     return str(reply[1], "ascii")
+
+
+@lru_cache(maxsize=4_096)
+def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, charge_expired: bool) -> bytes:
+    """What the ledger entry of a lease that runs out has to tell. Most requests of a key are alike."""
+    facts: dict[str, Any] = {
+        "key": key_id,
+        "endpoint": endpoint,
+        "model": model,
+        "requested_images": quote.images,
+        "tier": quote.tier,
+        "unit_price": quote.unit_price,
+    }
+    if charge_expired:
+        facts["expired"] = "charge"
+    return orjson.dumps(facts)
 
 
 def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:

@@ -31,7 +31,10 @@ class ConnectError(OSError):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One run of a script. ``id`` is what the script takes first and gives back; ``sent`` is the event loop's time."""
+    """One run of a script. ``id`` is what the script takes first and gives back; ``sent`` is the event loop's time.
+
+    ``command`` is what was sent, from which it can be made again.
+    """
 
     script: Script
     id: bytes
@@ -41,11 +44,14 @@ class Call:
     tries: int = 0
     sent: float = 0.0
     with_text: bool = False
+    command: bytes = b""
 
     def packed(self) -> bytes:
         """The command as it is sent: by the script's name, or with its text where Redis does not know it."""
-        head = ("EVAL", self.script.text) if self.with_text else ("EVALSHA", self.script.sha1)
-        return pack(*head, self.key_count, *self.words)
+        if self.with_text:
+            return pack("EVAL", self.script.text, self.key_count, *self.words)
+        self.command = pack("EVALSHA", self.script.sha1, self.key_count, *self.words)
+        return self.command
 
 
 @dataclass(slots=True, eq=False)
@@ -195,6 +201,13 @@ def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
         return SSLConnection(**given).ssl_context.get()
     except (OSError, RedisError) as error:
         raise ConnectError(f"the TLS settings of the address cannot be used: {error}") from error
+
+
+def unpack(command: bytes) -> list[bytes]:
+    """The words of a command that ``pack`` has made."""
+    reader = hiredis.Reader()
+    reader.feed(command)
+    return cast("list[bytes]", reader.gets())
 
 
 def pack(*words: Argument) -> bytes:

@@ -24,6 +24,7 @@ from proxy.metering.script_connection import (
     Sent,
     Wait,
     open_connection,
+    unpack,
 )
 from proxy.metering.scripts import Script, load_script
 from proxy.telemetry.metrics import Metrics
@@ -76,25 +77,39 @@ class ScriptRunner:
         self.on_connected: list[Callable[[], None]] = []
         """Called with each new connection; what they submit is sent before all that waits."""
 
-    def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> asyncio.Future[list[Any]]:
-        """Send a call when this turn of the event loop ends; the reply as ``run`` gives it."""
+    def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
+        """Send a call when this turn of the event loop ends; its reply as ``run`` gives it."""
         loop = asyncio.get_running_loop()
-        call = Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
+        return self._submit(
+            Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
+        )
+
+    def submit_again(self, script: Script, command: bytes) -> Call:
+        """The same for a call of ``script`` that was sent as ``command``."""
+        _evalsha, _sha1, key_count, *words = unpack(command)
+        reply = asyncio.get_running_loop().create_future()
+        return self._submit(Call(script, words[int(key_count)], int(key_count), tuple(words), reply))
+
+    def _submit(self, call: Call) -> Call:
         self._waiting.append(call)
         if self._turn_ends is None:
-            self._turn_ends = loop.call_soon(self._end_turn)
-        return call.reply
+            self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
+        return call
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         """The script's reply without the id. The first argument is the id that makes the call idempotent.
 
         Raises StoreUnavailable. A caller that is cancelled does not stop a call that has been sent.
         """
+        return await self.reply_to(self.submit(script, keys, arguments))
+
+    async def reply_to(self, call: Call) -> list[Any]:
+        """The reply to a call that has just been submitted, as ``run`` gives it."""
         began = perf_counter()
         try:
-            return await self.submit(script, keys, arguments)
+            return await call.reply
         finally:
-            self._metrics.observe_store(script.name, perf_counter() - began)
+            self._metrics.observe_store(call.script.name, perf_counter() - began)
 
     async def ping(self) -> bool:
         """Whether the store answers now."""

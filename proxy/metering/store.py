@@ -53,21 +53,8 @@ class Store(Protocol):
         """Post the charge, release the rest, and write the ledger entry: once, however often it is asked.
 
         The entry's id within its team's ledger. Raises StoreUnavailable, where it may or may not have been posted;
-        asking again is safe.
-        """
-        ...
-
-    async def settle_late(self, settlement: Settlement) -> None:
-        """The same where it may have been posted long ago. Raises StoreUnavailable; asking again is safe.
-
-        The memory of what was settled is finite; where it is too short, the ledger itself is looked through.
-        """
-        ...
-
-    def settle_again(self, settlement: Settlement, on_entry: Callable[[str], None]) -> None:
-        """Settle what has been settled a moment ago, without waiting.
-
-        ``on_entry`` gets the id of its entry as it is now: unless the store has lost it, the one that it was before.
+        asking again is safe. The memory of what was settled is finite; where it is too short, the ledger itself is
+        looked through. What Redis loses in the seconds after is posted again on the next connection to it.
         """
         ...
 

@@ -158,13 +158,13 @@ async def test_one_that_was_settled_long_ago_is_found_in_the_ledger(
         moments_ago = replace(reservations[8], admitted_ms=reservations[8].admitted_ms - 10_000)
         for number in (0, 4):
             earlier = replace(reservations[number], admitted_ms=reservations[number].admitted_ms - 10_000)
-            await bench.store.settle_late(delivered(earlier))
-        await bench.store.settle_late(delivered(moments_ago))
+            await bench.store.settle(delivered(earlier))
+        await bench.store.settle(delivered(moments_ago))
         assert len(await charges(bench, key)) == 9
         # One that was never settled is not in the ledger, and is posted; where its reservation is lost, too.
-        await bench.store.settle_late(delivered(reservations[9]))
+        await bench.store.settle(delivered(reservations[9]))
         lost = replace(moments_ago, id="req_lost")
-        await bench.store.settle_late(delivered(lost))
+        await bench.store.settle(delivered(lost))
         assert (await bench.record(key)).quota.posted == 11 * 5_000
         await bench.check_books(key)
 
@@ -265,3 +265,17 @@ async def test_an_admission_to_be_taken_back_survives_the_process_too(
         assert await charges(bench, key) == []
         assert (await bench.record(key)).quota.remaining == 10_000
     await bench.check_books(key)
+
+
+async def test_what_was_settled_long_ago_is_not_charged_again_by_a_new_connection(bench: Bench) -> None:
+    key = await bench.make_key(100_000)
+    reservation = await bench.admit(key, "req_1", 5_000)
+    long_ago = replace(reservation, admitted_ms=reservation.admitted_ms - 3_600_000)
+    await bench.store.settle(settle(long_ago, Delivery(images=1)))
+    # The store has forgotten on purpose what a gateway that was idle for as long still remembers.
+    await bench.redis.delete("lm:{acme}:reservation:req_1")
+    assert bench.runner._connection is not None
+    bench.runner._connection.abort()
+    assert (await bench.record(key)).quota.posted == 5_000
+    assert bench.metrics.registry.get_sample_value("lightmeter_reposted_settlements_total") == 0
+    assert len(await charges(bench, key)) == 1

@@ -17,7 +17,7 @@
 -- ARGV[8]  key id
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
--- ARGV[11] where it may have been settled long ago: when the request was admitted, milliseconds since the epoch; else ''
+-- ARGV[11] when the request was admitted, milliseconds since the epoch; '' where the ledger is known not to have it
 -- ARGV[12] to ARGV[15], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
 --          long it is remembered, milliseconds
 --
