@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +27,7 @@ from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.request_body import no_early_continue
 from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.team_registry import TeamRegistry
 from proxy.settings import ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
@@ -42,6 +43,7 @@ from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number, observe
 from proxy.web.models import ModelRoutes
 from proxy.web.operations import OperationRoutes
+from proxy.web.teams import TeamRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class Gateway:
             lease_ms=lease_ms,
             settled_ids_ms=accounting.settled_ids_seconds * 1000,
             charge_expired=accounting.expired == "charge",
+            burst_ms=accounting.burst_seconds * 1000,
         )
         journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
         meter = Meter(store, journal, metrics, lease_ms=lease_ms, answer_bytes=accounting.idempotency_answer_bytes)
@@ -135,8 +138,11 @@ class Gateway:
         retention.start()
         parts.push_async_callback(retention.stop)
         admin = self._admin_app(
-            AdminRoutes(KeyRegistry(runner, redis_pool, store.reclaim), self._body_limits()),
-            LedgerRoutes(books, self._body_limits()),
+            [
+                *AdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
+                *TeamRoutes(TeamRegistry(runner, redis_pool, store), self._body_limits()).routes(),
+                *LedgerRoutes(books, self._body_limits()).routes(),
+            ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),
         )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
@@ -170,11 +176,11 @@ class Gateway:
         app.router.add_get(KEY, KeyRoutes(meter.store).show)
         return app
 
-    def _admin_app(self, keys: AdminRoutes, ledger: LedgerRoutes, operations: OperationRoutes) -> web.Application:
+    def _admin_app(self, routes: Iterable[web.RouteDef], operations: OperationRoutes) -> web.Application:
         app = web.Application(
             middlewares=[number(request_ids()), errors(Lifecycle()), require_token(self.admin_token)],
         )
-        app.add_routes([*keys.routes(), *ledger.routes()])
+        app.add_routes(routes)
         app.router.add_get("/healthz", operations.healthz)
         app.router.add_get("/readyz", operations.readyz)
         app.router.add_get("/metrics", operations.metrics)

@@ -164,6 +164,7 @@ class AccountingSettings(_Section):
     client_gone: Annotated[str, _one_of("finish", "cancel")] = "finish"
     idempotency_answer_bytes: Annotated[Whole, Field(ge=0, le=2**20)] = 65_536
     settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
+    burst_seconds: Annotated[Whole, Field(ge=1, le=3_600)] = 60
 
 
 class LogSettings(_Section):

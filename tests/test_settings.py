@@ -41,6 +41,7 @@ timeout = 0.5
 [accounting]
 lease_seconds = 5
 settled_ids_seconds = 3600
+burst_seconds = 10
 
 [logs]
 level = "warning"
@@ -151,6 +152,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "client_gone": "finish",
         "idempotency_answer_bytes": 65_536,
         "settled_ids_seconds": 3_600,
+        "burst_seconds": 10,
     }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
 

@@ -8,6 +8,7 @@ from proxy.cli.demo import demo
 from proxy.cli.ledger import ledger
 from proxy.cli.manage import keys, usage
 from proxy.cli.serve import config, serve
+from proxy.cli.teams import teams
 from proxy.sample_provider.command import sample_provider
 from proxy.telemetry.metrics import package_version
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Lightmeter: an async reverse proxy for image generation that meters what it forwards."""
 
 
-for command in (serve, demo, sample_provider, keys, usage, ledger, config):
+for command in (serve, demo, sample_provider, keys, teams, usage, ledger, config):
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import blake2b
@@ -84,7 +85,7 @@ class Audit:
         self.differences += one.differences()
         self.over_limit += one.over_limit()
         self.teams += 1
-        self.keys += len(one.found)
+        self.keys += len(one.found) - 1
         self.entries += one.entries
         self.expired += one.expired
         self.late += one.late
@@ -99,6 +100,8 @@ class _TeamAudit:
         self.as_of: dict[str, StreamId] = {}
         self.last: StreamId = (0, 0)
         self.limits: dict[str, int | None] = {}
+        self.held_units: dict[str, dict[str, int]] = {}
+        self.windows: dict[str, list[str]] = defaultdict(list)
         self.trimmed: set[str] = set()
         self.strays: set[str] = set()
         self.unknown: set[str] = set()
@@ -116,7 +119,8 @@ class _TeamAudit:
     def _take(self, key: dict[str, Any], as_of: StreamId) -> None:
         found = Books(**key["counters"])
         found.usage.update(key["usage"])
-        rebuilt = Books(reserved=key["held"]["quota_units"])
+        held_units = key["held"]["quota_units"]
+        rebuilt = Books(reserved=sum(held_units.values()), held=key["held"]["reservations"])
         for name, value in key["checkpoint"].items():
             if name.startswith("usage:"):
                 rebuilt.usage[name.removeprefix("usage:")] += value
@@ -124,6 +128,10 @@ class _TeamAudit:
                 setattr(rebuilt, name, value)
         self.found[key["id"]], self.rebuilt[key["id"]] = found, rebuilt
         self.as_of[key["id"]], self.limits[key["id"]] = as_of, key["quota_units"]
+        self.held_units[key["id"]] = held_units
+        for window, counts in key["windows"].items():
+            found.windows.update({f"{window} {name}": count for name, count in counts.items()})
+            self.windows[key["id"]].append(window)
 
     def read_ledger(self) -> None:
         seen: set[tuple[str, bytes]] = set()
@@ -132,19 +140,23 @@ class _TeamAudit:
             query = {"team": self.team, "cursor": cursor, "limit": LEDGER_PAGE}
             page = call_admin("GET", "/admin/v1/ledger", query=query)
             for entry in page["data"]:
-                at = _stream_id(entry["id"])
-                if at <= self.as_of.get(entry["key"], self.last):
-                    self._add(entry, seen)
+                self._add(entry, seen)
             cursor = page["next_cursor"]
             if cursor is None or _stream_id(cursor) >= self.last:
                 return
 
     def _add(self, entry: dict[str, Any], seen: set[tuple[str, bytes]]) -> None:
+        at, key_id = _stream_id(entry["id"]), entry["key"] or self.team
+        # A grant to a key is the key's alone.
+        counted = {key_id} if entry["kind"] == "grant" else {key_id, self.team}
+        for account in counted & self.rebuilt.keys():
+            if at <= self.as_of[account]:
+                self.rebuilt[account].add(entry, utc_day(entry.get("admitted_ms", 0)))
+        if at > self.as_of.get(key_id, self.last):
+            return
         self.entries += 1
-        if entry["key"] in self.rebuilt:
-            self.rebuilt[entry["key"]].add(entry, utc_day(entry.get("admitted_ms", 0)))
-        else:
-            self.unknown.add(entry["key"])
+        if key_id not in self.rebuilt:
+            self.unknown.add(key_id)
         self.expired += entry.get("outcome") == "expired"
         self.late += entry["kind"] == "late"
         self.lost_reservations += entry.get("reservation") == "lost"
@@ -160,6 +172,8 @@ class _TeamAudit:
 
     def differences(self) -> Iterator[Difference]:
         for key_id, found in self.found.items():
+            for window in self.windows[key_id]:
+                self.rebuilt[key_id].count_window(window, self.held_units[key_id])
             yield from compare(self.team, key_id, found, self.rebuilt[key_id])
         for request in self.twice:
             yield Difference(self.team, self.team, f"entries of request {request}", 2, 1)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.admin_client import call_admin
+from proxy.cli.limit_options import limit_options, limits_given
 from proxy.cli.output import show_facts, show_json, show_table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,18 +39,12 @@ def keys() -> None:
 @keys.command("create")
 @click.option("--team", required=True, help="The team that owns the key; made if it is new.")
 @click.option("--name", default="", help="What the key is for.")
-@click.option("--quota", type=click.IntRange(min=0), help="Quota units in total; left out, there is no limit.")
-@click.option("--model", "models", multiple=True, help="A model's id, 'prefix/*' or '*'; may be given several times.")
+@limit_options
 @click.option("--expires-at", help="When it stops working, like 2027-01-31T00:00:00Z.")
 @json_option
-def create_key(
-    team: str, name: str, quota: int | None, models: tuple[str, ...], expires_at: str | None, as_json: bool
-) -> None:
+def create_key(team: str, name: str, expires_at: str | None, as_json: bool, **given: Any) -> None:
     """Make a key. Its text is shown now and never again."""
-    limits: dict[str, Any] = {"quota_units": quota}
-    if models:
-        limits["models"] = list(models)
-    body = {"team": team, "name": name, "limits": limits, "expires_at": expires_at}
+    body = {"team": team, "name": name, "limits": limits_given(given), "expires_at": expires_at}
     _show_key(call_admin("POST", "/admin/v1/keys", body=body), as_json)
 
 
@@ -81,29 +76,22 @@ def show_key(key_id: str, as_json: bool) -> None:
 @keys.command("update")
 @click.argument("key_id")
 @click.option("--name", help="What the key is for.")
-@click.option("--quota", type=click.IntRange(min=0), help="Quota units in total.")
-@click.option("--no-quota", is_flag=True, help="No limit.")
-@click.option("--model", "models", multiple=True, help="A model's id, 'prefix/*' or '*'; may be given several times.")
+@limit_options
 @click.option("--expires-at", help="When it stops working, like 2027-01-31T00:00:00Z.")
 @click.option("--no-expiry", is_flag=True, help="It works until it is revoked.")
 @json_option
 def update_key(key_id: str, as_json: bool, **given: Any) -> None:
     """Change a key; what is left out stays as it is."""
-    for value, switch in (("quota", "no_quota"), ("expires_at", "no_expiry")):
-        if given[value] is not None and given[switch]:
-            raise click.UsageError(f"--{value.replace('_', '-')} and --{switch.replace('_', '-')} exclude each other.")
-    limits: dict[str, Any] = {}
-    if given["quota"] is not None or given["no_quota"]:
-        limits["quota_units"] = given["quota"]
-    if given["models"]:
-        limits["models"] = list(given["models"])
+    if given["expires_at"] is not None and given["no_expiry"]:
+        raise click.UsageError("--expires-at and --no-expiry exclude each other.")
+    limits = limits_given(given)
     body: dict[str, Any] = {"limits": limits} if limits else {}
     if given["name"] is not None:
         body["name"] = given["name"]
     if given["expires_at"] is not None or given["no_expiry"]:
         body["expires_at"] = given["expires_at"]
     if not body:
-        raise click.UsageError("Nothing to change: give --name, --quota, --model or --expires-at.")
+        raise click.UsageError("Nothing to change: give --name, a limit or --expires-at.")
     _show_key(call_admin("PATCH", _key_path(key_id), body=body), as_json)
 
 
@@ -140,23 +128,30 @@ def grant(key_id: str, quota_units: int, reason: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("key_id")
+@click.argument("account", metavar="KEY_ID|TEAM")
 @json_option
-def usage(key_id: str, as_json: bool) -> None:
-    """What a key has used: of its limit, by model and by day."""
-    answer = call_admin("GET", f"{_key_path(key_id)}/usage")
+def usage(account: str, as_json: bool) -> None:
+    """What a key or a team has used: of its limits, by model and by day."""
+    kind = "keys" if "_" in account else "teams"
+    answer = call_admin("GET", f"/admin/v1/{kind}/{quote(account, safe='')}/usage")
     if as_json:
         return show_json(answer)
-    quota = answer["limits"]["quota_units"]
-    show_table(
-        ("LIMIT", "USED", "HELD", "LEFT", "IMAGES"),
-        [(quota["limit"], quota["posted"], quota["reserved"], quota["remaining"], answer["images"])],
-    )
+    show_usage(answer["limits"])
     for heading, name in (("MODEL", "by_model"), ("DAY", "by_day")):
         click.echo()
         rows = [(one, each["images"], each["quota_units"]) for one, each in answer[name].items()]
         show_table((heading, "IMAGES", "UNITS"), rows)
     return None
+
+
+def show_usage(limits: dict[str, Any]) -> None:
+    """A line for each limit, and for the quota in total also where there is none."""
+    rows = []
+    for name, one in limits.items():
+        if one["limit"] is not None or name == "quota_units":
+            used = one.get("posted", one.get("in_progress"))
+            rows.append((name, one.get("window"), one["limit"], used, one.get("reserved"), one["remaining"]))
+    show_table(("LIMIT", "OF", "AT MOST", "USED", "HELD", "LEFT"), rows)
 
 
 def _key_path(key_id: str) -> str:
@@ -171,11 +166,11 @@ def _quota(key: dict[str, Any]) -> tuple[int | None, ...]:
 def _show_key(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return show_json(key)
-    limit, used, held, left = _quota(key)
     facts = {"id": key["id"], "team": key["team"], "name": key["name"], "models": key["limits"]["models"]}
-    facts |= {"limit": limit, "granted": key["granted_units"], "used": used, "held": held, "left": left}
-    facts |= {"images": key["images"], "created": key["created_at"], "expires": key["expires_at"]}
-    show_facts({**facts, "revoked": key["revoked_at"]})
+    facts |= {"granted": key["granted_units"], "images": key["images"], "created": key["created_at"]}
+    show_facts({**facts, "expires": key["expires_at"], "revoked": key["revoked_at"]})
+    click.echo()
+    show_usage(key["usage"])
     if "key" in key:
         click.echo(f"\n{key['key']}\n\nThat is the key. It is not kept anywhere and cannot be shown again.")
     return None

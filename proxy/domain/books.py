@@ -1,4 +1,4 @@
-"""The books of a key: what its counters should be, rebuilt from the checkpoint and the ledger's entries since."""
+"""The books of a key or a team: what its counters should be, rebuilt from the checkpoint and the ledger since."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from typing import Any
 
 @dataclass(slots=True)
 class Books:
-    """Counters of one key. ``usage`` is by ``DAY:units:MODEL`` and ``DAY:images:MODEL``; zeros need not be there."""
+    """Counters of one key or team; zeros need not be there.
+
+    ``usage`` is by ``DAY:units:MODEL`` and ``DAY:images:MODEL``, ``windows`` by window and ``posted`` or ``reserved``,
+    ``held`` is the number of reservations.
+    """
 
     posted: int = 0
     overage: int = 0
     images: int = 0
     granted: int = 0
     reserved: int = 0
+    held: int = 0
     usage: Counter[str] = field(default_factory=Counter)
+    windows: Counter[str] = field(default_factory=Counter)
 
     def add(self, entry: Mapping[str, Any], day: str) -> None:
         """One ledger entry, as the admin wire shows it; ``day`` is the UTC day that its request was admitted in."""
@@ -30,12 +36,23 @@ class Books:
         self.usage[f"{day}:units:{entry['model']}"] += entry["charged"]
         self.usage[f"{day}:images:{entry['model']}"] += entry["images"]
 
+    def count_window(self, window: str, held_units: Mapping[str, int]) -> None:
+        """Add up what belongs to a day or a month; ``held_units`` is what is reserved, by UTC day."""
+        self.windows[f"{window} posted"] = sum(
+            units
+            for heading, units in self.usage.items()
+            if heading.startswith(window) and heading.split(":", 2)[1] == "units"
+        )
+        self.windows[f"{window} reserved"] = sum(units for day, units in held_units.items() if day.startswith(window))
+
     def figures(self) -> Iterator[tuple[str, int]]:
         """Each counter with its name."""
-        for name in ("posted", "overage", "images", "granted", "reserved"):
+        for name in ("posted", "overage", "images", "granted", "reserved", "held"):
             yield name, getattr(self, name)
         for heading in sorted(self.usage):
             yield f"usage {heading}", self.usage[heading]
+        for window in sorted(self.windows):
+            yield window, self.windows[window]
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,31 @@ class InsufficientQuota(ProxyError):
     blame = Blame.CLIENT
 
 
+class RateLimitExceeded(ProxyError):
+    """Too many requests, images or concurrent requests for the pace of the key or of its team.
+
+    ``pace_headers`` tell how the paces stand.
+    """
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+    blame = Blame.CLIENT
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int | None, pace_headers: Mapping[str, str]) -> None:
+        """``retry_after_s`` None: no waiting helps."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.pace_headers = pace_headers
+
+    def headers(self) -> dict[str, str]:
+        """How the paces stand, and whether to try again."""
+        headers = {**super().headers(), **self.pace_headers}
+        if self.retry_after_s is None:
+            headers["x-should-retry"] = "false"
+        return headers
+
+
 # --- The provider's --------------------------------------------------------------------------------------------------
 
 

@@ -1,30 +1,54 @@
-"""What a key may spend and on what, and how much of it is gone."""
+"""What a key and its team may spend, how fast and on what; and how much of it is gone.
+
+The same limits exist on both, and a request has to fit into all of them. ``admit.lua`` decides; what is here is for
+showing it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 EVERY_MODEL = ("*",)
 
+QUOTAS = ("quota_units", "quota_units_per_day", "quota_units_per_month")
+PACES = ("requests", "images")
+NUMBERS = (*QUOTAS, *(f"{kind}_per_minute" for kind in PACES), "concurrent_requests")
+"""Every limit that is a number."""
+
+MINUTE_US = 60_000_000
+SECOND_US = 1_000_000
+SECOND_MS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one key. ``quota_units`` is a total, None is no limit.
+    """The limits of a key or a team; None is no limit. Days and months are UTC.
 
     ``models`` are exact ids, ``prefix/*`` or ``*``.
     """
 
     quota_units: int | None = None
+    quota_units_per_day: int | None = None
+    quota_units_per_month: int | None = None
+    requests_per_minute: int | None = None
+    images_per_minute: int | None = None
+    concurrent_requests: int | None = None
     models: tuple[str, ...] = EVERY_MODEL
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsage:
-    """One limit and its counters, in quota units. ``limit`` has the grants in it; None is no limit."""
+    """One limit and its counters, in quota units. ``limit`` has the grants in it; None is no limit.
+
+    ``window`` is the day (``YYYY-MM-DD``) or the month (``YYYY-MM``) that is counted, None for a total.
+    """
 
     limit: int | None
     posted: int
     reserved: int
+    window: str | None = None
 
     @property
     def remaining(self) -> int | None:
@@ -33,20 +57,64 @@ class QuotaUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """One API key as the store knows it, without its secret. Times are in milliseconds since the epoch."""
+class PaceUsage:
+    """One pace: how many may come in a minute, how many could come now, and when all of them could, in microseconds."""
+
+    limit: int
+    remaining: int
+    reset_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A key or a team as the store knows it. Times are in milliseconds since the epoch.
+
+    ``quotas`` are by the names in ``QUOTAS``, ``paces`` by those in ``PACES`` that have a limit; ``held`` is how many
+    requests hold a reservation.
+    """
 
     id: str
     team: str
     name: str
     limits: Limits
-    quota: QuotaUsage
+    quotas: Mapping[str, QuotaUsage]
+    paces: Mapping[str, PaceUsage]
+    held: int
     granted_units: int
     overage_units: int
     images: int
     created_ms: int
     expires_ms: int | None = None
     revoked_ms: int | None = None
+
+    @property
+    def quota(self) -> QuotaUsage:
+        """The quota in total."""
+        return self.quotas["quota_units"]
+
+
+class KeyRecord(Account):
+    """One API key, without its secret."""
+
+    __slots__ = ()
+
+
+class TeamRecord(Account):
+    """One team; ``id`` and ``team`` are the same. One that is revoked has had all its keys revoked with it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from."""
+
+    key: KeyRecord
+    team: TeamRecord
+
+    def may_use(self, model_id: str) -> bool:
+        """Whether both the key and its team may use the model."""
+        return may_use(self.key.limits.models, model_id) and may_use(self.team.limits.models, model_id)
 
 
 def may_use(models: tuple[str, ...], model_id: str) -> bool:
@@ -55,3 +123,37 @@ def may_use(models: tuple[str, ...], model_id: str) -> bool:
         pattern in ("*", model_id) or (pattern.endswith("/*") and model_id.startswith(pattern[:-1]))
         for pattern in models
     )
+
+
+def pace_usage(limit: int, due_us: int, *, now_us: int, burst_us: int) -> PaceUsage:
+    """A pace by the generic cell rate algorithm, as ``admit.lua`` has it.
+
+    ``due_us`` is when the next one would be due if all came evenly, ``burst_us`` how much of the pace may come at once.
+    """
+    interval_us = -(-MINUTE_US // limit)
+    reset_us = max(0, due_us - now_us)
+    return PaceUsage(limit, max(0, (max(burst_us, interval_us) - reset_us) // interval_us), reset_us)
+
+
+def rate_limit_headers(paces: Sequence[tuple[str, PaceUsage]]) -> dict[str, str]:
+    """``x-ratelimit-*`` as OpenAI has them (https://platform.openai.com/docs/guides/rate-limits), by kind of pace."""
+    headers = {}
+    for kind, pace in paces:
+        headers[f"x-ratelimit-limit-{kind}"] = str(pace.limit)
+        headers[f"x-ratelimit-remaining-{kind}"] = str(pace.remaining)
+        headers[f"x-ratelimit-reset-{kind}"] = _duration(pace.reset_us)
+    return headers
+
+
+def whole_seconds(wait_us: int) -> int:
+    """A wait for ``Retry-After`` (RFC 9110 section 10.2.3), at least 1 and rounded up: waiting so long is enough."""
+    return max(1, math.ceil(wait_us / SECOND_US))
+
+
+def _duration(microseconds: int) -> str:
+    """As OpenAI writes it: ``120ms``, ``8.64s``, ``6m0s``."""
+    milliseconds = -(-microseconds // 1_000)
+    if milliseconds < SECOND_MS:
+        return f"{milliseconds}ms"
+    minutes, rest_ms = divmod(milliseconds, 60 * SECOND_MS)
+    return (f"{minutes}m" if minutes else "") + f"{rest_ms / SECOND_MS:g}s"

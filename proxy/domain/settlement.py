@@ -10,6 +10,7 @@ import orjson
 
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamRateLimit, UpstreamUnreachable
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
+from proxy.domain.limits import PaceUsage
 from proxy.domain.pricing import Quote
 
 OK_STATUS = 200
@@ -33,6 +34,7 @@ class Outcome(StrEnum):
 class Reservation:
     """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch.
 
+    ``remaining_units`` is what is left of the tightest quota after it, ``paces`` the tightest pace of each kind.
     ``idempotency`` is what the client calls its request, where it does.
     """
 
@@ -44,6 +46,7 @@ class Reservation:
     quote: Quote
     admitted_ms: int
     remaining_units: int | None
+    paces: tuple[tuple[str, PaceUsage], ...] = ()
     idempotency: Idempotency | None = None
 
 

@@ -11,7 +11,7 @@ PING = "lm:ping"
 
 
 def team_record(team: str) -> str:
-    """Hash: the team."""
+    """Hash: the team, its limits and its counters."""
     return f"lm:{{{team}}}:team"
 
 
@@ -28,6 +28,11 @@ def key_record(team: str, key_id: str) -> str:
 def key_usage(team: str, key_id: str) -> str:
     """Hash: what the key was charged on each day for each model."""
     return f"lm:{{{team}}}:usage:{key_id}"
+
+
+def team_usage(team: str) -> str:
+    """Hash: the same for all of the team's keys together."""
+    return f"lm:{{{team}}}:usage"
 
 
 def reservation(team: str, reservation_id: str) -> str:

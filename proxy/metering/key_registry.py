@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -18,6 +18,7 @@ from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.settlement import LedgerEntry
 from proxy.metering import key_names, records
 from proxy.metering.redis_connection import ask
+from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_connection import Argument
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
@@ -64,13 +65,13 @@ class Charges:
 class KeyRegistry:
     """Keys and ledger in Redis. Everything here raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, reclaim: Callable[[str], Awaitable[object]]) -> None:
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
         """Change through scripts on ``runner``, read through ``pool``.
 
-        ``reclaim`` takes back what leases of a team hold that have run out; it comes before each look at what is used.
+        ``store`` takes back what leases hold that have run out, before each look at what is used.
         """
         self._runner = runner
-        self._reclaim = reclaim
+        self._store = store
         self._redis = Redis(connection_pool=pool)
 
     # --- Keys ---------------------------------------------------------------------------------------------------------
@@ -81,46 +82,47 @@ class KeyRegistry:
         """A new key of ``team``, which is made where it is new; and its text, which nobody can read again."""
         key_id = make_key_id(team, secrets.choice)
         text = make_key_text(key_id, secrets.choice)
-        fields = _fields(name=name, quota_units=limits.quota_units, models=limits.models, expires_ms=expires_ms)
-        given = {name: value for name, value in fields.items() if value != ""}
+        given = given_fields({"name": name, "expires_ms": expires_ms, **asdict(limits)})
         # The index of teams is outside of the team's slot; a team in it that has no key yet does no harm.
         await self._ask("ZADD", key_names.TEAMS, 0, team)
-        await self._runner.run(
+        reply = await self._runner.run(
             load_script("create_key"),
             (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
-            (key_id, key_id, "secret_sha256", hash_key(text), *_flat(given)),
+            (key_id, key_id, "secret_sha256", hash_key(text), *flat(given)),
         )
-        return await self._read_key(key_id), text
+        if reply[0] == b"team_revoked":
+            raise Conflict(f"The team '{team}' has been deleted, and gets no new keys.")
+        return await self.get_key(key_id), text
 
     async def get_key(self, key_id: str) -> KeyRecord:
         """One key. Raises NotFound."""
-        await self._reclaim(_team(key_id))
-        return await self._read_key(key_id)
+        return await self._read_key(key_id, await self._store.reclaim(_team(key_id)))
 
-    async def _read_key(self, key_id: str) -> KeyRecord:
+    async def _read_key(self, key_id: str, at: records.Moment) -> KeyRecord:
         team = _team(key_id)
         fields = await self._ask("HGETALL", key_names.key_record(team, key_id))
         if not fields:
             raise _no_key(key_id)
-        return records.key_from_fields(key_id, _decoded(fields))
+        return records.key_from_fields(key_id, decoded(fields), at)
 
     async def list_keys(self, team: str | None, *, cursor: str | None, limit: int) -> Page[KeyRecord]:
         """Keys in the order of their ids, of one team or of all."""
         after = _team(cursor) if cursor else None
-        ids: list[str] = []
+        ids: list[tuple[str, records.Moment]] = []
         teams = [team] if team is not None else await self._names(key_names.TEAMS, after, inclusive=True)
         for one in teams:
-            await self._reclaim(one)
+            at = await self._store.reclaim(one)
             begin = cursor if cursor and one == after else None
-            ids += await self._names(key_names.team_keys(one), begin, count=limit + 1 - len(ids))
+            names = await self._names(key_names.team_keys(one), begin, count=limit + 1 - len(ids))
+            ids += [(name, at) for name in names]
             if len(ids) > limit:
                 break
         more, ids = len(ids) > limit, ids[:limit]
-        return Page([await self._read_key(key_id) for key_id in ids], ids[-1] if more else None)
+        return Page([await self._read_key(key_id, at) for key_id, at in ids], ids[-1][0] if more else None)
 
     async def update_key(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
-        """Change ``name``, ``quota_units``, ``models`` or ``expires_ms``; None takes a limit away. Raises NotFound."""
-        return await self._change(key_id, "update", 0, _flat(_fields(**changes)))
+        """Change ``name``, ``expires_ms`` or limits by their names; None takes one away. Raises NotFound."""
+        return await self._change(key_id, "update", 0, flat(fields_of(changes)))
 
     async def revoke_key(self, key_id: str) -> KeyRecord:
         """Refuse the key from the next request on; what is in flight settles. Raises NotFound."""
@@ -148,24 +150,24 @@ class KeyRegistry:
                 f"'quota_units' brings the sum of grants, now {reply[1]:,}, past what can be counted exactly.",
                 param="quota_units",
             )
-        record = records.key_from_fields(key_id, records.fields_from_pairs(reply[2]))
+        record = records.key_from_fields(key_id, records.fields_from_pairs(reply[2]), self._store.moment(reply[3]))
         return record, f"{team}_{reply[1].decode()}"
 
     async def usage(self, key_id: str) -> tuple[KeyRecord, dict[str, Charges], dict[str, Charges]]:
         """A key, and what it was charged by model and by UTC day. Raises NotFound."""
         record = await self.get_key(key_id)
-        counters = _decoded(await self._ask("HGETALL", key_names.key_usage(record.team, key_id)))
-        return record, *_charges(counters)
+        counters = decoded(await self._ask("HGETALL", key_names.key_usage(record.team, key_id)))
+        return record, *charges(counters)
 
     async def _change(self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument]) -> KeyRecord:
         team = _team(key_id)
         reply = await self._runner.run(
-            load_script("update_key"),
+            load_script("update_record"),
             (key_names.key_record(team, key_id),),
             (key_id, action, overlap_ms, *rest),
         )
         _raise_verdict(reply[0], key_id)
-        return records.key_from_fields(key_id, records.fields_from_pairs(reply[1]))
+        return records.key_from_fields(key_id, records.fields_from_pairs(reply[1]), self._store.moment(reply[2]))
 
     # --- The ledger ---------------------------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class KeyRegistry:
         looked_at = 0
         teams = [wanted.team] if wanted.team else await self._names(key_names.TEAMS, after_team, inclusive=True)
         for team in teams:
-            await self._reclaim(team)
+            await self._store.reclaim(team)
             start = f"({after}" if after and team == after_team else str(wanted.since_ms or "-")
             async for entry in self._entries(team, start, batch_size=limit):
                 looked_at += 1
@@ -193,7 +195,7 @@ class KeyRegistry:
         while True:
             batch = await self._ask("XRANGE", key_names.ledger(team), start, "+", "COUNT", batch_size)
             for stream_id, facts in batch:
-                yield records.entry_from_stream(team, stream_id.decode(), _decoded(facts))
+                yield records.entry_from_stream(team, stream_id.decode(), decoded(facts))
             if len(batch) < batch_size:
                 return
             start = f"({batch[-1][0].decode()}"
@@ -227,23 +229,34 @@ def _raise_verdict(verdict: bytes, key_id: str) -> None:
         raise Conflict(f"The key '{key_id}' has been revoked, and cannot be changed any more.")
 
 
-def _fields(**values: Any) -> dict[str, str]:
-    """Fields of a key's record; None becomes the empty text, which takes a field away."""
+# --- Records as they are written -------------------------------------------------------------------------------------
+
+
+def fields_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of a record; None becomes the empty text, which takes a field away."""
     texts = {name: "" if value is None else str(value) for name, value in values.items() if name != "models"}
     if "models" in values:
         texts["models"] = "\n".join(values["models"])
     return texts
 
 
-def _flat(fields: Mapping[str, str]) -> tuple[str, ...]:
+def given_fields(values: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of a new record: those that have a value."""
+    return {name: value for name, value in fields_of(values).items() if value != ""}
+
+
+def flat(fields: Mapping[str, str]) -> tuple[str, ...]:
+    """As a script takes them: name, value, name, value, …"""
     return tuple(text for pair in fields.items() for text in pair)
 
 
-def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+def decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """A hash as text."""
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
-def _charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:
+def charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:
+    """What a usage hash says, by model and by UTC day."""
     by_model: dict[str, Counter[str]] = defaultdict(Counter)
     by_day: dict[str, Counter[str]] = defaultdict(Counter)
     for name, value in counters.items():

@@ -25,7 +25,8 @@ TRIM_BATCH = 200
 class KeyBooks:
     """What the store says of one key at one moment; counters by their names in the store.
 
-    ``checkpoint`` is what trimmed entries add up to, ``held_units`` what live leases hold.
+    ``checkpoint`` is what trimmed entries add up to, ``held_units`` what live leases hold, by the UTC day of their
+    admission, ``YYYY-MM-DD``. The team itself has an empty id.
     """
 
     id: str
@@ -33,7 +34,7 @@ class KeyBooks:
     usage: dict[str, str]
     checkpoint: dict[str, str]
     held_reservations: int
-    held_units: int
+    held_units: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class LedgerBooks:
 
 
 def _key_books(reply: list[Any]) -> KeyBooks:
-    key_id, record, usage, checkpoint, reservations, units = reply
+    key_id, record, usage, checkpoint, reservations, by_day = reply
+    units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
     fields: Callable[[list[bytes]], dict[str, str]] = records.fields_from_pairs
     return KeyBooks(key_id.decode(), fields(record), fields(usage), fields(checkpoint), reservations, units)

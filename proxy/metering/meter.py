@@ -8,6 +8,7 @@ from types import TracebackType
 from proxy.domain.api_key import Credential
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.domain.idempotency import AnswerKeeper, Idempotency
+from proxy.domain.limits import rate_limit_headers
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering.journal import Journal
@@ -129,6 +130,8 @@ class _Held:
                 self._meter.void(observation.request_id, self._credential)
             raise
         self._meter.reserved(self.reservation)
+        if self.reservation.paces:
+            observation.pace_headers = rate_limit_headers(self.reservation.paces)
         return self.delivery
 
     async def __aexit__(

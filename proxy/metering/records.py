@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from proxy.domain.api_key import team_of
 from proxy.domain.errors import InvalidApiKey
 from proxy.domain.idempotency import KeptAnswer
-from proxy.domain.limits import KeyRecord, Limits, QuotaUsage
+from proxy.domain.limits import NUMBERS, PACES, KeyRecord, Limits, QuotaUsage, TeamRecord, pace_usage
 from proxy.domain.settlement import LedgerEntry, Settlement
 
 DAY_MS = 86_400_000
+DAY_LENGTH = len("YYYY-MM-DD")
+MONTH_LENGTH = len("YYYY-MM")
 COUNTED = frozenset({"images", "charged", "overage", "quota_units"})
 
 _WHY_NOT = {
@@ -31,24 +34,50 @@ def invalid_key(verdict: bytes) -> InvalidApiKey | None:
     return InvalidApiKey(why) if why else None
 
 
-def key_from_fields(key_id: str, fields: Mapping[str, str]) -> KeyRecord:
-    """A key's record out of its hash."""
+Record = TypeVar("Record", KeyRecord, TeamRecord)
 
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When records were read, by the store's clock, and how much of a pace may come at once; both in microseconds."""
+
+    now_us: int
+    burst_us: int
+
+
+def key_from_fields(key_id: str, fields: Mapping[str, str], at: Moment) -> KeyRecord:
+    """A key's record out of its hash."""
+    return _account(KeyRecord, key_id, team_of(key_id) or "", fields, at)
+
+
+def team_from_fields(team: str, fields: Mapping[str, str], at: Moment) -> TeamRecord:
+    """A team's record out of its hash."""
+    return _account(TeamRecord, team, team, fields, at)
+
+
+def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str, str], at: Moment) -> Record:
     def number(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
+    numbers: dict[str, Any] = {name: number(name) for name in NUMBERS}
+    limits = Limits(**numbers, models=tuple(fields.get("models", "*").split("\n")))
     granted_units = number("granted") or 0
-    quota_units = number("quota_units")
-    return KeyRecord(
-        id=key_id,
-        team=team_of(key_id) or "",
+    total = None if limits.quota_units is None else limits.quota_units + granted_units
+    return kind(
+        id=account_id,
+        team=team,
         name=fields.get("name", ""),
-        limits=Limits(quota_units=quota_units, models=tuple(fields.get("models", "*").split("\n"))),
-        quota=QuotaUsage(
-            limit=None if quota_units is None else quota_units + granted_units,
-            posted=number("posted") or 0,
-            reserved=number("reserved") or 0,
-        ),
+        limits=limits,
+        quotas={
+            "quota_units": QuotaUsage(total, number("posted") or 0, number("reserved") or 0),
+            **_windows(limits, number, at.now_us // 1_000),
+        },
+        paces={
+            pace: pace_usage(limit, number(f"{pace}_due_us") or 0, now_us=at.now_us, burst_us=at.burst_us)
+            for pace in PACES
+            if (limit := number(f"{pace}_per_minute")) is not None
+        },
+        held=number("held") or 0,
         granted_units=granted_units,
         overage_units=number("overage") or 0,
         images=number("images") or 0,
@@ -56,6 +85,21 @@ def key_from_fields(key_id: str, fields: Mapping[str, str]) -> KeyRecord:
         expires_ms=number("expires_ms"),
         revoked_ms=number("revoked_ms"),
     )
+
+
+def _windows(limits: Limits, number: Callable[[str], int | None], now_ms: int) -> dict[str, QuotaUsage]:
+    """The windows of now. A record whose last admission was in an earlier one has used nothing of them."""
+    today = utc_day(now_ms)
+    usage = {}
+    for name, field, window in (
+        ("quota_units_per_day", "day", today),
+        ("quota_units_per_month", "month", today[:MONTH_LENGTH]),
+    ):
+        day = number(field)
+        counts = day is not None and utc_day(day * DAY_MS)[: len(window)] == window
+        posted, reserved = (number(f"{field}_posted") or 0, number(f"{field}_reserved") or 0) if counts else (0, 0)
+        usage[name] = QuotaUsage(getattr(limits, name), posted, reserved, window)
+    return usage
 
 
 def fields_from_pairs(pairs: Sequence[bytes]) -> dict[str, str]:

@@ -12,19 +12,12 @@ from typing import Any
 import orjson
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import (
-    IdempotencyInProgress,
-    IdempotencyMismatch,
-    IdempotencyResponseGone,
-    InsufficientQuota,
-    ModelNotAllowed,
-    StoreUnavailable,
-)
-from proxy.domain.idempotency import AlreadyAnswered, Idempotency
-from proxy.domain.limits import KeyRecord
+from proxy.domain.idempotency import Idempotency
+from proxy.domain.limits import Caller
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.metering import key_names, records
+from proxy.metering.admission_replies import read_paces, read_refusal
 from proxy.metering.recent_settlements import RecentSettlements
 from proxy.metering.script_connection import Argument, pack
 from proxy.metering.script_runner import ScriptRunner
@@ -48,8 +41,13 @@ class RedisStore:
         lease_ms: int,
         settled_ids_ms: int,
         charge_expired: bool = False,
+        burst_ms: int = 60_000,
     ) -> None:
-        """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole."""
+        """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole.
+
+        As much of a pace as belongs to ``burst_ms`` milliseconds may come at once.
+        """
+        self._burst_us = burst_ms * 1_000
         self._runner = runner
         self._metrics = metrics
         self._charge_expired = charge_expired
@@ -82,15 +80,18 @@ class RedisStore:
             key_names.key_record(team, key_id),
             key_names.reservation(team, reservation_id),
             key_names.leases(team),
+            key_names.team_record(team),
         )
         arguments: tuple[Argument, ...] = (
             reservation_id,
             credential.secret_sha256,
             model,
             quote.units,
+            quote.images,
             self._lease_ms,
             _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
             self._settled_ids_ms,
+            self._burst_us,
         )
         if idempotency is not None:
             keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
@@ -98,7 +99,7 @@ class RedisStore:
         reply = await self._runner.reply_to(self._runner.submit(self._admit, keys, arguments))
         self._count_expired(reply[-1])
         if reply[0] != b"admitted":
-            raise _refusal(reply, model, quote)
+            raise read_refusal(reply, model, quote)
         return Reservation(
             id=reservation_id,
             team=team,
@@ -108,6 +109,7 @@ class RedisStore:
             quote=quote,
             admitted_ms=reply[1],
             remaining_units=reply[2],
+            paces=read_paces(reply[3]) if reply[3] else (),
             idempotency=idempotency,
         )
 
@@ -119,6 +121,7 @@ class RedisStore:
                 key_names.key_record(team, key_id),
                 key_names.reservation(team, reservation_id),
                 key_names.leases(team),
+                key_names.team_record(team),
             ),
             (reservation_id, self._settled_ids_ms),
         )
@@ -139,11 +142,16 @@ class RedisStore:
         """See ``Store.on_connected``."""
         self._runner.on_connected.append(callback)
 
-    async def reclaim(self, team: str) -> int:
-        """Take back what leases of ``team`` hold that have run out; how many. Raises StoreUnavailable."""
+    async def reclaim(self, team: str) -> records.Moment:
+        """Take back what leases of ``team`` hold that have run out; when that was. Raises StoreUnavailable."""
         arguments = (f"reclaim_{next(self._call_ids)}", self._settled_ids_ms)
-        reply = await self._runner.run(self._reclaim, (key_names.leases(team),), arguments)
-        return self._count_expired(reply[0])
+        expired, now_us = await self._runner.run(self._reclaim, (key_names.leases(team),), arguments)
+        self._count_expired(expired)
+        return self.moment(now_us)
+
+    def moment(self, now_us: int) -> records.Moment:
+        """What it takes to read records that a script gave at ``now_us``."""
+        return records.Moment(now_us, self._burst_us)
 
     async def settle(self, settlement: Settlement) -> str:
         """See ``Store.settle``."""
@@ -169,6 +177,8 @@ class RedisStore:
             key_names.leases(team),
             key_names.key_usage(team, key_id),
             key_names.ledger(team),
+            key_names.team_record(team),
+            key_names.team_usage(team),
         )
         arguments: tuple[Argument, ...] = (
             reservation.id,
@@ -181,7 +191,8 @@ class RedisStore:
             key_id,
             settlement.delivery.outcome.value,
             records.settlement_facts(settlement),
-            "" if is_known_to_be_new else reservation.admitted_ms,
+            reservation.admitted_ms,
+            "new" if is_known_to_be_new else "",
         )
         if ending is not None:
             idempotency = ending.idempotency
@@ -205,24 +216,32 @@ class RedisStore:
                 return str(reply[1], "ascii") if reply[0] == b"found" else None
             start = f"({reply[1].decode()}"
 
-    async def read_own_key(self, credential: Credential) -> KeyRecord:
+    async def read_own_key(self, credential: Credential) -> Caller:
         """See ``Store.read_own_key``."""
         reply = await self._runner.run(
             self._read_key,
-            (key_names.key_record(credential.team, credential.key_id), key_names.leases(credential.team)),
+            (
+                key_names.key_record(credential.team, credential.key_id),
+                key_names.leases(credential.team),
+                key_names.team_record(credential.team),
+            ),
             (credential.key_id, credential.secret_sha256, self._settled_ids_ms),
         )
         self._count_expired(reply[-1])
         refusal = records.invalid_key(reply[0])
         if refusal:
             raise refusal
-        return records.key_from_fields(credential.key_id, records.fields_from_pairs(reply[1]))
+        _ok, key, team, now_us, _count = reply
+        at = self.moment(now_us)
+        return Caller(
+            records.key_from_fields(credential.key_id, records.fields_from_pairs(key), at),
+            records.team_from_fields(credential.team, records.fields_from_pairs(team), at),
+        )
 
-    def _count_expired(self, leases: int) -> int:
+    def _count_expired(self, leases: int) -> None:
         if leases:
             logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
             self._metrics.expired(leases)
-        return leases
 
 
 def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
@@ -252,27 +271,3 @@ def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, ch
 def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:
     if not reply.cancelled():
         reply.exception()
-
-
-_IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
-    b"in_progress": IdempotencyInProgress,
-    b"answer_gone": IdempotencyResponseGone,
-    b"mismatch": IdempotencyMismatch,
-}
-
-
-def _refusal(reply: list[Any], model: str, quote: Quote) -> Exception:
-    verdict = reply[0]
-    if verdict == b"insufficient_quota":
-        limit, posted, reserved = reply[1:4]
-        remaining = max(0, limit - posted - reserved)
-        return InsufficientQuota(
-            f"This request needs {quote.units:,} quota units and the key has {remaining:,} left "
-            f"(limit {limit:,}, used {posted:,}, reserved by requests in progress {reserved:,})."
-        )
-    if verdict == b"model_not_allowed":
-        return ModelNotAllowed(f"This API key may not use the model '{model}'.", param="model")
-    if verdict == b"answered":
-        return AlreadyAnswered(records.read_kept_answer(reply[1]))
-    kind = _IDEMPOTENCY_REFUSALS.get(verdict)
-    return kind() if kind else records.invalid_key(verdict) or StoreUnavailable()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from proxy.domain.api_key import Credential
 from proxy.domain.idempotency import Idempotency
-from proxy.domain.limits import KeyRecord
+from proxy.domain.limits import Caller
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 
@@ -27,9 +27,9 @@ class Store(Protocol):
     ) -> Reservation:
         """Authenticate, check every limit and reserve, all or nothing.
 
-        Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota or StoreUnavailable; and where it has been sent
-        before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch. Each of them
-        reserved nothing.
+        Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota, RateLimitExceeded or StoreUnavailable; and where it
+        has been sent before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch.
+        Each of them reserved nothing, and took no place in a pace.
         """
         ...
 
@@ -58,6 +58,6 @@ class Store(Protocol):
         """
         ...
 
-    async def read_own_key(self, credential: Credential) -> KeyRecord:
-        """Authenticate, and read the key's record. Raises InvalidApiKey or StoreUnavailable."""
+    async def read_own_key(self, credential: Credential) -> Caller:
+        """Authenticate, and read the key's record and its team's. Raises InvalidApiKey or StoreUnavailable."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -19,7 +19,7 @@ class Observation:
     """One request. Times are in seconds; ``provider_s`` and ``client_s`` were spent waiting for those two.
 
     ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
-    that the client was given.
+    that the client was given. ``pace_headers`` tell the client how its paces stand.
     """
 
     request_id: str
@@ -37,6 +37,7 @@ class Observation:
     provider_s: float = 0.0
     client_s: float = 0.0
     response_bytes: int = 0
+    pace_headers: Mapping[str, str] | None = None
 
     def own_s(self, ended: float) -> float:
         """Lightmeter's own share of the time until ``ended``, in seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from time import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from proxy.domain.api_key import is_team_id, team_of
 from proxy.domain.errors import InvalidApiKey, InvalidRequest, NotFound
-from proxy.domain.limits import KeyRecord, Limits
+from proxy.domain.limits import Account, KeyRecord
 from proxy.domain.settlement import LedgerEntry, Outcome
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
 from proxy.metering.middleware import BodyLimits
@@ -25,10 +26,11 @@ from proxy.web.admin_bodies import (
     GrantBody,
     RotateBody,
     UpdateKeyBody,
+    limits_of,
     milliseconds,
     read_body,
 )
-from proxy.web.key import quota_view
+from proxy.web.key import usage_view
 from proxy.web.models import json_response
 from proxy.web.times import iso_time
 
@@ -89,15 +91,16 @@ class AdminRoutes:
         expires_ms = milliseconds(body.expires_at)
         if expires_ms is not None and expires_ms <= time() * 1000:
             raise InvalidRequest("'expires_at' should be in the future.", param="expires_at")
-        limits = Limits(quota_units=body.limits.quota_units, models=tuple(body.limits.models))
-        record, text = await self._registry.create_key(body.team, name=body.name, limits=limits, expires_ms=expires_ms)
+        record, text = await self._registry.create_key(
+            body.team, name=body.name, limits=limits_of(body.limits), expires_ms=expires_ms
+        )
         return json_response({**key_view(record), "key": text}, status=201)
 
     async def list_keys(self, request: web.Request) -> web.Response:
         """Keys, of one team or of all."""
         query = list_query(request, "team", "cursor", "limit")
         page = await self._registry.list_keys(_team(query), cursor=list_cursor(query), limit=list_limit(query))
-        return _list([key_view(record) for record in page.items], page.next_cursor)
+        return list_response([key_view(record) for record in page.items], page.next_cursor)
 
     async def show_key(self, request: web.Request) -> web.Response:
         """One key."""
@@ -128,17 +131,7 @@ class AdminRoutes:
 
     async def usage(self, request: web.Request) -> web.Response:
         """What a key has used: per limit, by model and by day."""
-        record, by_model, by_day = await self._registry.usage(request.match_info["id"])
-        return json_response(
-            {
-                "id": record.id,
-                "limits": {"quota_units": quota_view(record.quota)},
-                "images": record.images,
-                "overage_units": record.overage_units,
-                "by_model": _charges(by_model),
-                "by_day": _charges(by_day),
-            }
-        )
+        return json_response(charges_view(*await self._registry.usage(request.match_info["id"])))
 
     # --- The ledger ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +151,7 @@ class AdminRoutes:
         page = await self._registry.list_ledger(
             wanted, cursor=list_cursor(query, _ledger_team), limit=list_limit(query)
         )
-        return _list([entry_view(entry) for entry in page.items], page.next_cursor)
+        return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
 
     async def _read(self, request: web.Request, kind: type[Body]) -> Body:
         return await read_request(request, kind, self._limits)
@@ -181,9 +174,9 @@ def key_view(record: KeyRecord) -> dict[str, Any]:
         "id": record.id,
         "team": record.team,
         "name": record.name,
-        "limits": {"quota_units": record.limits.quota_units, "models": list(record.limits.models)},
+        "limits": asdict(record.limits),
         "granted_units": record.granted_units,
-        "usage": {"quota_units": quota_view(record.quota)},
+        "usage": usage_view(record),
         "images": record.images,
         "created_at": iso_time(record.created_ms),
         "expires_at": iso_time(record.expires_ms),
@@ -196,11 +189,24 @@ def entry_view(entry: LedgerEntry) -> dict[str, Any]:
     return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **entry.facts}
 
 
+def charges_view(account: Account, by_model: Mapping[str, Charges], by_day: Mapping[str, Charges]) -> dict[str, Any]:
+    """What a key or a team has used: per limit, by model and by UTC day."""
+    return {
+        "id": account.id,
+        "limits": usage_view(account),
+        "images": account.images,
+        "overage_units": account.overage_units,
+        "by_model": _charges(by_model),
+        "by_day": _charges(by_day),
+    }
+
+
 def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:
     return {name: {"images": each.images, "quota_units": each.quota_units} for name, each in charges.items()}
 
 
-def _list(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
+def list_response(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
+    """A page of a list."""
     return json_response({"data": items, "next_cursor": next_cursor})
 
 

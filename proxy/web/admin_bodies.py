@@ -11,9 +11,12 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from proxy.domain.api_key import is_team_id
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.limits import EVERY_MODEL
+from proxy.domain.limits import EVERY_MODEL, Limits
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
+PACE_LIMIT = 1_000_000
+"""A minute has sixty million microseconds, and paces are counted in whole ones."""
+
 OVERLAP_LIMIT_S = 30 * 86_400
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -43,6 +46,7 @@ Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_storable)
 TeamId = Annotated[str, AfterValidator(_team_id)]
 Pattern = Annotated[str, Field(max_length=200), AfterValidator(_pattern)]
 QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT)]
+Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT)]
 
 
 class _AdminBody(BaseModel):
@@ -50,9 +54,14 @@ class _AdminBody(BaseModel):
 
 
 class LimitsBody(_AdminBody):
-    """Limits of a key. ``quota_units`` null or left out is no limit."""
+    """Limits of a key or a team. What is null or left out is no limit. Days and months are UTC."""
 
     quota_units: QuotaUnits | None = None
+    quota_units_per_day: QuotaUnits | None = None
+    quota_units_per_month: QuotaUnits | None = None
+    requests_per_minute: Pace | None = None
+    images_per_minute: Pace | None = None
+    concurrent_requests: Annotated[int, Field(ge=1, le=PACE_LIMIT)] | None = None
     models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
 
 
@@ -65,20 +74,38 @@ class CreateKeyBody(_AdminBody):
     expires_at: Moment | None = None
 
 
-class UpdateKeyBody(_AdminBody):
-    """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
+class CreateTeamBody(_AdminBody):
+    """``POST /admin/v1/teams``."""
+
+    id: TeamId
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+
+
+class UpdateTeamBody(_AdminBody):
+    """``PATCH /admin/v1/teams/{id}``: what is left out stays as it is."""
 
     name: Annotated[str, Field(max_length=200)] = ""
     limits: LimitsBody = LimitsBody()
+
+    def changes(self) -> dict[str, Any]:
+        """Only what was given, by the names that the store knows."""
+        given: dict[str, Any] = {}
+        if "limits" in self.model_fields_set:
+            given = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
+        if "name" in self.model_fields_set:
+            given["name"] = self.name
+        return given
+
+
+class UpdateKeyBody(UpdateTeamBody):
+    """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
+
     expires_at: Moment | None = None
 
     def changes(self) -> dict[str, Any]:
         """Only what was given, by the names that the store knows."""
-        given: dict[str, Any] = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
-        if "limits" not in self.model_fields_set:
-            given = {}
-        if "name" in self.model_fields_set:
-            given["name"] = self.name
+        given = super().changes()
         if "expires_at" in self.model_fields_set:
             given["expires_ms"] = milliseconds(self.expires_at)
         return given
@@ -101,6 +128,11 @@ class RefundBody(_AdminBody):
     """``POST …/refund``."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+def limits_of(body: LimitsBody) -> Limits:
+    """The limits as the domain has them."""
+    return Limits(**{**body.model_dump(), "models": tuple(body.models)})
 
 
 def milliseconds(moment: datetime | None) -> int | None:

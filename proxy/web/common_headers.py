@@ -7,4 +7,7 @@ from proxy.telemetry.observation import Observation
 
 def common_headers(observation: Observation) -> dict[str, str]:
     """For one answer."""
-    return {"x-request-id": observation.request_id, "Server": "lightmeter"}
+    headers = {"x-request-id": observation.request_id, "Server": "lightmeter"}
+    if observation.pace_headers is not None:
+        headers.update(observation.pace_headers)
+    return headers

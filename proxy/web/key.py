@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.domain.limits import KeyRecord, QuotaUsage
+from proxy.domain.limits import PACES, SECOND_US, Account, Caller, PaceUsage, QuotaUsage
 from proxy.metering.store import Store
 from proxy.web.models import json_response, read_own_key
 from proxy.web.times import iso_time
@@ -20,27 +20,55 @@ class KeyRoutes:
         self._store = store
 
     async def show(self, request: web.Request) -> web.Response:
-        """Limits, usage and remaining quota."""
+        """Limits, usage and remaining quota, of the key and of its team."""
         return json_response(own_view(await read_own_key(request, self._store)))
 
 
-def own_view(key: KeyRecord) -> dict[str, Any]:
+def own_view(caller: Caller) -> dict[str, Any]:
     """A key as its owner sees it."""
+    key, team = caller.key, caller.team
     return {
         "id": key.id,
         "team": key.team,
         "name": key.name,
-        "limits": {"quota_units": quota_view(key.quota), "models": list(key.limits.models)},
+        "limits": {**usage_view(key), "models": list(key.limits.models)},
+        "team_limits": {**usage_view(team), "models": list(team.limits.models)},
         "images": key.images,
         "expires_at": iso_time(key.expires_ms),
     }
 
 
-def quota_view(quota: QuotaUsage) -> dict[str, int | None]:
-    """One limit and its counters."""
+def usage_view(account: Account) -> dict[str, Any]:
+    """Every limit with its counters; paces and windows by the store's clock."""
     return {
+        **{name: quota_view(quota) for name, quota in account.quotas.items()},
+        **{f"{kind}_per_minute": _pace_view(account.paces.get(kind)) for kind in PACES},
+        "concurrent_requests": {
+            "limit": account.limits.concurrent_requests,
+            "in_progress": account.held,
+            "remaining": _left(account.limits.concurrent_requests, account.held),
+        },
+    }
+
+
+def quota_view(quota: QuotaUsage) -> dict[str, Any]:
+    """One quota and its counters."""
+    view: dict[str, Any] = {
         "limit": quota.limit,
         "posted": quota.posted,
         "reserved": quota.reserved,
         "remaining": quota.remaining,
     }
+    if quota.window is not None:
+        view["window"] = quota.window
+    return view
+
+
+def _pace_view(pace: PaceUsage | None) -> dict[str, Any]:
+    if pace is None:
+        return {"limit": None, "remaining": None, "reset_seconds": 0}
+    return {"limit": pace.limit, "remaining": pace.remaining, "reset_seconds": pace.reset_us / SECOND_US}
+
+
+def _left(limit: int | None, used: int) -> int | None:
+    return None if limit is None else max(0, limit - used)

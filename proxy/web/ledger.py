@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from proxy.domain.api_key import is_team_id
 from proxy.domain.errors import NotFound
 from proxy.metering.ledger_books import KeyBooks, LedgerBooks
 from proxy.metering.middleware import BodyLimits
+from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin import list_cursor, list_limit, list_query, read_request, split_entry_id
 from proxy.web.admin_bodies import RefundBody
 from proxy.web.models import json_response
@@ -53,26 +54,41 @@ class LedgerRoutes:
             raise NotFound(f"There is no team '{team[:100]}'.")
         limit = min(KEYS_A_PAGE, list_limit(query))
         page = await self._books.read(team, after=list_cursor(query) or "", limit=limit)
+        keys = [key.id for key in page.keys if key.id]
         return json_response(
             {
-                "data": [_view(key) for key in page.keys],
+                "data": [_view(key, team) for key in page.keys],
                 "as_of": f"{team}_{page.as_of}",
                 "trimmed": f"{team}_{page.trimmed}",
                 "stray_leases": page.stray_leases,
-                "next_cursor": page.keys[-1].id if len(page.keys) == limit else None,
+                "next_cursor": keys[-1] if len(keys) == limit else None,
             }
         )
 
 
-def _view(key: KeyBooks) -> dict[str, Any]:
+def _view(key: KeyBooks, team: str) -> dict[str, Any]:
+    """One key's books, or under the team's own id those of all its keys together."""
     return {
-        "id": key.id,
+        "id": key.id or team,
         "quota_units": int(key.record["quota_units"]) if "quota_units" in key.record else None,
         "counters": {name: int(key.record.get(name, 0)) for name in _COUNTERS},
+        "windows": _windows(key.record),
         "usage": {name: int(value) for name, value in key.usage.items()},
         "checkpoint": {name: int(value) for name, value in key.checkpoint.items()},
         "held": {"reservations": key.held_reservations, "quota_units": key.held_units},
     }
 
 
-_COUNTERS = ("posted", "overage", "images", "granted", "reserved")
+def _windows(record: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """The day and the month of the last admission, each with what counts in it."""
+    return {
+        utc_day(int(record[field]) * DAY_MS)[:length]: {
+            "posted": int(record.get(f"{field}_posted", 0)),
+            "reserved": int(record.get(f"{field}_reserved", 0)),
+        }
+        for field, length in (("day", DAY_LENGTH), ("month", MONTH_LENGTH))
+        if field in record
+    }
+
+
+_COUNTERS = ("posted", "overage", "images", "granted", "reserved", "held")

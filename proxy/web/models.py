@@ -10,7 +10,7 @@ from aiohttp import web
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ModelNotFound
 from proxy.domain.headers import parse_authorization
-from proxy.domain.limits import KeyRecord, may_use
+from proxy.domain.limits import Caller
 from proxy.metering.store import Store
 from proxy.telemetry.observation import OBSERVATION, OK
 
@@ -25,25 +25,25 @@ class ModelRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """Every model that the key may use, in OpenAI's list shape."""
-        key = await read_own_key(request, self._store)
-        models = [_shape(model) for model in self._catalog.all() if may_use(key.limits.models, model.id)]
+        caller = await read_own_key(request, self._store)
+        models = [_shape(model) for model in self._catalog.all() if caller.may_use(model.id)]
         return json_response({"object": "list", "data": models})
 
     async def show(self, request: web.Request) -> web.Response:
         """One model; one that the key may not use is not there for it."""
-        key = await read_own_key(request, self._store)
+        caller = await read_own_key(request, self._store)
         model = self._catalog.get(request.match_info["model"])
-        if not may_use(key.limits.models, model.id):
+        if not caller.may_use(model.id):
             raise ModelNotFound(f"The model '{model.id}' does not exist for this key.", param="model")
         return json_response(_shape(model))
 
 
-async def read_own_key(request: web.Request, store: Store) -> KeyRecord:
-    """The record of the key that the request is made with, or InvalidApiKey."""
-    key = await store.read_own_key(parse_authorization(request.headers.getall("Authorization", ())))
+async def read_own_key(request: web.Request, store: Store) -> Caller:
+    """Whose key the request is made with, or InvalidApiKey."""
+    caller = await store.read_own_key(parse_authorization(request.headers.getall("Authorization", ())))
     observation = request[OBSERVATION]
-    observation.key_id, observation.outcome = key.id, OK
-    return key
+    observation.key_id, observation.outcome = caller.key.id, OK
+    return caller
 
 
 def json_response(content: Any, status: int = 200) -> web.Response:

@@ -26,6 +26,7 @@ from proxy.domain.errors import (
     PayloadTooLarge,
     ProviderRefusal,
     ProxyError,
+    RateLimitExceeded,
     RequestTimeout,
     ShuttingDown,
     StoreUnavailable,
@@ -54,6 +55,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (PayloadTooLarge("x"), 413, "payload_too_large", Blame.CLIENT),
     (UnsupportedMediaType("x"), 415, "unsupported_media_type", Blame.CLIENT),
     (InsufficientQuota("x"), 429, "insufficient_quota", Blame.CLIENT),
+    (RateLimitExceeded("x", retry_after_s=1, pace_headers={}), 429, "rate_limit_exceeded", Blame.CLIENT),
     (
         ProviderRefusal("x", provider_status=422, provider_code="moderation_blocked", param=None),
         422,
@@ -138,6 +140,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     InvalidApiKey: {"WWW-Authenticate": "Bearer"},
     MethodNotAllowed: {"Allow": "GET"},
     InsufficientQuota: DO_NOT_RETRY,
+    RateLimitExceeded: {"Retry-After": "1"},
     IdempotencyInProgress: {"Retry-After": "2"},
     IdempotencyResponseGone: DO_NOT_RETRY,
     UpstreamTruncated: DO_NOT_RETRY,
@@ -180,7 +183,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
-        JournalUnavailable, ShuttingDown, IdempotencyInProgress,
+        JournalUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
     }  # fmt: skip
 
 

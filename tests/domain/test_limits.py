@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.limits import EVERY_MODEL, Limits, QuotaUsage, may_use
+from proxy.domain.limits import (
+    EVERY_MODEL,
+    Limits,
+    PaceUsage,
+    QuotaUsage,
+    may_use,
+    pace_usage,
+    rate_limit_headers,
+    whole_seconds,
+)
 
+NOW_US = 1_764_000_000_000_000
 units = st.integers(0, 2**53 - 1)
 
 
@@ -83,3 +93,48 @@ def test_a_key_may_use_exact_ids_what_stands_behind_a_prefix_or_everything(
 @settings(deadline=None)
 def test_one_more_pattern_never_takes_a_model_away(models: list[str], model_id: str) -> None:
     assert may_use(tuple(models), model_id) == any(may_use((pattern,), model_id) for pattern in models)
+
+
+@pytest.mark.parametrize(
+    ("limit", "due_us", "burst_us", "remaining", "reset_us"),
+    [
+        (60, 0, 60_000_000, 60, 0),
+        (60, NOW_US, 60_000_000, 60, 0),
+        (60, NOW_US + 1_000_000, 60_000_000, 59, 1_000_000),
+        (60, NOW_US + 1, 60_000_000, 59, 1),
+        (60, NOW_US + 60_000_000, 60_000_000, 0, 60_000_000),
+        (60, NOW_US + 90_000_000, 60_000_000, 0, 90_000_000),
+        (1, 0, 1_000_000, 1, 0),
+        (7, 0, 60_000_000, 6, 0),
+    ],
+)
+def test_a_pace_by_its_next_due_moment(limit: int, due_us: int, burst_us: int, remaining: int, reset_us: int) -> None:
+    assert pace_usage(limit, due_us, now_us=NOW_US, burst_us=burst_us) == PaceUsage(limit, remaining, reset_us)
+
+
+@pytest.mark.parametrize(
+    ("reset_us", "told"),
+    [
+        (0, "0ms"),
+        (1, "1ms"),
+        (999_000, "999ms"),
+        (1_000_000, "1s"),
+        (8_640_000, "8.64s"),
+        (60_000_000, "1m0s"),
+        (90_500_000, "1m30.5s"),
+    ],
+)
+def test_the_headers_are_those_that_openai_sends(reset_us: int, told: str) -> None:
+    assert rate_limit_headers([("images", PaceUsage(60, 3, reset_us))]) == {
+        "x-ratelimit-limit-images": "60",
+        "x-ratelimit-remaining-images": "3",
+        "x-ratelimit-reset-images": told,
+    }
+
+
+@given(st.integers(1, 2**53))
+def test_a_wait_is_rounded_up(wait_us: int) -> None:
+    seconds = whole_seconds(wait_us)
+    assert seconds >= 1
+    assert seconds * 1_000_000 >= wait_us
+    assert seconds == 1 or (seconds - 1) * 1_000_000 < wait_us

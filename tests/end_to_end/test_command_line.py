@@ -48,7 +48,10 @@ def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> No
         )
     )
     key, key_id = made["key"], made["id"]
-    assert made["limits"] == {"quota_units": 20_000, "models": ["acme/*"]}
+    assert {name: value for name, value in made["limits"].items() if value is not None} == {
+        "quota_units": 20_000,
+        "models": ["acme/*"],
+    }
     assert made["expires_at"] == "2099-01-01T00:00:00.000Z"
     assert gateway.generate(key, n=2).status == 200
 
@@ -59,13 +62,15 @@ def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> No
     assert listed.splitlines()[1].split()[:7] == [key_id, "nightly", "20,000", "10,000", "0", "10,000", "2"]
     shown = lightmeter("keys", "show", key_id, environment=admin)
     assert key not in shown
-    assert "used     10,000" in shown
+    assert ["quota_units", "-", "20,000", "10,000", "0", "10,000"] in [line.split() for line in shown.splitlines()]
 
     lightmeter("keys", "grant", key_id, "5000", "--reason", "goodwill", environment=admin)
     lightmeter("keys", "grant", "--reason", "mistake", "--", key_id, "-2000", environment=admin)
     changed = json.loads(lightmeter("keys", "update", key_id, "--quota", "30000", "--json", environment=admin))
     assert changed["usage"]["quota_units"] == {"limit": 33_000, "posted": 10_000, "reserved": 0, "remaining": 23_000}
-    free = json.loads(lightmeter("keys", "update", key_id, "--no-quota", "--no-expiry", "--json", environment=admin))
+    free = json.loads(
+        lightmeter("keys", "update", key_id, "--quota", "none", "--no-expiry", "--json", environment=admin)
+    )
     assert (free["limits"]["quota_units"], free["expires_at"]) == (None, None)
 
     renewed = json.loads(lightmeter("keys", "rotate", key_id, "--json", environment=admin))["key"]
@@ -80,6 +85,32 @@ def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> No
     assert [entry["kind"] for entry in entries] == ["request", "grant", "grant", "request"]
     table = lightmeter("ledger", "list", "--key", key_id, "--outcome", "delivered", environment=admin)
     assert len(table.splitlines()) == 3
+
+
+def test_the_life_of_a_team(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    limits = ("--quota-per-day", "15000", "--concurrent-requests", "5", "--model", "acme/*")
+    lightmeter("teams", "create", "cli-budget", "--name", "Budget", *limits, environment=admin)
+    key = gateway.make_key(team="cli-budget")
+    assert gateway.generate(key, n=2).status == 200
+    refused = gateway.generate(key, n=2)
+    assert (refused.status, refused.json["error"]["code"]) == (429, "insufficient_quota")
+    assert "its team has 5,000 left for the day" in refused.json["error"]["message"]
+    used = lightmeter("usage", "cli-budget", environment=admin)
+    (line,) = [line.split() for line in used.splitlines() if line.startswith("quota_units_per_day")]
+    assert line[2:] == ["15,000", "10,000", "0", "5,000"]
+    lightmeter("teams", "update", "cli-budget", "--quota-per-day", "none", "--quota", "15000", environment=admin)
+    assert gateway.generate(key, n=2).status == 429
+    lightmeter("teams", "grant", "cli-budget", "5000", "--reason", "a good cause", environment=admin)
+    assert gateway.generate(key, n=2).status == 200
+    listed = lightmeter("teams", "list", "--limit", "1000", environment=admin)
+    assert ["cli-budget", "Budget", "20,000", "20,000", "0", "0", "4", "-"] in [
+        line.split() for line in listed.splitlines()
+    ]
+    lightmeter("teams", "delete", "cli-budget", environment=admin)
+    assert gateway.generate(key).status == 401
+    made = run("keys", "create", "--team", "cli-budget", environment=admin)
+    assert "has been deleted" in made.stderr
+    assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
 
 
 def test_pages(gateway: RunningGateway, admin: dict[str, str]) -> None:
@@ -101,6 +132,9 @@ def test_pages(gateway: RunningGateway, admin: dict[str, str]) -> None:
         (("ledger", "list", "--since", "yesterday"), "'since' should be a time like"),
         (("ledger", "list", "--outcome", "nice"), "'outcome' should be one of delivered"),
         (("keys", "update", "nobody_0000000000"), "Nothing to change"),
+        (("teams", "show", "nobody"), "There is no team 'nobody'"),
+        (("teams", "update", "nobody", "--quota", "much"), "'much' should be a whole number, or 'none'"),
+        (("teams", "create", "some", "--images-per-minute", "0"), "'limits.images_per_minute'"),
     ],
 )
 def test_mistakes_are_told(admin: dict[str, str], arguments: tuple[str, ...], message: str) -> None:

@@ -186,7 +186,8 @@ class Scene:
             return False
         for each in teams.json["data"]:
             books = gateway.admin("GET", f"/admin/v1/ledger/books/{each['team']}")
-            if books.status != 200 or any(key["held"]["reservations"] for key in books.json["data"]):
+            # The team itself comes first, and holds what all its keys hold.
+            if books.status != 200 or books.json["data"][0]["held"]["reservations"]:
                 return False
         return True
 

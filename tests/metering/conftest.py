@@ -21,6 +21,7 @@ from proxy.metering.meter import Meter
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.team_registry import TeamRegistry
 from proxy.telemetry.metrics import Metrics
 
 MODEL = "acme/image-1"
@@ -40,15 +41,21 @@ class Bench:
     runner: ScriptRunner
     store: RedisStore
     registry: KeyRegistry
+    teams: TeamRegistry
     meter: Meter
     metrics: Metrics
     redis: Redis
 
     async def make_key(
-        self, quota_units: int | None = None, *, team: str = "acme", models: tuple[str, ...] = ("*",)
+        self,
+        quota_units: int | None = None,
+        *,
+        team: str = "acme",
+        models: tuple[str, ...] = ("*",),
+        limits: Limits | None = None,
     ) -> Credential:
-        """A new key."""
-        limits = Limits(quota_units=quota_units, models=models)
+        """A new key; ``limits`` in place of the quota and the models."""
+        limits = limits or Limits(quota_units=quota_units, models=models)
         _record, text = await self.registry.create_key(team, name="test", limits=limits, expires_ms=None)
         credential = parse_credential(text)
         assert credential is not None
@@ -91,13 +98,21 @@ async def open_bench(
     charge_expired: bool = False,
     timeout_s: float = 2,
     min_replicas: int = 0,
+    burst_ms: int = 60_000,
     journal_folder: Path | None = None,
 ) -> AsyncIterator[Bench]:
     """Metering on a store, its journal in a folder of its own unless one is given."""
     metrics = Metrics()
     pool = open_pool(store_url, timeout_s=2)
     runner = ScriptRunner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
-    store = RedisStore(runner, metrics, lease_ms=lease_ms, settled_ids_ms=settled_ids_ms, charge_expired=charge_expired)
+    store = RedisStore(
+        runner,
+        metrics,
+        lease_ms=lease_ms,
+        settled_ids_ms=settled_ids_ms,
+        charge_expired=charge_expired,
+        burst_ms=burst_ms,
+    )
     redis: Redis = Redis(connection_pool=pool)
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(
@@ -107,7 +122,16 @@ async def open_bench(
             lease_ms=lease_ms,
         )
         await meter.start()
-        yield Bench(pool, runner, store, KeyRegistry(runner, pool, store.reclaim), meter, metrics, redis)
+        yield Bench(
+            pool,
+            runner,
+            store,
+            KeyRegistry(runner, pool, store),
+            TeamRegistry(runner, pool, store),
+            meter,
+            metrics,
+            redis,
+        )
         await meter.close(timeout_s=1)
     await runner.close()
     await pool.aclose()

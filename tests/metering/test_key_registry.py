@@ -14,11 +14,11 @@ from tests.metering.conftest import Bench
 
 async def test_a_new_key_has_its_limits_and_only_the_hash_of_its_text_is_stored(bench: Bench) -> None:
     record, text = await bench.registry.create_key(
-        "acme", name="nightly", limits=Limits(10_000, ("acme/*", "other/x")), expires_ms=2_000_000_000_000
+        "acme", name="nightly", limits=Limits(10_000, models=("acme/*", "other/x")), expires_ms=2_000_000_000_000
     )
     assert record.team == "acme"
     assert record.name == "nightly"
-    assert record.limits == Limits(10_000, ("acme/*", "other/x"))
+    assert record.limits == Limits(10_000, models=("acme/*", "other/x"))
     assert record.expires_ms == 2_000_000_000_000
     assert record.created_ms > 1_700_000_000_000
     assert record == await bench.registry.get_key(record.id)
@@ -29,9 +29,9 @@ async def test_a_new_key_has_its_limits_and_only_the_hash_of_its_text_is_stored(
 async def test_changes_touch_what_is_given_and_nothing_else(bench: Bench) -> None:
     key = await bench.make_key(10_000, models=("acme/*",))
     record = await bench.registry.update_key(key.key_id, {"name": "renamed"})
-    assert (record.name, record.limits) == ("renamed", Limits(10_000, ("acme/*",)))
+    assert (record.name, record.limits) == ("renamed", Limits(10_000, models=("acme/*",)))
     record = await bench.registry.update_key(key.key_id, {"quota_units": None})
-    assert record.limits == Limits(None, ("acme/*",))
+    assert record.limits == Limits(None, models=("acme/*",))
     assert record.quota.remaining is None
     record = await bench.registry.update_key(key.key_id, {"expires_ms": 2_000_000_000_000})
     record = await bench.registry.update_key(key.key_id, {"expires_ms": None})

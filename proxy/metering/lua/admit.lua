@@ -1,62 +1,87 @@
--- Authenticate a key, check its limits and reserve units for one request: all of it or nothing.
+-- Authenticate a key, check every limit of it and of its team, and reserve units for one request: all of it or nothing.
 -- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
 -- Leases of the team that have run out are taken back first, so that what a dead gateway held can be reserved again.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
 -- KEYS[3]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
--- KEYS[4]  only with an Idempotency-Key: what became of the request of that name (string: STATE BODY RESERVATION ANSWER,
+-- KEYS[4]  team record (hash)
+-- KEYS[5]  only with an Idempotency-Key: what became of the request of that name (string: STATE BODY RESERVATION ANSWER,
 --          where STATE is running, done or gone)
 -- ARGV[1]  reservation id
 -- ARGV[2]  SHA-256 of the key's text, in hexadecimal
 -- ARGV[3]  model id
 -- ARGV[4]  units to reserve
--- ARGV[5]  length of the lease, milliseconds
--- ARGV[6]  facts of the request (JSON), for the ledger entry of a lease that runs out
--- ARGV[7]  how long the end of a reservation is remembered, milliseconds
--- ARGV[8]  only with an Idempotency-Key: SHA-256 of the request
--- ARGV[9]  only with an Idempotency-Key: how long it is remembered, milliseconds
+-- ARGV[5]  images asked for
+-- ARGV[6]  length of the lease, milliseconds
+-- ARGV[7]  facts of the request (JSON), for the ledger entry of a lease that runs out
+-- ARGV[8]  how long the end of a reservation is remembered, milliseconds
+-- ARGV[9]  how much of a pace may come at once, microseconds of it
+-- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
+-- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
 --
 -- Reply, always led by the reservation id, and ended by the number of leases taken back:
---   {id, 'admitted', now_ms, remaining units or false, count}
+--   {id, 'admitted', admitted_ms, remaining units or false, paces, count}
 --   {id, 'unknown' | 'revoked' | 'expired', count}
---   {id, 'model_not_allowed', count}
+--   {id, 'model_not_allowed', 'key' | 'team', count}
 --   {id, 'answered', answer, count}, {id, 'in_progress' | 'answer_gone' | 'mismatch', count} for a name seen before
---   {id, 'insufficient_quota', limit, posted, reserved, count}
+--   {id, 'insufficient_quota', 'key' | 'team', name of the limit, limit, posted, reserved, day of the window, count}
+--   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, paces, count}, where
+--      wait_us is -1 if no waiting helps: more images at once than the pace ever allows
 --   {id, 'void', count} where void.lua came first, or where the lease has run out since
+-- paces are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
 --
 -- @include clock
+-- @include calendar
+-- @include counters
+-- @include pace
 -- @include authenticate
--- @include utc_day
 -- @include reclaim_part
 
-local id, units = ARGV[1], tonumber(ARGV[4])
+local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
 
-local function may_use(models, model)
+local FIELDS = {'models', 'quota_units', 'granted', 'posted', 'reserved', 'held', 'quota_units_per_day', 'day',
+  'day_posted', 'day_reserved', 'quota_units_per_month', 'month', 'month_posted', 'month_reserved',
+  'requests_per_minute', 'requests_due_us', 'images_per_minute', 'images_due_us', 'concurrent_requests', 'revoked_ms',
+  'secret_sha256', 'expires_ms', 'previous_sha256', 'previous_until_ms'}
+local TEXTS = {models = true, secret_sha256 = true, previous_sha256 = true}
+
+local function read(scope, name)
+  local record = {scope = scope, name = name}
+  for at, value in ipairs(redis.call('HMGET', name, unpack(FIELDS))) do
+    local field = FIELDS[at]
+    record[field] = value and (TEXTS[field] and value or tonumber(value)) or false
+  end
+  return record
+end
+
+local function may_use(models)
   if not models or models == '*' then return true end
   for pattern in string.gmatch(models, '[^\n]+') do
-    if pattern == '*' or pattern == model then return true end
-    if string.sub(pattern, -2) == '/*' and string.sub(model, 1, #pattern - 1) == string.sub(pattern, 1, -2) then
+    if pattern == '*' or pattern == ARGV[3] then return true end
+    if string.sub(pattern, -2) == '/*' and string.sub(ARGV[3], 1, #pattern - 1) == string.sub(pattern, 1, -2) then
       return true
     end
   end
   return false
 end
 
-local reclaimed = reclaim(KEYS[3], ARGV[7])
-local record = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
-  'previous_until_ms', 'models', 'quota_units', 'granted', 'posted', 'reserved')
-local verdict = authenticate(ARGV[2], record)
+local reclaimed = reclaim(KEYS[3], ARGV[8])
+local key, team = read('key', KEYS[1]), read('team', KEYS[4])
+local verdict = authenticate(ARGV[2], key, team)
 if verdict ~= 'ok' then return {id, verdict, reclaimed} end
-if not may_use(record[6], ARGV[3]) then return {id, 'model_not_allowed', reclaimed} end
+if not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end
+if not may_use(team.models) then return {id, 'model_not_allowed', 'team', reclaimed} end
+
+-- --- The same request sent before ------------------------------------------------------------------------------------
 
 local function seen_before()
-  local seen = redis.call('GET', KEYS[4])
+  local seen = redis.call('GET', KEYS[5])
   if not seen then return nil end
   local state, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
   -- This very call, made once more.
   if reservation == id then return nil end
-  if body ~= ARGV[8] then return {id, 'mismatch', reclaimed} end
+  if body ~= ARGV[10] then return {id, 'mismatch', reclaimed} end
   if state == 'done' then return {id, 'answered', answer, reclaimed} end
   if state == 'gone' then return {id, 'answer_gone', reclaimed} end
   local held = redis.call('GET', string.sub(KEYS[2], 1, -#id - 1) .. reservation)
@@ -65,23 +90,139 @@ local function seen_before()
   return {id, is == 'held' and 'in_progress' or 'answer_gone', reclaimed}
 end
 
-local seen = KEYS[4] and seen_before()
+local seen = KEYS[5] and seen_before()
 if seen then return seen end
 
-local posted, reserved = tonumber(record[9] or 0), tonumber(record[10] or 0)
-local limit = record[7] and tonumber(record[7]) + tonumber(record[8] or 0)
-local remaining = limit and limit - posted - reserved
+-- --- Windows ---------------------------------------------------------------------------------------------------------
+
+-- After a fail-over the clock may be a little behind: no request goes back into a window that has passed. A record that is
+-- days ahead was written by a clock that was wrong.
+local admitted_ms = now_ms
+for _, record in ipairs({key, team}) do
+  local began_ms = (record.day or 0) * DAY_MS
+  if began_ms > admitted_ms and began_ms - admitted_ms < DAY_MS then admitted_ms = began_ms end
+end
+local today = day_of(admitted_ms)
+
+local function turn(record)
+  if record.day == today then return end
+  local first = first_of_month(today)
+  record.day, record.day_posted, record.day_reserved, record.has_turned = today, 0, 0, true
+  if record.month ~= first then record.month, record.month_posted, record.month_reserved = first, 0, 0 end
+end
+
+turn(key)
+turn(team)
+
+-- --- Quota: the first limit that the units do not fit into refuses -----------------------------------------------------
+
+local remaining = false
+
+local function over(record, name, limit, posted, reserved, window)
+  if not limit then return nil end
+  posted, reserved = posted or 0, reserved or 0
+  local left = limit - posted - reserved
+  if not remaining or left < remaining then remaining = left end
+  if units <= left then return nil end
+  return {id, 'insufficient_quota', record.scope, name, limit, posted, reserved, window, reclaimed}
+end
+
+local function over_any(record)
+  return over(record, 'quota_units', record.quota_units and record.quota_units + (record.granted or 0), record.posted,
+      record.reserved, -1)
+    or over(record, 'quota_units_per_day', record.quota_units_per_day, record.day_posted, record.day_reserved,
+      record.day)
+    or over(record, 'quota_units_per_month', record.quota_units_per_month, record.month_posted, record.month_reserved,
+      record.month)
+end
+
+local refusal = over_any(key) or over_any(team)
+
+-- --- Paces: of those that refuse, the one that takes longest to pass is told ------------------------------------------
+
+local paces, longest = {}, nil
+
+local function refuse(record, kind, limit, wait_us)
+  if not longest or wait_us == -1 or (longest.wait_us ~= -1 and wait_us > longest.wait_us) then
+    longest = {scope = record.scope, kind = kind, limit = limit, wait_us = wait_us}
+  end
+end
+
+local function keep_pace(record, kind, amount)
+  local limit = record[kind .. '_per_minute']
+  if not limit then return end
+  local interval = interval_of(limit)
+  local most = math.max(burst_us, interval)
+  local due = math.max(record[kind .. '_due_us'] or 0, now_us)
+  local after = due + amount * interval
+  paces[#paces + 1] = {record = record, kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
+  if amount * interval > most then
+    refuse(record, kind, limit, -1)
+  elseif after - most > now_us then
+    refuse(record, kind, limit, after - most - now_us)
+  end
+end
+
+local function keep_all(record)
+  keep_pace(record, 'requests', 1)
+  keep_pace(record, 'images', images)
+  -- When one of them ends, nobody knows.
+  if record.concurrent_requests and (record.held or 0) >= record.concurrent_requests then
+    refuse(record, 'concurrency', record.concurrent_requests, 1000000)
+  end
+end
+
+keep_all(key)
+keep_all(team)
+
+local function tell_paces(which)
+  local tightest, told = {}, {}
+  for _, pace in ipairs(paces) do
+    local reset = pace[which] - now_us
+    local left = math.max(0, math.floor((pace.most - reset) / pace.interval))
+    local other = tightest[pace.kind]
+    if not other or left < other[2] then tightest[pace.kind] = {pace.limit, left, reset} end
+  end
+  for kind, pace in pairs(tightest) do
+    told[#told + 1], told[#told + 2], told[#told + 3], told[#told + 4] = kind, pace[1], pace[2], pace[3]
+  end
+  return told
+end
+
+-- --- This very call made before, or at last the reservation -----------------------------------------------------------
 
 local before = redis.call('GET', KEYS[2])
 if before then
-  local state, _, admitted_ms = string.match(before, '^(%a+) (%S+) (%S+)')
+  local state, _, then_ms = string.match(before, '^(%a+) (%S+) (%S+)')
   if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
-  return {id, 'admitted', state == 'held' and tonumber(admitted_ms) or now_ms, remaining, reclaimed}
+  return {id, 'admitted', state == 'held' and tonumber(then_ms) or now_ms, remaining, tell_paces('due'), reclaimed}
 end
-if limit and units > remaining then return {id, 'insufficient_quota', limit, posted, reserved, reclaimed} end
+if refusal then return refusal end
+if longest then
+  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, tell_paces('due'), reclaimed}
+end
 
-redis.call('SET', KEYS[2], 'held ' .. ARGV[4] .. ' ' .. now_ms .. ' ' .. ARGV[6])
-redis.call('ZADD', KEYS[3], now_ms + ARGV[5], id)
-if KEYS[4] then redis.call('SET', KEYS[4], 'running ' .. ARGV[8] .. ' ' .. id .. ' ', 'PX', ARGV[9]) end
-redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[4])
-return {id, 'admitted', now_ms, remaining and remaining - units, reclaimed}
+local function reserve(record)
+  local set = {'reserved', (record.reserved or 0) + units, 'held', (record.held or 0) + 1,
+    'day_reserved', record.day_reserved + units, 'month_reserved', record.month_reserved + units}
+  local function put(field)
+    set[#set + 1], set[#set + 2] = field, record[field]
+  end
+  if record.has_turned then
+    put('day')
+    put('day_posted')
+    put('month')
+    put('month_posted')
+  end
+  for _, pace in ipairs(paces) do
+    if pace.record == record then set[#set + 1], set[#set + 2] = pace.kind .. '_due_us', pace.after end
+  end
+  redis.call('HSET', record.name, unpack(set))
+end
+
+redis.call('SET', KEYS[2], string.format('held %s %.0f %s', ARGV[4], admitted_ms, ARGV[7]))
+redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
+if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
+reserve(key)
+reserve(team)
+return {id, 'admitted', admitted_ms, remaining and remaining - units, tell_paces('after'), reclaimed}

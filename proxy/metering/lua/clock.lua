@@ -1,3 +1,4 @@
--- A part of other scripts: now_ms, the server's clock, in milliseconds. It is the only one that all gateways share.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- A part of other scripts: the time by the store's clock, since the epoch. now_us is in microseconds, now_ms in milliseconds.
+local clock = redis.call('TIME')
+local now_us = clock[1] * 1000000 + clock[2]
+local now_ms = math.floor(now_us / 1000)

@@ -7,7 +7,7 @@
 -- ARGV[2]  key id
 -- ARGV[3]… fields of the record: name, value, name, value, …
 --
--- Reply: {id, 'created'}, or {id, 'exists'} where the key id is taken
+-- Reply: {id, 'created'}, {id, 'exists'} where the key id is taken, or {id, 'team_revoked'}
 --
 -- @include clock
 
@@ -19,6 +19,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   end
   return {ARGV[1], 'exists'}
 end
+if redis.call('HEXISTS', KEYS[3], 'revoked_ms') == 1 then return {ARGV[1], 'team_revoked'} end
 redis.call('HSET', KEYS[1], 'created_ms', now_ms, unpack(ARGV, 3))
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
 redis.call('HSETNX', KEYS[3], 'created_ms', now_ms)

@@ -1,23 +1,27 @@
--- Authenticate a key and read its record, for the caller's own view of itself. Leases of its team that have run out are
--- taken back first.
+-- Authenticate a key and read its record and its team's, for the caller's own view of itself. Leases of the team that have
+-- run out are taken back first.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  leases of the team (sorted set)
+-- KEYS[3]  team record (hash)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  SHA-256 of the key's text, in hexadecimal
 -- ARGV[3]  how long the end of a reservation is remembered, milliseconds
 --
--- Reply: {id, 'ok', {field, value, …}, count} or {id, 'unknown' | 'revoked' | 'expired', count}, where count is the number
--- of leases taken back
+-- Reply: {id, 'ok', {field, value, …} of the key, {field, value, …} of the team, now_us, count} or {id, 'unknown' |
+-- 'revoked' | 'expired', count}, where count is the number of leases taken back
 --
 -- @include clock
+-- @include calendar
+-- @include counters
 -- @include authenticate
--- @include utc_day
 -- @include reclaim_part
 
 local reclaimed = reclaim(KEYS[2], ARGV[3])
-local record = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+local is = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms')
-local verdict = authenticate(ARGV[2], record)
+local key = {secret_sha256 = is[1], revoked_ms = is[2], expires_ms = is[3], previous_sha256 = is[4],
+  previous_until_ms = is[5]}
+local verdict = authenticate(ARGV[2], key, {revoked_ms = redis.call('HGET', KEYS[3], 'revoked_ms')})
 if verdict ~= 'ok' then return {ARGV[1], verdict, reclaimed} end
-return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), reclaimed}
+return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[3]), now_us, reclaimed}

@@ -4,10 +4,11 @@
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  how long a reservation's end is remembered, milliseconds
 --
--- Reply: {id, number of leases taken back}
+-- Reply: {id, number of leases taken back, now_us}
 --
 -- @include clock
--- @include utc_day
+-- @include calendar
+-- @include counters
 -- @include reclaim_part
 
-return {ARGV[1], reclaim(KEYS[1], ARGV[2])}
+return {ARGV[1], reclaim(KEYS[1], ARGV[2]), now_us}

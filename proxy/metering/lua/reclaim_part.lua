@@ -1,5 +1,5 @@
 -- A part of other scripts: take back what is held by leases that have run out, and write each to the ledger as expired.
--- Needs clock and utc_day.
+-- Needs clock, calendar and counters.
 --
 -- count = reclaim(leases, remember_ms)
 --   leases       leases of the team (sorted set); the names of the team's other keys follow from its name
@@ -14,16 +14,17 @@ local function reclaim(leases, remember_ms)
     local name = team .. 'reservation:' .. id
     local units, admitted_ms, facts = string.match(redis.call('GET', name) or '', '^held (%d+) (%d+) (.+)$')
     if units then
-      local about = cjson.decode(facts)
+      local about, day = cjson.decode(facts), day_of(admitted_ms)
       local charged = about.expired == 'charge' and units or '0'
       facts = string.sub(facts, 1, -2) .. ',"reserved":' .. units .. ',"admitted_ms":' .. admitted_ms .. '}'
       local entry = redis.call('XADD', team .. 'ledger', '*', 'kind', 'request', 'key', about.key, 'request', id,
         'outcome', 'expired', 'images', '0', 'charged', charged, 'overage', '0', 'facts', facts)
-      redis.call('HINCRBY', team .. 'key:' .. about.key, 'reserved', '-' .. units)
+      add_to(team .. 'key:' .. about.key, day, -units, charged + 0, 0, 0, -1)
+      add_to(team .. 'team', day, -units, charged + 0, 0, 0, -1)
       if charged ~= '0' then
-        redis.call('HINCRBY', team .. 'key:' .. about.key, 'posted', charged)
-        redis.call('HINCRBY', team .. 'usage:' .. about.key, utc_day(tonumber(admitted_ms)) .. ':units:' .. about.model,
-          charged)
+        local heading = utc_day(day) .. ':units:' .. about.model
+        redis.call('HINCRBY', team .. 'usage:' .. about.key, heading, charged)
+        redis.call('HINCRBY', team .. 'usage', heading, charged)
       end
       redis.call('SET', name, 'expired ' .. entry .. ' ' .. charged, 'PX', remember_ms)
       count = count + 1

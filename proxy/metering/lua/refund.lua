@@ -1,4 +1,4 @@
--- Reverse a charge: give the key its units back, and write that to the ledger. Once for each entry.
+-- Reverse a charge: give the key and its team their units back, and write that to the ledger. Once for each entry.
 --
 -- KEYS[1]  ledger of the team (stream); the names of the team's other keys follow from its name
 -- KEYS[2]  refunds of the team (hash: ledger entry id to the refund's entry id and the call's id)
@@ -9,7 +9,8 @@
 -- Reply: {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, or {id, 'nothing'}
 -- where the entry charged nothing
 --
--- @include utc_day
+-- @include calendar
+-- @include counters
 
 local made = redis.call('HGET', KEYS[2], ARGV[2])
 if made then
@@ -31,9 +32,11 @@ local overage = entry.overage == '0' and '0' or '-' .. entry.overage
 local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
   ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
 local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
-redis.call('HINCRBY', team .. 'key:' .. entry.key, 'posted', '-' .. entry.charged)
-if overage ~= '0' then redis.call('HINCRBY', team .. 'key:' .. entry.key, 'overage', overage) end
-redis.call('HINCRBY', team .. 'usage:' .. entry.key, utc_day(about.admitted_ms) .. ':units:' .. about.model,
-  '-' .. entry.charged)
+local day = day_of(about.admitted_ms)
+local heading = utc_day(day) .. ':units:' .. about.model
+add_to(team .. 'key:' .. entry.key, day, 0, -entry.charged, overage + 0, 0, 0)
+add_to(team .. 'team', day, 0, -entry.charged, overage + 0, 0, 0)
+redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. entry.charged)
+redis.call('HINCRBY', team .. 'usage', heading, '-' .. entry.charged)
 redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])
 return {ARGV[1], 'refunded', refund}

@@ -6,7 +6,9 @@
 -- KEYS[3]  leases of the team (sorted set)
 -- KEYS[4]  usage of the key (hash: DAY:units:MODEL and DAY:images:MODEL)
 -- KEYS[5]  ledger of the team (stream)
--- KEYS[6]  only with an Idempotency-Key: what became of the request of that name (string, see admit.lua)
+-- KEYS[6]  team record (hash)
+-- KEYS[7]  usage of the team (hash, as the key's)
+-- KEYS[8]  only with an Idempotency-Key: what became of the request of that name (string, see admit.lua)
 -- ARGV[1]  reservation id
 -- ARGV[2]  units charged
 -- ARGV[3]  units charged beyond the reservation
@@ -17,8 +19,9 @@
 -- ARGV[8]  key id
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
--- ARGV[11] when the request was admitted, milliseconds since the epoch; '' where the ledger is known not to have it
--- ARGV[12] to ARGV[15], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
+-- ARGV[11] when the request was admitted, milliseconds since the epoch
+-- ARGV[12] 'new' where the ledger is known not to have it, else ''
+-- ARGV[13] to ARGV[16], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
 --          long it is remembered, milliseconds
 --
 -- Where the lease ran out before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
@@ -26,12 +29,15 @@
 --
 -- Reply: {id, 'settled' | 'late' | 'lost', ledger entry id, units charged}, 'lost' where the store does not know of the
 -- reservation; or {id, 'old'} where it may have been settled so long ago that this is forgotten: look into the ledger
+--
+-- @include calendar
+-- @include counters
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local reservation = redis.call('GET', KEYS[2])
 local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)')
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
-if not state and ARGV[11] ~= '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
+if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
@@ -49,26 +55,24 @@ else
   entry = redis.call('XADD', KEYS[5], '*', 'kind', 'request', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
     'images', images, 'charged', charged, 'overage', overage, 'facts', facts)
 end
+local day, released, held = day_of(ARGV[11]), 0, 0
 if state == 'held' then
-  if first ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. first) end
+  released, held = -first, -1
   redis.call('ZREM', KEYS[3], id)
 end
-if images ~= '0' then
-  redis.call('HINCRBY', KEYS[1], 'images', images)
-  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':images:' .. ARGV[5], images)
+add_to(KEYS[1], day, released, charged + 0, overage + 0, images + 0, held)
+add_to(KEYS[6], day, released, charged + 0, overage + 0, images + 0, held)
+for at = 4, 7, 3 do
+  if images ~= '0' then redis.call('HINCRBY', KEYS[at], ARGV[6] .. ':images:' .. ARGV[5], images) end
+  if charged ~= '0' then redis.call('HINCRBY', KEYS[at], ARGV[6] .. ':units:' .. ARGV[5], charged) end
 end
-if charged ~= '0' then
-  redis.call('HINCRBY', KEYS[1], 'posted', charged)
-  redis.call('HINCRBY', KEYS[4], ARGV[6] .. ':units:' .. ARGV[5], charged)
-  if overage ~= '0' then redis.call('HINCRBY', KEYS[1], 'overage', overage) end
-end
-if KEYS[6] then
-  local running = redis.call('GET', KEYS[6])
+if KEYS[8] then
+  local running = redis.call('GET', KEYS[8])
   if not running or string.match(running, '^running %x+ (%S+)') == id then
-    if ARGV[13] == 'free' then
-      redis.call('DEL', KEYS[6])
+    if ARGV[14] == 'free' then
+      redis.call('DEL', KEYS[8])
     else
-      redis.call('SET', KEYS[6], ARGV[13] .. ' ' .. ARGV[12] .. ' ' .. id .. ' ' .. ARGV[14], 'PX', ARGV[15])
+      redis.call('SET', KEYS[8], ARGV[14] .. ' ' .. ARGV[13] .. ' ' .. id .. ' ' .. ARGV[15], 'PX', ARGV[16])
     end
   end
 end

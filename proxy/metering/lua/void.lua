@@ -1,19 +1,37 @@
--- Take an admission back whose reply never came: release what it reserved, or see to it that it never reserves anything.
+-- Take an admission back whose reply never came: release what it reserved and give its place in the paces back, or see to
+-- it that it never reserves anything.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
 -- KEYS[3]  leases of the team (sorted set)
+-- KEYS[4]  team record (hash)
 -- ARGV[1]  reservation id
 -- ARGV[2]  how long the id is remembered, milliseconds
 --
 -- Reply: {id, 'void'}, or {id, 'settled'} where it has ended otherwise
+--
+-- @include calendar
+-- @include counters
+-- @include pace
 local id = ARGV[1]
-local state, units = string.match(redis.call('GET', KEYS[2]) or '', '^(%a+) (%S+)')
+local reservation = redis.call('GET', KEYS[2]) or ''
+local state = string.match(reservation, '^%a+')
 if state == 'settled' or state == 'expired' then return {id, 'settled'} end
+
+local function give_back(record, images)
+  local is = redis.call('HMGET', record, 'requests_per_minute', 'requests_due_us', 'images_per_minute', 'images_due_us')
+  if is[1] and is[2] then redis.call('HSET', record, 'requests_due_us', is[2] - interval_of(is[1])) end
+  if is[3] and is[4] then redis.call('HSET', record, 'images_due_us', is[4] - images * interval_of(is[3])) end
+end
 
 redis.call('SET', KEYS[2], 'void 0 0', 'PX', ARGV[2])
 if state == 'held' then
-  if units ~= '0' then redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. units) end
+  local units, admitted_ms, facts = string.match(reservation, '^held (%d+) (%d+) (.+)$')
+  local images = cjson.decode(facts).requested_images
+  for at = 1, 4, 3 do
+    add_to(KEYS[at], day_of(admitted_ms), -units, 0, 0, 0, -1)
+    give_back(KEYS[at], images)
+  end
   redis.call('ZREM', KEYS[3], id)
 end
 return {id, 'void'}

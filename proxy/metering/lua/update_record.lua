@@ -1,13 +1,13 @@
--- Change fields of a key's record that is there; an empty value removes the field.
+-- Change fields of a record that is there, a key's or a team's; an empty value removes the field.
 --
--- KEYS[1]  key record (hash)
+-- KEYS[1]  key or team record (hash)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  what happens: 'update', 'revoke' or 'rotate'
 -- ARGV[3]  rotate: how long the old secret stays good, milliseconds; otherwise 0
 -- ARGV[4]… update: name, value, name, value, …; rotate: SHA-256 of the new key's text
 --
--- Reply: {id, 'ok', {field, value, …}} with the record after it, {id, 'missing'}, or {id, 'revoked'} where a revoked key
--- was to be changed
+-- Reply: {id, 'ok', {field, value, …}, now_us} with the record after it, {id, 'missing'}, or {id, 'revoked'} where a revoked
+-- one was to be changed
 --
 -- @include clock
 
@@ -34,4 +34,4 @@ else
     end
   end
 end
-return {id, 'ok', redis.call('HGETALL', KEYS[1])}
+return {id, 'ok', redis.call('HGETALL', KEYS[1]), now_us}
