@@ -55,6 +55,7 @@ class Metrics:
             "status",
         )
         self._in_flight = gauge("in_flight_requests", "Requests that hold a reservation", "model")
+        self._open = gauge("open_requests", "Requests that have begun and not ended, admitted or not")
         self._held = gauge("quota_units_held", "Quota units reserved and not yet settled by this process", "model")
         self._duration = timing(
             "request_duration_seconds", "From the first byte to the last", SLOW_BOUNDS_S, "endpoint", "model"
@@ -116,6 +117,10 @@ class Metrics:
             status = str(observation.provider_status or "none")
             self._upstream_requests.values[observation.provider, model, status] += 1
             self._upstream_duration.observe((observation.provider, model), observation.provider_s)
+
+    def open_requests(self, count: int) -> None:
+        """How many requests are at work, at this scrape."""
+        self._open.values[()] = count
 
     def expired(self, leases: int) -> None:
         """Leases ran out, and were taken back."""

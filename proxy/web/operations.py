@@ -38,4 +38,5 @@ class OperationRoutes:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus's text format."""
+        self._metrics.open_requests(self._lifecycle.in_flight)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -159,7 +159,7 @@ class Scene:
         gateway.server.stop(signal.SIGKILL)
 
     def come_to_rest(self, gateway: RunningGateway) -> None:
-        """Wait until nothing is held and nothing is left to be told to the store."""
+        """Wait until no request is at work, nothing is held and nothing is left to be told to the store."""
         wait_for(lambda: self._is_at_rest(gateway), "rest")
 
     def check(self, gateway: RunningGateway, *keys: str) -> Audit:
@@ -179,7 +179,7 @@ class Scene:
 
     def _is_at_rest(self, gateway: RunningGateway) -> bool:
         metrics = gateway.metrics()
-        if "lightmeter_journal_pending_settlements 0.0" not in metrics:
+        if not all(f"lightmeter_{name} 0.0" in metrics for name in ("open_requests", "journal_pending_settlements")):
             return False
         teams = gateway.admin("GET", "/admin/v1/ledger/books")
         if teams.status != 200:
