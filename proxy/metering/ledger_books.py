@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -110,5 +109,5 @@ class LedgerBooks:
 def _key_books(reply: list[Any]) -> KeyBooks:
     key_id, record, usage, checkpoint, reservations, by_day = reply
     units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
-    fields: Callable[[list[bytes]], dict[str, str]] = records.fields_from_pairs
-    return KeyBooks(key_id.decode(), fields(record), fields(usage), fields(checkpoint), reservations, units)
+    counters, charged, trimmed = (records.fields_from_pairs(pairs) for pairs in (record, usage, checkpoint))
+    return KeyBooks(key_id.decode(), records.with_counters(counters), charged, trimmed, reservations, units)

@@ -17,6 +17,12 @@ from proxy.domain.limits import NUMBERS, PACES, KeyRecord, Limits, QuotaUsage, T
 from proxy.domain.settlement import LedgerEntry, Settlement
 
 DAY_MS = 86_400_000
+COUNTERS = (
+    "reserved", "posted", "overage", "images", "held", "day", "day_reserved", "day_posted", "month", "month_reserved",
+    "month_posted", "requests_due_us", "images_due_us",
+)  # fmt: skip
+"""What stands in the field of this name, in this order; see ``counters.lua``."""
+
 DAY_LENGTH = len("YYYY-MM-DD")
 MONTH_LENGTH = len("YYYY-MM")
 COUNTED = frozenset({"images", "charged", "overage", "quota_units"})
@@ -56,6 +62,8 @@ def team_from_fields(team: str, fields: Mapping[str, str], at: Moment) -> TeamRe
 
 
 def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str, str], at: Moment) -> Record:
+    fields = with_counters(fields)
+
     def number(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
@@ -100,6 +108,12 @@ def _windows(limits: Limits, number: Callable[[str], int | None], now_ms: int) -
         posted, reserved = (number(f"{field}_posted") or 0, number(f"{field}_reserved") or 0) if counts else (0, 0)
         usage[name] = QuotaUsage(getattr(limits, name), posted, reserved, window)
     return usage
+
+
+def with_counters(fields: Mapping[str, str]) -> dict[str, str]:
+    """A record's hash with each of its counters as a field of its own."""
+    counters = fields.get("counters")
+    return dict(fields) if counters is None else {**fields, **dict(zip(COUNTERS, counters.split(" "), strict=True))}
 
 
 def fields_from_pairs(pairs: Sequence[bytes]) -> dict[str, str]:

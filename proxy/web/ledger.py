@@ -87,7 +87,7 @@ def _windows(record: Mapping[str, str]) -> dict[str, dict[str, int]]:
             "reserved": int(record.get(f"{field}_reserved", 0)),
         }
         for field, length in (("day", DAY_LENGTH), ("month", MONTH_LENGTH))
-        if field in record
+        if int(record.get(field, 0))
     }
 
 

@@ -9,12 +9,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from proxy.metering.records import COUNTERS
 from tests.end_to_end.test_command_line import lightmeter, run
 from tests.support.gateways import (
     ADMIN_TOKEN,
@@ -77,12 +79,26 @@ def test_books_that_are_right(books: RunningGateway) -> None:
 
 
 Spoil = Callable[[Redis, str], object]
+
+
+def spoil(store: Redis, record: str, counter: str) -> None:
+    counters: Any = store.hget(record, "counters")
+    values = dict(zip(COUNTERS, counters.decode().split(), strict=True))
+    values[counter] = str(int(values[counter]) + 1)
+    store.hset(record, "counters", " ".join(values.values()))
+
+
 SPOILED: list[tuple[Spoil, str]] = [
-    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "posted", 1), "posted"),
-    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "reserved", 5_000), "reserved"),
-    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "images", -1), "images"),
+    *(
+        (lambda store, key, counter=counter: spoil(store, f"lm:{{acme}}:key:{key}", counter), counter)
+        for counter in ("posted", "reserved", "images", "overage", "held")
+    ),
+    (lambda store, _key: spoil(store, "lm:{acme}:team", "posted"), "posted"),
+    (lambda store, _key: spoil(store, "lm:{acme}:team", "held"), "held"),
+    (lambda store, key: spoil(store, f"lm:{{acme}}:key:{key}", "day_posted"), "{today} posted"),
+    (lambda store, key: spoil(store, f"lm:{{acme}}:key:{key}", "month_reserved"), "{month} reserved"),
     (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "granted", 1), "granted"),
-    (lambda store, key: store.hincrby(f"lm:{{acme}}:key:{key}", "overage", 1), "overage"),
+    (lambda store, _key: store.hincrby("lm:{acme}:usage", "2026-01-01:units:x", 1), "usage 2026-01-01:units:x"),
     (lambda store, key: store.hincrby(f"lm:{{acme}}:usage:{key}", "2026-01-01:units:x", 1), "usage 2026-01-01:units:x"),
     (lambda store, _key: store.xdel("lm:{acme}:ledger", charged_entry(store)), "posted"),
     (lambda store, _key: store.xadd("lm:{acme}:ledger", fields(store, charged_entry(store))), "entries of request"),
@@ -105,8 +121,10 @@ def test_every_kind_of_spoiled_books_is_told(books: RunningGateway, store: Redis
     key = key_id(spend(books))
     names = [name for name in store.keys("lm:*") if store.pttl(name) < 0]
     good: dict[Any, Any] = {name: store.dump(name) for name in names}
-    for spoil, what in SPOILED:
-        spoil(store, key)
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    for harm, told in SPOILED:
+        what = told.format(today=today, month=today[:7])
+        harm(store, key)
         result = verify(books)
         assert (result.returncode, what in result.stdout) == (1, True), (what, result.stdout, result.stderr)
         for name, dump in good.items():

@@ -17,6 +17,7 @@ from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering import outbox
 from proxy.metering.journal_file import JournalFile
 from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.records import COUNTERS
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy
@@ -34,6 +35,9 @@ async def far_bench(store_url: str, folder: Path) -> AsyncIterator[tuple[LossyPr
         open_bench(f"redis://127.0.0.1:{proxy.port}", journal_folder=folder) as bench,
     ):
         yield proxy, bench
+
+
+TEAM, TEAM_USAGE = "lm:{acme}:team", "lm:{acme}:usage"
 
 
 def delivered(reservation: Reservation, images: int = 1) -> Settlement:
@@ -177,13 +181,16 @@ async def test_what_the_store_forgot_when_it_was_killed_is_posted_again(bench: B
     last = (await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10)).items[-1]
     await bench.redis.xdel("lm:{acme}:ledger", last.id.removeprefix("acme_"))
     await bench.redis.delete("lm:{acme}:reservation:req_2")
-    record, usage = f"lm:{{acme}}:key:{key.key_id}", f"lm:{{acme}}:usage:{key.key_id}"
-    for name, lost in ((record, 5_000), (usage, 5_000)):
-        for field in await bench.redis.hkeys(name):
-            if field == b"posted" or b":units:" in field:
-                await bench.redis.hincrby(name, field, -lost)
-            if field == b"images" or b":images:" in field:
-                await bench.redis.hincrby(name, field, -1)
+    for name, usage in ((f"lm:{{acme}}:key:{key.key_id}", f"lm:{{acme}}:usage:{key.key_id}"), (TEAM, TEAM_USAGE)):
+        found = await bench.redis.hget(name, "counters")
+        assert isinstance(found, bytes)
+        counters = found.split()
+        for counter, lost in (("posted", 5_000), ("images", 1), ("day_posted", 5_000), ("month_posted", 5_000)):
+            at = COUNTERS.index(counter)
+            counters[at] = str(int(counters[at]) - lost).encode()
+        await bench.redis.hset(name, "counters", b" ".join(counters))
+        for field in await bench.redis.hkeys(usage):
+            await bench.redis.hincrby(usage, field, -5_000 if b":units:" in field else -1)
     assert bench.runner._connection is not None
     bench.runner._connection.abort()
     assert (await bench.record(key)).quota.posted == 15_000

@@ -39,20 +39,23 @@
 -- @include reclaim_part
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
+local LIMITS = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+local NO_LIMITS = '- - - - - -'
 
-local FIELDS = {'models', 'quota_units', 'granted', 'posted', 'reserved', 'held', 'quota_units_per_day', 'day',
-  'day_posted', 'day_reserved', 'quota_units_per_month', 'month', 'month_posted', 'month_reserved',
-  'requests_per_minute', 'requests_due_us', 'images_per_minute', 'images_due_us', 'concurrent_requests', 'revoked_ms',
-  'secret_sha256', 'expires_ms', 'previous_sha256', 'previous_until_ms'}
-local TEXTS = {models = true, secret_sha256 = true, previous_sha256 = true}
-
-local function read(scope, name)
-  local record = {scope = scope, name = name}
-  for at, value in ipairs(redis.call('HMGET', name, unpack(FIELDS))) do
-    local field = FIELDS[at]
-    record[field] = value and (TEXTS[field] and value or tonumber(value)) or false
-  end
-  return record
+local function read(scope, name, models, limits, counters)
+  local total, per_day, per_month, requests, images_limit, concurrent = string.match(limits or NO_LIMITS, LIMITS)
+  local reserved, posted, overage, made, held, day, day_reserved, day_posted, month, month_reserved, month_posted,
+    requests_due_us, images_due_us = string.match(counters or NOTHING_COUNTED, COUNTERS)
+  return {
+    scope = scope, name = name, models = models,
+    quota_units = tonumber(total), quota_units_per_day = tonumber(per_day), quota_units_per_month = tonumber(per_month),
+    requests_per_minute = tonumber(requests), images_per_minute = tonumber(images_limit),
+    concurrent_requests = tonumber(concurrent),
+    reserved = tonumber(reserved), posted = tonumber(posted), overage = overage, images = made, held = tonumber(held),
+    day = tonumber(day), day_reserved = tonumber(day_reserved), day_posted = tonumber(day_posted),
+    month = tonumber(month), month_reserved = tonumber(month_reserved), month_posted = tonumber(month_posted),
+    requests_due_us = tonumber(requests_due_us), images_due_us = tonumber(images_due_us),
+  }
 end
 
 local function may_use(models)
@@ -67,9 +70,13 @@ local function may_use(models)
 end
 
 local reclaimed = reclaim(KEYS[3], ARGV[8])
-local key, team = read('key', KEYS[1]), read('team', KEYS[4])
-local verdict = authenticate(ARGV[2], key, team)
+local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+  'previous_until_ms', 'models', 'limits', 'counters')
+local of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
+local verdict = authenticate(ARGV[2], of_key, of_team[1])
 if verdict ~= 'ok' then return {id, verdict, reclaimed} end
+local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
+local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
 if not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end
 if not may_use(team.models) then return {id, 'model_not_allowed', 'team', reclaimed} end
 
@@ -98,16 +105,14 @@ if seen then return seen end
 -- After a fail-over the clock may be a little behind: no request goes back into a window that has passed. A record that is
 -- days ahead was written by a clock that was wrong.
 local admitted_ms = now_ms
-for _, record in ipairs({key, team}) do
-  local began_ms = (record.day or 0) * DAY_MS
-  if began_ms > admitted_ms and began_ms - admitted_ms < DAY_MS then admitted_ms = began_ms end
-end
+local began_ms = math.max(key.day, team.day) * DAY_MS
+if began_ms > now_ms and began_ms - now_ms < DAY_MS then admitted_ms = began_ms end
 local today = day_of(admitted_ms)
 
 local function turn(record)
   if record.day == today then return end
   local first = first_of_month(today)
-  record.day, record.day_posted, record.day_reserved, record.has_turned = today, 0, 0, true
+  record.day, record.day_posted, record.day_reserved = today, 0, 0
   if record.month ~= first then record.month, record.month_posted, record.month_reserved = first, 0, 0 end
 end
 
@@ -118,9 +123,9 @@ turn(team)
 
 local remaining = false
 
-local function over(record, name, limit, posted, reserved, window)
+local function over(record, name, posted, reserved, window)
+  local limit = record[name]
   if not limit then return nil end
-  posted, reserved = posted or 0, reserved or 0
   local left = limit - posted - reserved
   if not remaining or left < remaining then remaining = left end
   if units <= left then return nil end
@@ -128,12 +133,9 @@ local function over(record, name, limit, posted, reserved, window)
 end
 
 local function over_any(record)
-  return over(record, 'quota_units', record.quota_units and record.quota_units + (record.granted or 0), record.posted,
-      record.reserved, -1)
-    or over(record, 'quota_units_per_day', record.quota_units_per_day, record.day_posted, record.day_reserved,
-      record.day)
-    or over(record, 'quota_units_per_month', record.quota_units_per_month, record.month_posted, record.month_reserved,
-      record.month)
+  return over(record, 'quota_units', record.posted, record.reserved, -1)
+    or over(record, 'quota_units_per_day', record.day_posted, record.day_reserved, record.day)
+    or over(record, 'quota_units_per_month', record.month_posted, record.month_reserved, record.month)
 end
 
 local refusal = over_any(key) or over_any(team)
@@ -148,26 +150,26 @@ local function refuse(record, kind, limit, wait_us)
   end
 end
 
-local function keep_pace(record, kind, amount)
-  local limit = record[kind .. '_per_minute']
+local function keep_pace(record, kind, limit, due_us, amount)
   if not limit then return end
   local interval = interval_of(limit)
   local most = math.max(burst_us, interval)
-  local due = math.max(record[kind .. '_due_us'] or 0, now_us)
+  local due = math.max(due_us, now_us)
   local after = due + amount * interval
-  paces[#paces + 1] = {record = record, kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
+  paces[#paces + 1] = {kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
   if amount * interval > most then
     refuse(record, kind, limit, -1)
   elseif after - most > now_us then
     refuse(record, kind, limit, after - most - now_us)
   end
+  return after
 end
 
 local function keep_all(record)
-  keep_pace(record, 'requests', 1)
-  keep_pace(record, 'images', images)
+  record.requests_next_us = keep_pace(record, 'requests', record.requests_per_minute, record.requests_due_us, 1)
+  record.images_next_us = keep_pace(record, 'images', record.images_per_minute, record.images_due_us, images)
   -- When one of them ends, nobody knows.
-  if record.concurrent_requests and (record.held or 0) >= record.concurrent_requests then
+  if record.concurrent_requests and record.held >= record.concurrent_requests then
     refuse(record, 'concurrency', record.concurrent_requests, 1000000)
   end
 end
@@ -203,24 +205,13 @@ if longest then
 end
 
 local function reserve(record)
-  local set = {'reserved', (record.reserved or 0) + units, 'held', (record.held or 0) + 1,
-    'day_reserved', record.day_reserved + units, 'month_reserved', record.month_reserved + units}
-  local function put(field)
-    set[#set + 1], set[#set + 2] = field, record[field]
-  end
-  if record.has_turned then
-    put('day')
-    put('day_posted')
-    put('month')
-    put('month_posted')
-  end
-  for _, pace in ipairs(paces) do
-    if pace.record == record then set[#set + 1], set[#set + 2] = pace.kind .. '_due_us', pace.after end
-  end
-  redis.call('HSET', record.name, unpack(set))
+  redis.call('HSET', record.name, 'counters', string.format(COUNTED, record.reserved + units, record.posted,
+    record.overage, record.images, record.held + 1, record.day, record.day_reserved + units, record.day_posted,
+    record.month, record.month_reserved + units, record.month_posted, record.requests_next_us or record.requests_due_us,
+    record.images_next_us or record.images_due_us))
 end
 
-redis.call('SET', KEYS[2], string.format('held %s %.0f %s', ARGV[4], admitted_ms, ARGV[7]))
+redis.call('SET', KEYS[2], string.format('held %s %d %s', ARGV[4], admitted_ms, ARGV[7]))
 redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
 if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
 reserve(key)

@@ -1,50 +1,42 @@
 -- A part of other scripts: the counters of a record, be it a key's or its team's. Needs calendar.
 --
--- add_to(record, day, reserved, posted, overage, images, held)
---   record  key or team record (hash)
---   day     UTC day that the request was admitted in, in days since the epoch
---   the rest is added to the counters of these names; held is the number of reservations
+-- They stand in one field, in this order, with blanks between them: a record is a list to Redis, which it walks through for
+-- each field that is asked for, and every request changes most of them.
+--
+--   reserved posted overage images held     units, images and reservations in all
+--   day day_reserved day_posted             the UTC day of the last admission, in days since the epoch, and what counts in it
+--   month month_reserved month_posted       the first day of its month, and the same
+--   requests_due_us images_due_us           when the next one would be due if all came evenly, microseconds since the epoch
+local COUNTERS = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+local NOTHING_COUNTED = '0 0 0 0 0 0 0 0 0 0 0 0 0'
+local COUNTED = '%d %d %d %d %d %d %d %d %d %d %d %d %d'
+
+-- add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
+--   record       key or team record (hash)
+--   day          UTC day that the request was admitted in, in days since the epoch
+--   requests_us  and images_us may be left out
 --
 -- What is reserved and posted counts in the windows of that day and of its month as well, if the record still counts in
 -- them. A window that has passed is left alone: nothing is limited by it any more.
-local function add_to(record, day, reserved, posted, overage, images, held)
-  local is = redis.call('HMGET', record, 'reserved', 'posted', 'overage', 'images', 'held', 'day', 'day_reserved',
-    'day_posted', 'month', 'month_reserved', 'month_posted')
-  local set = {}
-  local function put(field, value)
-    set[#set + 1], set[#set + 2] = field, value
-  end
-  local function add(field, value, amount)
-    if amount ~= 0 then put(field, (value or 0) + amount) end
-  end
-  add('reserved', is[1], reserved)
-  add('posted', is[2], posted)
-  add('overage', is[3], overage)
-  add('images', is[4], images)
-  add('held', is[5], held)
-  local window, month = tonumber(is[6]), tonumber(is[9])
-  if not window or day > window then
+local function add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
+  local is_reserved, is_posted, is_overage, is_images, is_held, window, day_reserved, day_posted, month, month_reserved,
+    month_posted, requests_due_us, images_due_us =
+    string.match(redis.call('HGET', record, 'counters') or NOTHING_COUNTED, COUNTERS)
+  window, month = tonumber(window), tonumber(month)
+  if day > window then
     -- The admission that began this window has been lost.
+    window, day_reserved, day_posted = day, 0, posted
     local first = first_of_month(day)
-    put('day', day)
-    put('day_reserved', 0)
-    put('day_posted', posted)
     if first ~= month then
-      put('month', first)
-      put('month_reserved', 0)
-      put('month_posted', posted)
+      month, month_reserved, month_posted = first, 0, posted
     else
-      add('month_posted', is[11], posted)
+      month_posted = month_posted + posted
     end
   else
-    if day == window then
-      add('day_reserved', is[7], reserved)
-      add('day_posted', is[8], posted)
-    end
-    if day >= month then
-      add('month_reserved', is[10], reserved)
-      add('month_posted', is[11], posted)
-    end
+    if day == window then day_reserved, day_posted = day_reserved + reserved, day_posted + posted end
+    if day >= month then month_reserved, month_posted = month_reserved + reserved, month_posted + posted end
   end
-  if #set > 0 then redis.call('HSET', record, unpack(set)) end
+  redis.call('HSET', record, 'counters', string.format(COUNTED, is_reserved + reserved, is_posted + posted,
+    is_overage + overage, is_images + images, is_held + held, window, day_reserved, day_posted, month, month_reserved,
+    month_posted, requests_due_us + (requests_us or 0), images_due_us + (images_us or 0)))
 end

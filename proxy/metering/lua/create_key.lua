@@ -10,6 +10,7 @@
 -- Reply: {id, 'created'}, {id, 'exists'} where the key id is taken, or {id, 'team_revoked'}
 --
 -- @include clock
+-- @include limits
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local secret = redis.call('HGET', KEYS[1], 'secret_sha256')
@@ -21,6 +22,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 if redis.call('HEXISTS', KEYS[3], 'revoked_ms') == 1 then return {ARGV[1], 'team_revoked'} end
 redis.call('HSET', KEYS[1], 'created_ms', now_ms, unpack(ARGV, 3))
+pack_limits(KEYS[1])
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
 redis.call('HSETNX', KEYS[3], 'created_ms', now_ms)
 return {ARGV[1], 'created'}

@@ -14,6 +14,7 @@
 -- {id, 'too_much', sum of the grants so far}
 --
 -- @include clock
+-- @include limits
 local id = ARGV[1]
 local made = redis.call('GET', KEYS[2])
 if made then return {id, 'ok', made, redis.call('HGETALL', KEYS[1]), now_us} end
@@ -26,5 +27,6 @@ if math.abs(sum + ARGV[2]) > tonumber(ARGV[3]) then return {id, 'too_much', sum}
 local entry = redis.call('XADD', KEYS[3], '*', 'kind', 'grant', 'key', ARGV[5], 'grant', id, 'quota_units', ARGV[2],
   'facts', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'granted', ARGV[2])
+pack_limits(KEYS[1])
 redis.call('SET', KEYS[2], entry, 'PX', ARGV[4])
 return {id, 'ok', entry, redis.call('HGETALL', KEYS[1]), now_us}

@@ -1,6 +1,5 @@
 -- A part of other scripts: paces by the generic cell rate algorithm (https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm),
--- in whole microseconds. A record keeps when its next request would be due if all came evenly, requests_due_us, and the
--- same for images.
+-- in whole microseconds.
 --
 -- interval_of(per_minute)  microseconds from one to the next, rounded up so that no more than the limit pass
 local function interval_of(per_minute) return math.ceil(60000000 / per_minute) end

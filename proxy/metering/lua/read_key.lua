@@ -18,10 +18,8 @@
 -- @include reclaim_part
 
 local reclaimed = reclaim(KEYS[2], ARGV[3])
-local is = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+local key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms')
-local key = {secret_sha256 = is[1], revoked_ms = is[2], expires_ms = is[3], previous_sha256 = is[4],
-  previous_until_ms = is[5]}
-local verdict = authenticate(ARGV[2], key, {revoked_ms = redis.call('HGET', KEYS[3], 'revoked_ms')})
+local verdict = authenticate(ARGV[2], key, redis.call('HGET', KEYS[3], 'revoked_ms'))
 if verdict ~= 'ok' then return {ARGV[1], verdict, reclaimed} end
 return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[3]), now_us, reclaimed}

@@ -10,6 +10,7 @@
 -- one was to be changed
 --
 -- @include clock
+-- @include limits
 
 local id, action = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 0 then return {id, 'missing'} end
@@ -33,5 +34,6 @@ else
       redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
     end
   end
+  pack_limits(KEYS[1])
 end
 return {id, 'ok', redis.call('HGETALL', KEYS[1]), now_us}

@@ -18,10 +18,10 @@ local reservation = redis.call('GET', KEYS[2]) or ''
 local state = string.match(reservation, '^%a+')
 if state == 'settled' or state == 'expired' then return {id, 'settled'} end
 
-local function give_back(record, images)
-  local is = redis.call('HMGET', record, 'requests_per_minute', 'requests_due_us', 'images_per_minute', 'images_due_us')
-  if is[1] and is[2] then redis.call('HSET', record, 'requests_due_us', is[2] - interval_of(is[1])) end
-  if is[3] and is[4] then redis.call('HSET', record, 'images_due_us', is[4] - images * interval_of(is[3])) end
+-- What it took of a pace, by the limits as they are now.
+local function taken_us(record, limit, amount)
+  local per_minute = redis.call('HGET', record, limit)
+  return per_minute and -amount * interval_of(per_minute) or 0
 end
 
 redis.call('SET', KEYS[2], 'void 0 0', 'PX', ARGV[2])
@@ -29,8 +29,8 @@ if state == 'held' then
   local units, admitted_ms, facts = string.match(reservation, '^held (%d+) (%d+) (.+)$')
   local images = cjson.decode(facts).requested_images
   for at = 1, 4, 3 do
-    add_to(KEYS[at], day_of(admitted_ms), -units, 0, 0, 0, -1)
-    give_back(KEYS[at], images)
+    add_to(KEYS[at], day_of(admitted_ms), -units, 0, 0, 0, -1, taken_us(KEYS[at], 'requests_per_minute', 1),
+      taken_us(KEYS[at], 'images_per_minute', images))
   end
   redis.call('ZREM', KEYS[3], id)
 end
