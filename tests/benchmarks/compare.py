@@ -71,8 +71,11 @@ def _read_kinds(_context: click.Context, _parameter: click.Parameter, text: str)
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Another checkout of Lightmeter, with its .venv, as one more subject: the commit before.",
 )
+@click.option("--limits", "limited", is_flag=True, help="Lightmeter once more, with every limit on key and team.")
 @click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
-def main(seconds: float, rounds: int, kinds: frozenset[str], beside: Path | None, path: Path | None) -> None:
+def main(
+    seconds: float, rounds: int, kinds: frozenset[str], beside: Path | None, limited: bool, path: Path | None
+) -> None:
     """How fast is Lightmeter beside a bare forwarder and nginx? A figure that is not met is no failure."""
     wrk = throughput.find_wrk()
     if wrk is None:
@@ -84,7 +87,7 @@ def main(seconds: float, rounds: int, kinds: frozenset[str], beside: Path | None
     figures = Figures(seconds, rounds)
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-bench-") as folder:
-            Comparison(figures, Path(folder), wrk).run(kinds, beside)
+            Comparison(figures, Path(folder), wrk).run(kinds, beside, limited=limited)
     except (OSError, RuntimeError, subprocess.TimeoutExpired, psutil.Error) as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(figures, DIRECT, _titles(figures)))
@@ -106,11 +109,11 @@ class Comparison:
         self._folder = folder
         self._wrk = wrk
 
-    def run(self, kinds: frozenset[str], beside: Path | None) -> None:
+    def run(self, kinds: frozenset[str], beside: Path | None, *, limited: bool) -> None:
         """Start every subject, measure what is asked for, and stop them."""
         figures = self._figures
         _tell("starting the servers")
-        with running_bench(self._folder, beside) as bench:
+        with running_bench(self._folder, beside, limited=limited) as bench:
             at_start = _memory(bench)
             after_small: Mapping[str, float] = {}
             after_large: Mapping[str, float] = {}

@@ -11,19 +11,26 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from tests.support.processes import Server, free_port, python_module, wait_for
 
-DIRECT, NGINX, BARE, LIGHTMETER, BESIDE = "direct", "nginx", "bare", "lightmeter", "beside"
+DIRECT, NGINX, BARE, LIGHTMETER, BESIDE, LIMITED = "direct", "nginx", "bare", "lightmeter", "beside", "with every limit"
 MODEL = "sample/image-1"
 PATH = "/v1/images/generations"
 QUOTA_UNITS = 10**15
+EVERY_LIMIT = {
+    **dict.fromkeys(("quota_units", "quota_units_per_day", "quota_units_per_month"), QUOTA_UNITS),
+    **dict.fromkeys(("requests_per_minute", "images_per_minute"), 1_000_000),
+    "concurrent_requests": 1_000,
+    "models": ["sample/*"],
+}
 CALL_TIMEOUT_S = 30
 MEGABYTE = 10**6
 
@@ -130,10 +137,11 @@ class Bench:
 
 
 @contextmanager
-def running_bench(folder: Path, beside: Path | None = None) -> Iterator[Bench]:
+def running_bench(folder: Path, beside: Path | None = None, *, limited: bool = False) -> Iterator[Bench]:
     """Every subject that this machine has the programs for, started; their files are in ``folder``.
 
-    ``beside`` is another checkout of Lightmeter, as a subject of its own.
+    ``beside`` is another checkout of Lightmeter, as a subject of its own. Where ``limited``, Lightmeter is called with
+    another key as well, which has every limit, as its team has.
     """
     with ExitStack() as stack:
         command = python_module("proxy.sample_provider", "--port", "0")
@@ -144,10 +152,15 @@ def running_bench(folder: Path, beside: Path | None = None) -> Iterator[Bench]:
         if nginx is not None:
             subjects.append(_start_nginx(stack, nginx, folder, provider))
         subjects.append(_start_bare(stack, folder, provider))
-        subjects.append(_start_lightmeter(stack, folder, provider, LIGHTMETER, Path(sys.executable).parent))
+        subject, admin = _start_lightmeter(stack, folder, provider, LIGHTMETER, Path(sys.executable).parent)
+        subjects.append(subject)
+        if limited:
+            admin("POST", "/admin/v1/teams", {"id": "limited", "limits": EVERY_LIMIT})
+            key = admin("POST", "/admin/v1/keys", {"team": "limited", "limits": EVERY_LIMIT})["key"]
+            subjects.append(replace(subject, name=LIMITED, key=key))
         if beside is not None:
             programs = beside.resolve() / ".venv" / "bin"
-            subjects.append(_start_lightmeter(stack, folder, provider, BESIDE, programs))
+            subjects.append(_start_lightmeter(stack, folder, provider, BESIDE, programs)[0])
         yield Bench(tuple(subjects))
 
 
@@ -206,7 +219,12 @@ def _start_bare(stack: ExitStack, folder: Path, provider: str) -> Subject:
     return Subject(BARE, address, psutil.Process(server.process.pid))
 
 
-def _start_lightmeter(stack: ExitStack, folder: Path, provider: str, name: str, programs: Path) -> Subject:
+Admin = Callable[[str, str, dict[str, Any]], Any]
+
+
+def _start_lightmeter(
+    stack: ExitStack, folder: Path, provider: str, name: str, programs: Path
+) -> tuple[Subject, Admin]:
     own = folder / name
     own.mkdir()
     configuration = own / "lightmeter.toml"
@@ -216,13 +234,16 @@ def _start_lightmeter(stack: ExitStack, folder: Path, provider: str, name: str, 
     environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}
     server = stack.enter_context(_running(command, own / "log", environment))
     found = server.wait_for_output(r"listening on (http://[0-9.:]+), admin on (http://[0-9.:]+)")
-    wish = {"team": "bench", "limits": {"quota_units": QUOTA_UNITS}}
     admin_port = int(found[2].rpartition(":")[2])
-    status, answer = call(admin_port, "POST", "/admin/v1/keys", token, json.dumps(wish).encode())
-    if status != http.HTTPStatus.CREATED:
-        raise RuntimeError(f"no key could be made: {status} {answer.decode(errors='replace')}")
-    key = str(json.loads(answer)["key"])
-    return Subject(name, found[1], psutil.Process(server.process.pid), _only_child(server), key)
+
+    def admin(method: str, path: str, body: dict[str, Any]) -> Any:
+        status, answer = call(admin_port, method, path, token, json.dumps(body).encode())
+        if status != http.HTTPStatus.CREATED:
+            raise RuntimeError(f"{method} {path}: {status} {answer.decode(errors='replace')}")
+        return json.loads(answer)
+
+    key = admin("POST", "/admin/v1/keys", {"team": "bench", "limits": {"quota_units": QUOTA_UNITS}})["key"]
+    return Subject(name, found[1], psutil.Process(server.process.pid), _only_child(server), key), admin
 
 
 @contextmanager
