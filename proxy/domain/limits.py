@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 EVERY_MODEL = ("*",)
 
 QUOTAS = ("quota_units", "quota_units_per_day", "quota_units_per_month")
 PACES = ("requests", "images")
+_HEADER_NAMES = {
+    kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")) for kind in PACES
+}
 NUMBERS = (*QUOTAS, *(f"{kind}_per_minute" for kind in PACES), "concurrent_requests")
 """Every limit that is a number."""
 
@@ -56,8 +60,7 @@ class QuotaUsage:
         return None if self.limit is None else max(0, self.limit - self.posted - self.reserved)
 
 
-@dataclass(frozen=True, slots=True)
-class PaceUsage:
+class PaceUsage(NamedTuple):
     """One pace: how many may come in a minute, how many could come now, and when all of them could, in microseconds."""
 
     limit: int
@@ -138,10 +141,11 @@ def pace_usage(limit: int, due_us: int, *, now_us: int, burst_us: int) -> PaceUs
 def rate_limit_headers(paces: Sequence[tuple[str, PaceUsage]]) -> dict[str, str]:
     """``x-ratelimit-*`` as OpenAI has them (https://platform.openai.com/docs/guides/rate-limits), by kind of pace."""
     headers = {}
-    for kind, pace in paces:
-        headers[f"x-ratelimit-limit-{kind}"] = str(pace.limit)
-        headers[f"x-ratelimit-remaining-{kind}"] = str(pace.remaining)
-        headers[f"x-ratelimit-reset-{kind}"] = _duration(pace.reset_us)
+    for kind, (limit, remaining, reset_us) in paces:
+        limit_name, remaining_name, reset_name = _HEADER_NAMES[kind]
+        headers[limit_name] = str(limit)
+        headers[remaining_name] = str(remaining)
+        headers[reset_name] = _duration(reset_us)
     return headers
 
 

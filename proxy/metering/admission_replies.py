@@ -15,7 +15,7 @@ from proxy.domain.errors import (
     StoreUnavailable,
 )
 from proxy.domain.idempotency import AlreadyAnswered
-from proxy.domain.limits import PaceUsage, rate_limit_headers, whole_seconds
+from proxy.domain.limits import PACES, PaceUsage, rate_limit_headers, whole_seconds
 from proxy.domain.pricing import Quote
 from proxy.metering import records
 
@@ -26,14 +26,16 @@ _IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
     b"answer_gone": IdempotencyResponseGone,
     b"mismatch": IdempotencyMismatch,
 }
+_KINDS = {kind.encode(): kind for kind in PACES}
 _WHOSE = {b"key": "the key", b"team": "its team"}
 _WINDOWS = {"quota_units": "", "quota_units_per_day": " for the day", "quota_units_per_month": " for the month"}
 
 
 def read_paces(told: list[Any]) -> Paces:
     """The tightest pace of each kind."""
-    kinds = (told[at : at + 4] for at in range(0, len(told), 4))
-    return tuple((kind.decode(), PaceUsage(limit, left, reset_us)) for kind, limit, left, reset_us in sorted(kinds))
+    return tuple(
+        (_KINDS[told[at]], PaceUsage(told[at + 1], told[at + 2], told[at + 3])) for at in range(0, len(told), 4)
+    )
 
 
 def read_refusal(reply: list[Any], model: str, quote: Quote) -> Exception:

@@ -183,10 +183,15 @@ local function tell_paces(which)
     local reset = pace[which] - now_us
     local left = math.max(0, math.floor((pace.most - reset) / pace.interval))
     local other = tightest[pace.kind]
-    if not other or left < other[2] then tightest[pace.kind] = {pace.limit, left, reset} end
-  end
-  for kind, pace in pairs(tightest) do
-    told[#told + 1], told[#told + 2], told[#told + 3], told[#told + 4] = kind, pace[1], pace[2], pace[3]
+    if not other then
+      other = #told
+      tightest[pace.kind] = other
+    elseif left >= told[other + 3] then
+      other = nil
+    end
+    if other then
+      told[other + 1], told[other + 2], told[other + 3], told[other + 4] = pace.kind, pace.limit, left, reset
+    end
   end
   return told
 end
