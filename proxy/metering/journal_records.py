@@ -78,8 +78,8 @@ def read_records(content: bytes) -> tuple[list[Owed], int]:
 
 
 def _read_record(line: bytes) -> Owed:
-    checksum, payload = line[:CHECKSUM_LENGTH], line[CHECKSUM_LENGTH + 1 :]
-    if int(checksum, 16) != zlib.crc32(payload):
+    checksum, blank, payload = line[:CHECKSUM_LENGTH], line[CHECKSUM_LENGTH:][:1], line[CHECKSUM_LENGTH + 1 :]
+    if blank != b" " or int(checksum, 16) != zlib.crc32(payload):
         raise ValueError("the checksum does not fit")
     facts = orjson.loads(payload)
     if facts["kind"] == "void":

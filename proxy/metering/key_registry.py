@@ -103,7 +103,7 @@ class KeyRegistry:
         fields = await self._ask("HGETALL", key_names.key_record(team, key_id))
         if not fields:
             raise _no_key(key_id)
-        return records.key_from_fields(key_id, decoded(fields), at)
+        return records.key_from_fields(key_id, records.texts(fields.items()), at)
 
     async def list_keys(self, team: str | None, *, cursor: str | None, limit: int) -> Page[KeyRecord]:
         """Keys in the order of their ids, of one team or of all."""
@@ -156,7 +156,7 @@ class KeyRegistry:
     async def usage(self, key_id: str) -> tuple[KeyRecord, dict[str, Charges], dict[str, Charges]]:
         """A key, and what it was charged by model and by UTC day. Raises NotFound."""
         record = await self.get_key(key_id)
-        counters = decoded(await self._ask("HGETALL", key_names.key_usage(record.team, key_id)))
+        counters = records.texts((await self._ask("HGETALL", key_names.key_usage(record.team, key_id))).items())
         return record, *charges(counters)
 
     async def _change(self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument]) -> KeyRecord:
@@ -195,7 +195,7 @@ class KeyRegistry:
         while True:
             batch = await self._ask("XRANGE", key_names.ledger(team), start, "+", "COUNT", batch_size)
             for stream_id, facts in batch:
-                yield records.entry_from_stream(team, stream_id.decode(), decoded(facts))
+                yield records.entry_from_stream(team, stream_id.decode(), records.texts(facts.items()))
             if len(batch) < batch_size:
                 return
             start = f"({batch[-1][0].decode()}"
@@ -248,11 +248,6 @@ def given_fields(values: Mapping[str, Any]) -> dict[str, str]:
 def flat(fields: Mapping[str, str]) -> tuple[str, ...]:
     """As a script takes them: name, value, name, value, …"""
     return tuple(text for pair in fields.items() for text in pair)
-
-
-def decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    """A hash as text."""
-    return {name.decode(): value.decode() for name, value in fields.items()}
 
 
 def charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:

@@ -110,4 +110,4 @@ def _key_books(reply: list[Any]) -> KeyBooks:
     key_id, record, usage, checkpoint, reservations, by_day = reply
     units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
     counters, charged, trimmed = (records.fields_from_pairs(pairs) for pairs in (record, usage, checkpoint))
-    return KeyBooks(key_id.decode(), records.with_counters(counters), charged, trimmed, reservations, units)
+    return KeyBooks(key_id.decode(), counters, charged, trimmed, reservations, units)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +23,8 @@ COUNTERS = (
     "month_posted", "requests_due_us", "images_due_us",
 )  # fmt: skip
 """What stands in the field of this name, in this order; see ``counters.lua``."""
+
+_counters = struct.Struct(f">{len(COUNTERS)}q")
 
 DAY_LENGTH = len("YYYY-MM-DD")
 MONTH_LENGTH = len("YYYY-MM")
@@ -62,8 +65,6 @@ def team_from_fields(team: str, fields: Mapping[str, str], at: Moment) -> TeamRe
 
 
 def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str, str], at: Moment) -> Record:
-    fields = with_counters(fields)
-
     def number(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
@@ -110,16 +111,21 @@ def _windows(limits: Limits, number: Callable[[str], int | None], now_ms: int) -
     return usage
 
 
-def with_counters(fields: Mapping[str, str]) -> dict[str, str]:
-    """A record's hash with each of its counters as a field of its own."""
-    counters = fields.get("counters")
-    return dict(fields) if counters is None else {**fields, **dict(zip(COUNTERS, counters.split(" "), strict=True))}
-
-
 def fields_from_pairs(pairs: Sequence[bytes]) -> dict[str, str]:
     """A hash out of the flat list in which a script replies with it."""
-    texts = [item.decode() for item in pairs]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    return texts(zip(pairs[::2], pairs[1::2], strict=True))
+
+
+def texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A hash as text: each of a record's counters as a field of its own, its limits as they were given."""
+    found: dict[str, str] = {}
+    for name, value in fields:
+        if name == b"counters":
+            counters = _counters.unpack(value)
+            found.update(zip(COUNTERS, map(str, counters), strict=True))
+        elif name != b"limits":
+            found[name.decode()] = value.decode()
+    return found
 
 
 def settlement_facts(settlement: Settlement) -> bytes:

@@ -20,7 +20,6 @@ from proxy.metering.key_registry import (
     Charges,
     Page,
     charges,
-    decoded,
     fields_of,
     flat,
     given_fields,
@@ -66,7 +65,7 @@ class TeamRegistry:
         fields = await ask(self._redis, "HGETALL", key_names.team_record(team))
         if not fields:
             raise _no_team(team)
-        return records.team_from_fields(team, decoded(fields), at)
+        return records.team_from_fields(team, records.texts(fields.items()), at)
 
     async def list_teams(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
         """Teams in the order of their ids."""
@@ -111,7 +110,8 @@ class TeamRegistry:
     async def usage(self, team: str) -> tuple[TeamRecord, dict[str, Charges], dict[str, Charges]]:
         """A team, and what its keys were charged by model and by UTC day. Raises NotFound."""
         record = await self.get_team(team)
-        return record, *charges(decoded(await ask(self._redis, "HGETALL", key_names.team_usage(team))))
+        usage = await ask(self._redis, "HGETALL", key_names.team_usage(team))
+        return record, *charges(records.texts(usage.items()))
 
     async def _change(self, team: str, action: str, rest: Sequence[Argument]) -> TeamRecord:
         if not is_team_id(team):

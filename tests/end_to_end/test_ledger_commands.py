@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -83,9 +84,9 @@ Spoil = Callable[[Redis, str], object]
 
 def spoil(store: Redis, record: str, counter: str) -> None:
     counters: Any = store.hget(record, "counters")
-    values = dict(zip(COUNTERS, counters.decode().split(), strict=True))
-    values[counter] = str(int(values[counter]) + 1)
-    store.hset(record, "counters", " ".join(values.values()))
+    values = dict(zip(COUNTERS, struct.unpack(">13q", counters), strict=True))
+    values[counter] += 1
+    store.hset(record, "counters", struct.pack(">13q", *values.values()))
 
 
 SPOILED: list[tuple[Spoil, str]] = [

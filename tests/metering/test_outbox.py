@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -184,11 +185,10 @@ async def test_what_the_store_forgot_when_it_was_killed_is_posted_again(bench: B
     for name, usage in ((f"lm:{{acme}}:key:{key.key_id}", f"lm:{{acme}}:usage:{key.key_id}"), (TEAM, TEAM_USAGE)):
         found = await bench.redis.hget(name, "counters")
         assert isinstance(found, bytes)
-        counters = found.split()
+        counters = list(struct.unpack(">13q", found))
         for counter, lost in (("posted", 5_000), ("images", 1), ("day_posted", 5_000), ("month_posted", 5_000)):
-            at = COUNTERS.index(counter)
-            counters[at] = str(int(counters[at]) - lost).encode()
-        await bench.redis.hset(name, "counters", b" ".join(counters))
+            counters[COUNTERS.index(counter)] -= lost
+        await bench.redis.hset(name, "counters", struct.pack(">13q", *counters))
         for field in await bench.redis.hkeys(usage):
             await bench.redis.hincrby(usage, field, -5_000 if b":units:" in field else -1)
     assert bench.runner._connection is not None

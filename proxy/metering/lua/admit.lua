@@ -34,27 +34,28 @@
 -- @include clock
 -- @include calendar
 -- @include counters
+-- @include limits
 -- @include pace
 -- @include authenticate
 -- @include reclaim_part
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
-local LIMITS = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
-local NO_LIMITS = '- - - - - -'
+
+local function limit(value) return value ~= NONE and value end
 
 local function read(scope, name, models, limits, counters)
-  local total, per_day, per_month, requests, images_limit, concurrent = string.match(limits or NO_LIMITS, LIMITS)
+  local total, per_day, per_month, requests, images_limit, concurrent = struct.unpack(LIMITS, limits or NO_LIMITS)
   local reserved, posted, overage, made, held, day, day_reserved, day_posted, month, month_reserved, month_posted,
-    requests_due_us, images_due_us = string.match(counters or NOTHING_COUNTED, COUNTERS)
+    requests_due_us, images_due_us = struct.unpack(COUNTERS, counters or NOTHING_COUNTED)
   return {
     scope = scope, name = name, models = models,
-    quota_units = tonumber(total), quota_units_per_day = tonumber(per_day), quota_units_per_month = tonumber(per_month),
-    requests_per_minute = tonumber(requests), images_per_minute = tonumber(images_limit),
-    concurrent_requests = tonumber(concurrent),
-    reserved = tonumber(reserved), posted = tonumber(posted), overage = overage, images = made, held = tonumber(held),
-    day = tonumber(day), day_reserved = tonumber(day_reserved), day_posted = tonumber(day_posted),
-    month = tonumber(month), month_reserved = tonumber(month_reserved), month_posted = tonumber(month_posted),
-    requests_due_us = tonumber(requests_due_us), images_due_us = tonumber(images_due_us),
+    quota_units = limit(total), quota_units_per_day = limit(per_day), quota_units_per_month = limit(per_month),
+    requests_per_minute = limit(requests), images_per_minute = limit(images_limit),
+    concurrent_requests = limit(concurrent),
+    reserved = reserved, posted = posted, overage = overage, images = made, held = held,
+    day = day, day_reserved = day_reserved, day_posted = day_posted,
+    month = month, month_reserved = month_reserved, month_posted = month_posted,
+    requests_due_us = requests_due_us, images_due_us = images_due_us,
   }
 end
 
@@ -210,7 +211,7 @@ if longest then
 end
 
 local function reserve(record)
-  redis.call('HSET', record.name, 'counters', string.format(COUNTED, record.reserved + units, record.posted,
+  redis.call('HSET', record.name, 'counters', struct.pack(COUNTERS, record.reserved + units, record.posted,
     record.overage, record.images, record.held + 1, record.day, record.day_reserved + units, record.day_posted,
     record.month, record.month_reserved + units, record.month_posted, record.requests_next_us or record.requests_due_us,
     record.images_next_us or record.images_due_us))

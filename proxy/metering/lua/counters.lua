@@ -1,15 +1,14 @@
 -- A part of other scripts: the counters of a record, be it a key's or its team's. Needs calendar.
 --
--- They stand in one field, in this order, with blanks between them: a record is a list to Redis, which it walks through for
--- each field that is asked for, and every request changes most of them.
+-- They stand in one field of thirteen integers of eight bytes, in this order: a record is a list to Redis, which it walks
+-- through for each field that is asked for, and every request changes most of them. Texts would take four times as long.
 --
 --   reserved posted overage images held     units, images and reservations in all
 --   day day_reserved day_posted             the UTC day of the last admission, in days since the epoch, and what counts in it
 --   month month_reserved month_posted       the first day of its month, and the same
 --   requests_due_us images_due_us           when the next one would be due if all came evenly, microseconds since the epoch
-local COUNTERS = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
-local NOTHING_COUNTED = '0 0 0 0 0 0 0 0 0 0 0 0 0'
-local COUNTED = '%d %d %d %d %d %d %d %d %d %d %d %d %d'
+local COUNTERS = '>i8i8i8i8i8i8i8i8i8i8i8i8i8'
+local NOTHING_COUNTED = string.rep('\0', 104)
 
 -- add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
 --   record       key or team record (hash)
@@ -21,8 +20,7 @@ local COUNTED = '%d %d %d %d %d %d %d %d %d %d %d %d %d'
 local function add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
   local is_reserved, is_posted, is_overage, is_images, is_held, window, day_reserved, day_posted, month, month_reserved,
     month_posted, requests_due_us, images_due_us =
-    string.match(redis.call('HGET', record, 'counters') or NOTHING_COUNTED, COUNTERS)
-  window, month = tonumber(window), tonumber(month)
+    struct.unpack(COUNTERS, redis.call('HGET', record, 'counters') or NOTHING_COUNTED)
   if day > window then
     -- The admission that began this window has been lost.
     window, day_reserved, day_posted = day, 0, posted
@@ -36,7 +34,7 @@ local function add_to(record, day, reserved, posted, overage, images, held, requ
     if day == window then day_reserved, day_posted = day_reserved + reserved, day_posted + posted end
     if day >= month then month_reserved, month_posted = month_reserved + reserved, month_posted + posted end
   end
-  redis.call('HSET', record, 'counters', string.format(COUNTED, is_reserved + reserved, is_posted + posted,
+  redis.call('HSET', record, 'counters', struct.pack(COUNTERS, is_reserved + reserved, is_posted + posted,
     is_overage + overage, is_images + images, is_held + held, window, day_reserved, day_posted, month, month_reserved,
     month_posted, requests_due_us + (requests_us or 0), images_due_us + (images_us or 0)))
 end
