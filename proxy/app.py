@@ -28,12 +28,13 @@ from proxy.metering.redis_store import RedisStore
 from proxy.metering.request_body import no_early_continue
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.team_registry import TeamRegistry
-from proxy.settings import ConfigurationError, Settings
+from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
 from proxy.upstream.pool import Pool
-from proxy.web.admin import AdminRoutes, require_token
+from proxy.web.admin import AdminRoutes
+from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
 from proxy.web.images import ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
@@ -47,8 +48,6 @@ from proxy.web.teams import TeamRoutes
 
 logger = logging.getLogger(__name__)
 
-ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
-TOKEN_LENGTH_LEAST = 16
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 JOURNAL_FOLDER = "journal"
 LAST_SETTLEMENTS_S = 3.0
@@ -177,9 +176,10 @@ class Gateway:
         return app
 
     def _admin_app(self, routes: Iterable[web.RouteDef], operations: OperationRoutes) -> web.Application:
-        app = web.Application(
-            middlewares=[number(request_ids()), errors(Lifecycle()), require_token(self.admin_token)],
-        )
+        wrong = WrongTokens()
+        access = require_token(self._admin_tokens(), wrong)
+        app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle()), access])
+        app.on_shutdown.append(wrong.let_go)
         app.add_routes(routes)
         app.router.add_get("/healthz", operations.healthz)
         app.router.add_get("/readyz", operations.readyz)
@@ -216,6 +216,17 @@ class Gateway:
             return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
         except OSError as error:
             raise ConfigurationError(_why_not_listening(error, address, setting)) from None
+
+    def _admin_tokens(self) -> list[AdminToken]:
+        tokens = self._settings.admin_tokens(self._environment)
+        own = AdminToken.of(ADMIN_TOKEN_NAME, Role.ADMIN, self.admin_token)
+        for token in tokens:
+            # The one that was made at the first start is not known where the configuration is checked.
+            if token.sha256 == own.sha256:
+                raise ConfigurationError(
+                    f"admin.tokens: {token.name!r} is the gateway's own admin token: give it one of its own"
+                )
+        return [own, *tokens]
 
     def _find_admin_token(self) -> str:
         given = self._environment.get(ADMIN_TOKEN_VARIABLE, "").strip()

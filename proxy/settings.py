@@ -30,9 +30,14 @@ from proxy.domain.image_request import KNOWN_PARAMETERS
 from proxy.metering.redis_connection import SCHEMES
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
+from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
 EMBEDDED = "embedded:"
+ENVIRONMENT = "the environment"
+SECTION_LISTS = ("providers", "models", "admin.tokens")
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs")
+ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
+ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
 LAST_PORT = 65_535
 DAY_S = 86_400
 _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -94,7 +99,7 @@ def _seconds(value: float) -> float:
 
 def _variable_name(text: str) -> str:
     if not _variable.fullmatch(text):
-        raise ValueError("should be the name of an environment variable, not the key itself")
+        raise ValueError("should be the name of an environment variable, not the secret itself")
     return text
 
 
@@ -139,10 +144,19 @@ class ServerSettings(_Section):
     drain_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 300
 
 
+class AdminTokenSettings(_Section):
+    """One ``[[admin.tokens]]``: whoever has the text that stands in the variable ``token_env``."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._@-]+$")]
+    role: Annotated[str, _one_of(*Role)]
+    token_env: Annotated[str, AfterValidator(_variable_name)]
+
+
 class AdminSettings(_Section):
     """The admin listener."""
 
     listen: Address = "127.0.0.1:8081"
+    tokens: tuple[AdminTokenSettings, ...] = ()
 
 
 class StoreSettings(_Section):
@@ -255,6 +269,13 @@ class Settings(_Section):
         """The models on offer."""
         return Catalog((model.to_model() for model in self.models), self.server.default_model)
 
+    def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
+        """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""
+        return [
+            AdminToken.of(given.name, Role(given.role), environment.get(given.token_env, "").strip())
+            for given in self.admin.tokens
+        ]
+
     def provider_list(self, environment: Mapping[str, str]) -> list[Provider]:
         """The providers with their keys, which come from the environment only."""
         return [
@@ -298,8 +319,12 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
     except ValidationError as invalid:
         mistakes = [_tell(error, source, overridden) for error in invalid.errors()]
     else:
-        told = (*_check_references(settings, environment), *_check_store(settings))
-        mistakes = [f"{source}: {mistake}" for mistake in told]
+        told = (
+            *_check_references(settings, environment),
+            *_check_store(settings),
+            *_check_admin_tokens(settings, environment),
+        )
+        mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in told]
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
     return settings
@@ -308,7 +333,10 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
 def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
     overridden: dict[str, str] = {}
     for section in OVERRIDABLE:
-        for key in Settings.model_fields[section].default.__class__.model_fields:
+        for key, field in Settings.model_fields[section].default.__class__.model_fields.items():
+            if field.default == ():
+                # Sections of their own are not written in one variable.
+                continue
             variable = f"LIGHTMETER_{section}_{key}".upper()
             if variable in environment and isinstance(content.setdefault(section, {}), dict):
                 content[section][key] = environment[variable]
@@ -321,7 +349,7 @@ def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> st
     for part in error["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     if key in overridden:
-        source, key = "the environment", overridden[key]
+        source, key = ENVIRONMENT, overridden[key]
     wrong = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         wrong = "is not a setting; see config/lightmeter.toml for all that there are"
@@ -329,19 +357,23 @@ def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> st
         wrong = "is missing"
     elif error["type"] in ("model_type", "model_attributes_type"):
         wrong = (
-            f"should be a section with settings of its own, [[{error['loc'][0]}]]"
-            if len(error["loc"]) > 1
+            f"should be a section with settings of its own, [[{_list_name(error['loc'])}]]"
+            if isinstance(error["loc"][-1], int)
             else (f"should be a section, [{key}], with settings below it")
         )
-    elif error["type"] == "tuple_type" and len(error["loc"]) == 1:
+    elif error["type"] == "tuple_type" and key in SECTION_LISTS:
         wrong = f"should be sections, each begun by [[{key}]]"
     elif isinstance(error["input"], str | int | float) and not _may_hold_a_secret(key, str(error["input"])):
         wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
     return f"{source}: {key}: {wrong}"
 
 
+def _list_name(place: tuple[int | str, ...]) -> str:
+    return ".".join(part for part in place if isinstance(part, str))
+
+
 def _may_hold_a_secret(key: str, value: str) -> bool:
-    return "@" in value or key.endswith("api_key_env")
+    return "@" in value or key.endswith(("api_key_env", "token_env"))
 
 
 def _check_store(settings: Settings) -> Iterator[str]:
@@ -349,6 +381,32 @@ def _check_store(settings: Settings) -> Iterator[str]:
         yield "server.reuse_port: processes cannot share an embedded store; set store.url to one that they can"
     if settings.store.min_replicas and settings.embedded_folder is not None:
         yield "store.min_replicas: an embedded store has no replicas; set store.url to one that has"
+
+
+def _check_admin_tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
+    texts = {ADMIN_TOKEN_NAME: environment.get(ADMIN_TOKEN_VARIABLE, "").strip()}
+    if 0 < len(texts[ADMIN_TOKEN_NAME]) < TOKEN_LENGTH_LEAST:
+        yield (
+            f"{ENVIRONMENT}: {ADMIN_TOKEN_VARIABLE}: should hold at least {TOKEN_LENGTH_LEAST} characters; "
+            "'openssl rand -hex 32' makes such a token, and where it is unset one is made"
+        )
+    for index, token in enumerate(settings.admin.tokens):
+        text, place = environment.get(token.token_env, "").strip(), f"admin.tokens[{index}]"
+        if token.name in texts:
+            yield f"{place}.name: there is another token {token.name!r}"
+        elif not text:
+            yield (
+                f"{place}.token_env: the environment has no {token.token_env}: "
+                f"export it with the text of token {token.name!r}"
+            )
+        elif len(text) < TOKEN_LENGTH_LEAST or not (text.isascii() and text.isprintable()) or " " in text:
+            yield (
+                f"{place}.token_env: {token.token_env} should hold at least {TOKEN_LENGTH_LEAST} printable ASCII "
+                "characters and no blank; 'openssl rand -hex 32' makes such a token"
+            )
+        elif text in texts.values():
+            yield f"{place}.token_env: {token.token_env} holds the text of another token: give each its own"
+        texts.setdefault(token.name, text)
 
 
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:

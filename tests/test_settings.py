@@ -17,6 +17,7 @@ from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_
 from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest
 from proxy.domain.pricing import price
 from proxy.settings import ConfigurationError, Settings, load_settings, read_settings
+from proxy.web.admin_access import AdminToken, Role
 
 GOOD = """\
 [server]
@@ -31,6 +32,11 @@ drain_seconds = 0
 
 [admin]
 listen = "[::1]:9081"
+
+[[admin.tokens]]
+name = "ci"
+role = "viewer"
+token_env = "CI_TOKEN"
 
 [store]
 url = "embedded:./quota"
@@ -89,7 +95,7 @@ upstream_model = "image-1"
 token_multiplier = 1
 """
 
-ENVIRONMENT = {"ACME_API_KEY": "made-up-secret"}
+ENVIRONMENT = {"ACME_API_KEY": "made-up-secret", "CI_TOKEN": "made-up-token-of-the-ci"}
 
 
 class File:
@@ -137,7 +143,10 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "keepalive_timeout": 30,
         "drain_seconds": 0,
     }
-    assert loaded.admin.model_dump() == {"listen": "[::1]:9081"}
+    assert loaded.admin.model_dump() == {
+        "listen": "[::1]:9081",
+        "tokens": ({"name": "ci", "role": "viewer", "token_env": "CI_TOKEN"},),
+    }
     assert loaded.store.model_dump() == {
         "url": "embedded:./quota",
         "server": "/usr/bin/valkey-server",
@@ -453,7 +462,8 @@ def test_a_section_that_is_none_is_told(file: File, text: str, key: str) -> None
 def test_a_provider_whose_key_is_not_in_the_environment_says_what_to_export(
     file: File, environment: dict[str, str]
 ) -> None:
-    (mistake,) = file.mistakes(GOOD, environment)
+    token = {"CI_TOKEN": ENVIRONMENT["CI_TOKEN"]}
+    (mistake,) = file.mistakes(GOOD, {**token, **environment})
     assert mistake.startswith("providers[0].api_key_env: the environment has no ACME_API_KEY: export it ")
     assert "'acme'" in mistake
 
@@ -467,7 +477,9 @@ def test_all_mistakes_are_told_at_once(file: File) -> None:
 def test_all_wrong_references_are_told_at_once(file: File) -> None:
     text = changed('provider = "acme"', 'provider = "x"', changed('"acme/image-2"', '"acme/image-1"'))
     keys = [mistake.partition(":")[0] for mistake in file.mistakes(text, {})]
-    assert keys == ["providers[0].api_key_env", "models[0].provider", "models[1].id"]
+    assert keys == [
+        *("providers[0].api_key_env", "models[0].provider", "models[1].id", "admin.tokens[0].token_env"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -545,8 +557,11 @@ def test_the_environment_sets_what_the_file_leaves_out(file: File) -> None:
 
 
 def test_other_variables_change_nothing(file: File) -> None:
-    others = ["LIGHTMETER_ADMIN_TOKEN", "LIGHTMETER_ADMIN_URL", "LIGHTMETER_STORE", "STORE_URL", "lightmeter_store_url"]
-    assert file.load(GOOD, {**ENVIRONMENT, **dict.fromkeys(others, "x")}) == file.load(GOOD)
+    others = [
+        *("LIGHTMETER_ADMIN_TOKEN", "LIGHTMETER_ADMIN_TOKENS", "LIGHTMETER_ADMIN_URL", "LIGHTMETER_STORE"),
+        *("STORE_URL", "lightmeter_store_url"),
+    ]
+    assert file.load(GOOD, {**ENVIRONMENT, **dict.fromkeys(others, "x" * 16)}) == file.load(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -586,3 +601,71 @@ def test_settings_cannot_be_changed(file: File) -> None:
     loaded = file.load(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         loaded.store.url = "redis://x"  # type: ignore[misc]
+
+
+# --- Admin tokens ----------------------------------------------------------------------------------------------------
+
+
+def test_admin_tokens_have_their_texts_from_the_environment(file: File) -> None:
+    (token,) = file.load(GOOD).admin_tokens(ENVIRONMENT)
+    assert token == AdminToken.of("ci", Role.VIEWER, "made-up-token-of-the-ci")
+    assert "made-up" not in repr(token)
+
+
+TOKEN = """
+[[admin.tokens]]
+name = "bob"
+role = "admin"
+token_env = "BOB_TOKEN"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "mistake"),
+    [
+        (GOOD, {"CI_TOKEN": ""}, "admin.tokens[0].token_env: the environment has no CI_TOKEN: export it"),
+        (GOOD, {"CI_TOKEN": "too-short"}, "admin.tokens[0].token_env: CI_TOKEN should hold at least 16"),
+        (GOOD, {"CI_TOKEN": "holds a blank, and more"}, "admin.tokens[0].token_env: CI_TOKEN should hold at least 16"),
+        (
+            GOOD,
+            {"LIGHTMETER_ADMIN_TOKEN": "made-up-token-of-the-ci"},
+            "admin.tokens[0].token_env: CI_TOKEN holds the text of another token",
+        ),
+        (
+            GOOD,
+            {"LIGHTMETER_ADMIN_TOKEN": "too-short"},
+            "the environment: LIGHTMETER_ADMIN_TOKEN: should hold at least 16",
+        ),
+        (
+            GOOD + TOKEN,
+            {"BOB_TOKEN": "made-up-token-of-the-ci"},
+            "admin.tokens[1].token_env: BOB_TOKEN holds the text of another token",
+        ),
+        (
+            changed('name = "ci"', 'name = "admin"'),
+            {},
+            "admin.tokens[0].name: there is another token 'admin'",
+        ),
+        (changed('"viewer"', '"root"'), {}, "admin.tokens[0].role: is 'root': should be one of admin, viewer"),
+        (changed('name = "ci"', 'name = "c i"'), {}, "admin.tokens[0].name: is 'c i'"),
+    ],
+)
+def test_a_mistake_about_an_admin_token_is_told(
+    file: File, text: str, environment: dict[str, str], mistake: str
+) -> None:
+    (told,) = file.mistakes(text, {**ENVIRONMENT, **environment})
+    assert told.startswith(mistake)
+    assert "made-up" not in told
+
+
+def test_a_token_in_the_place_of_its_variable_is_not_repeated(file: File) -> None:
+    text = changed('token_env = "CI_TOKEN"', 'token_env = "made-up-token/with=signs"')
+    (told,) = file.mistakes(text)
+    assert told == "admin.tokens[0].token_env: should be the name of an environment variable, not the secret itself"
+
+
+def test_sections_that_are_no_sections_are_told_by_their_whole_name(file: File) -> None:
+    (told,) = file.mistakes(LEAST + "[admin]\ntokens = 5")
+    assert told == "admin.tokens: should be sections, each begun by [[admin.tokens]]"
+    (told,) = file.mistakes(LEAST + "[admin]\ntokens = [5]")
+    assert told == "admin.tokens[0]: should be a section with settings of its own, [[admin.tokens]]"

@@ -120,6 +120,15 @@ class ModelNotAllowed(ProxyError):
     blame = Blame.CLIENT
 
 
+class RoleNotAllowed(ProxyError):
+    """The admin token is good, but its role may not do this."""
+
+    status = 403
+    code = "role_not_allowed"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
 class ModelNotFound(ProxyError):
     """No such model is configured."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,11 +9,10 @@ from time import time
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from proxy.domain.api_key import is_team_id, team_of
-from proxy.domain.errors import InvalidApiKey, InvalidRequest, NotFound
+from proxy.domain.errors import InvalidRequest, NotFound
 from proxy.domain.limits import Account, KeyRecord
 from proxy.domain.settlement import LedgerEntry, Outcome
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
@@ -34,30 +32,11 @@ from proxy.web.key import usage_view
 from proxy.web.models import json_response
 from proxy.web.times import iso_time
 
-ADMIN_PREFIX = "/admin/"
 PAGE_LIMIT = 1_000
 PAGE_DEFAULT = 100
 
 _stream_id = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _moment: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
-
-
-def require_token(token: str) -> Middleware:
-    """A middleware that lets nobody at the admin routes without the token. Health and metrics need none."""
-    expected = token.encode()
-
-    @web.middleware
-    async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith(ADMIN_PREFIX):
-            given = request.headers.getall("Authorization", ())
-            scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(
-                text.strip().encode("utf-8", "surrogateescape"), expected
-            ):
-                raise InvalidApiKey("The admin wire needs 'Authorization: Bearer' with the gateway's admin token.")
-        return await handler(request)
-
-    return check_token
 
 
 class AdminRoutes:

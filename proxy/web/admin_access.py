@@ -1,0 +1,160 @@
+"""Who may use the admin wire: tokens with names and roles, and patience with those that are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from ipaddress import ip_address
+from time import monotonic
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.domain.errors import InvalidApiKey, RoleNotAllowed
+
+logger = logging.getLogger(__name__)
+
+ADMIN_PREFIX = "/admin/"
+TOKEN_LENGTH_LEAST = 16
+READING = frozenset({"GET", "HEAD"})
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+FORGET_AFTER_S = 300.0
+ADDRESSES_LIMIT = 1_000
+WAITING_LIMIT = 1_000
+"""Answers that are held back at one moment; each costs little more than the idle connection that it waits on.
+
+Past them a wrong token is told at once: a flood holds no more than this.
+"""
+
+
+class Role(StrEnum):
+    """What a token may do: ``admin`` everything, ``viewer`` only read."""
+
+    ADMIN = "admin"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """A token as it is kept here: by its name, and only the SHA-256 of its text."""
+
+    name: str
+    role: Role
+    sha256: bytes
+
+    @classmethod
+    def of(cls, name: str, role: Role, text: str) -> AdminToken:
+        """The token with this text."""
+        return cls(name, role, _hash(text))
+
+
+ADMINISTRATOR: Final = web.RequestKey("administrator", AdminToken)
+"""The token that a request on the admin wire was made with."""
+
+
+class WrongTokens:
+    """Makes those wait who send wrong tokens, the longer the more of them came from their address.
+
+    A right token never waits: it is looked at first. So it is the waiting that slows guesses down, and the length of a
+    token that makes them hopeless. Addresses are remembered for ``FORGET_AFTER_S``, and the latest
+    ``ADDRESSES_LIMIT`` of them only.
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        """``now`` counts seconds."""
+        self._now = now
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._waiting = 0
+        self._closing = asyncio.Event()
+
+    def delay_s(self, address: str) -> float:
+        """Count a failure from ``address``; how long its answer should wait, in seconds."""
+        network, now = _network(address), self._now()
+        count, last = self._failures.pop(network, (0, now))
+        count = 1 if now - last > FORGET_AFTER_S else count + 1
+        self._failures[network] = count, now
+        if count.bit_count() == 1:
+            # At 1, 2, 4, 8, …: a flood of wrong tokens is no flood of the log.
+            logger.warning("%d wrong admin token(s) from %s", count, network or "an unknown address")
+        if len(self._failures) > ADDRESSES_LIMIT:
+            self._failures.popitem(last=False)
+        return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(count - 1, 32)))
+
+    async def wait(self, address: str) -> None:
+        """Wait as a failure from ``address`` has to, unless too many wait already."""
+        delay_s = self.delay_s(address)
+        if self._waiting >= WAITING_LIMIT:
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._closing.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+
+    async def let_go(self, _app: web.Application) -> None:
+        """Nobody waits any longer: the application shuts down."""
+        self._closing.set()
+
+
+def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middleware:
+    """A middleware that lets nobody at the admin routes without a token. Health and metrics need none."""
+    known = tuple(tokens)
+
+    @web.middleware
+    async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith(ADMIN_PREFIX):
+            return await handler(request)
+        text = _bearer(request.headers.getall("Authorization", ()))
+        token = _find(known, text)
+        if token is None:
+            if text:
+                await wrong.wait(request.remote or "")
+            raise InvalidApiKey("The admin wire needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
+        if token.role is not Role.ADMIN and request.method not in READING:
+            raise RoleNotAllowed(
+                f"The admin token '{token.name}' is a {token.role}, which may read and change nothing; "
+                f"{request.method} needs a token with the role '{Role.ADMIN}'."
+            )
+        request[ADMINISTRATOR] = token
+        return await handler(request)
+
+    return check_token
+
+
+def _bearer(values: Sequence[str]) -> str:
+    scheme, _, text = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
+def _find(known: Sequence[AdminToken], text: str) -> AdminToken | None:
+    """The token with this text. It takes as long whichever of them it is, and however much of it is right."""
+    given, found = _hash(text), None
+    for token in known:
+        if hmac.compare_digest(token.sha256, given):
+            found = token
+    return found
+
+
+def _hash(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _network(address: str) -> str:
+    """Whoever has one IPv6 address has the 2^64 of its network."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else parsed.exploded[:19]  # noqa: PLR2004 - IP's version
