@@ -25,17 +25,16 @@ from proxy.metering.meter import Meter
 from proxy.metering.middleware import BodyLimits, metering
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
-from proxy.metering.request_body import no_early_continue
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.team_registry import TeamRegistry
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
-from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.metrics import Metrics, package_version
 from proxy.telemetry.observation import request_ids
 from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
-from proxy.web.images import ImageRoutes
+from proxy.web.images import GENERATIONS, ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
@@ -43,7 +42,9 @@ from proxy.web.listener import Listener
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number, observe
 from proxy.web.models import ModelRoutes
-from proxy.web.operations import OperationRoutes
+from proxy.web.openapi import describe
+from proxy.web.operations import Description, OperationRoutes
+from proxy.web.routes import Route, add_routes
 from proxy.web.teams import TeamRoutes
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,6 @@ ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 JOURNAL_FOLDER = "journal"
 LAST_SETTLEMENTS_S = 3.0
 """How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
-
-GENERATIONS = "/v1/images/generations"
-MODELS = "/v1/models"
-KEY = "/v1/key"
 
 
 class Gateway:
@@ -70,6 +67,9 @@ class Gateway:
         self._log_stream = log_stream or sys.stderr.buffer
         self._parts = AsyncExitStack()
         self._listeners: list[Listener] = []
+        self._public_routes: list[Route] = []
+        self._admin_routes: list[Route] = []
+        self._description = Description()
         self.lifecycle = Lifecycle()
         self.public_address = ""
         self.admin_address = ""
@@ -146,6 +146,9 @@ class Gateway:
         )
         self.public_address = await self._listen(public, settings.server.listen, "server.listen")
         self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
+        self._description.tell(
+            describe(self._public_routes, self._admin_routes, version=package_version(), public_url=self.public_address)
+        )
         report = DurabilityReport(redis_pool, min_replicas=settings.store.min_replicas)
         report.start()
         parts.push_async_callback(report.stop)
@@ -169,21 +172,17 @@ class Gateway:
         )
         if server.reuse_port:
             app.on_response_prepare.append(self._close_while_leaving)
-        app.router.add_post(GENERATIONS, images.generate, expect_handler=no_early_continue)
-        app.router.add_get(MODELS, models.list)
-        app.router.add_get(f"{MODELS}/{{model:.+}}", models.show)
-        app.router.add_get(KEY, KeyRoutes(meter.store).show)
+        self._public_routes = [*images.routes(), *models.routes(), *KeyRoutes(meter.store).routes()]
+        add_routes(app, self._public_routes)
         return app
 
-    def _admin_app(self, routes: Iterable[web.RouteDef], operations: OperationRoutes) -> web.Application:
+    def _admin_app(self, routes: Iterable[Route], operations: OperationRoutes) -> web.Application:
         wrong = WrongTokens()
         access = require_token(self._admin_tokens(), wrong)
         app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle()), access])
         app.on_shutdown.append(wrong.let_go)
-        app.add_routes(routes)
-        app.router.add_get("/healthz", operations.healthz)
-        app.router.add_get("/readyz", operations.readyz)
-        app.router.add_get("/metrics", operations.metrics)
+        self._admin_routes = [*routes, *operations.routes(), *self._description.routes()]
+        add_routes(app, self._admin_routes)
         return app
 
     async def _close_while_leaving(self, _request: web.Request, response: web.StreamResponse) -> None:

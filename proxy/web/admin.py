@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from time import time
 from typing import Any
 
 from aiohttp import web
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from proxy.domain.api_key import is_team_id, team_of
-from proxy.domain.errors import InvalidRequest, NotFound
+from proxy.domain.api_key import team_of
+from proxy.domain.errors import Conflict, InvalidRequest
 from proxy.domain.limits import Account, KeyRecord
-from proxy.domain.settlement import LedgerEntry, Outcome
+from proxy.domain.settlement import LedgerEntry
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.request_body import read_json_body
@@ -28,15 +26,12 @@ from proxy.web.admin_bodies import (
     milliseconds,
     read_body,
 )
+from proxy.web.admin_queries import KeysQuery, LedgerQuery, read_query
+from proxy.web.admin_wire import EntryPage, GrantedKeyView, KeyPage, KeyView, NewKeyView, UsageView
 from proxy.web.key import usage_view
 from proxy.web.models import json_response
+from proxy.web.routes import Access, Route
 from proxy.web.times import iso_time
-
-PAGE_LIMIT = 1_000
-PAGE_DEFAULT = 100
-
-_stream_id = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
-_moment: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
 
 
 class AdminRoutes:
@@ -47,19 +42,24 @@ class AdminRoutes:
         self._registry = registry
         self._limits = limits
 
-    def routes(self) -> Sequence[web.RouteDef]:
+    def routes(self) -> Sequence[Route]:
         """Where each handler stands."""
         keys, key = "/admin/v1/keys", "/admin/v1/keys/{id}"
+        read, change = Access.VIEWER, Access.ADMIN
         return (
-            web.post(keys, self.create_key),
-            web.get(keys, self.list_keys),
-            web.get(key, self.show_key),
-            web.patch(key, self.update_key),
-            web.delete(key, self.revoke_key),
-            web.post(f"{key}/rotate", self.rotate_key),
-            web.post(f"{key}/grants", self.grant),
-            web.get(f"{key}/usage", self.usage),
-            web.get("/admin/v1/ledger", self.list_ledger),
+            Route("POST", keys, self.create_key, change, {201: NewKeyView}, CreateKeyBody),
+            Route("GET", keys, self.list_keys, read, {200: KeyPage}, query=KeysQuery),
+            Route("GET", key, self.show_key, read, {200: KeyView}),
+            Route("PATCH", key, self.update_key, change, {200: KeyView}, UpdateKeyBody, errors=(Conflict,)),
+            Route("DELETE", key, self.revoke_key, change, {200: KeyView}),
+            Route(
+                *("POST", f"{key}/rotate", self.rotate_key, change, {200: NewKeyView}, RotateBody),
+                body_may_be_left_out=True,
+                errors=(Conflict,),
+            ),
+            Route("POST", f"{key}/grants", self.grant, change, {201: GrantedKeyView}, GrantBody, errors=(Conflict,)),
+            Route("GET", f"{key}/usage", self.usage, read, {200: UsageView}),
+            Route("GET", "/admin/v1/ledger", self.list_ledger, read, {200: EntryPage}, query=LedgerQuery),
         )
 
     # --- Keys ---------------------------------------------------------------------------------------------------------
@@ -77,8 +77,8 @@ class AdminRoutes:
 
     async def list_keys(self, request: web.Request) -> web.Response:
         """Keys, of one team or of all."""
-        query = list_query(request, "team", "cursor", "limit")
-        page = await self._registry.list_keys(_team(query), cursor=list_cursor(query), limit=list_limit(query))
+        query = read_query(request, KeysQuery)
+        page = await self._registry.list_keys(query.team, cursor=query.cursor, limit=query.limit)
         return list_response([key_view(record) for record in page.items], page.next_cursor)
 
     async def show_key(self, request: web.Request) -> web.Response:
@@ -96,7 +96,7 @@ class AdminRoutes:
 
     async def rotate_key(self, request: web.Request) -> web.Response:
         """A new text for the key; it too is told only once."""
-        body = await self._read(request, RotateBody)
+        body = await read_request(request, RotateBody, self._limits, may_be_left_out=True)
         record, text = await self._registry.rotate_key(request.match_info["id"], overlap_ms=body.overlap_seconds * 1000)
         return json_response({**key_view(record), "key": text})
 
@@ -116,32 +116,32 @@ class AdminRoutes:
 
     async def list_ledger(self, request: web.Request) -> web.Response:
         """Ledger entries, oldest first within a team."""
-        query = list_query(request, "team", "key", "since", "outcome", "cursor", "limit")
-        key_id, team = query.get("key"), _team(query)
-        if key_id is not None:
-            key_team = team_of(key_id)
-            if key_team is None or team not in (None, key_team):
+        query = read_query(request, LedgerQuery)
+        team = query.team
+        if query.key is not None:
+            key_team = team_of(query.key)
+            if team not in (None, key_team):
                 raise InvalidRequest("'key' should be a key's id, of the team that 'team' names.", param="key")
             team = key_team
-        outcome = query.get("outcome")
-        if outcome is not None and outcome not in list(Outcome):
-            raise InvalidRequest(f"'outcome' should be one of {', '.join(Outcome)}.", param="outcome")
-        wanted = LedgerFilter(team=team, key_id=key_id, outcome=outcome, since_ms=_since(query))
-        page = await self._registry.list_ledger(
-            wanted, cursor=list_cursor(query, _ledger_team), limit=list_limit(query)
-        )
+        since_ms = None if query.since is None else max(0, milliseconds(query.since) or 0)
+        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms)
+        page = await self._registry.list_ledger(wanted, cursor=query.cursor, limit=query.limit)
         return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
 
     async def _read(self, request: web.Request, kind: type[Body]) -> Body:
         return await read_request(request, kind, self._limits)
 
 
-async def read_request(request: web.Request, kind: type[Body], limits: BodyLimits) -> Body:
+async def read_request(
+    request: web.Request, kind: type[Body], limits: BodyLimits, *, may_be_left_out: bool = False
+) -> Body:
     """A request's body as ``kind``. Raises InvalidRequest."""
-    if not request.body_exists:
-        return read_body(kind, b"")
-    text = await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-    return read_body(kind, text)
+    if request.body_exists:
+        text = await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        return read_body(kind, text)
+    if may_be_left_out:
+        return kind()
+    raise InvalidRequest("The request has no body; it should be a JSON object.")
 
 
 # --- Views ------------------------------------------------------------------------------------------------------------
@@ -187,64 +187,3 @@ def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:
 def list_response(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
     """A page of a list."""
     return json_response({"data": items, "next_cursor": next_cursor})
-
-
-# --- Queries ----------------------------------------------------------------------------------------------------------
-
-
-def list_query(request: web.Request, *known: str) -> dict[str, str]:
-    """The query, of ``known`` parameters. Raises InvalidRequest."""
-    for name in request.query:
-        if name not in known:
-            shown = name[:100]
-            raise InvalidRequest(f"Unknown query parameter '{shown}'; there are {', '.join(known)}.", param=shown)
-        if len(request.query.getall(name)) > 1:
-            raise InvalidRequest(f"'{name}' is given twice.", param=name)
-    return dict(request.query)
-
-
-def _team(query: Mapping[str, str]) -> str | None:
-    team = query.get("team")
-    if team is not None and not is_team_id(team):
-        raise InvalidRequest("'team' should be a team's id.", param="team")
-    return team
-
-
-def list_limit(query: Mapping[str, str]) -> int:
-    """How many items a page should hold. Raises InvalidRequest."""
-    text = query.get("limit", str(PAGE_DEFAULT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
-        raise InvalidRequest(f"'limit' should be from 1 to {PAGE_LIMIT:,}.", param="limit")
-    return int(text[:9])
-
-
-def list_cursor(query: Mapping[str, str], team_in: Callable[[str], str | None] = team_of) -> str | None:
-    """Where the page begins; unless told otherwise, after a key. Raises InvalidRequest."""
-    cursor = query.get("cursor")
-    if cursor is not None and team_in(cursor) is None:
-        raise InvalidRequest("'cursor' should be the next_cursor of an earlier answer.", param="cursor")
-    return cursor
-
-
-def split_entry_id(entry_id: str) -> tuple[str, str]:
-    """A ledger entry's team, and its id there. Raises NotFound."""
-    team = _ledger_team(entry_id)
-    if team is None:
-        raise NotFound(f"There is no ledger entry '{entry_id[:100]}'.")
-    return team, entry_id.rpartition("_")[2]
-
-
-def _ledger_team(entry_id: str) -> str | None:
-    team, _, stream_id = entry_id.rpartition("_")
-    return team if is_team_id(team) and _stream_id.fullmatch(stream_id) else None
-
-
-def _since(query: Mapping[str, str]) -> int | None:
-    text = query.get("since")
-    if text is None:
-        return None
-    try:
-        # A plus in a query is a space, and a date's offset often comes with one that nobody escaped.
-        return max(0, milliseconds(_moment.validate_python(text.replace(" ", "+"))) or 0)
-    except ValidationError:
-        raise InvalidRequest("'since' should be a time like 2026-11-23T00:00:00Z.", param="since") from None

@@ -6,18 +6,21 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from proxy.domain.api_key import is_team_id
+from proxy.domain.api_key import TEAM_ID_PATTERN, is_team_id
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.limits import EVERY_MODEL, Limits
+from proxy.web.admin_queries import text_schema
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
 PACE_LIMIT = 1_000_000
 """A minute has sixty million microseconds, and paces are counted in whole ones."""
 
 OVERLAP_LIMIT_S = 30 * 86_400
+MODELS_PATTERN = r"^(?:\*|[^*\s\x1c-\x1f\x85]+(?:/\*)?)$"
+MODELS_WORDS = "A model's id, 'prefix/*' or '*'"
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -42,9 +45,19 @@ def _storable(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_storable)]
-TeamId = Annotated[str, AfterValidator(_team_id)]
-Pattern = Annotated[str, Field(max_length=200), AfterValidator(_pattern)]
+Moment = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    AfterValidator(_storable),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "In the future"}),
+]
+TeamId = Annotated[str, AfterValidator(_team_id), text_schema(TEAM_ID_PATTERN, "1 to 40 of a-z, 0-9 and '-'")]
+Pattern = Annotated[
+    str,
+    Field(max_length=200),
+    AfterValidator(_pattern),
+    WithJsonSchema({"type": "string", "maxLength": 200, "pattern": MODELS_PATTERN, "description": MODELS_WORDS}),
+]
 QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT)]
 Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT)]
 

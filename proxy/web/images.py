@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
-from proxy.domain.errors import ClientGone
-from proxy.domain.images_answer import ImagesAnswer
+from proxy.domain import images_answer
+from proxy.domain.errors import (
+    ClientGone,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    IdempotencyResponseGone,
+    InsufficientQuota,
+    ModelNotAllowed,
+    ModelNotFound,
+    ProviderRefusal,
+    RateLimitExceeded,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+)
 from proxy.metering.middleware import METERED
+from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Pool
+from proxy.web.public_wire import GenerationRequest, ImagesAnswer
 from proxy.web.relay import Relay
+from proxy.web.routes import Access, Route
+
+GENERATIONS = "/v1/images/generations"
+GENERATION_ERRORS = (
+    ModelNotAllowed,
+    ModelNotFound,
+    IdempotencyInProgress,
+    IdempotencyResponseGone,
+    IdempotencyMismatch,
+    InsufficientQuota,
+    RateLimitExceeded,
+    ProviderRefusal,
+    UpstreamRateLimit,
+    UpstreamError,
+    UpstreamTimeout,
+    ShuttingDown,
+)
 
 
 class ImageRoutes:
@@ -24,6 +59,16 @@ class ImageRoutes:
         self._pool = pool
         self._write_timeout_s = write_timeout_s
 
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        return (
+            Route(
+                *("POST", GENERATIONS, self.generate, Access.KEY, {200: ImagesAnswer}, GenerationRequest),
+                errors=GENERATION_ERRORS,
+                on_expect=no_early_continue,
+            ),
+        )
+
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Forward a generation and pass its answer on while it arrives."""
         metered, observation = request[METERED], request[OBSERVATION]
@@ -35,4 +80,4 @@ class ImageRoutes:
             exchange.watchdog.end_when(lambda: request.transport is None)
         async with exchange:
             relay = Relay(request, observation, exchange, self._write_timeout_s)
-            return await relay.pass_on(ImagesAnswer(), metered.delivery)
+            return await relay.pass_on(images_answer.ImagesAnswer(), metered.delivery)

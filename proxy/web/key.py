@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
+from proxy.domain.errors import ShuttingDown
 from proxy.domain.limits import PACES, SECOND_US, Account, Caller, PaceUsage, QuotaUsage
 from proxy.metering.store import Store
 from proxy.web.models import json_response, read_own_key
+from proxy.web.public_wire import OwnKeyView
+from proxy.web.routes import Access, Route
 from proxy.web.times import iso_time
+
+KEY = "/v1/key"
 
 
 class KeyRoutes:
@@ -18,6 +24,10 @@ class KeyRoutes:
     def __init__(self, store: Store) -> None:
         """Read keys from ``store``."""
         self._store = store
+
+    def routes(self) -> Sequence[Route]:
+        """Where the handler stands."""
+        return (Route("GET", KEY, self.show, Access.KEY, {200: OwnKeyView}, errors=(ShuttingDown,)),)
 
     async def show(self, request: web.Request) -> web.Response:
         """Limits, usage and remaining quota, of the key and of its team."""

@@ -8,13 +8,16 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.api_key import is_team_id
-from proxy.domain.errors import NotFound
+from proxy.domain.errors import Conflict, NotFound
 from proxy.metering.ledger_books import KeyBooks, LedgerBooks
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
-from proxy.web.admin import list_cursor, list_limit, list_query, read_request, split_entry_id
+from proxy.web.admin import read_request
 from proxy.web.admin_bodies import RefundBody
+from proxy.web.admin_queries import PageQuery, read_query, split_entry_id
+from proxy.web.admin_wire import BooksPage, RefundView, TeamNames
 from proxy.web.models import json_response
+from proxy.web.routes import Access, Route
 
 KEYS_A_PAGE = 50
 """Read at one moment: no other call of the store may wait long for it."""
@@ -28,12 +31,14 @@ class LedgerRoutes:
         self._books = books
         self._limits = limits
 
-    def routes(self) -> Sequence[web.RouteDef]:
+    def routes(self) -> Sequence[Route]:
         """Where each handler stands."""
+        books, team = "/admin/v1/ledger/books", "/admin/v1/ledger/books/{team}"
+        refund, read = "/admin/v1/ledger/{entry}/refund", Access.VIEWER
         return (
-            web.post("/admin/v1/ledger/{entry}/refund", self.refund),
-            web.get("/admin/v1/ledger/books", self.list_teams),
-            web.get("/admin/v1/ledger/books/{team}", self.read_books),
+            Route("POST", refund, self.refund, Access.ADMIN, {201: RefundView}, RefundBody, errors=(Conflict,)),
+            Route("GET", books, self.list_teams, read, {200: TeamNames}),
+            Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery),
         )
 
     async def refund(self, request: web.Request) -> web.Response:
@@ -49,11 +54,11 @@ class LedgerRoutes:
 
     async def read_books(self, request: web.Request) -> web.Response:
         """Counters of a team's keys, and what they should add up to beside the ledger; each page at one moment."""
-        team, query = request.match_info["team"], list_query(request, "cursor", "limit")
+        team, query = request.match_info["team"], read_query(request, PageQuery)
         if not is_team_id(team):
             raise NotFound(f"There is no team '{team[:100]}'.")
-        limit = min(KEYS_A_PAGE, list_limit(query))
-        page = await self._books.read(team, after=list_cursor(query) or "", limit=limit)
+        limit = min(KEYS_A_PAGE, query.limit)
+        page = await self._books.read(team, after=query.cursor or "", limit=limit)
         keys = [key.id for key in page.keys if key.id]
         return json_response(
             {

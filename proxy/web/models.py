@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from proxy.domain.catalog import Catalog, Model
-from proxy.domain.errors import ModelNotFound
+from proxy.domain.errors import ModelNotFound, ShuttingDown
 from proxy.domain.headers import parse_authorization
 from proxy.domain.limits import Caller
 from proxy.metering.store import Store
 from proxy.telemetry.observation import OBSERVATION, OK
+from proxy.web.public_wire import ModelList, ModelView
+from proxy.web.routes import Access, Route
+
+MODELS = "/v1/models"
 
 
 class ModelRoutes:
@@ -22,6 +27,14 @@ class ModelRoutes:
         """List ``catalog``."""
         self._store = store
         self._catalog = catalog
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        show_errors = (ModelNotFound, ShuttingDown)
+        return (
+            Route("GET", MODELS, self.list, Access.KEY, {200: ModelList}, errors=(ShuttingDown,)),
+            Route("GET", f"{MODELS}/{{model:.+}}", self.show, Access.KEY, {200: ModelView}, errors=show_errors),
+        )
 
     async def list(self, request: web.Request) -> web.Response:
         """Every model that the key may use, in OpenAI's list shape."""

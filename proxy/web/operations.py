@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.metering.meter import Meter
 from proxy.metering.script_runner import ScriptRunner
 from proxy.telemetry.metrics import Metrics
+from proxy.web.admin_wire import StatusView
 from proxy.web.lifecycle import Lifecycle
 from proxy.web.models import json_response
+from proxy.web.routes import Access, Route
 
 
 class OperationRoutes:
@@ -21,6 +27,15 @@ class OperationRoutes:
         self._meter = meter
         self._runner = runner
         self._metrics = metrics
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        free, text = Access.FREE, "text/plain"
+        return (
+            Route("GET", "/healthz", self.healthz, free, {200: StatusView}),
+            Route("GET", "/readyz", self.readyz, free, {200: StatusView, 503: StatusView}),
+            Route("GET", "/metrics", self.metrics, free, {200: None}, media_type=text),
+        )
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """200 for as long as the process can answer at all."""
@@ -40,3 +55,23 @@ class OperationRoutes:
         """Prometheus's text format."""
         self._metrics.open_requests(self._lifecycle.in_flight)
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class Description:
+    """``GET /openapi.json``."""
+
+    def __init__(self) -> None:
+        """Nothing is described yet: the description has its own route in it."""
+        self._document = b""
+
+    def routes(self) -> Sequence[Route]:
+        """Where the handler stands."""
+        return (Route("GET", "/openapi.json", self.show, Access.FREE, {200: None}),)
+
+    def tell(self, document: dict[str, Any]) -> None:
+        """Answer with this from now on."""
+        self._document = orjson.dumps(document)
+
+    async def show(self, _request: web.Request) -> web.Response:
+        """This document."""
+        return web.Response(body=self._document, content_type="application/json")

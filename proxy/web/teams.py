@@ -8,14 +8,17 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.domain.api_key import is_team_id
+from proxy.domain.errors import Conflict
 from proxy.domain.limits import TeamRecord
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.team_registry import TeamRegistry
-from proxy.web.admin import charges_view, list_cursor, list_limit, list_query, list_response, read_request
+from proxy.web.admin import charges_view, list_response, read_request
 from proxy.web.admin_bodies import CreateTeamBody, GrantBody, UpdateTeamBody, limits_of
+from proxy.web.admin_queries import TeamsQuery, read_query
+from proxy.web.admin_wire import GrantedTeamView, TeamPage, TeamView, UsageView
 from proxy.web.key import usage_view
 from proxy.web.models import json_response
+from proxy.web.routes import Access, Route
 from proxy.web.times import iso_time
 
 
@@ -27,17 +30,18 @@ class TeamRoutes:
         self._registry = registry
         self._limits = limits
 
-    def routes(self) -> Sequence[web.RouteDef]:
+    def routes(self) -> Sequence[Route]:
         """Where each handler stands."""
         teams, team = "/admin/v1/teams", "/admin/v1/teams/{id}"
+        read, change = Access.VIEWER, Access.ADMIN
         return (
-            web.post(teams, self.create),
-            web.get(teams, self.list),
-            web.get(team, self.show),
-            web.patch(team, self.update),
-            web.delete(team, self.delete),
-            web.post(f"{team}/grants", self.grant),
-            web.get(f"{team}/usage", self.usage),
+            Route("POST", teams, self.create, change, {201: TeamView}, CreateTeamBody, errors=(Conflict,)),
+            Route("GET", teams, self.list, read, {200: TeamPage}, query=TeamsQuery),
+            Route("GET", team, self.show, read, {200: TeamView}),
+            Route("PATCH", team, self.update, change, {200: TeamView}, UpdateTeamBody, errors=(Conflict,)),
+            Route("DELETE", team, self.delete, change, {200: TeamView}),
+            Route("POST", f"{team}/grants", self.grant, change, {201: GrantedTeamView}, GrantBody, errors=(Conflict,)),
+            Route("GET", f"{team}/usage", self.usage, read, {200: UsageView}),
         )
 
     async def create(self, request: web.Request) -> web.Response:
@@ -48,9 +52,8 @@ class TeamRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """All teams."""
-        query = list_query(request, "cursor", "limit")
-        cursor = list_cursor(query, lambda text: text if is_team_id(text) else None)
-        page = await self._registry.list_teams(cursor=cursor, limit=list_limit(query))
+        query = read_query(request, TeamsQuery)
+        page = await self._registry.list_teams(cursor=query.cursor, limit=query.limit)
         return list_response([team_view(record) for record in page.items], page.next_cursor)
 
     async def show(self, request: web.Request) -> web.Response:

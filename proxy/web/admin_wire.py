@@ -1,0 +1,193 @@
+"""What the admin wire answers, as ``/openapi.json`` tells of it. A test compares the answers with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from proxy.web.public_wire import LimitsUsage
+
+Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Counters = dict[str, int]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StatusView(_View):
+    """How the process does."""
+
+    status: str
+
+
+# --- Keys and teams ---------------------------------------------------------------------------------------------------
+
+
+class LimitsView(_View):
+    """Limits as they were set; null is no limit."""
+
+    quota_units: int | None
+    quota_units_per_day: int | None
+    quota_units_per_month: int | None
+    requests_per_minute: int | None
+    images_per_minute: int | None
+    concurrent_requests: int | None
+    models: list[str]
+
+
+class KeyView(_View):
+    """A key without its secret."""
+
+    id: str
+    team: str
+    name: str
+    limits: LimitsView
+    granted_units: int
+    usage: LimitsUsage
+    images: int
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+
+
+class NewKeyView(KeyView):
+    """A key that has a new secret; ``key`` is its text, told here and never again."""
+
+    key: str
+
+
+class GrantedKeyView(KeyView):
+    """A key that was granted something, and the ledger's entry of it."""
+
+    ledger_entry: str
+
+
+class KeyPage(_View):
+    """A page of keys."""
+
+    data: list[KeyView]
+    next_cursor: str | None
+
+
+class TeamView(_View):
+    """A team."""
+
+    id: str
+    name: str
+    limits: LimitsView
+    granted_units: int
+    usage: LimitsUsage
+    images: int
+    created_at: Time
+    deleted_at: Time | None
+
+
+class GrantedTeamView(TeamView):
+    """A team that was granted something, and the ledger's entry of it."""
+
+    ledger_entry: str
+
+
+class TeamPage(_View):
+    """A page of teams."""
+
+    data: list[TeamView]
+    next_cursor: str | None
+
+
+class ChargesView(_View):
+    """What was charged under one heading."""
+
+    images: int
+    quota_units: int
+
+
+class UsageView(_View):
+    """What was used, by model and by UTC day."""
+
+    id: str
+    limits: LimitsUsage
+    images: int
+    overage_units: int
+    by_model: dict[str, ChargesView]
+    by_day: dict[str, ChargesView]
+
+
+# --- The ledger -------------------------------------------------------------------------------------------------------
+
+
+class EntryView(BaseModel):
+    """A ledger entry; which other members it has depends on its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    at: Time
+    kind: Annotated[str, Field(description="request, late, grant, refund, …")]
+    team: str
+    key: Annotated[str, Field(description="Empty where it is about the whole team")]
+
+
+class EntryPage(_View):
+    """A page of ledger entries. It may hold fewer than asked for and still not be the last."""
+
+    data: list[EntryView]
+    next_cursor: str | None
+
+
+class RefundView(_View):
+    """A refund: its own ledger entry, and the one that it reverses."""
+
+    ledger_entry: str
+    refunds: str
+
+
+class TeamName(_View):
+    """A team that has books."""
+
+    team: str
+
+
+class TeamNames(_View):
+    """All of them."""
+
+    data: list[TeamName]
+    next_cursor: None
+
+
+class HeldView(_View):
+    """What live leases of a key hold."""
+
+    reservations: int
+    quota_units: int
+
+
+class WindowView(_View):
+    """What counts in a day or a month."""
+
+    posted: int
+    reserved: int
+
+
+class BooksView(_View):
+    """Counters of a key, or of a team under its own id, and what of them does not stand in the ledger."""
+
+    id: str
+    quota_units: int | None
+    counters: Counters
+    windows: dict[str, WindowView]
+    usage: Counters
+    checkpoint: Counters
+    held: HeldView
+
+
+class BooksPage(_View):
+    """Keys of a team, read at the moment of the ledger entry ``as_of``."""
+
+    data: list[BooksView]
+    as_of: str
+    trimmed: str
+    stray_leases: list[str]
+    next_cursor: str | None

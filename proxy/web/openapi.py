@@ -1,0 +1,184 @@
+"""``/openapi.json``: what both listeners serve, made from the table of routes and from the models that validate.
+
+OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1.html), whose schemas are JSON Schema 2020-12, which pydantic writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from proxy.domain.errors import ProviderRefusal
+from proxy.web.public_wire import ErrorAnswer
+from proxy.web.routes import Access, Route
+
+JSON = "application/json"
+REFERENCE = "#/components/schemas/{model}"
+REQUEST_ID = {"$ref": "#/components/headers/RequestId"}
+RETRY_AFTER = {"$ref": "#/components/headers/RetryAfter"}
+WAITED_FOR = frozenset({429, 503})
+
+PATH_PARAMETERS = {
+    "id": "The id of a key or of a team, as the path says",
+    "entry": "A ledger entry's id",
+    "team": "A team's id",
+    "model": "A model's id; its slashes may be escaped",
+}
+SECURITY = {Access.KEY: "apiKey", Access.VIEWER: "adminToken", Access.ADMIN: "adminToken"}
+SECURITY_SCHEMES = {
+    "apiKey": {"type": "http", "scheme": "bearer", "bearerFormat": "lm_…", "description": "A key of this gateway"},
+    "adminToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An admin token; those with the role 'viewer' may only read",
+    },
+}
+
+Mode = Literal["validation", "serialization"]
+_variable = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+
+
+def describe(public: Sequence[Route], admin: Sequence[Route], *, version: str, public_url: str) -> dict[str, Any]:
+    """The document, which the admin listener serves; the public one is at ``public_url``."""
+    models, schemas = _schemas([*public, *admin])
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    public_server = {"url": _reachable(public_url), "description": "The public listener"}
+    admin_server = {"url": "/", "description": "The admin listener"}
+    for routes, server in ((public, public_server), (admin, admin_server)):
+        for route in routes:
+            path = paths[plain_path(route.path)]
+            path["servers"] = [server]
+            path[route.method.lower()] = _operation(route, models)
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Lightmeter",
+            "version": version,
+            "summary": "A reverse proxy for image generation that meters what it forwards",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [public_server, admin_server],
+        "paths": dict(paths),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": SECURITY_SCHEMES,
+            "headers": {
+                "RequestId": {
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "The id by which the log knows the request",
+                },
+                "RetryAfter": {
+                    "schema": {"type": "integer", "minimum": 0},
+                    "description": "Seconds to wait before trying again, where that can help",
+                },
+            },
+        },
+    }
+
+
+def plain_path(path: str) -> str:
+    """A route's path without what the router wants to know of its variable parts."""
+    return _variable.sub(r"{\1}", path)
+
+
+def _reachable(url: str) -> str:
+    """Where a listener that listens on all addresses is found from the same machine."""
+    return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+
+
+# --- One operation ----------------------------------------------------------------------------------------------------
+
+
+Models = Mapping[tuple[Any, Mode], Mapping[str, Any]]
+
+
+def _operation(route: Route, models: Models) -> dict[str, Any]:
+    summary, _, details = (getdoc(route.handler) or "").partition("\n")
+    words = re.findall(r"\w+", plain_path(route.path))
+    operation: dict[str, Any] = {
+        "operationId": "_".join([route.method.lower(), *words]),
+        "summary": summary.strip(),
+        "parameters": [*_path_parameters(route), *_query_parameters(route, models)],
+        "responses": {**_answers(route, models), **_errors(route)},
+    }
+    if details.strip():
+        operation["description"] = details.strip()
+    if route.body is not None:
+        schema = models[route.body, "validation"]
+        operation["requestBody"] = {"required": not route.body_may_be_left_out, "content": {JSON: {"schema": schema}}}
+    if route.access is not Access.FREE:
+        operation["security"] = [{SECURITY[route.access]: []}]
+    return operation
+
+
+def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
+    for name in _variable.findall(route.path):
+        schema = {"type": "string", "minLength": 1}
+        yield {"name": name, "in": "path", "required": True, "description": PATH_PARAMETERS[name], "schema": schema}
+
+
+def _query_parameters(route: Route, models: Models) -> Iterator[dict[str, Any]]:
+    if route.query is None:
+        return
+    for name, given in route.query.model_json_schema(ref_template=REFERENCE)["properties"].items():
+        # Null is how pydantic leaves a parameter out; a query has no null.
+        schema = next((one for one in given.get("anyOf", ()) if one != {"type": "null"}), given)
+        schema = {key: value for key, value in schema.items() if key != "title"}
+        yield {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _answers(route: Route, models: Models) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for status, model in route.answers.items():
+        schema = {} if model is None else models[model, "serialization"]
+        answers[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "headers": {"x-request-id": REQUEST_ID},
+            "content": {route.media_type: {"schema": schema}},
+        }
+    return answers
+
+
+def _errors(route: Route) -> dict[str, Any]:
+    codes: dict[str, list[str]] = defaultdict(list)
+    for error in route.all_errors:
+        if error is not ProviderRefusal:
+            codes[str(error.status)].append(error.code)
+    errors = {
+        status: _error(int(status), codes[status]) for status in sorted(codes) if int(status) not in route.answers
+    }
+    if ProviderRefusal in route.all_errors:
+        errors["4XX"] = _error(None, ["the provider's own: it refused the content of the request"])
+    return errors
+
+
+def _error(status: int | None, codes: Iterable[str]) -> dict[str, Any]:
+    headers = {"x-request-id": REQUEST_ID}
+    if status in WAITED_FOR:
+        headers["Retry-After"] = RETRY_AFTER
+    schema = {"$ref": REFERENCE.format(model=ErrorAnswer.__name__)}
+    return {
+        "description": ", ".join(dict.fromkeys(codes)),
+        "headers": headers,
+        "content": {JSON: {"schema": schema}},
+    }
+
+
+def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
+    wanted: dict[tuple[type[BaseModel], Mode], None] = {(ErrorAnswer, "serialization"): None}
+    for route in routes:
+        if route.body is not None:
+            wanted[route.body, "validation"] = None
+        for model in route.answers.values():
+            if model is not None:
+                wanted[model, "serialization"] = None
+    found, definitions = models_json_schema(list(wanted), ref_template=REFERENCE)
+    return found, definitions["$defs"]

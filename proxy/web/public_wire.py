@@ -1,0 +1,173 @@
+"""The public wire as ``/openapi.json`` tells of it.
+
+What a request may say is decided by ``domain.image_request``, which knows nothing of pydantic; a test holds the two
+together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.domain.image_request import WORD_LENGTH_LIMIT
+
+NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
+
+Word = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorFacts(_Wire):
+    """What is wrong. ``param`` names the field that it is about; ``code`` is the word that programs may compare."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(_Wire):
+    """Every error, in OpenAI's form."""
+
+    error: ErrorFacts
+
+
+# --- POST /v1/images/generations --------------------------------------------------------------------------------------
+
+
+class ImageConfig(_Wire):
+    """Settings that no provider's name is on; ``image_size`` ``4K`` is the one that changes the price."""
+
+    aspect_ratio: Word | None = None
+    image_size: Word | None = None
+
+
+class GenerationRequest(_Wire):
+    """A request for images. Null is the same as left out; what the model's ``parameters`` do not list is not forwarded.
+
+    ``model`` may be left out where the gateway has a ``default_model``. ``n`` is at most the model's ``max_n``.
+    """
+
+    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
+    prompt: Annotated[str, Field(pattern=NOT_BLANK)]
+    n: Annotated[int, Field(ge=1)] | None = None
+    size: Word | None = None
+    quality: Word | None = None
+    style: Word | None = None
+    user: Word | None = None
+    image_config: ImageConfig | None = None
+    background: Word | None = None
+    moderation: Word | None = None
+    output_format: Word | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+    response_format: Word | None = None
+    stream: Literal[False] | None = None
+
+
+class Image(BaseModel):
+    """One image: a ``url`` or ``b64_json``, as its provider has it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
+
+    url: str | None = None
+    b64_json: str | None = None
+    revised_prompt: str | None = None
+    media_type: str | None = None
+
+
+class ImagesAnswer(BaseModel):
+    """The provider's answer, with what is on the allow-list."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
+
+    created: int | None = None
+    data: list[Image] | None = None
+    background: str | None = None
+    output_format: str | None = None
+    quality: str | None = None
+    size: str | None = None
+
+
+# --- Models and the caller's key --------------------------------------------------------------------------------------
+
+
+class ModelView(_Wire):
+    """A model; ``created`` is in seconds since the epoch, and ``token_multiplier`` an exact decimal."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    token_multiplier: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+
+
+class ModelList(_Wire):
+    """The models that a key may use."""
+
+    object: Literal["list"]
+    data: list[ModelView]
+
+
+class QuotaView(_Wire):
+    """A limit in quota units, with the grants in it, and its counters; null is no limit."""
+
+    limit: int | None
+    posted: int
+    reserved: int
+    remaining: int | None
+
+
+class WindowedQuotaView(QuotaView):
+    """A limit of a UTC day (``YYYY-MM-DD``) or month (``YYYY-MM``)."""
+
+    window: str
+
+
+class PaceView(_Wire):
+    """How many may come in a minute, how many could come now, and in how many seconds all of them could."""
+
+    limit: int | None
+    remaining: int | None
+    reset_seconds: float
+
+
+class ConcurrencyView(_Wire):
+    """How many requests may be in progress at once."""
+
+    limit: int | None
+    in_progress: int
+    remaining: int | None
+
+
+class LimitsUsage(_Wire):
+    """Every limit with its counters, of a key or a team."""
+
+    quota_units: QuotaView
+    quota_units_per_day: WindowedQuotaView
+    quota_units_per_month: WindowedQuotaView
+    requests_per_minute: PaceView
+    images_per_minute: PaceView
+    concurrent_requests: ConcurrencyView
+
+
+class OwnLimits(LimitsUsage):
+    """The same, and the models that may be used."""
+
+    models: list[str]
+
+
+class OwnKeyView(_Wire):
+    """The caller's own key; what it may do, its team has to allow as well."""
+
+    id: str
+    team: str
+    name: str
+    limits: OwnLimits
+    team_limits: OwnLimits
+    images: int
+    expires_at: str | None

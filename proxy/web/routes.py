@@ -1,0 +1,80 @@
+"""Routes and what is said of them: one table, from which both the router and ``/openapi.json`` are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel
+
+from proxy.domain.errors import (
+    InternalError,
+    InvalidApiKey,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    ProxyError,
+    RequestTimeout,
+    RoleNotAllowed,
+    StoreUnavailable,
+    UnknownParameter,
+    UnsupportedMediaType,
+)
+
+BODY_ERRORS: tuple[type[ProxyError], ...] = (RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
+
+
+class Access(Enum):
+    """What a route asks of its caller: nothing, an API key, an admin token, or one that may change things."""
+
+    FREE = "free"
+    KEY = "key"
+    VIEWER = "viewer"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path.
+
+    ``answers`` are the models of its successes by their status, with None for what is no JSON; ``errors`` those that it
+    may answer beside those that its access, its body and its path bring along. A handler's docstring describes it.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access
+    answers: Mapping[int, type[BaseModel] | None]
+    body: type[BaseModel] | None = None
+    body_may_be_left_out: bool = False
+    query: type[BaseModel] | None = None
+    errors: tuple[type[ProxyError], ...] = ()
+    media_type: str = "application/json"
+    on_expect: Callable[[web.Request], Awaitable[None]] | None = field(default=None)
+
+    @property
+    def all_errors(self) -> tuple[type[ProxyError], ...]:
+        """Every error that it may answer."""
+        found: list[type[ProxyError]] = [InvalidRequest, InternalError]
+        if self.access is not Access.FREE:
+            found += [InvalidApiKey, StoreUnavailable]
+        if self.access is Access.ADMIN:
+            found.append(RoleNotAllowed)
+        if self.access is not Access.FREE and "{" in self.path:
+            found.append(NotFound)
+        if self.body is not None:
+            found += [UnknownParameter, *BODY_ERRORS]
+        return (*dict.fromkeys([*found, *self.errors]),)
+
+
+def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
+    """Serve ``routes``. Whatever may be got may be asked for its headers alone."""
+    for route in routes:
+        if route.method == "GET":
+            app.router.add_get(route.path, route.handler)
+        else:
+            app.router.add_route(route.method, route.path, route.handler, expect_handler=route.on_expect)
