@@ -1,0 +1,109 @@
+"""``/openapi.json`` against a gateway that runs: what it says is so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.app import Gateway
+from proxy.settings import load_settings
+from proxy.web.openapi import plain_path
+from tests.support.gateways import (
+    ADMIN_TOKEN,
+    RunningGateway,
+    SampleProvider,
+    ask,
+    configuration,
+    running_gateway,
+)
+from tests.support.processes import ROOT
+
+EXAMPLES = 20
+SEED = os.environ.get("LIGHTMETER_TEST_SEED", "1")
+
+
+@pytest.fixture(scope="module")
+def described(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway that may be filled with nonsense."""
+    folder = tmp_path_factory.mktemp("described")
+    toml = configuration(f"embedded:{folder}/data", provider.url, logs={"requests": False})
+    with running_gateway(folder, toml) as gateway:
+        yield gateway
+
+
+def document(gateway: RunningGateway) -> dict[str, Any]:
+    answer = ask("GET", f"{gateway.admin_url}/openapi.json")
+    assert answer.status == 200
+    told: dict[str, Any] = answer.json
+    return told
+
+
+def test_it_needs_no_token_and_tells_where_each_listener_is(described: RunningGateway) -> None:
+    told = document(described)
+    assert told["openapi"].startswith("3.1")
+    assert told["paths"]["/v1/key"]["servers"][0]["url"] == described.url
+    assert told["paths"]["/admin/v1/keys"]["servers"][0]["url"] == "/"
+
+
+def test_schemathesis_finds_nothing(described: RunningGateway, tmp_path: Path) -> None:
+    configured = tmp_path / "schemathesis.toml"
+    configured.write_text(
+        f"""
+        [auth.openapi.apiKey]
+        bearer = "{described.make_key()}"
+        [auth.openapi.adminToken]
+        bearer = "{ADMIN_TOKEN}"
+        """
+    )
+    command = [
+        *(str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(configured)),
+        *("run", f"{described.admin_url}/openapi.json", "--phases", "coverage,fuzzing,stateful", "--checks", "all"),
+        *("--max-examples", str(EXAMPLES), "--seed", SEED, "--continue-on-failure"),
+        # Wrong admin tokens wait: other tests send those. A revoked key is still there to be looked at.
+        *("--generation-database", "none", "--warnings", "off", "--exclude-checks", "ignored_auth,use_after_free"),
+    ]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SCHEMATHESIS_HOOKS": "tests.support.openapi_hooks"},
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
+    assert "Traceback" not in described.server.output
+    # The document itself is read, and not asked for once more.
+    paths = {name: path for name, path in document(described)["paths"].items() if name != "/openapi.json"}
+    operations = sum(len(path) - 1 for path in paths.values())
+    assert f"{operations} selected / {operations} total" in done.stdout
+
+
+async def test_every_route_is_described_and_everything_described_is_a_route(
+    provider: SampleProvider, tmp_path: Path
+) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url, logs={"requests": False}))
+    secrets = {"SAMPLE_PROVIDER_KEY": "x", "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    gateway = Gateway(load_settings(path, secrets), secrets)
+    await gateway.start()
+    try:
+        served = {
+            (route.method, plain_path(route.resource.canonical))
+            for listener in gateway._listeners
+            for route in listener._runner.app.router.routes()
+            if route.resource is not None
+        }
+    finally:
+        await gateway.stop()
+    routes = [*gateway._public_routes, *gateway._admin_routes]
+    # Whatever may be got may be asked for its headers alone.
+    described = {(route.method, plain_path(route.path)) for route in routes}
+    assert served == described | {("HEAD", path) for method, path in described if method == "GET"}
+    assert len(described) == len(routes)

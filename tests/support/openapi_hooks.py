@@ -1,0 +1,42 @@
+"""What schemathesis is told about this gateway that no schema can say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from schemathesis.core.failures import Failure
+
+MODEL = "acme/image-1"
+NO_SCHEMA_SAYS_SO = (
+    "'expires_at' should be in the future.",
+    "'expires_at': should be from 2000 to 9000.",
+    "'quota_units' brings the sum of grants",
+    "but this model makes at most",
+    "'key' should be a key's id, of the team that 'team' names.",
+    # An integer is written without a fraction: 1.0 is none here, and is one for JSON Schema.
+    "input should be a valid integer",
+    ", not a number.",
+    # The provider's own refusal.
+    "response_format must be url or b64_json.",
+)
+
+
+@schemathesis.hook
+def before_load_schema(_context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
+    """Ask for a model that there is, so that images are made."""
+    request = raw_schema["components"]["schemas"]["GenerationRequest"]
+    request["properties"]["model"] = {"type": "string", "enum": [MODEL]}
+    request["required"].append("model")
+
+
+@schemathesis.hook
+def filter_failure(
+    _context: schemathesis.HookContext,
+    failure: Failure,
+    _case: schemathesis.Case[Any],
+    response: schemathesis.Response,
+) -> bool:
+    """Rules that depend on the time, on the model or on what is stored are told in words."""
+    text = response.text or ""
+    return not (failure.title == "Schema-valid request rejected" and any(words in text for words in NO_SCHEMA_SAYS_SO))
