@@ -15,6 +15,7 @@ from typing import BinaryIO
 from aiohttp import web
 
 from proxy.domain.image_request import parse_image_request
+from proxy.metering.audit_log import AuditLog
 from proxy.metering.durability import DurabilityReport
 from proxy.metering.embedded import EmbeddedStore
 from proxy.metering.journal import Journal, JournalError
@@ -34,6 +35,7 @@ from proxy.telemetry.observation import request_ids
 from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
+from proxy.web.audit import AuditRoutes
 from proxy.web.images import GENERATIONS, ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
@@ -141,6 +143,7 @@ class Gateway:
                 *AdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
                 *TeamRoutes(TeamRegistry(runner, redis_pool, store), self._body_limits()).routes(),
                 *LedgerRoutes(books, self._body_limits()).routes(),
+                *AuditRoutes(AuditLog(redis_pool, store)).routes(),
             ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),
         )

@@ -68,3 +68,8 @@ def checkpoint(team: str) -> str:
 def ledger(team: str) -> str:
     """Stream: the ledger."""
     return f"lm:{{{team}}}:ledger"
+
+
+def audit(team: str) -> str:
+    """Stream: who changed what."""
+    return f"lm:{{{team}}}:audit"

@@ -17,6 +17,7 @@ from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.settlement import LedgerEntry
 from proxy.metering import key_names, records
+from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.redis_connection import ask
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_connection import Argument
@@ -77,7 +78,7 @@ class KeyRegistry:
     # --- Keys ---------------------------------------------------------------------------------------------------------
 
     async def create_key(
-        self, team: str, *, name: str, limits: Limits, expires_ms: int | None
+        self, team: str, *, name: str, limits: Limits, expires_ms: int | None, by: Actor = NOBODY
     ) -> tuple[KeyRecord, str]:
         """A new key of ``team``, which is made where it is new; and its text, which nobody can read again."""
         key_id = make_key_id(team, secrets.choice)
@@ -85,11 +86,14 @@ class KeyRegistry:
         given = given_fields({"name": name, "expires_ms": expires_ms, **asdict(limits)})
         # The index of teams is outside of the team's slot; a team in it that has no key yet does no harm.
         await self._ask("ZADD", key_names.TEAMS, 0, team)
-        reply = await self._runner.run(
-            load_script("create_key"),
+        call = by.asks(
             (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
             (key_id, key_id, "secret_sha256", hash_key(text), *flat(given)),
+            team=team,
+            action="key.create",
+            target=key_id,
         )
+        reply = await self._runner.run(load_script("create_key"), *call)
         if reply[0] == b"team_revoked":
             raise Conflict(f"The team '{team}' has been deleted, and gets no new keys.")
         return await self.get_key(key_id), text
@@ -120,30 +124,30 @@ class KeyRegistry:
         more, ids = len(ids) > limit, ids[:limit]
         return Page([await self._read_key(key_id, at) for key_id, at in ids], ids[-1][0] if more else None)
 
-    async def update_key(self, key_id: str, changes: Mapping[str, Any]) -> KeyRecord:
+    async def update_key(self, key_id: str, changes: Mapping[str, Any], *, by: Actor = NOBODY) -> KeyRecord:
         """Change ``name``, ``expires_ms`` or limits by their names; None takes one away. Raises NotFound."""
-        return await self._change(key_id, "update", 0, flat(fields_of(changes)))
+        return await self._change(key_id, "update", 0, flat(fields_of(changes)), by)
 
-    async def revoke_key(self, key_id: str) -> KeyRecord:
+    async def revoke_key(self, key_id: str, *, by: Actor = NOBODY) -> KeyRecord:
         """Refuse the key from the next request on; what is in flight settles. Raises NotFound."""
-        return await self._change(key_id, "revoke", 0, ())
+        return await self._change(key_id, "revoke", 0, (), by)
 
-    async def rotate_key(self, key_id: str, *, overlap_ms: int) -> tuple[KeyRecord, str]:
+    async def rotate_key(self, key_id: str, *, overlap_ms: int, by: Actor = NOBODY) -> tuple[KeyRecord, str]:
         """Give the key a new text; the old one stays good for ``overlap_ms`` milliseconds. Raises NotFound."""
         text = make_key_text(key_id, secrets.choice)
-        return await self._change(key_id, "rotate", overlap_ms, (hash_key(text),)), text
+        return await self._change(key_id, "rotate", overlap_ms, (hash_key(text),), by), text
 
-    async def grant(self, key_id: str, *, quota_units: int, reason: str) -> tuple[KeyRecord, str]:
+    async def grant(self, key_id: str, *, quota_units: int, reason: str, by: Actor = NOBODY) -> tuple[KeyRecord, str]:
         """Top up, or take back; the record after it, and the ledger entry's id. Raises NotFound or InvalidRequest."""
         team, grant_id = _team(key_id), f"grant_{secrets.token_hex(12)}"
-        reply = await self._runner.run(
-            load_script("grant"),
+        call = by.asks(
             (key_names.key_record(team, key_id), key_names.grant(team, grant_id), key_names.ledger(team)),
-            (
-                *(grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS),
-                *(key_id, orjson.dumps({"reason": reason})),
-            ),
+            (grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS, key_id, orjson.dumps({"reason": reason})),
+            team=team,
+            action="key.grant",
+            target=key_id,
         )
+        reply = await self._runner.run(load_script("grant"), *call)
         _raise_verdict(reply[0], key_id)
         if reply[0] == b"too_much":
             raise InvalidRequest(
@@ -159,13 +163,18 @@ class KeyRegistry:
         counters = records.texts((await self._ask("HGETALL", key_names.key_usage(record.team, key_id))).items())
         return record, *charges(counters)
 
-    async def _change(self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument]) -> KeyRecord:
+    async def _change(
+        self, key_id: str, action: str, overlap_ms: int, rest: Sequence[Argument], by: Actor
+    ) -> KeyRecord:
         team = _team(key_id)
-        reply = await self._runner.run(
-            load_script("update_record"),
+        call = by.asks(
             (key_names.key_record(team, key_id),),
             (key_id, action, overlap_ms, *rest),
+            team=team,
+            action=f"key.{action}",
+            target=key_id,
         )
+        reply = await self._runner.run(load_script("update_record"), *call)
         _raise_verdict(reply[0], key_id)
         return records.key_from_fields(key_id, records.fields_from_pairs(reply[1]), self._store.moment(reply[2]))
 

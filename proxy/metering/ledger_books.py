@@ -12,6 +12,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering import key_names, records
+from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.redis_connection import ask
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
@@ -76,14 +77,17 @@ class LedgerBooks:
             keys=[_key_books(key) for key in keys],
         )
 
-    async def refund(self, team: str, stream_id: str, *, reason: str) -> str:
+    async def refund(self, team: str, stream_id: str, *, reason: str, by: Actor = NOBODY) -> str:
         """Reverse a ledger entry; the id of the entry that does. Raises NotFound, Conflict or InvalidRequest."""
-        reply = await self._runner.run(
-            load_script("refund"),
+        entry = f"{team}_{stream_id}"
+        call = by.asks(
             (key_names.ledger(team), key_names.refunds(team)),
             (f"refund_{secrets.token_hex(12)}", stream_id, orjson.dumps(reason)),
+            team=team,
+            action="ledger.refund",
+            target=entry,
         )
-        entry = f"{team}_{stream_id}"
+        reply = await self._runner.run(load_script("refund"), *call)
         if reply[0] == b"missing":
             raise NotFound(f"There is no ledger entry '{entry}'.")
         if reply[0] == b"nothing":

@@ -15,6 +15,7 @@ from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.limits import Limits, TeamRecord
 from proxy.metering import key_names, records
+from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.key_registry import (
     GRANT_IDS_MS,
     Charges,
@@ -43,16 +44,19 @@ class TeamRegistry:
         self._store = store
         self._redis = Redis(connection_pool=pool)
 
-    async def create_team(self, team: str, *, name: str, limits: Limits) -> TeamRecord:
+    async def create_team(self, team: str, *, name: str, limits: Limits, by: Actor = NOBODY) -> TeamRecord:
         """A new team. Raises Conflict where there is one of that id."""
         # The index of teams is outside of the team's slot; a team in it that has no record yet does no harm.
         await ask(self._redis, "ZADD", key_names.TEAMS, 0, team)
         given = given_fields({"name": name, **asdict(limits)})
-        reply = await self._runner.run(
-            load_script("create_team"),
+        call = by.asks(
             (key_names.team_record(team),),
             (f"create_{secrets.token_hex(12)}", *flat(given)),
+            team=team,
+            action="team.create",
+            target=team,
         )
+        reply = await self._runner.run(load_script("create_team"), *call)
         if reply[0] == b"exists":
             raise Conflict(f"There is a team '{team}' already.")
         return self._read(team, reply[1], reply[2])
@@ -81,24 +85,27 @@ class TeamRegistry:
                 continue
         return Page(teams, names[limit - 1] if len(names) > limit else None)
 
-    async def update_team(self, team: str, changes: Mapping[str, Any]) -> TeamRecord:
+    async def update_team(self, team: str, changes: Mapping[str, Any], *, by: Actor = NOBODY) -> TeamRecord:
         """Change ``name`` or limits by their names; None takes one away. Raises NotFound or Conflict."""
-        return await self._change(team, "update", flat(fields_of(changes)))
+        return await self._change(team, "update", flat(fields_of(changes)), by)
 
-    async def revoke_team(self, team: str) -> TeamRecord:
+    async def revoke_team(self, team: str, *, by: Actor = NOBODY) -> TeamRecord:
         """Refuse all keys of the team from the next request on; what is in flight settles. Raises NotFound."""
-        return await self._change(team, "revoke", ())
+        return await self._change(team, "revoke", (), by)
 
-    async def grant(self, team: str, *, quota_units: int, reason: str) -> tuple[TeamRecord, str]:
+    async def grant(self, team: str, *, quota_units: int, reason: str, by: Actor = NOBODY) -> tuple[TeamRecord, str]:
         """Top up, or take back; the record after it, and the ledger entry's id. Raises NotFound or InvalidRequest."""
         if not is_team_id(team):
             raise _no_team(team)
         grant_id = f"grant_{secrets.token_hex(12)}"
-        reply = await self._runner.run(
-            load_script("grant"),
+        call = by.asks(
             (key_names.team_record(team), key_names.grant(team, grant_id), key_names.ledger(team)),
             (grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS, "", orjson.dumps({"reason": reason})),
+            team=team,
+            action="team.grant",
+            target=team,
         )
+        reply = await self._runner.run(load_script("grant"), *call)
         _raise_verdict(reply[0], team)
         if reply[0] == b"too_much":
             raise InvalidRequest(
@@ -113,12 +120,17 @@ class TeamRegistry:
         usage = await ask(self._redis, "HGETALL", key_names.team_usage(team))
         return record, *charges(records.texts(usage.items()))
 
-    async def _change(self, team: str, action: str, rest: Sequence[Argument]) -> TeamRecord:
+    async def _change(self, team: str, action: str, rest: Sequence[Argument], by: Actor) -> TeamRecord:
         if not is_team_id(team):
             raise _no_team(team)
-        reply = await self._runner.run(
-            load_script("update_record"), (key_names.team_record(team),), (team, action, 0, *rest)
+        call = by.asks(
+            (key_names.team_record(team),),
+            (team, action, 0, *rest),
+            team=team,
+            action="team.delete" if action == "revoke" else f"team.{action}",
+            target=team,
         )
+        reply = await self._runner.run(load_script("update_record"), *call)
         _raise_verdict(reply[0], team)
         return self._read(team, reply[1], reply[2])
 

@@ -16,6 +16,7 @@ from proxy.domain.settlement import LedgerEntry
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.request_body import read_json_body
+from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import (
     Body,
     CreateKeyBody,
@@ -26,7 +27,7 @@ from proxy.web.admin_bodies import (
     milliseconds,
     read_body,
 )
-from proxy.web.admin_queries import KeysQuery, LedgerQuery, read_query
+from proxy.web.admin_queries import KeysQuery, LedgerQuery, read_query, since_ms
 from proxy.web.admin_wire import EntryPage, GrantedKeyView, KeyPage, KeyView, NewKeyView, UsageView
 from proxy.web.key import usage_view
 from proxy.web.models import json_response
@@ -47,7 +48,7 @@ class AdminRoutes:
         keys, key = "/admin/v1/keys", "/admin/v1/keys/{id}"
         read, change = Access.VIEWER, Access.ADMIN
         return (
-            Route("POST", keys, self.create_key, change, {201: NewKeyView}, CreateKeyBody),
+            Route("POST", keys, self.create_key, change, {201: NewKeyView}, CreateKeyBody, errors=(Conflict,)),
             Route("GET", keys, self.list_keys, read, {200: KeyPage}, query=KeysQuery),
             Route("GET", key, self.show_key, read, {200: KeyView}),
             Route("PATCH", key, self.update_key, change, {200: KeyView}, UpdateKeyBody, errors=(Conflict,)),
@@ -71,7 +72,7 @@ class AdminRoutes:
         if expires_ms is not None and expires_ms <= time() * 1000:
             raise InvalidRequest("'expires_at' should be in the future.", param="expires_at")
         record, text = await self._registry.create_key(
-            body.team, name=body.name, limits=limits_of(body.limits), expires_ms=expires_ms
+            body.team, name=body.name, limits=limits_of(body.limits), expires_ms=expires_ms, by=actor(request)
         )
         return json_response({**key_view(record), "key": text}, status=201)
 
@@ -88,23 +89,26 @@ class AdminRoutes:
     async def update_key(self, request: web.Request) -> web.Response:
         """Change what is given."""
         body = await self._read(request, UpdateKeyBody)
-        return json_response(key_view(await self._registry.update_key(request.match_info["id"], body.changes())))
+        record = await self._registry.update_key(request.match_info["id"], body.changes(), by=actor(request))
+        return json_response(key_view(record))
 
     async def revoke_key(self, request: web.Request) -> web.Response:
         """Refuse the key from the next request on; its record and its ledger stay."""
-        return json_response(key_view(await self._registry.revoke_key(request.match_info["id"])))
+        return json_response(key_view(await self._registry.revoke_key(request.match_info["id"], by=actor(request))))
 
     async def rotate_key(self, request: web.Request) -> web.Response:
         """A new text for the key; it too is told only once."""
         body = await read_request(request, RotateBody, self._limits, may_be_left_out=True)
-        record, text = await self._registry.rotate_key(request.match_info["id"], overlap_ms=body.overlap_seconds * 1000)
+        record, text = await self._registry.rotate_key(
+            request.match_info["id"], overlap_ms=body.overlap_seconds * 1000, by=actor(request)
+        )
         return json_response({**key_view(record), "key": text})
 
     async def grant(self, request: web.Request) -> web.Response:
         """Top up a key's quota, or take back of it."""
         body = await self._read(request, GrantBody)
         record, entry_id = await self._registry.grant(
-            request.match_info["id"], quota_units=body.quota_units, reason=body.reason
+            request.match_info["id"], quota_units=body.quota_units, reason=body.reason, by=actor(request)
         )
         return json_response({**key_view(record), "ledger_entry": entry_id}, status=201)
 
@@ -123,8 +127,7 @@ class AdminRoutes:
             if team not in (None, key_team):
                 raise InvalidRequest("'key' should be a key's id, of the team that 'team' names.", param="key")
             team = key_team
-        since_ms = None if query.since is None else max(0, milliseconds(query.since) or 0)
-        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms)
+        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
         page = await self._registry.list_ledger(wanted, cursor=query.cursor, limit=query.limit)
         return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
 

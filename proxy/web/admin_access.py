@@ -18,6 +18,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.errors import InvalidApiKey, RoleNotAllowed
+from proxy.metering.actor import Actor
+from proxy.telemetry.observation import OBSERVATION
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +133,11 @@ def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middlewar
         return await handler(request)
 
     return check_token
+
+
+def actor(request: web.Request) -> Actor:
+    """Who makes this request, for the audit record."""
+    return Actor(request[ADMINISTRATOR].name, request[OBSERVATION].request_id)
 
 
 def _bearer(values: Sequence[str]) -> str:

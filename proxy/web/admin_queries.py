@@ -149,6 +149,20 @@ class LedgerQuery(_Query):
     limit: PageLimit = PAGE_DEFAULT
 
 
+class AuditQuery(_Query):
+    """``GET /admin/v1/audit``."""
+
+    team: TeamOf | None = None
+    since: Since | None = None
+    cursor: EntryCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
+def since_ms(moment: datetime | None) -> int | None:
+    """Milliseconds since the epoch, none below 0; None stays None."""
+    return None if moment is None else max(0, int(moment.timestamp() * 1000))
+
+
 def read_query(request: web.Request, kind: type[Query]) -> Query:
     """The query as ``kind``. Raises InvalidRequest."""
     known = kind.model_fields

@@ -144,6 +144,27 @@ class RefundView(_View):
     refunds: str
 
 
+class AuditEntryView(_View):
+    """A change: who made it, and what it changed. Secrets are never in it."""
+
+    id: str
+    at: Time
+    team: str
+    by: Annotated[str, Field(description="The name of the admin token")]
+    request: Annotated[str, Field(description="The request's id")]
+    action: Annotated[str, Field(description="key.create, team.update, ledger.refund, …")]
+    target: Annotated[str, Field(description="The id of a key, a team or a ledger entry")]
+    before: KeyView | TeamView | None
+    after: KeyView | TeamView | None
+
+
+class AuditPage(_View):
+    """A page of changes."""
+
+    data: list[AuditEntryView]
+    next_cursor: str | None
+
+
 class TeamName(_View):
     """A team that has books."""
 

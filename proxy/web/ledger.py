@@ -13,6 +13,7 @@ from proxy.metering.ledger_books import KeyBooks, LedgerBooks
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin import read_request
+from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import RefundBody
 from proxy.web.admin_queries import PageQuery, read_query, split_entry_id
 from proxy.web.admin_wire import BooksPage, RefundView, TeamNames
@@ -45,7 +46,7 @@ class LedgerRoutes:
         """Reverse an entry, once."""
         body = await read_request(request, RefundBody, self._limits)
         team, stream_id = split_entry_id(request.match_info["entry"])
-        refund = await self._books.refund(team, stream_id, reason=body.reason)
+        refund = await self._books.refund(team, stream_id, reason=body.reason, by=actor(request))
         return json_response({"ledger_entry": refund, "refunds": request.match_info["entry"]}, status=201)
 
     async def list_teams(self, _request: web.Request) -> web.Response:

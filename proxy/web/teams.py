@@ -13,6 +13,7 @@ from proxy.domain.limits import TeamRecord
 from proxy.metering.middleware import BodyLimits
 from proxy.metering.team_registry import TeamRegistry
 from proxy.web.admin import charges_view, list_response, read_request
+from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import CreateTeamBody, GrantBody, UpdateTeamBody, limits_of
 from proxy.web.admin_queries import TeamsQuery, read_query
 from proxy.web.admin_wire import GrantedTeamView, TeamPage, TeamView, UsageView
@@ -47,7 +48,9 @@ class TeamRoutes:
     async def create(self, request: web.Request) -> web.Response:
         """Make a team."""
         body = await read_request(request, CreateTeamBody, self._limits)
-        record = await self._registry.create_team(body.id, name=body.name, limits=limits_of(body.limits))
+        record = await self._registry.create_team(
+            body.id, name=body.name, limits=limits_of(body.limits), by=actor(request)
+        )
         return json_response(team_view(record), status=201)
 
     async def list(self, request: web.Request) -> web.Response:
@@ -63,17 +66,18 @@ class TeamRoutes:
     async def update(self, request: web.Request) -> web.Response:
         """Change what is given."""
         body = await read_request(request, UpdateTeamBody, self._limits)
-        return json_response(team_view(await self._registry.update_team(request.match_info["id"], body.changes())))
+        record = await self._registry.update_team(request.match_info["id"], body.changes(), by=actor(request))
+        return json_response(team_view(record))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Refuse all of the team's keys from the next request on; its records and its ledger stay."""
-        return json_response(team_view(await self._registry.revoke_team(request.match_info["id"])))
+        return json_response(team_view(await self._registry.revoke_team(request.match_info["id"], by=actor(request))))
 
     async def grant(self, request: web.Request) -> web.Response:
         """Top up a team's quota, or take back of it."""
         body = await read_request(request, GrantBody, self._limits)
         record, entry_id = await self._registry.grant(
-            request.match_info["id"], quota_units=body.quota_units, reason=body.reason
+            request.match_info["id"], quota_units=body.quota_units, reason=body.reason, by=actor(request)
         )
         return json_response({**team_view(record), "ledger_entry": entry_id}, status=201)
 

@@ -10,6 +10,7 @@ from proxy.domain.books import Books, compare
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.settlement import Delivery, Reservation, settle
 from proxy.metering import ledger_books, ledger_retention
+from proxy.metering.actor import NOBODY
 from proxy.metering.key_registry import LedgerFilter
 from proxy.metering.ledger_books import LedgerBooks
 from proxy.metering.ledger_retention import LedgerRetention
@@ -94,7 +95,12 @@ async def test_a_refund_whose_answer_was_lost_is_told_again(bench: Bench, books:
     key = await bench.make_key(15_000)
     entry = await deliver(bench, await bench.admit(key, "req_1", 5_000))
     script = load_script("refund")
-    keys, arguments = ("lm:{acme}:ledger", "lm:{acme}:refunds"), ("refund_1", entry, '"x"')
+    keys, arguments = NOBODY.asks(
+        *(("lm:{acme}:ledger", "lm:{acme}:refunds"), ("refund_1", entry, '"x"')),
+        team="acme",
+        action="ledger.refund",
+        target=f"acme_{entry}",
+    )
     first = await bench.runner.run(script, keys, arguments)
     assert await bench.runner.run(script, keys, arguments) == first
     assert (await bench.record(key)).quota.posted == 0

@@ -11,6 +11,7 @@
 --
 -- @include clock
 -- @include limits
+-- @include audit_part
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local secret = redis.call('HGET', KEYS[1], 'secret_sha256')
@@ -24,5 +25,6 @@ if redis.call('HEXISTS', KEYS[3], 'revoked_ms') == 1 then return {ARGV[1], 'team
 redis.call('HSET', KEYS[1], 'created_ms', now_ms, unpack(ARGV, 3))
 pack_limits(KEYS[1])
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
-redis.call('HSETNX', KEYS[3], 'created_ms', now_ms)
+if redis.call('HSETNX', KEYS[3], 'created_ms', now_ms) == 1 then audit_new_team(redis.call('HGETALL', KEYS[3])) end
+audit(false, redis.call('HGETALL', KEYS[1]))
 return {ARGV[1], 'created'}

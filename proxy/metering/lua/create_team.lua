@@ -8,11 +8,13 @@
 --
 -- @include clock
 -- @include limits
+-- @include audit_part
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   if redis.call('HGET', KEYS[1], 'made_by') ~= ARGV[1] then return {ARGV[1], 'exists'} end
 else
   redis.call('HSET', KEYS[1], 'created_ms', now_ms, 'made_by', ARGV[1], unpack(ARGV, 2))
   pack_limits(KEYS[1])
+  audit(false, redis.call('HGETALL', KEYS[1]))
 end
 return {ARGV[1], 'created', redis.call('HGETALL', KEYS[1]), now_us}

@@ -15,6 +15,7 @@
 --
 -- @include clock
 -- @include limits
+-- @include audit_part
 local id = ARGV[1]
 local made = redis.call('GET', KEYS[2])
 if made then return {id, 'ok', made, redis.call('HGETALL', KEYS[1]), now_us} end
@@ -24,9 +25,12 @@ if redis.call('HEXISTS', KEYS[1], 'revoked_ms') == 1 then return {id, 'revoked'}
 local sum = tonumber(redis.call('HGET', KEYS[1], 'granted') or 0)
 if math.abs(sum + ARGV[2]) > tonumber(ARGV[3]) then return {id, 'too_much', sum} end
 
+local before = redis.call('HGETALL', KEYS[1])
 local entry = redis.call('XADD', KEYS[3], '*', 'kind', 'grant', 'key', ARGV[5], 'grant', id, 'quota_units', ARGV[2],
   'facts', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'granted', ARGV[2])
 pack_limits(KEYS[1])
 redis.call('SET', KEYS[2], entry, 'PX', ARGV[4])
-return {id, 'ok', entry, redis.call('HGETALL', KEYS[1]), now_us}
+local after = redis.call('HGETALL', KEYS[1])
+audit(before, after)
+return {id, 'ok', entry, after, now_us}

@@ -11,6 +11,7 @@
 --
 -- @include calendar
 -- @include counters
+-- @include audit_part
 
 local made = redis.call('HGET', KEYS[2], ARGV[2])
 if made then
@@ -34,9 +35,11 @@ local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.k
 local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
 local day = day_of(about.admitted_ms)
 local heading = utc_day(day) .. ':units:' .. about.model
+local before = redis.call('HGETALL', team .. 'key:' .. entry.key)
 add_to(team .. 'key:' .. entry.key, day, 0, -entry.charged, overage + 0, 0, 0)
 add_to(team .. 'team', day, 0, -entry.charged, overage + 0, 0, 0)
 redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. entry.charged)
 redis.call('HINCRBY', team .. 'usage', heading, '-' .. entry.charged)
 redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])
+audit(before, redis.call('HGETALL', team .. 'key:' .. entry.key), entry.key)
 return {ARGV[1], 'refunded', refund}

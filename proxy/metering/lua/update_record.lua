@@ -11,9 +11,21 @@
 --
 -- @include clock
 -- @include limits
+-- @include audit_part
+
+local function are_equal(before, after)
+  if #before ~= #after then return false end
+  local values = {}
+  for at = 1, #before, 2 do values[before[at]] = before[at + 1] end
+  for at = 1, #after, 2 do
+    if values[after[at]] ~= after[at + 1] then return false end
+  end
+  return true
+end
 
 local id, action = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 0 then return {id, 'missing'} end
+local before = redis.call('HGETALL', KEYS[1])
 local revoked = redis.call('HEXISTS', KEYS[1], 'revoked_ms') == 1
 
 if action == 'revoke' then
@@ -36,4 +48,6 @@ else
   end
   pack_limits(KEYS[1])
 end
-return {id, 'ok', redis.call('HGETALL', KEYS[1]), now_us}
+local after = redis.call('HGETALL', KEYS[1])
+if not are_equal(before, after) then audit(before, after) end
+return {id, 'ok', after, now_us}
