@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from proxy.domain.api_key import TEAM_ID_PATTERN, is_team_id
 from proxy.domain.catalog import UNITS_LIMIT
@@ -39,6 +48,11 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _integral(value: object) -> object:
+    # JSON Schema's integers may be written with a fraction of zero, and some languages write them so.
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < UNITS_LIMIT else value
+
+
 def _storable(moment: datetime) -> datetime:
     if not EARLIEST <= moment <= LATEST:
         raise ValueError(f"should be from {EARLIEST:%Y} to {LATEST:%Y}")
@@ -58,8 +72,9 @@ Pattern = Annotated[
     AfterValidator(_pattern),
     WithJsonSchema({"type": "string", "maxLength": 200, "pattern": MODELS_PATTERN, "description": MODELS_WORDS}),
 ]
-QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT)]
-Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT)]
+Integral = BeforeValidator(_integral)
+QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT), Integral]
+Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral]
 
 
 class _AdminBody(BaseModel):
@@ -74,7 +89,7 @@ class LimitsBody(_AdminBody):
     quota_units_per_month: QuotaUnits | None = None
     requests_per_minute: Pace | None = None
     images_per_minute: Pace | None = None
-    concurrent_requests: Annotated[int, Field(ge=1, le=PACE_LIMIT)] | None = None
+    concurrent_requests: Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral] | None = None
     models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
 
 
@@ -127,13 +142,13 @@ class UpdateKeyBody(UpdateTeamBody):
 class RotateBody(_AdminBody):
     """``POST …/rotate``: the old secret stays good for ``overlap_seconds``."""
 
-    overlap_seconds: Annotated[int, Field(ge=0, le=OVERLAP_LIMIT_S)] = 0
+    overlap_seconds: Annotated[int, Field(ge=0, le=OVERLAP_LIMIT_S), Integral] = 0
 
 
 class GrantBody(_AdminBody):
     """``POST …/grants``: a negative number takes back."""
 
-    quota_units: Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT)]
+    quota_units: Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT), Integral]
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
 
 

@@ -14,8 +14,7 @@ NO_SCHEMA_SAYS_SO = (
     "'quota_units' brings the sum of grants",
     "but this model makes at most",
     "'key' should be a key's id, of the team that 'team' names.",
-    # An integer is written without a fraction: 1.0 is none here, and is one for JSON Schema.
-    "input should be a valid integer",
+    # On the public wire an integer has no fraction: 1.0 is none, and is one for JSON Schema.
     ", not a number.",
     # The provider's own refusal.
     "response_format must be url or b64_json.",
