@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from proxy.cli.apply import apply
 from proxy.cli.audit_trail import audit_log
 from proxy.cli.demo import demo
 from proxy.cli.ledger import ledger
@@ -20,5 +21,5 @@ def main() -> None:
     """Lightmeter: an async reverse proxy for image generation that meters what it forwards."""
 
 
-for command in (serve, demo, sample_provider, keys, teams, usage, ledger, audit_log, config):
+for command in (serve, demo, sample_provider, keys, teams, usage, ledger, audit_log, apply, config):
     main.add_command(command)

@@ -14,6 +14,15 @@ DEFAULT_URL = "http://127.0.0.1:8081"
 TIMEOUT_S = 30
 
 
+class AdminRefusal(click.ClickException):
+    """The gateway's own refusal, with its status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.status = status
+
+
 def call_admin(
     method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str | None] | None = None
 ) -> Any:
@@ -48,5 +57,6 @@ async def _call(method: str, url: str, token: str, body: Mapping[str, Any] | Non
                 f"{url} answers {response.status} and not as a Lightmeter would: check LIGHTMETER_ADMIN_URL"
             ) from None
         if response.status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
-            raise click.ClickException(answer.get("error", {}).get("message", f"status {response.status}"))
+            message = answer.get("error", {}).get("message", f"status {response.status}")
+            raise AdminRefusal(message, response.status)
         return answer

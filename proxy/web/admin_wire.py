@@ -179,10 +179,10 @@ class TeamNames(_View):
 
 
 class HeldView(_View):
-    """What live leases of a key hold."""
+    """What live leases hold, units by the UTC day of their admission."""
 
     reservations: int
-    quota_units: int
+    quota_units: Counters
 
 
 class WindowView(_View):
