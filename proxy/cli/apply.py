@@ -14,11 +14,11 @@ import click
 from proxy.cli.admin_client import AdminRefusal, call_admin
 from proxy.cli.manage import json_option
 from proxy.cli.output import show_json, show_table
+from proxy.cli.paging import read_pages
 from proxy.cli.provisioning import Change, ProvisioningError, Provisions, Standing, compare, read_provisions
 from proxy.cli.secrets_file import SecretsFile
 
 DIFFERS = 3
-PAGE = "1000"
 
 
 @click.command()
@@ -76,20 +76,10 @@ def _look(provisions: Provisions) -> dict[str, Standing]:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             found = None
-        keys = [] if found is None else _keys(team.id)
-        standing[team.id] = Standing(found, [key for key in keys if key["revoked_at"] is None])
+        pages = [] if found is None else read_pages("/admin/v1/keys", {"team": team.id})
+        keys = [key for page in pages for key in page["data"] if key["revoked_at"] is None]
+        standing[team.id] = Standing(found, keys)
     return standing
-
-
-def _keys(team: str) -> list[dict[str, Any]]:
-    keys: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = call_admin("GET", "/admin/v1/keys", query={"team": team, "cursor": cursor, "limit": PAGE})
-        keys += page["data"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return keys
 
 
 def _make(changes: list[Change], keep: Callable[[dict[str, Any]], None] | None) -> list[dict[str, Any]]:

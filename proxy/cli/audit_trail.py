@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from proxy.cli.admin_client import call_admin
-from proxy.cli.manage import json_option, paged, show_more
+from proxy.cli.manage import json_option
 from proxy.cli.output import show_json, show_table
+from proxy.cli.paging import Paging, paged, show_more
 
 SHOWN = ("name", "limits", "granted_units", "expires_at", "revoked_at", "deleted_at")
 """What of a key or a team changes by what an operator does. Its counters change all the time."""
@@ -24,10 +24,9 @@ def audit_log() -> None:
 @click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
 @paged
 @json_option
-def list_audit(team: str | None, since: str | None, cursor: str | None, limit: int, as_json: bool) -> None:
+def list_audit(team: str | None, since: str | None, paging: Paging, as_json: bool) -> None:
     """List changes, oldest first, each with the name of the admin token that made it."""
-    query = {"team": team, "since": since, "cursor": cursor, "limit": str(limit)}
-    answer = call_admin("GET", "/admin/v1/audit", query=query)
+    answer = paging.read("/admin/v1/audit", {"team": team, "since": since})
     if as_json:
         return show_json(answer)
     rows = [(each["at"], each["by"], each["action"], each["target"], _changes(each)) for each in answer["data"]]

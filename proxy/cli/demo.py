@@ -15,6 +15,7 @@ import aiohttp
 import click
 
 from proxy.app import Gateway
+from proxy.cli.output import show_json
 from proxy.cli.running import StopSignals, run
 from proxy.metering.embedded import EmbeddedStoreError
 from proxy.settings import ConfigurationError, Settings, read_settings
@@ -24,6 +25,7 @@ TEAM = "demo"
 MODEL = "sample/image-1"
 QUOTA_UNITS = 1_000_000
 PROMPT = "A clean product photo of a translucent blue cube on a white table"
+METRIC = "lightmeter_quota_units_total"
 PROVIDER_START_S = 30
 PROVIDER_STOP_S = 5
 
@@ -39,19 +41,20 @@ PROVIDER_STOP_S = 5
     help="Where the store, the log and the picture are kept.",
 )
 @click.option("--once", is_flag=True, help="Stop after the one request.")
-def demo(port: int, admin_port: int | None, folder: Path, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with what happened, for scripts.")
+def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json: bool) -> None:
     """Start a store, a sample provider and the gateway; send one request through; then keep serving."""
     if admin_port is None:
         admin_port = port + 1 if port else 0
     set_up_logs("warning")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        run(_demo(port, admin_port, folder, once=once))
+        run(_demo(port, admin_port, folder, once=once, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _demo(port: int, admin_port: int, folder: Path, *, once: bool) -> None:
+async def _demo(port: int, admin_port: int, folder: Path, *, once: bool, as_json: bool) -> None:
     stop = StopSignals()
     async with _sample_provider() as provider_url:
         environment = {**os.environ, "SAMPLE_PROVIDER_KEY": "sample"}
@@ -61,9 +64,14 @@ async def _demo(port: int, admin_port: int, folder: Path, *, once: bool) -> None
             if not await stop.unless_asked(gateway.start()):
                 return
             try:
-                key = await _show_one_request(gateway, folder)
+                facts = await _send_one_request(gateway, folder)
+                if as_json:
+                    show_json(facts)
+                else:
+                    _show_what_happened(facts)
+                    if not once:
+                        _show_what_next(gateway, facts["key"], folder)
                 if not once:
-                    _show_what_next(gateway, key, folder)
                     await stop.wait()
             finally:
                 await gateway.stop()
@@ -115,34 +123,44 @@ def _settings(folder: Path, provider_url: str, port: int, admin_port: int, envir
     return read_settings(content, "the demo's own configuration", environment)
 
 
-async def _show_one_request(gateway: Gateway, folder: Path) -> str:
-    """Make a key, spend some of its quota on a picture, and tell what it cost. The key's text."""
+async def _send_one_request(gateway: Gateway, folder: Path) -> dict[str, Any]:
+    """Make a key, and spend some of its quota on a picture; what happened."""
     async with aiohttp.ClientSession() as session:
         admin = {"Authorization": f"Bearer {gateway.admin_token}"}
         body = {"team": TEAM, "name": "made by lightmeter demo", "limits": {"quota_units": QUOTA_UNITS}}
         made = await _call(session, "POST", f"{gateway.admin_address}/admin/v1/keys", admin, body)
         user = {"Authorization": f"Bearer {made['key']}"}
-        click.echo(f"Made the team '{TEAM}' and a key with {QUOTA_UNITS:,} quota units:\n  {made['key']}\n")
-
         wish = {"model": MODEL, "prompt": PROMPT, "n": 1, "image_config": {"aspect_ratio": "1:1", "image_size": "1K"}}
         answer = await _call(session, "POST", f"{gateway.public_address}/v1/images/generations", user, wish)
         async with session.get(answer["data"][0]["url"]) as response:
             picture = await response.read()
         path = folder / "picture.png"
         path.write_bytes(picture)
-        click.echo(f"Sent one request for '{MODEL}' through {gateway.public_address}")
-        click.echo(f"  the picture, {len(picture):,} bytes, is in {path}")
-
         own = await _call(session, "GET", f"{gateway.public_address}/v1/key", user)
-        quota = own["limits"]["quota_units"]
-        click.echo(f"  it cost {quota['posted']:,} quota units (5,000 x the model's token_multiplier, 1.5)")
-        click.echo(f"  the key has {quota['remaining']:,} of {quota['limit']:,} left")
         async with session.get(f"{gateway.admin_address}/metrics") as response:
             metrics = await response.text()
-        for line in metrics.splitlines():
-            if line.startswith("lightmeter_quota_units_total") and 'state="charged"' in line:
-                click.echo(f"  in {gateway.admin_address}/metrics: {line}\n")
-    return str(made["key"])
+    return {
+        "public": gateway.public_address,
+        "admin": gateway.admin_address,
+        "team": TEAM,
+        "key": made["key"],
+        "model": MODEL,
+        "picture": str(path),
+        "picture_bytes": len(picture),
+        "quota_units": own["limits"]["quota_units"],
+        "metrics": [line for line in metrics.splitlines() if line.startswith(METRIC) and 'state="charged"' in line],
+    }
+
+
+def _show_what_happened(facts: dict[str, Any]) -> None:
+    click.echo(f"Made the team '{TEAM}' and a key with {QUOTA_UNITS:,} quota units:\n  {facts['key']}\n")
+    click.echo(f"Sent one request for '{MODEL}' through {facts['public']}")
+    click.echo(f"  the picture, {facts['picture_bytes']:,} bytes, is in {facts['picture']}")
+    quota = facts["quota_units"]
+    click.echo(f"  it cost {quota['posted']:,} quota units (5,000 x the model's token_multiplier, 1.5)")
+    click.echo(f"  the key has {quota['remaining']:,} of {quota['limit']:,} left")
+    for line in facts["metrics"]:
+        click.echo(f"  in {facts['admin']}/metrics: {line}\n")
 
 
 async def _call(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +13,10 @@ import orjson
 
 from proxy.cli.admin_client import call_admin
 from proxy.cli.audit import Audit
-from proxy.cli.manage import json_option, paged, show_more
+from proxy.cli.manage import json_option
 from proxy.cli.output import show_json, show_table
+from proxy.cli.paging import Paging, paged, read_pages, show_more
 
-EXPORT_PAGE = 1_000
 CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
     "unit_price", "reserved", "charged", "overage", "quota_units", "provider", "provider_status", "provider_ms",
@@ -39,9 +38,9 @@ def ledger() -> None:
 @click.option("--outcome", help="Only entries that ended so: delivered, empty, refused, failed, …")
 @paged
 @json_option
-def list_ledger(as_json: bool, key_id: str | None, limit: int, **query: str | None) -> None:
+def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str | None) -> None:
     """List ledger entries, oldest first."""
-    answer = call_admin("GET", "/admin/v1/ledger", query={"key": key_id, "limit": str(limit), **query})
+    answer = paging.read("/admin/v1/ledger", {"key": key_id, **query})
     if as_json:
         return show_json(answer)
     rows = [
@@ -62,6 +61,7 @@ def list_ledger(as_json: bool, key_id: str | None, limit: int, **query: str | No
 
 @ledger.command("export")
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
+@click.option("--json", "form", flag_value="jsonl", help="The same as --format jsonl.")
 @click.option("--team", help="Only this team's.")
 @click.option("--key", "key_id", help="Only this key's.")
 @click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
@@ -75,7 +75,7 @@ def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: st
     try:
         if form == "csv" and cursor is None:
             _write(_csv_line(CSV_COLUMNS))
-        for page in _pages({"key": key_id, **query}, cursor):
+        for page in read_pages("/admin/v1/ledger", {"key": key_id, **query}, cursor):
             lines = [_csv_row(entry) if form == "csv" else orjson.dumps(entry) + b"\n" for entry in page["data"]]
             _write(b"".join(lines))
             written = page["next_cursor"] or (page["data"][-1]["id"] if page["data"] else written)
@@ -125,15 +125,6 @@ def verify(team: str | None, as_json: bool) -> None:
         for line in audit.summary():
             click.echo(line)
     raise SystemExit(1 if audit.differences else 0)
-
-
-def _pages(query: dict[str, str | None], cursor: str | None) -> Iterator[dict[str, Any]]:
-    while True:
-        page = call_admin("GET", "/admin/v1/ledger", query={**query, "cursor": cursor, "limit": str(EXPORT_PAGE)})
-        yield page
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
 
 
 def _csv_row(entry: dict[str, Any]) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -11,21 +10,9 @@ import click
 from proxy.cli.admin_client import call_admin
 from proxy.cli.limit_options import limit_options, limits_given
 from proxy.cli.output import show_facts, show_json, show_table
-
-F = TypeVar("F", bound=Callable[..., Any])
+from proxy.cli.paging import Paging, paged, show_more
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
-page_options = (
-    click.option("--cursor", help="Where the list before this one ended."),
-    click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Rows at the most."),
-)
-
-
-def paged(command: F) -> F:
-    """Give a command the options of a list that comes in pages."""
-    for option in page_options:
-        command = option(command)
-    return command
 
 
 # --- Keys -------------------------------------------------------------------------------------------------------------
@@ -52,9 +39,9 @@ def create_key(team: str, name: str, expires_at: str | None, as_json: bool, **gi
 @click.option("--team", help="Only this team's.")
 @paged
 @json_option
-def list_keys(team: str | None, cursor: str | None, limit: int, as_json: bool) -> None:
+def list_keys(team: str | None, paging: Paging, as_json: bool) -> None:
     """List keys."""
-    answer = call_admin("GET", "/admin/v1/keys", query={"team": team, "cursor": cursor, "limit": str(limit)})
+    answer = paging.read("/admin/v1/keys", {"team": team})
     if as_json:
         return show_json(answer)
     rows = [
@@ -174,9 +161,3 @@ def _show_key(key: dict[str, Any], as_json: bool) -> None:
     if "key" in key:
         click.echo(f"\n{key['key']}\n\nThat is the key. It is not kept anywhere and cannot be shown again.")
     return None
-
-
-def show_more(answer: dict[str, Any]) -> None:
-    """Tell where a list goes on."""
-    if answer["next_cursor"]:
-        click.echo(f"\nThere is more: --cursor {answer['next_cursor']}")

@@ -34,17 +34,18 @@ config_option = click.option(
 
 @click.command()
 @config_option
-def serve(path: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with both addresses, once it serves.")
+def serve(path: Path, *, as_json: bool) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
     try:
         settings = load_settings(path)
         set_up_logs(settings.logs.level)
-        run(serve_until_stopped(settings))
+        run(serve_until_stopped(settings, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def serve_until_stopped(settings: Settings) -> None:
+async def serve_until_stopped(settings: Settings, *, as_json: bool = False) -> None:
     """Start a gateway, and stop it when the process is asked to stop."""
     stop = StopSignals()
     gateway = Gateway(settings)
@@ -52,6 +53,8 @@ async def serve_until_stopped(settings: Settings) -> None:
         return
     settle_memory()
     logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
+    if as_json:
+        click.echo(orjson.dumps({"public": gateway.public_address, "admin": gateway.admin_address}).decode())
     await stop.wait()
     logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
     await gateway.stop()

@@ -9,8 +9,9 @@ import click
 
 from proxy.cli.admin_client import call_admin
 from proxy.cli.limit_options import limit_options, limits_given
-from proxy.cli.manage import json_option, paged, show_more, show_usage
+from proxy.cli.manage import json_option, show_usage
 from proxy.cli.output import show_facts, show_json, show_table
+from proxy.cli.paging import Paging, paged, show_more
 
 
 @click.group()
@@ -32,9 +33,9 @@ def create_team(team: str, name: str, as_json: bool, **given: Any) -> None:
 @teams.command("list")
 @paged
 @json_option
-def list_teams(cursor: str | None, limit: int, as_json: bool) -> None:
+def list_teams(paging: Paging, as_json: bool) -> None:
     """List teams."""
-    answer = call_admin("GET", "/admin/v1/teams", query={"cursor": cursor, "limit": str(limit)})
+    answer = paging.read("/admin/v1/teams", {})
     if as_json:
         return show_json(answer)
     rows = []

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateways import ADMIN_TOKEN, RunningGateway, SampleProvider, configuration, running_gateway
-from tests.support.processes import free_port, python_module
+from tests.support.gateways import (
+    ADMIN_TOKEN,
+    RunningGateway,
+    SampleProvider,
+    ask,
+    configuration,
+    running_gateway,
+)
+from tests.support.processes import free_port, python_module, running
 
 
 def lightmeter(*arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None) -> str:
@@ -116,10 +123,47 @@ def test_the_life_of_a_team(gateway: RunningGateway, admin: dict[str, str]) -> N
 def test_pages(gateway: RunningGateway, admin: dict[str, str]) -> None:
     keys = [gateway.make_key(team="paged") for _ in range(3)]
     first = lightmeter("keys", "list", "--team", "paged", "--limit", "2", environment=admin)
-    cursor = first.rsplit("--cursor ", 1)[1].strip()
+    cursor = first.rsplit("--cursor ", 1)[1].partition(",")[0]
     rest = lightmeter("keys", "list", "--team", "paged", "--cursor", cursor, environment=admin)
     ids = {line.split()[0] for text in (first, rest) for line in text.splitlines() if line.startswith("paged_")}
     assert len(ids) == len(keys)
+    everything = json.loads(lightmeter("keys", "list", "--team", "paged", "--all", "--json", environment=admin))
+    assert {key["id"] for key in everything["data"]} == ids
+    assert everything["next_cursor"] is None
+    rest = lightmeter("keys", "list", "--team", "paged", "--all", "--cursor", cursor, environment=admin)
+    assert len(rest.splitlines()) == 2
+    done = run("keys", "list", "--all", "--limit", "2", environment=admin)
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("keys", "list"), ("teams", "list"), ("ledger", "list"), ("audit", "list"), ("ledger", "verify")],
+)
+def test_every_list_is_a_table_or_json(
+    gateway: RunningGateway, admin: dict[str, str], command: tuple[str, ...]
+) -> None:
+    gateway.generate(gateway.make_key(team="listed"))
+    team = () if command[0] == "teams" else ("--team", "listed")
+    assert isinstance(json.loads(lightmeter(*command, *team, "--json", environment=admin)), dict)
+    assert not lightmeter(*command, *team, environment=admin).startswith("{")
+
+
+def test_an_export_for_scripts(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    gateway.generate(gateway.make_key(team="exported"))
+    (line,) = lightmeter("ledger", "export", "--team", "exported", "--json", environment=admin).splitlines()
+    assert json.loads(line)["outcome"] == "delivered"
+
+
+def test_serve_tells_scripts_its_addresses(provider: SampleProvider, tmp_path: Path) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url))
+    secrets = {"SAMPLE_PROVIDER_KEY": "x", "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    command = python_module("proxy.cli", "serve", "--config", str(path), "--json")
+    with running(command, tmp_path / "log", secrets) as server:
+        told = json.loads(server.wait_for_output(r"(?m)^(\{\"public\".*\})$")[1])
+        assert ask("GET", f"{told['admin']}/readyz").status == 200
+        assert ask("GET", f"{told['public']}/v1/key").status == 401
 
 
 @pytest.mark.parametrize(

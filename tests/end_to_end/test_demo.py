@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -52,3 +53,12 @@ def test_the_demo_spends_prints_and_serves_what_it_says(tmp_path: Path) -> None:
             # Three requests: one image, then two, then two.
             assert '"posted":37500' in shown.stdout
             assert demo.stop() == 0
+
+
+def test_the_demo_tells_scripts_what_happened(tmp_path: Path) -> None:
+    command = python_module("proxy.cli", "demo", "--port", "0", "--folder", str(tmp_path / "demo"), "--once", "--json")
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    told = json.loads(done.stdout)
+    assert told["quota_units"]["posted"] == 7_500
+    assert told["key"].startswith("lm_demo_")
+    assert Path(told["picture"]).read_bytes().startswith(b"\x89PNG")

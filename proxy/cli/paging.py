@@ -1,0 +1,76 @@
+"""Lists that come in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from proxy.cli.admin_client import call_admin
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LARGEST_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which part of a list is wanted."""
+
+    cursor: str | None
+    limit: int
+    everything: bool
+
+    def read(self, path: str, query: Mapping[str, str | None]) -> dict[str, Any]:
+        """That part of the list at ``path``. Raises click.ClickException."""
+        if not self.everything:
+            page: dict[str, Any] = call_admin(
+                "GET", path, query={**query, "cursor": self.cursor, "limit": str(self.limit)}
+            )
+            return page
+        data = [item for page in read_pages(path, query, self.cursor) for item in page["data"]]
+        return {"data": data, "next_cursor": None}
+
+
+def paged(command: F) -> F:
+    """Give a command the options of such a list; it takes them as ``paging``."""
+
+    @wraps(command)
+    def with_paging(*arguments: Any, cursor: str | None, limit: int, everything: bool, **given: Any) -> Any:
+        if everything and limit != LIMIT:
+            raise click.UsageError("--all and --limit exclude each other.")
+        return command(*arguments, paging=Paging(cursor, limit, everything), **given)
+
+    for option in _OPTIONS:
+        with_paging = option(with_paging)
+    return with_paging  # type: ignore[return-value]
+
+
+def read_pages(path: str, query: Mapping[str, str | None], cursor: str | None = None) -> Iterator[dict[str, Any]]:
+    """Each page of the list at ``path``, from ``cursor`` to its end. Raises click.ClickException."""
+    while True:
+        page = call_admin("GET", path, query={**query, "cursor": cursor, "limit": str(LARGEST_PAGE)})
+        yield page
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def show_more(answer: Mapping[str, Any]) -> None:
+    """Tell where a list goes on."""
+    if answer["next_cursor"]:
+        click.echo(f"\nThere is more: --cursor {answer['next_cursor']}, or --all")
+
+
+LIMIT = 100
+
+_OPTIONS = (
+    click.option("--all", "everything", is_flag=True, help="All of it, however many pages that takes."),
+    click.option("--cursor", help="Where the list before this one ended."),
+    click.option(
+        "--limit", type=click.IntRange(1, LARGEST_PAGE), default=LIMIT, show_default=True, help="Rows at the most."
+    ),
+)
