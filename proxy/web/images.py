@@ -22,6 +22,7 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
+from proxy.domain.idempotency import HEADER
 from proxy.metering.middleware import METERED
 from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
@@ -64,6 +65,7 @@ class ImageRoutes:
         return (
             Route(
                 *("POST", GENERATIONS, self.generate, Access.KEY, {200: ImagesAnswer}, GenerationRequest),
+                headers=(HEADER,),
                 errors=GENERATION_ERRORS,
                 on_expect=no_early_continue,
             ),

@@ -15,15 +15,51 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from proxy.domain.errors import ProviderRefusal
+from proxy.domain import idempotency
+from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
+from proxy.domain.limits import PACES
 from proxy.web.public_wire import ErrorAnswer
 from proxy.web.routes import Access, Route
 
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
-REQUEST_ID = {"$ref": "#/components/headers/RequestId"}
-RETRY_AFTER = {"$ref": "#/components/headers/RetryAfter"}
-WAITED_FOR = frozenset({429, 503})
+WAITED_FOR = frozenset({409, 429, 503})
+RETRIED_BY_SDKS = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+HEADERS: Mapping[str, dict[str, Any]] = {
+    "x-request-id": {
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "The id by which the log knows the request",
+    },
+    "Retry-After": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "Seconds to wait before trying again, where that can help",
+    },
+    "x-should-retry": {
+        "schema": {"type": "string", "enum": ["false"]},
+        "description": "Keeps OpenAI's SDKs from trying again what cannot succeed",
+    },
+    "Idempotency-Replayed": {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "The answer of the request that had this Idempotency-Key first",
+    },
+    **{
+        f"x-ratelimit-{what}-{kind}": {
+            "schema": {"type": "string" if what == "reset" else "integer"},
+            "description": f"How the pace of {kind} stands, where there is one, as OpenAI's API has it",
+        }
+        for kind in PACES
+        for what in ("limit", "remaining", "reset")
+    },
+}
+PACE_HEADERS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
+HEADER_PARAMETERS = {
+    idempotency.HEADER: {
+        "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.LENGTH_LIMIT, "pattern": "^[!-~]+$"},
+        "description": "The same key and body again have the first one's answer, for a day, and cost nothing",
+    },
+}
 
 PATH_PARAMETERS = {
     "id": "The id of a key or of a team, as the path says",
@@ -69,17 +105,7 @@ def describe(public: Sequence[Route], admin: Sequence[Route], *, version: str, p
         "components": {
             "schemas": schemas,
             "securitySchemes": SECURITY_SCHEMES,
-            "headers": {
-                "RequestId": {
-                    "required": True,
-                    "schema": {"type": "string"},
-                    "description": "The id by which the log knows the request",
-                },
-                "RetryAfter": {
-                    "schema": {"type": "integer", "minimum": 0},
-                    "description": "Seconds to wait before trying again, where that can help",
-                },
-            },
+            "headers": dict(HEADERS),
         },
     }
 
@@ -106,7 +132,7 @@ def _operation(route: Route, models: Models) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": "_".join([route.method.lower(), *words]),
         "summary": summary.strip(),
-        "parameters": [*_path_parameters(route), *_query_parameters(route, models)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route, models), *_header_parameters(route)],
         "responses": {**_answers(route, models), **_errors(route)},
     }
     if details.strip():
@@ -135,13 +161,18 @@ def _query_parameters(route: Route, models: Models) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "query", "required": False, "schema": schema}
 
 
+def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
+    for name in route.headers:
+        yield {"name": name, "in": "header", "required": False, **HEADER_PARAMETERS[name]}
+
+
 def _answers(route: Route, models: Models) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for status, model in route.answers.items():
         schema = {} if model is None else models[model, "serialization"]
         answers[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "headers": {"x-request-id": REQUEST_ID},
+            "headers": _headers("x-request-id", *_pace_headers(route), *_replay_headers(route)),
             "content": {route.media_type: {"schema": schema}},
         }
     return answers
@@ -153,23 +184,39 @@ def _errors(route: Route) -> dict[str, Any]:
         if error is not ProviderRefusal:
             codes[str(error.status)].append(error.code)
     errors = {
-        status: _error(int(status), codes[status]) for status in sorted(codes) if int(status) not in route.answers
+        status: _error(route, int(status), codes[status])
+        for status in sorted(codes)
+        if int(status) not in route.answers
     }
     if ProviderRefusal in route.all_errors:
-        errors["4XX"] = _error(None, ["the provider's own: it refused the content of the request"])
+        errors["4XX"] = _error(route, None, ["the provider's own: it refused the content of the request"])
     return errors
 
 
-def _error(status: int | None, codes: Iterable[str]) -> dict[str, Any]:
-    headers = {"x-request-id": REQUEST_ID}
+def _error(route: Route, status: int | None, codes: Iterable[str]) -> dict[str, Any]:
+    names = ["x-request-id", *_pace_headers(route)]
     if status in WAITED_FOR:
-        headers["Retry-After"] = RETRY_AFTER
+        names.append("Retry-After")
+    if status in RETRIED_BY_SDKS:
+        names.append("x-should-retry")
     schema = {"$ref": REFERENCE.format(model=ErrorAnswer.__name__)}
     return {
         "description": ", ".join(dict.fromkeys(codes)),
-        "headers": headers,
+        "headers": _headers(*names),
         "content": {JSON: {"schema": schema}},
     }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _pace_headers(route: Route) -> tuple[str, ...]:
+    return PACE_HEADERS if RateLimitExceeded in route.all_errors else ()
+
+
+def _replay_headers(route: Route) -> tuple[str, ...]:
+    return ("Idempotency-Replayed",) if idempotency.HEADER in route.headers else ()
 
 
 def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:

@@ -41,7 +41,8 @@ class Route:
     """One method of one path.
 
     ``answers`` are the models of its successes by their status, with None for what is no JSON; ``errors`` those that it
-    may answer beside those that its access, its body and its path bring along. A handler's docstring describes it.
+    may answer beside those that its access, its body and its path bring along; ``headers`` those of a request that
+    change what it does. A handler's docstring describes it.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Route:
     body: type[BaseModel] | None = None
     body_may_be_left_out: bool = False
     query: type[BaseModel] | None = None
+    headers: tuple[str, ...] = ()
     errors: tuple[type[ProxyError], ...] = ()
     media_type: str = "application/json"
     on_expect: Callable[[web.Request], Awaitable[None]] | None = field(default=None)

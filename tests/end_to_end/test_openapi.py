@@ -51,6 +51,40 @@ def test_it_needs_no_token_and_tells_where_each_listener_is(described: RunningGa
     assert told["paths"]["/admin/v1/keys"]["servers"][0]["url"] == "/"
 
 
+def test_every_code_of_the_public_wire_is_described(described: RunningGateway) -> None:
+    responses = document(described)["paths"]["/v1/images/generations"]["post"]["responses"]
+    told = {status: set(response["description"].split(", ")) for status, response in responses.items()}
+    assert {status: codes for status, codes in told.items() if status not in ("200", "4XX")} == {
+        "400": {"invalid_request", "unknown_parameter"},
+        "401": {"invalid_api_key"},
+        "403": {"model_not_allowed"},
+        "404": {"model_not_found"},
+        "408": {"request_timeout"},
+        "409": {"idempotency_in_progress", "idempotency_response_gone"},
+        "413": {"payload_too_large"},
+        "415": {"unsupported_media_type"},
+        "422": {"idempotency_mismatch"},
+        "429": {"insufficient_quota", "rate_limit_exceeded", "upstream_rate_limit"},
+        "500": {"internal_error"},
+        "502": {"upstream_error"},
+        "503": {"store_unavailable", "shutting_down"},
+        "504": {"upstream_timeout"},
+    }
+
+
+def test_every_header_of_an_answer_is_described(described: RunningGateway) -> None:
+    key = described.make_key(requests_per_minute=60, images_per_minute=60)
+    body = {"model": "acme/image-1", "prompt": "a cube"}
+    headers = {"Idempotency-Key": "described"}
+    url = f"{described.url}/v1/images/generations"
+    answers = [ask("POST", url, key=key, body=body, headers=headers) for _ in range(2)]
+    responses = document(described)["paths"]["/v1/images/generations"]["post"]["responses"]
+    unsaid = {"Connection", "Content-Type", "Content-Length", "Date", "Server"}
+    for answer in answers:
+        assert set(answer.headers) - unsaid <= set(responses["200"]["headers"])
+    assert answers[1].headers["Idempotency-Replayed"] == "true"
+
+
 def test_schemathesis_finds_nothing(described: RunningGateway, tmp_path: Path) -> None:
     configured = tmp_path / "schemathesis.toml"
     configured.write_text(

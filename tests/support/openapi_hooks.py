@@ -14,6 +14,7 @@ NO_SCHEMA_SAYS_SO = (
     "'quota_units' brings the sum of grants",
     "but this model makes at most",
     "'key' should be a key's id, of the team that 'team' names.",
+    "This Idempotency-Key was sent before with another request",
     # On the public wire an integer has no fraction: 1.0 is none, and is one for JSON Schema.
     ", not a number.",
     # The provider's own refusal.
