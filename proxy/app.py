@@ -27,6 +27,7 @@ from proxy.metering.middleware import BodyLimits, metering
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
@@ -104,7 +105,7 @@ class Gateway:
         settings, parts = self._settings, self._parts
         self.admin_token = self._find_admin_token()
         self.store_url = await self._start_store()
-        metrics = Metrics()
+        metrics = Metrics(label_teams=settings.metrics.label_teams)
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
         runner = ScriptRunner(
@@ -138,10 +139,15 @@ class Gateway:
         retention = LedgerRetention(books, days=accounting.ledger_days)
         retention.start()
         parts.push_async_callback(retention.stop)
+        teams = TeamRegistry(runner, redis_pool, store)
+        if metrics.teams is not None:
+            figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
+            parts.push_async_callback(figures.stop)
+            await figures.start()
         admin = self._admin_app(
             [
                 *AdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
-                *TeamRoutes(TeamRegistry(runner, redis_pool, store), self._body_limits()).routes(),
+                *TeamRoutes(teams, self._body_limits()).routes(),
                 *LedgerRoutes(books, self._body_limits()).routes(),
                 *AuditRoutes(AuditLog(redis_pool, store)).routes(),
             ],

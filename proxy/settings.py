@@ -1,7 +1,7 @@
 """The configuration: TOML plus environment, checked before anything starts.
 
 Every mistake is told with the file, the key, what is wrong and what would be right. ``LIGHTMETER_<SECTION>_<KEY>``
-overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]`` or ``[logs]``.
+overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[logs]`` or ``[metrics]``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 EMBEDDED = "embedded:"
 ENVIRONMENT = "the environment"
 SECTION_LISTS = ("providers", "models", "admin.tokens")
-OVERRIDABLE = ("server", "admin", "store", "accounting", "logs")
+OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics")
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
 LAST_PORT = 65_535
@@ -188,6 +188,13 @@ class LogSettings(_Section):
     requests: bool = True
 
 
+class MetricsSettings(_Section):
+    """What Prometheus sees of teams: how many of them by name, and how often their quota is read from the store."""
+
+    label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 0
+    team_refresh_seconds: Seconds = 15
+
+
 class ProviderSettings(_Section):
     """One ``[[providers]]``."""
 
@@ -247,6 +254,7 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     accounting: AccountingSettings = AccountingSettings()
     logs: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     providers: tuple[ProviderSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
 

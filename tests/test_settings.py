@@ -53,6 +53,10 @@ burst_seconds = 10
 level = "warning"
 requests = false
 
+[metrics]
+label_teams = 20
+team_refresh_seconds = 2.5
+
 [[providers]]
 name = "acme"
 dialect = "openai"
@@ -164,6 +168,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "burst_seconds": 10,
     }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
+    assert loaded.metrics.model_dump() == {"label_teams": 20, "team_refresh_seconds": 2.5}
 
 
 def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
@@ -353,6 +358,10 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("lease_seconds = 5", "lease_seconds = 5.5", "accounting.lease_seconds", ["is 5.5", "integer"]),
     ('"warning"', '"loud"', "logs.level", ["is 'loud'", "'debug', 'info', 'warning' or 'error'"]),
     ("requests = false", 'requests = "often"', "logs.requests", ["is 'often'", "boolean"]),
+    ("label_teams = 20", "label_teams = 1001", "metrics.label_teams", ["is 1001", "less than or equal to 1000"]),
+    ("label_teams = 20", "label_teams = -1", "metrics.label_teams", ["is -1", "greater than or equal to 0"]),
+    ("label_teams = 20", "label_teams = true", "metrics.label_teams", ["is True", "integer"]),
+    ("_seconds = 2.5", "_seconds = 0", "metrics.team_refresh_seconds", ["is 0", "greater than 0"]),
     ('name = "acme"\n', 'name = ""\n', "providers[0].name", ["is ''", "at least 1 character"]),
     ('name = "acme"\n', "", "providers[0].name", ["is missing"]),
     ('dialect = "openai"', 'dialect = "latin"', "providers[0].dialect", ["is 'latin'", "should be one of openai"]),
@@ -539,6 +548,7 @@ OVERRIDES: list[tuple[str, str, str, str, object]] = [
     ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "30", "accounting", "lease_seconds", 30),
     ("LIGHTMETER_LOGS_LEVEL", "error", "logs", "level", "error"),
     ("LIGHTMETER_LOGS_REQUESTS", "true", "logs", "requests", True),
+    ("LIGHTMETER_METRICS_LABEL_TEAMS", "50", "metrics", "label_teams", 50),
 ]
 
 

@@ -108,6 +108,9 @@ class ScriptRunner:
         began = perf_counter()
         try:
             return await call.reply
+        except StoreUnavailable:
+            self._metrics.store_failed(call.script.name)
+            raise
         finally:
             self._metrics.observe_store(call.script.name, perf_counter() - began)
 

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.telemetry.observation import REJECTED, Observation
 from proxy.telemetry.tallies import Tally, TallyCollector, Timing
+from proxy.telemetry.team_metrics import TeamMetrics
 
 FAST_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
@@ -26,8 +27,8 @@ def package_version() -> str:
 class Metrics:
     """Every metric, each updated by the event that it counts. One of these for each process."""
 
-    def __init__(self) -> None:
-        """Start at zero, in a registry of its own."""
+    def __init__(self, *, label_teams: int = 0) -> None:
+        """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one."""
         parts: list[Tally | Timing] = []
 
         def counter(name: str, text: str, *labels: str) -> Tally:
@@ -69,6 +70,12 @@ class Metrics:
         self._store_duration = timing(
             "store_duration_seconds", "Time of one operation of the store", FAST_BOUNDS_S, "operation"
         )
+        self._store_errors = counter(
+            "store_errors", "Operations that the store did not take, or gave no answer to", "operation"
+        )
+        # There from the start, so that the first error is seen as one.
+        for operation in ("admit", "settle"):
+            self._store_errors.values[(operation,)] = 0
         self._store_up = gauge("store_up", "Whether the store answered the last time it was asked")
         self._pending = gauge("journal_pending_settlements", "What the journal holds that the store has not taken yet")
         self._journal_up = gauge("journal_up", "Whether the journal could be written the last time it was tried")
@@ -79,6 +86,15 @@ class Metrics:
         build = gauge("build_info", "Always 1; the label is the version", "version")
         build.values[(package_version(),)] = 1
         self.store_health(healthy=True)
+        self.teams: TeamMetrics | None = None
+        """Figures of teams, where teams may be a label."""
+        if label_teams:
+            self.teams = TeamMetrics(
+                counter("team_charged_units", "Quota units charged, by team", "team", "model"),
+                counter("team_images", "Images that were generated and charged, by team", "team", "model"),
+                gauge("team_quota_units", "A team's quota as the store has it", "team", "limit", "state"),
+                label_teams=label_teams,
+            )
 
         self.registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, TallyCollector(parts)):
@@ -102,6 +118,8 @@ class Metrics:
         self._in_flight.values[(model,)] -= 1
         if settlement.delivery.images:
             self._images.values[model, quote.tier.value] += settlement.delivery.images
+        if self.teams is not None:
+            self.teams.settled(settlement)
 
     def observed(self, observation: Observation, ended: float) -> None:
         """A request has been answered."""
@@ -129,6 +147,10 @@ class Metrics:
     def observe_store(self, operation: str, seconds: float) -> None:
         """The store was asked for something."""
         self._store_duration.observe((operation,), seconds)
+
+    def store_failed(self, operation: str) -> None:
+        """The store did not take an operation, or gave no answer in time."""
+        self._store_errors.values[(operation,)] += 1
 
     def store_health(self, *, healthy: bool) -> None:
         """Whether the store answered."""

@@ -84,19 +84,6 @@ def test_metrics_count_what_happened(provider: SampleProvider, tmp_path: Path) -
     assert (value("response_bytes_total", model=model) or 0) > 100
 
 
-def test_unknown_names_add_no_series(gateway: RunningGateway) -> None:
-    key = gateway.make_key()
-    gateway.generate(key, model="nobody/none-0")
-    ask("GET", f"{gateway.url}/no/such/route/0")
-    ask("GET", f"{gateway.url}/v1/models/nobody/none-0", key=key)
-    before = set(samples(gateway))
-    for number in range(1, 20):
-        gateway.generate(key, model=f"nobody/none-{number}")
-        ask("GET", f"{gateway.url}/no/such/route/{number}")
-        ask("GET", f"{gateway.url}/v1/models/nobody/none-{number}", key=key)
-    assert {sample for sample in set(samples(gateway)) - before if sample[0].startswith("lightmeter_")} == set()
-
-
 def test_each_request_is_one_line_of_json_without_secrets(provider: SampleProvider, tmp_path: Path) -> None:
     with running_gateway(tmp_path, configuration(f"embedded:{tmp_path}/data", provider.url)) as gateway:
         key = gateway.make_key(100_000)
