@@ -1,0 +1,1 @@
+"""What stands in deploy/, tried out on a real Prometheus that scrapes a real gateway."""
