@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check bench soak format lock clean
+.PHONY: help run test check bench soak draw format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
+	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic"
 	@echo "make format  put the code in its standard form"
 	@echo "make lock    choose new versions for development"
 
@@ -38,6 +39,9 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+draw: $(READY)
+	$(BIN)/python -m tests.deploy.pictures --seconds $(or $(SECONDS),300)
 
 format: $(READY)
 	$(BIN)/ruff format .

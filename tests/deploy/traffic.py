@@ -20,9 +20,7 @@ SHARES = (6, 3, 2)
 TEAMS = {"design": 8, "research": 3, "shop": 5}
 """Each team's share of the traffic."""
 
-QUOTA_UNITS = 50_000_000
-QUOTA_UNITS_PER_DAY = 12_000_000
-QUOTA_UNITS_PER_MONTH = 40_000_000
+QUOTAS = {"quota_units": 2_000_000_000, "quota_units_per_day": 150_000_000, "quota_units_per_month": 240_000_000}
 KINDS = {
     "plain": 100,
     "two images": 20,
@@ -63,12 +61,7 @@ class Callers:
 def make_callers(gateway: RunningGateway) -> Callers:
     """Every team with every quota, each with a key."""
     for team in TEAMS:
-        limits = {
-            "quota_units": QUOTA_UNITS,
-            "quota_units_per_day": QUOTA_UNITS_PER_DAY,
-            "quota_units_per_month": QUOTA_UNITS_PER_MONTH,
-        }
-        answer = gateway.admin("POST", "/admin/v1/teams", body={"id": team, "name": team, "limits": limits})
+        answer = gateway.admin("POST", "/admin/v1/teams", body={"id": team, "name": team, "limits": QUOTAS})
         assert answer.status == 201, answer.body
     return Callers({team: gateway.make_key(team=team) for team in TEAMS}, gateway.make_key(1, team="visitors"))
 
