@@ -130,6 +130,7 @@ def test_a_store_that_goes_away_and_comes_back(provider: SampleProvider, backend
             answer = gateway.generate(key)
             assert (answer.status, answer.json["error"]["code"]) == (503, "store_unavailable")
             assert answer.headers["Retry-After"] == "1"
+            assert samples(gateway)["lightmeter_store_errors_total", frozenset({("operation", "admit")})] == 1
             assert ask("GET", f"{gateway.admin_url}/readyz").status == 503
             assert ask("GET", f"{gateway.admin_url}/healthz").status == 200
             assert provider.images_made() == before

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Limits, TeamRecord
+from proxy.metering import team_figures
 from proxy.metering.key_registry import Page
 from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
@@ -21,9 +25,12 @@ class Failing(TeamRegistry):
         super().__init__(bench.runner, bench.pool, bench.store)
         self.away = False
         self.asked = 0
+        self.flowing = asyncio.Event()
+        self.flowing.set()
 
     async def list_teams(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
         self.asked += 1
+        await self.flowing.wait()
         if self.away:
             raise StoreUnavailable
         return await super().list_teams(cursor=cursor, limit=limit)
@@ -87,5 +94,22 @@ async def test_the_last_figures_stay_while_the_store_is_away(bench: Bench) -> No
         registry.away = False
         await bench.teams.update_team("acme", {"quota_units": 8})
         await eventually(lambda: quota(metrics, "acme", "limit") == 8)
+    finally:
+        await shown.stop()
+
+
+async def test_a_store_that_does_not_answer_does_not_keep_the_gateway_from_starting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_figures, "FIRST_READING_S", 0.05)
+    metrics, registry = Metrics(label_teams=5), Failing(bench)
+    await bench.teams.create_team("acme", name="", limits=Limits(quota_units=7))
+    registry.flowing.clear()
+    shown = figures(registry, metrics)
+    await asyncio.wait_for(shown.start(), 1)
+    try:
+        assert quota(metrics, "acme", "limit") is None
+        registry.flowing.set()
+        await eventually(lambda: quota(metrics, "acme", "limit") == 7)
     finally:
         await shown.stop()
