@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,9 @@ from tests.deploy.units import write_value
 
 SCALE = 2
 """Drawn so much larger, then made smaller, so that slanted lines are smooth."""
+
+COLOURS_TRIED = (160, 96, 64, 48)
+ROOM_BYTES = 195_000
 
 COLUMN, ROW, GAP = 56, 32, 4
 HEADER = 58
@@ -90,9 +94,12 @@ class Picture:
         self.text(16, 36, subtitle, size=12, colour=FAINT)
 
     def save(self, path: str) -> None:
-        """Write a PNG of few colours, which is a small one."""
+        """Write a PNG with as many colours as a small file has room for."""
         small = self._image.resize((self.width, self.height), Image.Resampling.LANCZOS)
-        small.quantize(64, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
+        for colours in COLOURS_TRIED:
+            small.quantize(colours, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
+            if Path(path).stat().st_size <= ROOM_BYTES:
+                return
 
     def add(self, drawn: Drawn) -> None:
         """One panel, or the heading of a row."""
