@@ -12,17 +12,21 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from dataclasses import replace
+from itertools import chain
+from typing import Any, Final
 
 import click
 import orjson
 from aiohttp import web
 
-from proxy.sample_provider import wire
-from proxy.sample_provider.behaviour import BEHAVIOUR_HEADER, Behaviour
+from proxy.sample_provider import chat, dialects, gemini, wire
+from proxy.sample_provider.behaviour import BEHAVIOUR_HEADER, Behaviour, split_prompt
+from proxy.sample_provider.dialects import Dialect
 from proxy.sample_provider.drawing import DrawingUnavailable
-from proxy.sample_provider.memory import PictureKey, Pictures, ReceivedRequest, RecentlyUsed, RequestLog
-from proxy.sample_provider.sending import drop, send, send_endless
+from proxy.sample_provider.memory import PictureKey, Pictures, ReceivedPart, ReceivedRequest, RecentlyUsed, RequestLog
+from proxy.sample_provider.sending import drop, send, send_endless, send_endless_events, send_events
+from proxy.sample_provider.uploads import fields_of, read_parts
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 9090
@@ -48,8 +52,12 @@ def build_app(behaviour: Behaviour) -> web.Application:
     app.add_routes(
         [
             web.post("/v1/images/generations", _with_openai_errors(provider.generate)),
+            web.post("/v1/images/edits", _with_openai_errors(provider.edit)),
+            web.post("/v1/images/variations", _with_openai_errors(provider.vary)),
+            web.post("/v1/chat/completions", _with_errors(provider.chat, dialects.CHAT)),
+            web.post(r"/v1beta/models/{model:[^:]+}:{method}", _with_errors(provider.gemini, dialects.GEMINI)),
             web.get("/v1/models", _with_openai_errors(provider.list_models)),
-            web.get("/pictures/{id}.png", _with_openai_errors(provider.fetch_picture)),
+            web.get("/pictures/{id}.{format}", _with_openai_errors(provider.fetch_picture)),
             web.get("/healthz", provider.health),
             web.get("/stats", provider.stats),
             web.get("/requests", provider.list_requests),
@@ -62,7 +70,11 @@ def build_app(behaviour: Behaviour) -> web.Application:
 
 
 def _with_openai_errors(handler: _Handler) -> _Handler:
-    """Turn what a handler raises into OpenAI's error form."""
+    return _with_errors(handler, None)
+
+
+def _with_errors(handler: _Handler, dialect: Dialect | None) -> _Handler:
+    """Turn what a handler raises into the dialect's error form; OpenAI's, without one."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -73,7 +85,10 @@ def _with_openai_errors(handler: _Handler) -> _Handler:
             refusal = wire.Refusal(413, "payload_too_large", f"A body has at most {_MAX_REQUEST_BYTES} bytes.")
         except DrawingUnavailable as error:
             refusal = wire.Refusal(500, "drawing_unavailable", str(error))
-        return web.Response(status=refusal.status, body=refusal.body(), headers=_JSON)
+        if dialect is None:
+            return web.Response(status=refusal.status, body=refusal.body(), headers=_JSON)
+        body = dialect.error(refusal.status, refusal.code, refusal.message)
+        return web.Response(status=refusal.status, body=body, headers=_JSON)
 
     return handle
 
@@ -101,22 +116,96 @@ class _SampleProvider:
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/images/generations``."""
+        body = await self._received(request)
+        self._authorise(request)
+        order, behaviour = wire.read_order(body, _overrides(request), self._behaviour)
+        return await self._serve(request, order, behaviour, dialects.GENERATIONS)
+
+    async def edit(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/images/edits``: multipart, or JSON."""
+        if request.content_type == "multipart/form-data":
+            fields = await self._uploaded(request)
+        else:
+            body = await self._received(request)
+            self._authorise(request)
+            fields = wire.read_object(body)
+            if not isinstance(fields.get("images"), list) or not fields["images"]:
+                message = "images is required, and is a list of images."
+                raise wire.Refusal(400, "missing_required_parameter", message, param="images")
+        order, behaviour = wire.order_of(fields, _overrides(request), self._behaviour)
+        return await self._serve(request, order, behaviour, dialects.EDITS)
+
+    async def vary(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/images/variations``. It has no prompt; ``user`` may hold the prefix that a prompt has."""
+        fields = await self._uploaded(request)
+        prefix, _ = split_prompt(fields.get("user", ""))
+        fields["prompt"] = f"[sample {prefix}] a variation"
+        order, behaviour = wire.order_of(fields, _overrides(request), self._behaviour)
+        return await self._serve(request, order, behaviour, dialects.GENERATIONS)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/chat/completions``."""
+        body = await self._received(request)
+        self._authorise(request)
+        order, behaviour = chat.read_chat(wire.read_object(body), _overrides(request), self._behaviour)
+        return await self._serve(request, order, behaviour, dialects.CHAT)
+
+    async def gemini(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1beta/models/{model}:generateContent`` and ``:streamGenerateContent``."""
+        body = await self._received(request)
+        key = request.headers.get("x-goog-api-key", "")
+        if not key:
+            message = "Method doesn't allow unregistered callers. Please use API Key: x-goog-api-key."
+            raise wire.Refusal(403, "permission_denied", message)
+        if self._behaviour.api_key not in (None, key):
+            raise wire.Refusal(400, "invalid_api_key", "API key not valid. Please pass a valid API key.")
+        streams = request.match_info["method"] == "streamGenerateContent"
+        if not streams and request.match_info["method"] != "generateContent":
+            return await _not_found(request)
+        if streams and request.query.get("alt") != "sse":
+            raise wire.Refusal(400, "invalid_value", "The sample provider streams with alt=sse only.")
+        order, behaviour = gemini.read_content(wire.read_object(body), _overrides(request), self._behaviour)
+        return await self._serve(request, replace(order, stream=streams), behaviour, dialects.GEMINI)
+
+    async def _received(self, request: web.Request) -> bytes:
+        """The body, once it is on record."""
         body = await request.read()
         self._requests += 1
         self._log.add(ReceivedRequest(request.method, request.path, request.raw_headers, body))
-        self._authorise(request)
-        overrides = request.headers.get(BEHAVIOUR_HEADER, "")
-        order, behaviour = wire.read_order(body, overrides, self._behaviour)
+        return body
+
+    async def _uploaded(self, request: web.Request) -> dict[str, Any]:
+        """The fields of an upload, once its parts are on record."""
+        self._requests += 1
+        parts: tuple[ReceivedPart, ...] = ()
+        try:
+            self._authorise(request)
+            parts = await read_parts(request)
+        finally:
+            self._log.add(ReceivedRequest(request.method, request.path, request.raw_headers, b"", parts))
+        return fields_of(parts)
+
+    async def _serve(
+        self, request: web.Request, order: wire.Order, behaviour: Behaviour, dialect: Dialect
+    ) -> web.StreamResponse:
         status = self._failure(behaviour)
-        succeeds = status is None and not (behaviour.malformed or behaviour.endless or behaviour.drop_connection)
-        if succeeds:
+        fails = status is not None or behaviour.drop_connection
+        if not fails and not (behaviour.malformed or behaviour.endless):
             # Counted now, as a provider does: a client that leaves during the delay has caused the work all the same.
             self._images += order.images
         if behaviour.delay_ms:
             await asyncio.sleep(behaviour.delay_ms / 1000)
-        if succeeds:
-            return await send(request, await self._answer(request, order, behaviour), behaviour)
-        return await _misbehave(request, order, behaviour, status)
+        if fails:
+            return await _fail(request, behaviour, dialect, status)
+        if behaviour.endless:
+            return await _send_endless(request, order, behaviour, dialect)
+        if order.stream:
+            image = b"" if behaviour.malformed else await self._image(order, behaviour)
+            events = dialects.stream_of(dialect, order, behaviour, image, int(time.time()))
+            return await send_events(request, events, behaviour)
+        if behaviour.malformed:
+            return await send(request, [wire.MALFORMED_BODY], behaviour)
+        return await send(request, await self._answer(request, order, behaviour, dialect), behaviour)
 
     def _authorise(self, request: web.Request) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -133,32 +222,38 @@ class _SampleProvider:
             return behaviour.failure_status
         return None
 
-    async def _answer(self, request: web.Request, order: wire.Order, behaviour: Behaviour) -> list[bytes]:
+    async def _answer(
+        self, request: web.Request, order: wire.Order, behaviour: Behaviour, dialect: Dialect
+    ) -> list[bytes]:
         created_s = int(time.time())
         if not order.as_base64:
-            return wire.url_answer(order, self._picture_url(request, order), created_s)
-        if not order.images:
-            return wire.base64_answer(order, b"", created_s)
-        if behaviour.image_bytes is not None:
-            return wire.base64_answer(order, wire.filler(behaviour.image_bytes), created_s)
-        picture = await self._pictures.get(order.prompt, order.width, order.height)
-        return wire.base64_answer(order, picture.base64, created_s)
+            return wire.url_answer(order, self._picture_url(request, _picture_key(order, behaviour)), created_s)
+        return dialect.answer(order, behaviour, await self._image(order, behaviour), created_s)
 
-    def _picture_url(self, request: web.Request, order: wire.Order) -> str:
+    async def _image(self, order: wire.Order, behaviour: Behaviour) -> bytes:
+        """The base64 text of every image of an order."""
+        if not order.images and not behaviour.thoughts:
+            return b""
+        if behaviour.image_bytes is not None:
+            return wire.filler(behaviour.image_bytes)
+        return (await self._pictures.get(*_picture_key(order, behaviour))).base64
+
+    def _picture_url(self, request: web.Request, key: PictureKey) -> str:
         """Where the picture is, once somebody asks; it is drawn then."""
-        name = f"{order.width}x{order.height} {order.prompt}".encode()
+        prompt, width, height, picture_format = key
+        name = f"{width}x{height} {picture_format} {prompt}".encode()
         picture_id = hashlib.blake2b(name, digest_size=16).hexdigest()
         if self._picture_keys.get(picture_id) is None:
-            self._picture_keys.put(picture_id, (order.prompt, order.width, order.height), len(name))
-        return f"http://{request.host}/pictures/{picture_id}.png"
+            self._picture_keys.put(picture_id, key, len(name))
+        return f"http://{request.host}/pictures/{picture_id}.{picture_format}"
 
     async def fetch_picture(self, request: web.Request) -> web.StreamResponse:
-        """``GET /pictures/{id}.png``."""
+        """``GET /pictures/{id}.png``, or another format."""
         key = self._picture_keys.get(request.match_info["id"])
-        if key is None:
+        if key is None or key[3] != request.match_info["format"]:
             raise wire.Refusal(404, "not_found", "There is no such picture, or it was forgotten.")
         picture = await self._pictures.get(*key)
-        return web.Response(body=picture.png, content_type="image/png")
+        return web.Response(body=picture.file, content_type=f"image/{key[3]}")
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """``GET /v1/models``."""
@@ -184,17 +279,38 @@ class _SampleProvider:
         return web.Response(status=204)
 
 
-async def _misbehave(
-    request: web.Request, order: wire.Order, behaviour: Behaviour, status: int | None
-) -> web.StreamResponse:
-    if behaviour.drop_connection:
+def _overrides(request: web.Request) -> str:
+    return request.headers.get(BEHAVIOUR_HEADER, "")
+
+
+def _picture_key(order: wire.Order, behaviour: Behaviour) -> PictureKey:
+    """The picture to draw: of the size asked for, or in the same shape as large as the behaviour allows."""
+    width, height = order.width, order.height
+    longest = max(width, height)
+    if behaviour.longest_edge_px is not None and behaviour.longest_edge_px < longest:
+        width = max(1, width * behaviour.longest_edge_px // longest)
+        height = max(1, height * behaviour.longest_edge_px // longest)
+    return order.prompt, width, height, order.picture_format
+
+
+async def _fail(request: web.Request, behaviour: Behaviour, dialect: Dialect, status: int | None) -> web.StreamResponse:
+    if behaviour.drop_connection or status is None:
         return drop(request)
-    if status is not None:
-        headers = {**_JSON, "Retry-After": str(_RETRY_AFTER_S)} if status == _TOO_MANY_REQUESTS else _JSON
-        return await send(request, [wire.failure_body(status)], behaviour, status=status, headers=headers)
-    if behaviour.malformed:
-        return await send(request, [wire.MALFORMED_BODY], behaviour)
-    return await send_endless(request, wire.endless_answer(order, int(time.time())), behaviour)
+    headers = {**_JSON, "Retry-After": str(_RETRY_AFTER_S)} if status == _TOO_MANY_REQUESTS else _JSON
+    return await send(request, [dialect.failure(status)], behaviour, status=status, headers=headers)
+
+
+async def _send_endless(
+    request: web.Request, order: wire.Order, behaviour: Behaviour, dialect: Dialect
+) -> web.StreamResponse:
+    created_s, image = int(time.time()), wire.filler(4)
+    order = replace(order, images=max(1, order.images))
+    if order.stream:
+        events = dialect.events(order, behaviour, image, created_s)
+        segments = wire.endless_answer(chain.from_iterable(events), image)
+        return await send_endless_events(request, segments, behaviour)
+    segments = wire.endless_answer(dialect.answer(order, behaviour, image, created_s), image)
+    return await send_endless(request, segments, behaviour)
 
 
 # --- The server -----------------------------------------------------------------------------------------------------

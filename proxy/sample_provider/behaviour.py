@@ -20,6 +20,7 @@ BEHAVIOUR_HEADER: Final = "x-sample-behaviour"
 
 _HOUR_MS: Final = 3_600_000
 _MAX_BYTES: Final = 128 * 1024 * 1024
+_WORD: Final = re.compile(r"[A-Z_]{1,64}")
 _PROMPT_PREFIX: Final = re.compile(r"\s*\[sample(?:\s+([^\]]*))?\]\s*")
 
 Value = int | float | bool | str | None
@@ -66,9 +67,18 @@ def _read_fraction(text: str) -> float:
     return value
 
 
-def _read_form(text: str) -> str:
-    if text not in {"url", "b64_json"}:
-        raise ValueError("must be url or b64_json")
+def _one_of(*words: str) -> Kind:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError("must be " + " or ".join(words))
+        return text
+
+    return Kind("|".join(words), read)
+
+
+def _read_word(text: str) -> str:
+    if _WORD.fullmatch(text) is None:
+        raise ValueError("must be a word of capital letters and _")
     return text
 
 
@@ -90,7 +100,12 @@ _STATUS: Final = Kind("STATUS", _whole(300, 599))
 _IMAGES: Final = Kind("N", _whole(0, 1000))
 _FRACTION: Final = Kind("0..1", _read_fraction)
 _SEED: Final = Kind("N", _whole(0, 2**63))
-_FORM: Final = Kind("url|b64_json", _read_form)
+_FORM: Final = _one_of("url", "b64_json")
+_FORMAT: Final = _one_of("png", "jpeg", "webp")
+_PLACE: Final = _one_of("images", "content")
+_EVENTS: Final = Kind("N", _whole(0, 1000))
+_EDGE: Final = Kind("PX", _whole(1, 4096))
+_WORD_KIND: Final = Kind("WORD", _read_word)
 _KEY: Final = Kind("KEY", str)
 _SWITCH: Final = Kind("", _read_switch)
 
@@ -151,6 +166,38 @@ class Behaviour:
     endless: bool = field(default=False, metadata=_flag("Never end the body: one giant b64_json.", _SWITCH))
     drop_connection: bool = field(
         default=False, metadata=_flag("Close the connection after reading the request, without an answer.", _SWITCH)
+    )
+    picture_format: str | None = field(
+        default=None, metadata=_flag("Draw in this format, whatever was asked.", _optional(_FORMAT))
+    )
+    longest_edge_px: int | None = field(
+        default=None,
+        metadata=_flag("Draw pictures smaller than asked, no edge longer than this.", _optional(_EDGE)),
+    )
+    event_delay_ms: int = field(default=0, metadata=_flag("Silence before each event of a stream but the first.", _MS))
+    stall_after_events: int | None = field(
+        default=None, metadata=_flag("Send nothing more after so many events of a stream.", _optional(_EVENTS))
+    )
+    end_after_events: int | None = field(
+        default=None, metadata=_flag("End a stream in good order after so many events.", _optional(_EVENTS))
+    )
+    error_after_events: int | None = field(
+        default=None, metadata=_flag("Send an error event after so many events, and end.", _optional(_EVENTS))
+    )
+    comments: bool = field(default=False, metadata=_flag("Send a comment before each event of a stream.", _SWITCH))
+    done: bool = field(default=False, metadata=_flag("End every stream with [DONE]; chat's always ends so.", _SWITCH))
+    image_place: str = field(
+        default="images", metadata=_flag("Where chat answers hold images: beside the content, or in it.", _PLACE)
+    )
+    repeats: int = field(default=0, metadata=_flag("Send each image of a chat stream so many times more.", _EVENTS))
+    thoughts: int = field(default=0, metadata=_flag("Gemini's thought images before the answer.", _EVENTS))
+    finish_reason: str | None = field(
+        default=None,
+        metadata=_flag("Gemini's finishReason; any but STOP comes without an image.", _optional(_WORD_KIND)),
+    )
+    block_reason: str | None = field(
+        default=None,
+        metadata=_flag("Gemini's promptFeedback.blockReason; the answer has no candidates.", _optional(_WORD_KIND)),
     )
 
 

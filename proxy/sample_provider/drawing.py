@@ -21,6 +21,11 @@ _LINE_HEIGHT: Final = 1.3
 _TEXT_SHARES_OF_EDGE: Final = (10, 13, 17, 22, 28, 36)
 _NOTE_SHARE_OF_EDGE: Final = 40
 _SMALLEST_TEXT_PX: Final = 8
+_SAVING: Final[dict[str, dict[str, int]]] = {
+    "png": {"compress_level": 3},
+    "jpeg": {"quality": 85},
+    "webp": {"quality": 80, "method": 0},
+}
 _WHITE: Final = (255, 255, 255)
 _FAINT: Final = (255, 255, 255, 150)
 _FAINTEST: Final = (255, 255, 255, 22)
@@ -30,8 +35,11 @@ class DrawingUnavailable(RuntimeError):
     """Pillow is not installed."""
 
 
-def draw_png(prompt: str, width: int, height: int) -> bytes:
-    """A PNG of ``width`` by ``height`` pixels with the prompt on it; raises `DrawingUnavailable` without Pillow."""
+def draw_picture(prompt: str, width: int, height: int, picture_format: str = "png") -> bytes:
+    """A picture of ``width`` by ``height`` pixels with the prompt on it, as ``png``, ``jpeg`` or ``webp``.
+
+    Raises `DrawingUnavailable` without Pillow.
+    """
     try:
         from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - everything else works without Pillow
     except ImportError as error:
@@ -62,7 +70,7 @@ def draw_png(prompt: str, width: int, height: int) -> bytes:
     corner = (width - margin / 2, height - margin / 2)
     draw.text(corner, f"sample provider  {width} x {height}", fill=_FAINT, font=note_font, anchor="rs")
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=3)
+    picture.save(file, picture_format, **_SAVING[picture_format])
     return file.getvalue()
 
 

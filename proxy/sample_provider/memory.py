@@ -9,12 +9,12 @@ import asyncio
 import base64
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
-from proxy.sample_provider.drawing import draw_png
+from proxy.sample_provider.drawing import draw_picture
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -57,6 +57,21 @@ class RecentlyUsed(Generic[Key, Item]):
 
 
 @dataclass(frozen=True, slots=True)
+class ReceivedPart:
+    """One part of a multipart body: what it was called, and what it held.
+
+    ``value`` is a field's text; of a file, whose bytes are not kept, it is `None`.
+    """
+
+    name: str
+    filename: str | None
+    content_type: str | None
+    size_bytes: int
+    sha256: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReceivedRequest:
     """One request as it came; it costs nothing to keep, and is only taken apart when somebody looks."""
 
@@ -64,21 +79,25 @@ class ReceivedRequest:
     path: str
     raw_headers: tuple[tuple[bytes, bytes], ...]
     raw_body: bytes
+    parts: tuple[ReceivedPart, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """The request for ``GET /requests``; ``body`` is `None` where it was not JSON."""
+        """The request for ``GET /requests``; ``body`` is `None` where it was not JSON, and ``parts`` is of uploads."""
         try:
             body = orjson.loads(self.raw_body)
         except orjson.JSONDecodeError:
             body = None
         headers = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in self.raw_headers]
-        return {
+        described: dict[str, Any] = {
             "method": self.method,
             "path": self.path,
             "headers": headers,
             "body": body,
             "raw_body": self.raw_body.decode(errors="replace"),
         }
+        if self.parts:
+            described["parts"] = [asdict(part) for part in self.parts]
+        return described
 
 
 class RequestLog:
@@ -108,26 +127,26 @@ class RequestLog:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One drawn picture, as PNG and as the base64 text of it."""
+    """One drawn picture, as a file and as the base64 text of it."""
 
-    png: bytes
+    file: bytes
     base64: bytes
 
 
-PictureKey = tuple[str, int, int]
+PictureKey = tuple[str, int, int, str]
 
 
 class Pictures:
-    """Pictures by prompt, width and height in pixels: drawn once, in a thread, and kept for a while."""
+    """Pictures by prompt, width and height in pixels, and format: drawn once, in a thread, and kept for a while."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._kept: RecentlyUsed[PictureKey, Picture] = RecentlyUsed(_MAX_PICTURES, _MAX_PICTURES_BYTES)
         self._being_drawn: dict[PictureKey, asyncio.Task[Picture]] = {}
 
-    async def get(self, prompt: str, width: int, height: int) -> Picture:
+    async def get(self, prompt: str, width: int, height: int, picture_format: str = "png") -> Picture:
         """The picture of a prompt; those who ask for it at the same time wait for the same drawing."""
-        key = (prompt, width, height)
+        key = (prompt, width, height, picture_format)
         picture = self._kept.get(key)
         if picture is not None:
             return picture
@@ -147,10 +166,12 @@ class Pictures:
             picture = await asyncio.to_thread(_drawn, key)
         finally:
             del self._being_drawn[key]
-        self._kept.put(key, picture, len(picture.png) + len(picture.base64))
+        self._kept.put(key, picture, len(picture.file) + len(picture.base64))
         return picture
 
 
 def _drawn(key: PictureKey) -> Picture:
-    png = draw_png(*key)
-    return Picture(png, base64.b64encode(png))
+    file = draw_picture(*key)
+    # Decoders pass over what follows a picture; without padding, its base64 can be continued.
+    file += bytes(-len(file) % 3)
+    return Picture(file, base64.b64encode(file))

@@ -14,6 +14,7 @@ from proxy.sample_provider.wire import cut
 
 _PIECE_BYTES: Final = 128 * 1024
 _JSON: Final = {"Content-Type": "application/json"}
+_EVENT_STREAM: Final = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
 
 async def send(
@@ -39,6 +40,20 @@ async def send_endless(request: web.Request, segments: Iterable[bytes], behaviou
     return await _stream(request, web.StreamResponse(headers=_JSON), segments, behaviour)
 
 
+async def send_events(
+    request: web.Request, events: Iterable[Sequence[bytes]], behaviour: Behaviour
+) -> web.StreamResponse:
+    """Answer with server-sent events, each written as soon as it is made; an event is its segments, joined."""
+    return await _stream_groups(request, web.StreamResponse(headers=_EVENT_STREAM), events, behaviour)
+
+
+async def send_endless_events(
+    request: web.Request, segments: Iterable[bytes], behaviour: Behaviour
+) -> web.StreamResponse:
+    """Answer with an event that has no end, until the client has had enough."""
+    return await _stream(request, web.StreamResponse(headers=_EVENT_STREAM), segments, behaviour)
+
+
 def drop(request: web.Request) -> web.Response:
     """Close the connection at once; the answer returned goes nowhere."""
     if request.transport is not None:
@@ -57,30 +72,58 @@ def _limit_bytes(behaviour: Behaviour) -> int | None:
 async def _stream(
     request: web.Request, response: web.StreamResponse, segments: Iterable[bytes], behaviour: Behaviour
 ) -> web.StreamResponse:
+    return await _stream_groups(request, response, [segments], behaviour)
+
+
+async def _stream_groups(
+    request: web.Request, response: web.StreamResponse, groups: Iterable[Iterable[bytes]], behaviour: Behaviour
+) -> web.StreamResponse:
+    is_events = response.content_type == "text/event-stream"
     # A client that leaves in the middle is no fault of ours, and nothing for the log.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
-        await _write_pieces(response, segments, behaviour)
+        await _write_groups(response, groups, behaviour)
     if behaviour.truncate_after is not None:
         # Not an abort, which would throw away bytes that the kernel has not taken yet; a client sees no difference.
         if request.transport is not None:
             request.transport.close()
-    elif behaviour.stall_after is not None:
+    elif behaviour.stall_after is not None or (is_events and behaviour.stall_after_events is not None):
         # The server cancels this when the client leaves (`handler_cancellation`).
         await asyncio.Event().wait()
     return response
 
 
-async def _write_pieces(response: web.StreamResponse, segments: Iterable[bytes], behaviour: Behaviour) -> None:
+async def _write_groups(response: web.StreamResponse, groups: Iterable[Iterable[bytes]], behaviour: Behaviour) -> None:
     if behaviour.first_byte_delay_ms:
         await asyncio.sleep(behaviour.first_byte_delay_ms / 1000)
-    left = _limit_bytes(behaviour)
-    for index, whole in enumerate(cut(segments, behaviour.chunk_bytes or _PIECE_BYTES)):
-        piece = whole if left is None else whole[:left]
-        if not piece:
+    writer = _PieceWriter(response, behaviour)
+    for index, group in enumerate(groups):
+        if index and behaviour.event_delay_ms:
+            await asyncio.sleep(behaviour.event_delay_ms / 1000)
+        if not await writer.write(group):
             return
-        if left is not None:
-            left -= len(piece)
-        if index and behaviour.chunk_delay_ms:
-            await asyncio.sleep(behaviour.chunk_delay_ms / 1000)
-        await response.write(piece)
+
+
+class _PieceWriter:
+    """Writes pieces with pauses between them, up to the limit of the behaviour."""
+
+    def __init__(self, response: web.StreamResponse, behaviour: Behaviour) -> None:
+        self._response = response
+        self._size_bytes = behaviour.chunk_bytes or _PIECE_BYTES
+        self._pause_s = behaviour.chunk_delay_ms / 1000
+        self._left = _limit_bytes(behaviour)
+        self._begun = False
+
+    async def write(self, segments: Iterable[bytes]) -> bool:
+        """Write the segments, joined and cut; false once the limit is reached."""
+        for whole in cut(segments, self._size_bytes):
+            piece = whole if self._left is None else whole[: self._left]
+            if not piece:
+                return False
+            if self._left is not None:
+                self._left -= len(piece)
+            if self._begun and self._pause_s:
+                await asyncio.sleep(self._pause_s)
+            self._begun = True
+            await self._response.write(piece)
+        return True

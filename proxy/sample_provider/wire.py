@@ -21,13 +21,14 @@ MALFORMED_BODY: Final = b'{"created":1,"data":[{"url":}]}'
 MODELS: Final = ("sample-image-1", "sample-image-1-mini")
 
 _MAX_N: Final = 100
+_MAX_PARTIAL_IMAGES: Final = 3
 _MIN_EDGE_PX: Final = 16
 _MAX_EDGE_PX: Final = 4096
 _LONG_EDGES_PX: Final = {"1k": 1024, "2k": 2048, "4k": 4096}
 _DEFAULT_EDGE_PX: Final = 1024
 _PIXELS: Final = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 _RATIO: Final = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
-_IMAGE_OUTPUT_TOKENS: Final = 1056
+IMAGE_OUTPUT_TOKENS: Final = 1056
 _IMAGE_COST_USD: Final = 0.04
 _FILLER_BLOCK_BYTES: Final = 48 * 1024
 
@@ -82,28 +83,83 @@ class Order:
     width: int
     height: int
     as_base64: bool
+    picture_format: str = "png"
+    stream: bool = False
+    partial_images: int = 0
 
 
-def read_order(body: bytes, overrides: str, behaviour: Behaviour) -> tuple[Order, Behaviour]:
-    """The order in a request's body, and how to answer it; ``overrides`` is the text of the behaviour header."""
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; raises `Refusal`."""
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, "invalid_json", f"The body is not valid JSON: {error}") from error
     if not isinstance(asked, dict):
         raise Refusal(400, "invalid_json", "The body must be a JSON object.")
+    return asked
+
+
+def read_order(body: bytes, overrides: str, behaviour: Behaviour) -> tuple[Order, Behaviour]:
+    """The order in a request's body, and how to answer it; ``overrides`` is the text of the behaviour header."""
+    return order_of(read_object(body), overrides, behaviour)
+
+
+def order_of(asked: dict[str, Any], overrides: str, behaviour: Behaviour) -> tuple[Order, Behaviour]:
+    """The order in a request of fields, as `read_order` reads it."""
     prompt = asked.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise Refusal(400, "missing_required_parameter", "A prompt is required, and is a string.", param="prompt")
+    prompt, behaviour = behaviour_for(prompt, overrides, behaviour)
+    number = _number_of_images(asked, behaviour)
+    width, height = pixels(asked)
+    stream = _switch_in(asked, "stream")
+    order = Order(
+        prompt,
+        number if behaviour.images is None else behaviour.images,
+        width,
+        height,
+        # A stream has no URLs.
+        stream or _wants_base64(asked, behaviour),
+        behaviour.picture_format or _picture_format(asked),
+        stream,
+        _partial_images(asked),
+    )
+    return order, behaviour
+
+
+def behaviour_for(prompt: str, overrides: str, behaviour: Behaviour) -> tuple[str, Behaviour]:
+    """A prompt without its prefix, and the behaviour that header and prefix make; raises `Refusal`."""
     prefix, prompt = split_prompt(prompt)
     try:
-        behaviour = with_overrides(with_overrides(behaviour, overrides), prefix)
+        return prompt, with_overrides(with_overrides(behaviour, overrides), prefix)
     except UnknownBehaviour as error:
         raise Refusal(400, "unknown_behaviour", f"Sample provider: {error}.") from error
-    number = _number_of_images(asked, behaviour)
-    width, height = _pixels(asked)
-    images = number if behaviour.images is None else behaviour.images
-    return Order(prompt, images, width, height, _wants_base64(asked, behaviour)), behaviour
+
+
+def _switch_in(asked: dict[str, Any], name: str) -> bool:
+    value = asked.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise Refusal(400, "invalid_value", f"{name} must be true or false.", param=name)
+    return value
+
+
+def _picture_format(asked: dict[str, Any]) -> str:
+    word = _text_in(asked, "output_format", "output_format") or "png"
+    if word not in ("png", "jpeg", "webp"):
+        raise Refusal(400, "invalid_value", "output_format must be png, jpeg or webp.", param="output_format")
+    return word
+
+
+def _partial_images(asked: dict[str, Any]) -> int:
+    number = asked.get("partial_images")
+    if number is None:
+        return 0
+    if type(number) is not int or not 0 <= number <= _MAX_PARTIAL_IMAGES:
+        limits = f"from 0 to {_MAX_PARTIAL_IMAGES}"
+        raise Refusal(400, "invalid_value", f"partial_images must be a whole number {limits}.", param="partial_images")
+    return number
 
 
 def _number_of_images(asked: dict[str, Any], behaviour: Behaviour) -> int:
@@ -133,7 +189,7 @@ def _text_in(asked: dict[str, Any], name: str, param: str) -> str:
     return value.strip().lower()
 
 
-def _pixels(asked: dict[str, Any]) -> tuple[int, int]:
+def pixels(asked: dict[str, Any]) -> tuple[int, int]:
     """Width and height. As with real providers' looser cousins, a word that means nothing here is the default."""
     config = asked.get("image_config")
     if config is None:
@@ -176,9 +232,12 @@ def base64_answer(order: Order, image: bytes, created_s: int) -> list[bytes]:
     return [*segments, _tail(order)]
 
 
-def endless_answer(order: Order, created_s: int) -> Iterator[bytes]:
-    """An answer with one image whose base64 never ends; ``created_s`` is Unix time in seconds."""
-    yield _head(order, created_s) + b'{"b64_json":"'
+def endless_answer(segments: Iterable[bytes], image: bytes) -> Iterator[bytes]:
+    """An answer as far as its first image, whose base64 never ends."""
+    for segment in segments:
+        if segment is image:
+            break
+        yield segment
     while True:
         yield _filler_block()
 
@@ -187,7 +246,7 @@ def _head(order: Order, created_s: int) -> bytes:
     facts = {
         "created": created_s,
         "background": "opaque",
-        "output_format": "png",
+        "output_format": order.picture_format,
         "quality": "standard",
         "size": f"{order.width}x{order.height}",
     }
@@ -195,18 +254,30 @@ def _head(order: Order, created_s: int) -> bytes:
 
 
 def _tail(order: Order) -> bytes:
-    text_tokens = -(-len(order.prompt.encode()) // 4)
-    output_tokens = _IMAGE_OUTPUT_TOKENS * order.images
-    facts = {
-        "usage": {
-            "total_tokens": text_tokens + output_tokens,
-            "input_tokens": text_tokens,
-            "output_tokens": output_tokens,
-            "input_tokens_details": {"text_tokens": text_tokens, "image_tokens": 0},
-        },
-        "cost": round(_IMAGE_COST_USD * order.images, 2),
-    }
+    facts = {"usage": usage(order, order.images), "cost": cost_usd(order.images)}
     return b"]," + orjson.dumps(facts)[1:]
+
+
+def text_tokens_of(order: Order) -> int:
+    """The tokens of a prompt, roughly as providers count them."""
+    return -(-len(order.prompt.encode()) // 4)
+
+
+def cost_usd(images: int) -> float:
+    """What so many images cost, in US dollars."""
+    return round(_IMAGE_COST_USD * images, 2)
+
+
+def usage(order: Order, images: int) -> dict[str, Any]:
+    """OpenAI's ``usage`` for so many images of an order."""
+    text_tokens = text_tokens_of(order)
+    output_tokens = IMAGE_OUTPUT_TOKENS * images
+    return {
+        "total_tokens": text_tokens + output_tokens,
+        "input_tokens": text_tokens,
+        "output_tokens": output_tokens,
+        "input_tokens_details": {"text_tokens": text_tokens, "image_tokens": 0},
+    }
 
 
 def models_body() -> bytes:

@@ -72,19 +72,19 @@ def test_the_log_keeps_only_so_many_bytes_but_always_the_newest() -> None:
 async def test_those_who_ask_together_wait_for_one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, may_end = [], threading.Event()
 
-    def draw(prompt: str, _width: int, _height: int) -> bytes:
+    def draw(prompt: str, *_form: object) -> bytes:
         drawn.append(prompt)
         may_end.wait()
         return b"png"
 
-    monkeypatch.setattr(memory, "draw_png", draw)
+    monkeypatch.setattr(memory, "draw_picture", draw)
     pictures = Pictures()
     leaver = asyncio.create_task(pictures.get("a", 1, 1))
     stayers = [asyncio.create_task(pictures.get("a", 1, 1)) for _ in range(3)]
     await asyncio.sleep(0)
     leaver.cancel()
     may_end.set()
-    assert [picture.png for picture in await asyncio.gather(*stayers)] == [b"png"] * 3
+    assert [picture.file for picture in await asyncio.gather(*stayers)] == [b"png"] * 3
     assert (await pictures.get("a", 1, 1)).base64 == b"cG5n"
     assert drawn == ["a"]
     await pictures.close()
@@ -99,8 +99,8 @@ async def test_a_drawing_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
             raise answer
         return answer
 
-    monkeypatch.setattr(memory, "draw_png", draw)
+    monkeypatch.setattr(memory, "draw_picture", draw)
     pictures = Pictures()
     with pytest.raises(RuntimeError, match="no ink"):
         await pictures.get("a", 1, 1)
-    assert (await pictures.get("a", 1, 1)).png == b"png"
+    assert (await pictures.get("a", 1, 1)).file == b"png"

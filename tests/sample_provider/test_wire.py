@@ -156,7 +156,8 @@ def test_filler_is_base64_of_the_length_asked_for(asked: int, length: int) -> No
 
 
 def test_an_endless_answer_goes_on() -> None:
-    start = b"".join(islice(endless_answer(Order("x", 1, 64, 64, as_base64=True), 1), 40))
+    image = filler(4)
+    start = b"".join(islice(endless_answer(base64_answer(Order("x", 1, 64, 64, as_base64=True), image, 1), image), 40))
     assert start.startswith(b'{"created":1,')
     assert start.count(b'"') == start[:300].count(b'"')
     assert len(start) > 2_000_000
