@@ -143,7 +143,7 @@ class Behaviour:
     )
     status: int | None = field(
         default=None,
-        metadata=_flag("Always answer with this status, as an error in OpenAI's form.", _optional(_STATUS)),
+        metadata=_flag("Always answer with this status, as an error in the dialect's form.", _optional(_STATUS)),
     )
     images: int | None = field(
         default=None, metadata=_flag("Return this many images, whatever was asked.", _optional(_IMAGES))

@@ -76,8 +76,8 @@ sample_provider = click.Command(
     "sample-provider",
     callback=_run,
     params=[*_SERVER_OPTIONS, *_behaviour_options()],
-    help="""A stand-in for an image provider, for trying things out: it speaks OpenAI's images API and draws its
-    pictures itself.
+    help="""A stand-in for an image provider, for trying things out: it speaks OpenAI's images API, chat
+    completions with images as OpenRouter has them, and Gemini's API, and draws its pictures itself.
 
     One request may behave in another way than the rest: write the flags at the start of its prompt,
     "[sample images=2 delay_ms=50] a blue cube", or in the header x-sample-behaviour: images=2,delay_ms=50.""",
