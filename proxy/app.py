@@ -47,6 +47,7 @@ from proxy.web.middleware.observe import number, observe
 from proxy.web.models import ModelRoutes
 from proxy.web.openapi import describe
 from proxy.web.operations import Description, OperationRoutes
+from proxy.web.relay import RelayLimits
 from proxy.web.routes import Route, add_routes
 from proxy.web.teams import TeamRoutes
 
@@ -168,7 +169,7 @@ class Gateway:
         server, catalog = self._settings.server, self._settings.catalog()
         images = ImageRoutes(
             pool,
-            write_timeout_s=server.write_timeout,
+            RelayLimits(write_timeout_s=server.write_timeout, keep_alive_s=server.stream_keepalive_seconds),
             finish_for_nobody=self._settings.accounting.client_gone == "finish",
         )
         models = ModelRoutes(meter.store, catalog)

@@ -140,6 +140,7 @@ class ServerSettings(_Section):
     max_body: Bytes = 2**20
     body_timeout: Seconds = 30
     write_timeout: Seconds = 60
+    stream_keepalive_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 15
     keepalive_timeout: Seconds = 75
     drain_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 300
 

@@ -27,6 +27,7 @@ data_folder = "./state"
 max_body = 2048
 body_timeout = 1.5
 write_timeout = 20
+stream_keepalive_seconds = 5
 keepalive_timeout = 30
 drain_seconds = 0
 
@@ -144,6 +145,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "max_body": 2_048,
         "body_timeout": 1.5,
         "write_timeout": 20,
+        "stream_keepalive_seconds": 5,
         "keepalive_timeout": 30,
         "drain_seconds": 0,
     }

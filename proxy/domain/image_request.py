@@ -23,6 +23,7 @@ class ImageRequest:
     n: int | None = None
     size: str | None = None
     image_size: str | None = None
+    stream: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
 
@@ -60,6 +61,7 @@ def parse_image_request(body: bytes) -> ImageRequest:
         n=fields.get("n"),
         size=fields.get("size"),
         image_size=image_config.get("image_size") if image_config else None,
+        stream=fields.get("stream", False),
         fields=fields,
     )
 
@@ -68,6 +70,12 @@ def check_n(request: ImageRequest, max_n: int) -> None:
     """Refuse more images than the model makes in one request (InvalidRequest)."""
     if request.n is not None and request.n > max_n:
         raise InvalidRequest(f"'n' is {request.n}, but this model makes at most {max_n} images a request.", param="n")
+
+
+def check_stream(request: ImageRequest, parameters: frozenset[str]) -> None:
+    """Refuse a stream from a model that makes none (InvalidRequest)."""
+    if request.stream and "stream" not in parameters:
+        raise InvalidRequest("'stream' should be false or left out: this model does not stream.", param="stream")
 
 
 # --- One check for each kind of field: the value is what the name promises, or InvalidRequest that says what would be
@@ -108,12 +116,6 @@ def _integer(least: int, most: int | None) -> Callable[[str, object], None]:
 def _boolean(name: str, value: object) -> None:
     if type(value) is not bool:
         raise InvalidRequest(f"'{name}' should be true or false, not {_kind(value)}.", param=name)
-
-
-def _stream(name: str, value: object) -> None:
-    _boolean(name, value)
-    if value:
-        raise InvalidRequest("'stream' should be false or left out: this gateway answers with JSON only.", param=name)
 
 
 def _image_config(name: str, value: object) -> None:
@@ -167,7 +169,7 @@ _CHECKS: Mapping[str, Callable[[str, object], None]] = {
     "output_compression": _integer(0, 100),
     "partial_images": _integer(0, 3),
     "response_format": _word,
-    "stream": _stream,
+    "stream": _boolean,
 }
 
 KNOWN_PARAMETERS = frozenset(_CHECKS) - {"model", "prompt"}

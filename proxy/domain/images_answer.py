@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from proxy.domain.answer import JSON
+from proxy.domain.errors import ProxyError
 from proxy.domain.response_scanner import (
     DEPTH_LIMIT,
     IMAGE_PAYLOADS,
@@ -29,12 +31,14 @@ _PAYLOADS = tuple(name.decode() for name in IMAGE_PAYLOADS)
 
 
 class ImagesAnswer:
-    """Feed it the body as it comes, pass on what it returns, then ``finish``; or ``break_off`` where the body does.
-
-    After either, ``images`` counts those that were complete, and ``usage`` is the provider's own account as JSON.
-    """
+    """See ``Answer``."""
 
     __slots__ = ("_held", "_held_bytes", "_scanner", "images", "usage")
+
+    content_type = JSON
+    keeps_length = True
+    whole = True
+    comment = b""
 
     def __init__(self) -> None:
         """Start before the first byte of a body."""
@@ -83,6 +87,9 @@ class ImagesAnswer:
             pass
         finally:
             self.images, self.usage = self._scanner.images, self._scanner.usage
+
+    def tell(self, _error: ProxyError) -> None:
+        """JSON that has begun has no room for an error."""
 
     def _take_held(self) -> bytes | None:
         if self._held is None:

@@ -18,7 +18,7 @@ from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
-from proxy.domain.image_request import ImageRequest, check_n
+from proxy.domain.image_request import ImageRequest, check_n, check_stream
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.metering.meter import Meter
@@ -98,6 +98,7 @@ def _understand(image_request: ImageRequest, catalog: Catalog) -> tuple[ImageReq
         )
     model = catalog.get(model_id)
     check_n(image_request, model.max_n)
+    check_stream(image_request, model.parameters)
     return image_request, model
 
 

@@ -22,6 +22,8 @@ MESSAGE_LENGTH_LIMIT = 1_000
 CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 """Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
 
+_REFUSING_WORDS = ("moderation", "policy", "safety", "content_filter", "prohibited")
+
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _secret = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+"
@@ -60,6 +62,20 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return UpstreamMisconfigured("The provider did not accept this gateway's request; its operator has been told.")
     return UpstreamError(f"The provider failed with status {status}; nothing was charged.")
+
+
+def error_in_answer(report: ErrorReport) -> ProxyError:
+    """The error that a provider tells within a 2xx, where no status says whose it is."""
+    code = _plain_code(report.code) or ""
+    if any(word in code.lower() for word in _REFUSING_WORDS):
+        return ProviderRefusal(
+            clean(report.message) or "The provider refused the request.",
+            provider_status=HTTPStatus.BAD_REQUEST,
+            provider_code=code,
+            param=None,
+        )
+    message = clean(report.message)
+    return UpstreamError(f"The provider failed: {message}" if message else "The provider failed in its answer.")
 
 
 def _plain_code(code: str | None) -> str | None:

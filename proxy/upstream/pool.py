@@ -90,6 +90,11 @@ class Exchange:
         """The length of the body in bytes, where the provider tells it before."""
         return None if self._response is None else self._response.content_length
 
+    @property
+    def content_type(self) -> str:
+        """The kind of the body, without its parameters."""
+        return "" if self._response is None else self._response.content_type
+
     async def read(self) -> bytes:
         """The next piece of the body, nothing at its end.
 
@@ -175,7 +180,7 @@ class ProviderClient:
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
             headers={
-                "Accept": "application/json",
+                "Accept": "application/json, text/event-stream",
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "User-Agent": "lightmeter",

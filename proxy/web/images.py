@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 
 from aiohttp import web
 
-from proxy.domain import images_answer
+from proxy.domain.answer import Answer
 from proxy.domain.errors import (
     ClientGone,
     IdempotencyInProgress,
@@ -28,7 +29,7 @@ from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Pool
 from proxy.web.public_wire import GenerationRequest, ImagesAnswer
-from proxy.web.relay import Relay
+from proxy.web.relay import Relay, RelayLimits
 from proxy.web.routes import Access, Route
 
 GENERATIONS = "/v1/images/generations"
@@ -51,14 +52,14 @@ GENERATION_ERRORS = (
 class ImageRoutes:
     """Handlers of the images API; the metering middleware has admitted what comes here."""
 
-    def __init__(self, pool: Pool, *, write_timeout_s: float, finish_for_nobody: bool) -> None:
-        """Forward to the providers of ``pool``; a client that reads nothing for ``write_timeout_s`` is let go.
+    def __init__(self, pool: Pool, limits: RelayLimits, *, finish_for_nobody: bool) -> None:
+        """Forward to the providers of ``pool``, and pass answers on within ``limits``.
 
         Where a client has left, its images are made to the end if ``finish_for_nobody``; else the provider is stopped.
         """
         self._finish_for_nobody = finish_for_nobody
         self._pool = pool
-        self._write_timeout_s = write_timeout_s
+        self._limits = limits
 
     def routes(self) -> Sequence[Route]:
         """Where each handler stands."""
@@ -76,10 +77,17 @@ class ImageRoutes:
         metered, observation = request[METERED], request[OBSERVATION]
         if request.transport is None:
             raise ClientGone
-        client = self._pool.client_for(metered.model)
-        exchange = client.generate(metered.image_request, metered.model, metered.delivery, observation)
+        asked, model = metered.image_request, metered.model
+        client = self._pool.client_for(model)
+        exchange = client.generate(asked, model, metered.delivery, observation)
         if not self._finish_for_nobody:
             exchange.watchdog.end_when(lambda: request.transport is None)
+        relay = Relay(request, observation, exchange, self._limits)
+
+        def read(content_type: str) -> Answer:
+            return client.dialect.read_generation(content_type, stream=asked.stream, created_s=int(time()))
+
+        if asked.stream:
+            return await relay.stream(read, metered.delivery)
         async with exchange:
-            relay = Relay(request, observation, exchange, self._write_timeout_s)
-            return await relay.pass_on(images_answer.ImagesAnswer(), metered.delivery)
+            return await relay.pass_on(read(exchange.content_type), metered.delivery)

@@ -66,7 +66,7 @@ class GenerationRequest(_Wire):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
     response_format: Word | None = None
-    stream: Literal[False] | None = None
+    stream: bool | None = None
 
 
 class Image(BaseModel):

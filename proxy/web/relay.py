@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from time import perf_counter
 
 from aiohttp import ClientError, web
 
-from proxy.domain.errors import ProxyError, UpstreamError, UpstreamTruncated
-from proxy.domain.images_answer import ImagesAnswer
+from proxy.domain.answer import EVENT_STREAM, Answer
+from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamError, UpstreamTruncated
+from proxy.domain.event_stream import KEEP_ALIVE
+from proxy.domain.image_events import error_event
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.pool import Exchange
 from proxy.web.common_headers import common_headers
+from proxy.web.keep_alive import KeepAlive
 
 logger = logging.getLogger(__name__)
 
-JSON = "application/json"
 BLANKS = b" " * 65_536
 
 
@@ -79,25 +82,54 @@ class StreamedResponse(web.StreamResponse):
             timer.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """How long a client may read nothing before it is let go, and a stream be silent before a comment; in seconds."""
+
+    write_timeout_s: float
+    keep_alive_s: float
+
+
 class Relay:
     """One answer on its way to one client, who may leave; the provider's answer is read to its end all the same."""
 
-    def __init__(
-        self, request: web.Request, observation: Observation, exchange: Exchange, write_timeout_s: float
-    ) -> None:
-        """Answer ``request`` from ``exchange``; a client that reads nothing for ``write_timeout_s`` s is let go."""
+    def __init__(self, request: web.Request, observation: Observation, exchange: Exchange, limits: RelayLimits) -> None:
+        """Answer ``request`` from ``exchange``, within ``limits``."""
         self._request = request
         self._observation = observation
         self._exchange = exchange
-        self._write_timeout_s = write_timeout_s
+        self._limits = limits
         self._response: StreamedResponse | None = None
+        self._answer: Answer | None = None
+        self._keep_alive: KeepAlive | None = None
+        self._preparing = asyncio.Lock()
         self._client_gone = False
 
-    async def pass_on(self, answer: ImagesAnswer, delivery: Delivery) -> web.StreamResponse:
+    async def stream(self, read: Callable[[str], Answer], delivery: Delivery) -> web.StreamResponse:
+        """Enter the exchange and pass its answer on, to a client that has asked for events.
+
+        Its comments may come before the provider has said anything; an error after that is an event. ``read`` makes the
+        answer from the kind of the provider's body.
+        """
+        # A replay would have to be a stream again.
+        delivery.keeper = None
+        try:
+            self._keep_alive = KeepAlive(self._limits.keep_alive_s, self._send_comment)
+            async with self._keep_alive, self._exchange:
+                return await self.pass_on(read(self._exchange.content_type), delivery)
+        except ProxyError as error:
+            return self._tell(error, delivery)
+        except BaseException:
+            if self._response is not None:
+                self._abort()
+            raise
+
+    async def pass_on(self, answer: Answer, delivery: Delivery) -> web.StreamResponse:
         """Send what ``answer`` lets through, and write down in ``delivery`` what came.
 
         The end is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
+        self._answer = answer
         whole, keeper = b"", delivery.keeper
         try:
             while piece := await self._exchange.read():
@@ -110,25 +142,32 @@ class Relay:
             if keeper is not None:
                 keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
-            self._end(answer, delivery, complete=False)
+            answer.break_off()
+            if isinstance(error, ProviderRefusal) and not answer.images:
+                delivery.provider_usage = answer.usage
+                delivery.end_by(error)
+            else:
+                self._end(answer, delivery, complete=False)
             return self._break_off(error, delivery)
         except BaseException:
             # By the watchdog, at the end of the process or by a fault of ours: these images have been made.
+            answer.break_off()
             self._end(answer, delivery, complete=False)
-            if self._response is not None:
+            if self._response is not None and self._keep_alive is None:
                 self._abort()
             raise
-        self._end(answer, delivery, complete=True)
-        return self._response or self._whole(whole)
+        self._end(answer, delivery, complete=answer.whole)
+        if self._response is None:
+            return self._whole(whole, answer.content_type)
+        self._observation.response_bytes += len(whole)
+        self._response.end += whole
+        return self._response
 
     async def _send(self, piece: bytes, *, is_last: bool) -> None:
         began = perf_counter()
-        self._exchange.watchdog.phase(self._write_timeout_s, self._abort, counted=False)
+        self._exchange.watchdog.phase(self._limits.write_timeout_s, self._abort, counted=False)
         try:
-            response = self._response
-            if response is None:
-                response = self._response = self._begin()
-                await response.prepare(self._request)
+            response = self._response or await self._begin()
             if is_last:
                 response.end = piece
             else:
@@ -140,28 +179,49 @@ class Relay:
             waited_s = perf_counter() - began
             self._observation.client_s += waited_s
             self._exchange.watchdog.grant(waited_s)
+            if self._keep_alive is not None:
+                self._keep_alive.touch()
 
-    def _begin(self) -> StreamedResponse:
+    async def _send_comment(self) -> None:
+        comment = KEEP_ALIVE if self._answer is None else self._answer.comment
         transport = self._request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has left")
-        headers = {"Content-Type": JSON, **common_headers(self._observation)}
-        return StreamedResponse(self._exchange.content_length, headers, transport, self._write_timeout_s)
+        # A client that has not read what was sent before is not waiting.
+        if not comment or transport is None or transport.get_write_buffer_size():
+            return
+        try:
+            response = self._response or await self._begin()
+            await response.pass_on(comment)
+        except (ConnectionError, ClientError):
+            self._client_gone = True
 
-    def _whole(self, body: bytes) -> web.Response:
+    async def _begin(self) -> StreamedResponse:
+        async with self._preparing:
+            if self._response is not None:
+                return self._response
+            transport = self._request.transport
+            if transport is None:
+                raise ConnectionResetError("the client has left")
+            answer = self._answer
+            length = self._exchange.content_length if answer is not None and answer.keeps_length else None
+            kind = EVENT_STREAM if answer is None else answer.content_type
+            headers = {**_headers(kind), **common_headers(self._observation)}
+            response = StreamedResponse(length, headers, transport, self._limits.write_timeout_s)
+            await response.prepare(self._request)
+            self._response = response
+            return response
+
+    def _whole(self, body: bytes, content_type: str) -> web.Response:
         self._observation.response_bytes = len(body)
-        return web.Response(body=body, content_type=JSON)
+        return web.Response(body=body, headers=_headers(content_type))
 
-    def _end(self, answer: ImagesAnswer, delivery: Delivery, *, complete: bool) -> None:
-        if not complete:
-            answer.break_off()
+    def _end(self, answer: Answer, delivery: Delivery, *, complete: bool) -> None:
         delivery.images, delivery.provider_usage = answer.images, answer.usage
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:
         """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""
         logger.warning("%s: the answer of provider %s: %s", self._observation.request_id, delivery.provider, error)
-        if self._response is not None:
+        if self._response is not None and self._keep_alive is None:
             self._abort()
             return self._response
         if delivery.images:
@@ -172,7 +232,29 @@ class Relay:
             raise error
         raise UpstreamError("The provider's answer is not an images response; nothing was charged.") from error
 
+    def _tell(self, error: ProxyError, delivery: Delivery) -> web.StreamResponse:
+        """Tell of an error in the stream where that has begun, and settle by it."""
+        response = self._response
+        if response is None or isinstance(error, ClientGone):
+            raise error
+        delivery.end_by(error)
+        self._observation.error = error.code
+        told = error_event(error) if self._answer is None else self._answer.tell(error)
+        if told is None:
+            self._abort()
+        else:
+            response.end = told
+        return response
+
     def _abort(self) -> None:
         self._client_gone = True
         if self._request.transport is not None:
             self._request.transport.abort()
+
+
+def _headers(content_type: str) -> dict[str, str]:
+    headers = {"Content-Type": content_type}
+    if content_type == EVENT_STREAM:
+        # Or proxies on the way would gather what should flow.
+        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return headers

@@ -102,7 +102,7 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "output_compression": ([0, 50, 100], [*NO_INTEGERS, 101]),
     "partial_images": ([0, 3], [*NO_INTEGERS, 4]),
     "response_format": (["b64_json"], NO_WORDS),
-    "stream": ([False], ["true", "false", 1, 0, 1.0, [], {}]),
+    "stream": ([False, True], ["true", "false", 1, 0, 1.0, [], {}]),
 }
 
 

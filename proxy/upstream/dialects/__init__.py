@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from proxy.domain.answer import Answer
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest
@@ -24,6 +25,13 @@ class Dialect(Protocol):
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
         """The request's body, with the fields that the model's ``parameters`` list."""
+        ...
+
+    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+        """What reads the body of a 2xx of this kind, for a client that has asked for a stream or has not.
+
+        ``created_s`` is now, in seconds since the epoch.
+        """
         ...
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:

@@ -6,10 +6,15 @@ from collections.abc import Mapping
 
 import orjson
 
+from proxy.domain.answer import EVENT_STREAM, Answer
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
+from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_request import ImageRequest
-from proxy.upstream.failures import ErrorReport, error_for_status
+from proxy.domain.images_answer import ImagesAnswer
+from proxy.domain.json_shapes import Shape
+from proxy.domain.translation import Reading, translate
+from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
 
 
 class OpenAIDialect:
@@ -28,9 +33,25 @@ class OpenAIDialect:
         listed = {name: value for name, value in request.fields.items() if name in model.parameters}
         return orjson.dumps({"model": model.upstream_model, "prompt": request.prompt, **listed})
 
+    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+        """As it comes, scrubbed; what is no stream for a client that has asked for one is made one, and vice versa."""
+        is_stream = content_type == EVENT_STREAM
+        if stream and is_stream:
+            return ImageEvents(read_error)
+        if not stream and not is_stream:
+            return ImagesAnswer()
+        return translate(
+            EVENT_READING if is_stream else ANSWER_READING, content_type, stream=stream, created_s=created_s
+        )
+
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""
         return error_for_status(status, headers, _read_report(body))
+
+
+def read_error(text: bytes) -> ProxyError:
+    """The error that stands within an answer, as the JSON of its ``error``."""
+    return error_in_answer(_read_report(b'{"error":%b}' % text))
 
 
 def _read_report(body: bytes) -> ErrorReport:
@@ -45,3 +66,33 @@ def _read_report(body: bytes) -> ErrorReport:
         return ErrorReport()
     words = {name: value for name, value in error.items() if isinstance(value, str)}
     return ErrorReport(message=words.get("message", ""), code=words.get("code"), param=words.get("param"))
+
+
+_PICTURE: Mapping[bytes, Shape] = {
+    b"b64_json": Shape(payload="b64_json"),
+    b"url": Shape(payload="url"),
+    b"revised_prompt": Shape(note="revised_prompt"),
+    b"media_type": Shape(note="media_type"),
+}
+ANSWER_READING = Reading(
+    Shape(
+        members={
+            b"data": Shape(items=Shape(picture=True, members=_PICTURE)),
+            b"usage": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        }
+    ),
+    read_error,
+)
+EVENT_READING = Reading(
+    Shape(
+        picture=True,
+        members={
+            **_PICTURE,
+            b"type": Shape(note="kind"),
+            b"usage": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        },
+    ),
+    read_error,
+)

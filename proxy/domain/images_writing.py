@@ -1,0 +1,156 @@
+"""Images written as clients know them, in pieces: OpenAI's images answer, and its stream of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from proxy.domain.answer import EVENT_STREAM, JSON
+from proxy.domain.errors import ProxyError
+from proxy.domain.event_stream import KEEP_ALIVE, begin_event
+from proxy.domain.image_events import EventHolder, error_event
+from proxy.domain.response_scanner import MalformedResponse
+
+WHOLE_BYTES_LIMIT = 65_536
+
+Details = Mapping[str, bytes]
+"""What is known of an image beside itself, as JSON: ``revised_prompt``, ``media_type``."""
+
+
+class ImagesWriter(Protocol):
+    """One answer; ``take`` gives what may be sent by now."""
+
+    @property
+    def content_type(self) -> str:
+        """What it is."""
+        ...
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        ...
+
+    def begin(self, kind: bytes) -> None:
+        """An image's payload begins, ``b64_json`` or ``url``."""
+        ...
+
+    def payload(self, piece: bytes) -> None:
+        """More of it, as JSON has it."""
+        ...
+
+    def end(self, details: Details, *, charged: bool) -> None:
+        """The image is whole."""
+        ...
+
+    def take(self) -> bytes:
+        """What may be sent."""
+        ...
+
+    def finish(self) -> bytes:
+        """The end of the answer."""
+        ...
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        ...
+
+
+class ImagesJson:
+    """``{"created", "data": […]}``; held while it is small, so that it may still become an error."""
+
+    content_type = JSON
+    comment = b""
+
+    def __init__(self, created_s: int) -> None:
+        """``created_s`` is in seconds since the epoch."""
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+        self._out: list[bytes] = [b'{"created":%d,"data":[' % created_s]
+        self._separator = b""
+
+    def begin(self, kind: bytes) -> None:
+        """See ``ImagesWriter``."""
+        self._out.append(b'%b{"%b":"' % (self._separator, kind))
+        self._separator = b","
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ImagesWriter``."""
+        self._out.append(piece)
+
+    def end(self, details: Details, *, charged: bool) -> None:
+        """See ``ImagesWriter``."""
+        self._out.append(_end_image(details))
+
+    def take(self) -> bytes:
+        """See ``ImagesWriter``."""
+        out, self._out = b"".join(self._out), []
+        if self._held is None:
+            return out
+        self._held.append(out)
+        self._held_bytes += len(out)
+        if self._held_bytes <= WHOLE_BYTES_LIMIT:
+            return b""
+        held, self._held = b"".join(self._held), None
+        return held
+
+    def finish(self) -> bytes:
+        """See ``ImagesWriter``."""
+        self._out.append(b"]}")
+        out = self.take()
+        return out if self._held is None else b"".join(self._held)
+
+    def tell(self, _error: ProxyError) -> None:
+        """JSON that has begun has no room for an error."""
+
+
+class ImagesStream:
+    """``image_generation.completed`` for each image."""
+
+    content_type = EVENT_STREAM
+
+    def __init__(self, created_s: int) -> None:
+        """``created_s`` is in seconds since the epoch."""
+        self._lead = begin_event(b"image_generation.completed") + (
+            b'{"type":"image_generation.completed","created_at":%d,"' % created_s
+        )
+        self._holder = EventHolder()
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        return b"" if self._holder.begun else KEEP_ALIVE
+
+    def begin(self, kind: bytes) -> None:
+        """See ``ImagesWriter``."""
+        self._holder.write(self._lead + kind + b'":"')
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ImagesWriter``. Raises MalformedResponse where it would end a line."""
+        if b"\n" in piece or b"\r" in piece:
+            raise MalformedResponse("a string holds a line's end")
+        self._holder.write(piece)
+
+    def end(self, details: Details, *, charged: bool) -> None:
+        """See ``ImagesWriter``."""
+        self._holder.write(_end_image(details))
+        self._holder.end(charged=charged)
+
+    def take(self) -> bytes:
+        """See ``ImagesWriter``."""
+        return self._holder.take()
+
+    def finish(self) -> bytes:
+        """See ``ImagesWriter``."""
+        return self._holder.take_last()
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        if self._holder.begun:
+            return None
+        self._holder.drop()
+        self._holder.insert(error_event(error))
+        return self._holder.take()
+
+
+def _end_image(details: Details) -> bytes:
+    return b'"%b}' % b"".join(b',"%b":%b' % (name.encode(), value) for name, value in details.items())

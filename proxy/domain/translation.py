@@ -1,0 +1,232 @@
+"""A provider's answer in a form of its own, on its way to a client that knows OpenAI's images.
+
+What differs between providers is a ``Reading``: where in their documents the images are, and what their words mean. An
+image is passed on while it arrives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proxy.domain.answer import EVENT_STREAM, JSON, ErrorReader
+from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.errors import ProxyError
+from proxy.domain.event_stream import DONE, EventReader
+from proxy.domain.image_events import PARTIAL
+from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
+from proxy.domain.json_shapes import Shape, ShapedScanner
+from proxy.domain.response_scanner import MalformedResponse
+
+PREFIX_BYTES_LIMIT = 256
+"""How much of a string is looked at to see whether it is a ``data:`` address (RFC 2397)."""
+
+DETAILS = ("revised_prompt", "media_type")
+_data_url = re.compile(rb"data:([A-Za-z0-9.+-]+(?:\\?/[A-Za-z0-9.+-]+)?)?(?:;[^,;]{0,100})*?;base64,", re.IGNORECASE)
+
+Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
+"""The error for an answer in which no image was, by its notes; None where that is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read one kind of document.
+
+    The ``shape`` names its payloads ``b64_json`` or ``url``, and notes what it can of ``revised_prompt``,
+    ``media_type``, ``skip`` (true where an image is none to be counted), ``usage`` and ``error``. All else that
+    is noted outside of pictures is given to ``refuse``. Where ``kind``, or an event's name, ends in ``partial_image``,
+    the image is none to be counted.
+    """
+
+    shape: Shape
+    read_error: ErrorReader
+    refuse: Refuser = lambda _notes: None
+
+
+class Translation:
+    """See ``Answer``, and ``EventListener`` and ``ShapeListener`` for what it hears."""
+
+    keeps_length = False
+    complete = False
+
+    def __init__(self, reading: Reading, content_type: str, writer: ImagesWriter) -> None:
+        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``."""
+        self.images = 0
+        self.usage: bytes | None = None
+        self._reading = reading
+        self._writer = writer
+        self._events = EventReader(self) if content_type == EVENT_STREAM else None
+        self._scanner: ShapedScanner | None = None
+        if self._events is None:
+            self._scanner = ShapedScanner(reading.shape, self)
+        self._word = b""
+        self._notes: dict[str, bytes] = {}
+        self._error: ProxyError | None = None
+        self._details: dict[str, bytes] = {}
+        self._is_partial = self._in_picture = self._skipped = self._written = self._counted = False
+        self._prefix: bytes | None = None
+        self._passing = False
+
+    @property
+    def content_type(self) -> str:
+        """See ``Answer``."""
+        return self._writer.content_type
+
+    @property
+    def whole(self) -> bool:
+        """See ``Answer``; an error is raised in time."""
+        return True
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        return self._writer.comment
+
+    def feed(self, piece: bytes) -> bytes:
+        """See ``Answer``."""
+        if self._events is not None:
+            self._events.feed(piece)
+        elif self._scanner is not None:
+            self._scanner.feed(piece)
+        self._raise_error()
+        return self._writer.take()
+
+    def finish(self) -> bytes:
+        """See ``Answer``."""
+        if self._events is not None:
+            self._events.finish()
+        elif self._scanner is not None:
+            self._scanner.finish()
+        self._raise_error()
+        if not self.images and (refusal := self._reading.refuse(self._notes)) is not None:
+            raise refusal
+        return self._writer.finish()
+
+    def break_off(self) -> None:
+        """See ``Answer``; each image has been counted when it was whole."""
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        return self._writer.tell(error)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # --- Events ------------------------------------------------------------------------------------------------------
+
+    def data(self, piece: bytes, name: bytes) -> None:
+        """See ``EventListener``."""
+        if self._scanner is None:
+            piece = self._word + piece
+            if DONE.startswith(piece):
+                self._word = piece
+                return
+            self._word = b""
+            self._is_partial = name.endswith(PARTIAL)
+            self._scanner = ShapedScanner(self._reading.shape, self)
+        self._scanner.feed(piece)
+
+    def end_event(self, _name: bytes) -> None:
+        """See ``EventListener``."""
+        scanner, self._scanner, self._word = self._scanner, None, b""
+        if scanner is not None:
+            scanner.finish()
+
+    # --- Images ------------------------------------------------------------------------------------------------------
+
+    def begin_picture(self) -> None:
+        """See ``ShapeListener``."""
+        self._details = {}
+        self._in_picture = True
+        self._written = self._counted = False
+        self._skipped = self._is_partial
+
+    def end_picture(self) -> None:
+        """See ``ShapeListener``."""
+        self._in_picture = False
+        if self._written:
+            details = {name: self._details[name] for name in DETAILS if name in self._details}
+            self._writer.end(details, charged=self._counted)
+
+    def begin_payload(self, name: str) -> None:
+        """See ``ShapeListener``. Of two payloads of an image, the first one counts."""
+        self._passing = not (self._skipped or self._written)
+        self._prefix = b"" if name == "url" else None
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ShapeListener``."""
+        if not self._passing or not piece:
+            return
+        if self._prefix is not None:
+            self._prefix += piece
+            if len(self._prefix) < PREFIX_BYTES_LIMIT:
+                return
+            self._decide()
+        elif self._written:
+            self._writer.payload(piece)
+        else:
+            self._begin(b"b64_json", piece)
+
+    def end_payload(self) -> None:
+        """See ``ShapeListener``."""
+        if self._passing and self._prefix:
+            self._decide()
+        if self._passing and self._written:
+            if self.images == IMAGES_LIMIT:
+                raise MalformedResponse("there are too many images in the answer")
+            self._counted = True
+            self.images += 1
+
+    def _decide(self) -> None:
+        prefix, self._prefix = self._prefix or b"", None
+        # As far as the limit, however long the piece was that passed it.
+        match = _data_url.match(prefix, 0, PREFIX_BYTES_LIMIT)
+        if match is None:
+            self._begin(b"url", prefix)
+            return
+        if match[1]:
+            self._details["media_type"] = b'"%b"' % match[1]
+        if match.end() < len(prefix):
+            self._begin(b"b64_json", prefix[match.end() :])
+
+    def _begin(self, kind: bytes, piece: bytes) -> None:
+        self._written = True
+        self._writer.begin(kind)
+        self._writer.payload(piece)
+
+    def note(self, name: str, value: bytes) -> None:
+        """See ``ShapeListener``."""
+        if value == b"null":
+            return
+        if name == "usage":
+            self.usage = value
+        elif name == "error":
+            self._error = self._reading.read_error(value)
+        elif self._in_picture and name == "skip":
+            self._skip(skipped=value == b"true")
+        elif self._in_picture and name == "kind":
+            self._skip(skipped=value.endswith(b'partial_image"'))
+        elif self._in_picture:
+            self._details[name] = _one_line(value)
+        else:
+            self._notes[name] = value
+
+    def _skip(self, *, skipped: bool) -> None:
+        self._skipped = self._skipped or skipped
+        if self._skipped and self._counted:
+            # What says so came after the image, which is on its way; it is not charged.
+            self._counted = False
+            self.images -= 1
+
+
+def _one_line(value: bytes) -> bytes:
+    """JSON without line ends, which a provider may have left in a string."""
+    return value.translate(None, b"\r\n")
+
+
+def translate(reading: Reading, content_type: str, *, stream: bool, created_s: int) -> Translation:
+    """An answer for a client that has asked for a ``stream`` or has not; ``created_s`` is now."""
+    writer: ImagesWriter = ImagesStream(created_s) if stream else ImagesJson(created_s)
+    return Translation(reading, content_type if content_type == EVENT_STREAM else JSON, writer)

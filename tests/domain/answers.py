@@ -1,0 +1,57 @@
+"""What is to be seen of an answer on its way to a client, however its body is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from proxy.domain.answer import Answer
+from proxy.domain.errors import ProxyError
+from proxy.domain.response_scanner import MalformedResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """``error`` is what ended it, ``told`` whether the client could still be told in the answer."""
+
+    output: bytes
+    images: int
+    usage: bytes | None
+    whole: bool
+    error: str | None = None
+
+
+def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
+    """As the relay does it."""
+    output = b""
+    try:
+        for piece in pieces:
+            output += answer.feed(piece)
+        output += answer.finish()
+    except (MalformedResponse, ProxyError) as error:
+        answer.break_off()
+        return Passed(b"", answer.images, answer.usage, False, str(error))
+    return Passed(output, answer.images, answer.usage, answer.whole)
+
+
+def passed_however_cut(make: Callable[[], Answer], body: bytes) -> Passed:
+    """The same for the body as a whole, byte by byte, and cut in two at every position."""
+    whole = pass_on(make(), [body])
+    assert pass_on(make(), [body[at : at + 1] for at in range(len(body))]) == whole
+    for at in range(len(body) + 1):
+        assert pass_on(make(), [body[:at], body[at:]]) == whole
+    return whole
+
+
+def events_of(stream: bytes) -> Iterator[dict[str, Any]]:
+    """The events of a stream whose every event is one line of JSON; ``[DONE]`` is left out."""
+    *events, rest = stream.split(b"\n\n")
+    assert rest == b""
+    for event in events:
+        data = [line.removeprefix(b"data: ") for line in event.split(b"\n") if line.startswith(b"data: ")]
+        assert len(data) == 1
+        if data[0] != b"[DONE]":
+            yield orjson.loads(data[0])
