@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from aiohttp import web
 
+from proxy.domain.chat_request import parse_chat_request
 from proxy.domain.image_request import parse_image_request
 from proxy.metering.audit_log import AuditLog
 from proxy.metering.durability import DurabilityReport
@@ -23,7 +24,7 @@ from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.ledger_books import LedgerBooks
 from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.meter import Meter
-from proxy.metering.middleware import BodyLimits, metering
+from proxy.metering.middleware import BodyLimits, Parser, metering
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
@@ -37,7 +38,7 @@ from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
 from proxy.web.audit import AuditRoutes
-from proxy.web.images import GENERATIONS, ImageRoutes
+from proxy.web.images import CHAT, GENERATIONS, ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
@@ -57,6 +58,8 @@ ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 JOURNAL_FOLDER = "journal"
 LAST_SETTLEMENTS_S = 3.0
 """How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
+
+PARSERS: Mapping[str, Parser] = {GENERATIONS: parse_image_request, CHAT: parse_chat_request}
 
 
 class Gateway:
@@ -177,7 +180,7 @@ class Gateway:
             middlewares=[
                 observe(self.lifecycle, metrics, log, request_ids()),
                 errors(self.lifecycle),
-                metering(meter, catalog, {GENERATIONS: parse_image_request}, self._body_limits()),
+                metering(meter, catalog, PARSERS, self._body_limits()),
             ]
         )
         if server.reuse_port:

@@ -28,7 +28,7 @@ from proxy.domain.catalog import (
 )
 from proxy.domain.image_request import KNOWN_PARAMETERS
 from proxy.metering.redis_connection import SCHEMES
-from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.dialects import DIALECTS, Dialect
 from proxy.upstream.provider import Provider
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
@@ -223,6 +223,7 @@ class ModelSettings(_Section):
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
     parameters: tuple[Annotated[str, AfterValidator(_known_parameter)], ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
+    text: Annotated[str, _one_of("tokens", "free", "refuse")] = "tokens"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -230,8 +231,8 @@ class ModelSettings(_Section):
             raise ValueError(f"default_n is {self.default_n}, which is more than max_n, {self.max_n}")
         return self
 
-    def to_model(self) -> Model:
-        """The model with its prices worked out."""
+    def to_model(self, dialect: Dialect) -> Model:
+        """The model with its prices worked out, at a provider that speaks ``dialect``."""
         return Model(
             id=self.id,
             provider=self.provider,
@@ -242,6 +243,8 @@ class ModelSettings(_Section):
             max_n=self.max_n,
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
+            text=self.text,
+            chats=dialect.chats,
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )
@@ -276,7 +279,8 @@ class Settings(_Section):
 
     def catalog(self) -> Catalog:
         """The models on offer."""
-        return Catalog((model.to_model() for model in self.models), self.server.default_model)
+        dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}
+        return Catalog((model.to_model(dialects[model.provider]) for model in self.models), self.server.default_model)
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""

@@ -80,6 +80,7 @@ max_n = 4
 four_k_long_edge = 0
 parameters = ["n", "size", "image_config"]
 created = 1744000000
+text = "free"
 
 [[models]]
 id = "acme/image-2"
@@ -187,6 +188,8 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "max_n": 4,
         "four_k_long_edge": 0,
         "created": 1_744_000_000,
+        "text": "free",
+        "chats": True,
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
     }

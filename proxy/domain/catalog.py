@@ -31,7 +31,9 @@ class Model:
     """One model on the public wire, and where its requests go.
 
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
-    ``created`` is in seconds since the epoch.
+    ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
+    nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``chats`` is whether its provider's
+    dialect knows chat.
     """
 
     id: str
@@ -43,6 +45,8 @@ class Model:
     max_n: int = 10
     four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
     created: int = 0
+    text: str = "tokens"
+    chats: bool = True
     unit_price: int = 0
     unit_price_4k: int = 0
 

@@ -175,7 +175,7 @@ class ImageEvents:
                 self._word = piece
                 return
             self._word = None
-            self._scanner = ShapedScanner(EVENT_SHAPE, self)
+            self._scanner = self._make_scanner()
             self._holder.write(begin_event(name if name in PICTURE_EVENTS else b""))
         self._holder.write(self._scanner.feed(piece))
 
@@ -188,13 +188,19 @@ class ImageEvents:
         if self._failed:
             self._holder.drop()
         elif word == DONE:
-            self._holder.insert(write_event(DONE))
+            self._end_of_stream()
         elif scanner is None:
             # An event without a word says nothing.
             return
         else:
             self._holder.write(scanner.finish())
             self._end_document(_text(notes.get("type")) or name, notes, has_payload=has_payload)
+
+    def _make_scanner(self) -> ShapedScanner:
+        return ShapedScanner(EVENT_SHAPE, self)
+
+    def _end_of_stream(self) -> None:
+        self._holder.insert(write_event(DONE))
 
     def _end_document(self, kind: bytes, notes: dict[str, bytes], *, has_payload: bool) -> None:
         if kind == b"error" or "error" in notes:

@@ -48,10 +48,10 @@ def parse_image_request(body: bytes) -> ImageRequest:
     for name, value in given.items():
         check = _CHECKS.get(name)
         if check is None:
-            raise UnknownParameter(f"Unknown parameter: '{_shown(name)}'.", param=_shown(name))
+            raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
         if value is not None:
             check(name, value)
-            fields[name] = value if name != "image_config" else _without_nulls(value)
+            fields[name] = value if name != "image_config" else without_nulls(value)
     if "prompt" not in fields:
         raise InvalidRequest("Missing required parameter: 'prompt', the text that describes the image.", param="prompt")
     image_config = fields.get("image_config")
@@ -83,19 +83,20 @@ def check_stream(request: ImageRequest, parameters: frozenset[str]) -> None:
 
 def _word(name: str, value: object) -> None:
     if type(value) is not str:
-        raise InvalidRequest(f"'{name}' should be a string, not {_kind(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be a string, not {kind_of(value)}.", param=name)
     if len(value) > WORD_LENGTH_LIMIT:
         raise InvalidRequest(f"'{name}' should have at most {WORD_LENGTH_LIMIT:,} characters.", param=name)
 
 
 def _text(name: str, value: object) -> None:
     if type(value) is not str:
-        raise InvalidRequest(f"'{name}' should be a string, not {_kind(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be a string, not {kind_of(value)}.", param=name)
     if not value.strip():
         raise InvalidRequest(f"'{name}' should not be empty.", param=name)
 
 
-def _model(name: str, value: object) -> None:
+def check_model(name: str, value: object) -> None:
+    """The id of a model."""
     _word(name, value)
     _text(name, value)
 
@@ -106,42 +107,45 @@ def _integer(least: int, most: int | None) -> Callable[[str, object], None]:
     def check(name: str, value: object) -> None:
         # `type() is`, for True is an int to isinstance, and 1.0 and 2**64 come out of orjson as floats.
         if type(value) is not int:
-            raise InvalidRequest(f"'{name}' should be {wanted}, not {_kind(value)}.", param=name)
+            raise InvalidRequest(f"'{name}' should be {wanted}, not {kind_of(value)}.", param=name)
         if value < least or (most is not None and value > most):
             raise InvalidRequest(f"'{name}' should be {wanted}, not {value}.", param=name)
 
     return check
 
 
-def _boolean(name: str, value: object) -> None:
+def check_boolean(name: str, value: object) -> None:
+    """True or false."""
     if type(value) is not bool:
-        raise InvalidRequest(f"'{name}' should be true or false, not {_kind(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be true or false, not {kind_of(value)}.", param=name)
 
 
-def _image_config(name: str, value: object) -> None:
+def check_image_config(name: str, value: object) -> None:
+    """An object with ``aspect_ratio`` and ``image_size`` at most."""
     if type(value) is not dict:
         raise InvalidRequest(
-            f"'{name}' should be an object with 'aspect_ratio' and 'image_size', not {_kind(value)}.",
+            f"'{name}' should be an object with 'aspect_ratio' and 'image_size', not {kind_of(value)}.",
             param=name,
         )
     for inner, setting in value.items():
-        path = f"{name}.{_shown(inner)}"
+        path = f"{name}.{shown(inner)}"
         if inner not in ("aspect_ratio", "image_size"):
             raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
         if setting is not None:
             _word(path, setting)
 
 
-def _without_nulls(given: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given: null is as good as left out."""
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name that came from outside, short enough to be given back."""
     return name[:100]
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What a value is, in JSON's words."""
     kinds = {
         str: "a string",
@@ -155,21 +159,21 @@ def _kind(value: object) -> str:
 
 
 _CHECKS: Mapping[str, Callable[[str, object], None]] = {
-    "model": _model,
+    "model": check_model,
     "prompt": _text,
     "n": _integer(1, None),
     "size": _word,
     "quality": _word,
     "style": _word,
     "user": _word,
-    "image_config": _image_config,
+    "image_config": check_image_config,
     "background": _word,
     "moderation": _word,
     "output_format": _word,
     "output_compression": _integer(0, 100),
     "partial_images": _integer(0, 3),
     "response_format": _word,
-    "stream": _boolean,
+    "stream": check_boolean,
 }
 
 KNOWN_PARAMETERS = frozenset(_CHECKS) - {"model", "prompt"}

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
-from proxy.domain.catalog import Model
+import orjson
+
+from proxy.domain.catalog import Model, unit_price
+from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
+
+TOKENS_LIMIT = 2**31
+"""Of one answer; at the dearest price there is, their charge stays below 2^53."""
 
 _pixels = re.compile(r"(\d+)[x×](\d+)")
 
@@ -29,21 +36,32 @@ class Quote:
     tier: Tier
 
 
-def price(request: ImageRequest, model: Model) -> Quote:
+def price(request: ImageRequest | ChatRequest, model: Model) -> Quote:
     """What ``request`` reserves: the images asked for, or the model's ``default_n``, at the price of their tier."""
     tier = tier_of(request, model.four_k_long_edge)
-    unit_price = model.unit_price_4k if tier is Tier.FOUR_K else model.unit_price
+    units_each = model.unit_price_4k if tier is Tier.FOUR_K else model.unit_price
     images = model.default_n if request.n is None else request.n
-    return Quote(images=images, unit_price=unit_price, units=images * unit_price, tier=tier)
+    return Quote(images=images, unit_price=units_each, units=images * units_each, tier=tier)
 
 
-def tier_of(request: ImageRequest, four_k_long_edge: int) -> Tier:
+def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
     """The dearer of what ``size`` and ``image_config.image_size`` say."""
     if request.size is None and request.image_size is None:
         return Tier.STANDARD
     if _is_4k(request.image_size, four_k_long_edge) or _is_4k(request.size, four_k_long_edge):
         return Tier.FOUR_K
     return Tier.STANDARD
+
+
+def text_units(usage: bytes | None, token_multiplier: Decimal) -> int:
+    """``ceil(total_tokens × token_multiplier)`` for the provider's usage, given as JSON, in exact decimals.
+
+    0 where that tells no number of tokens, or one that cannot be true.
+    """
+    tokens = orjson.loads(usage).get("total_tokens") if usage else None
+    if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
+        return 0
+    return unit_price(tokens, token_multiplier)
 
 
 def _is_4k(size: str | None, four_k_long_edge: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamRateLimit, UpstreamUnreachable
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
 from proxy.domain.limits import PaceUsage
-from proxy.domain.pricing import Quote
+from proxy.domain.pricing import Quote, text_units
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -55,8 +56,9 @@ class Delivery:
     """What came of a request; filled in while it runs, and settled by what it says when it ends.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's own account of it, as JSON. ``keeper`` gathers the answer where the client may
-    ask for it again.
+    ``provider_usage`` is the provider's own account of it, as JSON. ``text_multiplier`` is what a token costs in an
+    answer without an image, where it costs anything, and ``text_units`` what such an answer is charged. ``keeper``
+    gathers the answer where the client may ask for it again.
     """
 
     outcome: Outcome = Outcome.FAILED
@@ -67,18 +69,22 @@ class Delivery:
     provider_ms: int = 0
     ended: bool = False
     whole: bool = False
+    text_multiplier: Decimal | None = field(default=None, compare=False)
+    text_units: int = 0
     keeper: AnswerKeeper | None = field(default=None, compare=False)
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
         """Choose the outcome of a 2xx answer, from what has arrived of it."""
         self.ended = True
         self.whole = complete
+        if not self.images and self.text_multiplier is not None and (complete or client_gone):
+            self.text_units = text_units(self.provider_usage, self.text_multiplier)
         if client_gone:
             self.outcome = Outcome.ABANDONED
         elif not complete:
             self.outcome = Outcome.TRUNCATED if self.images else Outcome.FAILED
         else:
-            self.outcome = Outcome.DELIVERED if self.images else Outcome.EMPTY
+            self.outcome = Outcome.DELIVERED if self.images or self.text_units else Outcome.EMPTY
 
     def end_by(self, error: BaseException) -> None:
         """Choose the outcome of a request that an error ended; what ``end`` chose before stands."""
@@ -99,9 +105,9 @@ class Delivery:
 class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
-    ``charged_units`` = ``images`` × ``unit_price``; ``overage_units`` is the part of it beyond ``reserved_units``, and
-    ``released_units`` the part of the reservation that was not needed. ``ending`` is what becomes of the client's name
-    for the request.
+    ``charged_units`` = ``images`` × ``unit_price``, or ``text_units`` where there is no image; ``overage_units``
+    is the part of it beyond ``reserved_units``, and ``released_units`` the part of the reservation that was not needed.
+    ``ending`` is what becomes of the client's name for the request.
     """
 
     reservation: Reservation
@@ -121,7 +127,7 @@ class Settlement:
 def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
     """Charge the images that were generated, whatever was asked for. ``error`` is what the request ended by."""
     reserved_units = reservation.quote.units
-    charged_units = delivery.images * reservation.quote.unit_price
+    charged_units = delivery.images * reservation.quote.unit_price if delivery.images else delivery.text_units
     return Settlement(
         reservation=reservation,
         delivery=delivery,

@@ -25,6 +25,13 @@ PREFIX_BYTES_LIMIT = 256
 DETAILS = ("revised_prompt", "media_type")
 _data_url = re.compile(rb"data:([A-Za-z0-9.+-]+(?:\\?/[A-Za-z0-9.+-]+)?)?(?:;[^,;]{0,100})*?;base64,", re.IGNORECASE)
 
+
+def read_data_url(begin: bytes) -> re.Match[bytes] | None:
+    """The lead of a ``data:`` address in base64, whose first group is its media type; None for any other string."""
+    # As far as the limit, however long the piece was that passed it.
+    return _data_url.match(begin, 0, PREFIX_BYTES_LIMIT)
+
+
 Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
 """The error for an answer in which no image was, by its notes; None where that is no error."""
 
@@ -181,8 +188,7 @@ class Translation:
 
     def _decide(self) -> None:
         prefix, self._prefix = self._prefix or b"", None
-        # As far as the limit, however long the piece was that passed it.
-        match = _data_url.match(prefix, 0, PREFIX_BYTES_LIMIT)
+        match = read_data_url(prefix)
         if match is None:
             self._begin(b"url", prefix)
             return

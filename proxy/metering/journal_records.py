@@ -108,6 +108,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "admitted_ms": reservation.admitted_ms,
         "outcome": delivery.outcome,
         "images": delivery.images,
+        "text_units": delivery.text_units,
         "provider": delivery.provider,
         "provider_status": delivery.provider_status,
         "provider_ms": delivery.provider_ms,
@@ -139,6 +140,8 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
     delivery = Delivery(
         outcome=Outcome(facts["outcome"]),
         images=facts["images"],
+        # Journals of before chat have none.
+        text_units=facts.get("text_units", 0),
         provider=facts["provider"],
         provider_status=facts["provider_status"],
         provider_usage=None if usage is None else usage.encode(),

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.api_key import Credential
 from proxy.domain.catalog import Catalog, Model
+from proxy.domain.chat_request import ChatRequest, check_chat
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
@@ -25,7 +26,8 @@ from proxy.metering.meter import Meter
 from proxy.metering.request_body import read_json_body
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 
-Parser = Callable[[bytes], ImageRequest]
+Asked = ImageRequest | ChatRequest
+Parser = Callable[[bytes], Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class BodyLimits:
 class MeteredRequest:
     """An admitted request, on its way to a provider. Its handler fills in ``delivery``."""
 
-    image_request: ImageRequest
+    asked: Asked
     model: Model
     delivery: Delivery
 
@@ -61,19 +63,19 @@ def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limi
         idempotency = None
         try:
             body = await _read(request, observation, limits)
-            image_request, model = _understand(parse(body), catalog)
+            asked, model = _understand(parse(body), catalog)
             if HEADER in request.headers:
                 idempotency = parse_idempotency(request.headers.getall(HEADER), request.path, body)
         except ProxyError:
             await _tell_a_bad_key_first(meter, credential, observation)
             raise
         observation.key_id, observation.model = credential.key_id, model.id
-        quote = price(image_request, model)
+        quote = price(asked, model)
         if request.transport is None:
             raise ClientGone
         try:
             async with meter.admit(credential, observation, model.id, quote, idempotency) as delivery:
-                request[METERED] = MeteredRequest(image_request, model, delivery)
+                request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)
         except AlreadyAnswered as before:
             observation.outcome = OK
@@ -90,16 +92,19 @@ async def _read(request: web.Request, observation: Observation, limits: BodyLimi
         observation.client_s += perf_counter() - began
 
 
-def _understand(image_request: ImageRequest, catalog: Catalog) -> tuple[ImageRequest, Model]:
-    model_id = image_request.model or catalog.default_model
+def _understand(asked: Asked, catalog: Catalog) -> tuple[Asked, Model]:
+    model_id = asked.model or catalog.default_model
     if model_id is None:
         raise InvalidRequest(
             "Missing required parameter: 'model'; GET /v1/models lists those there are.", param="model"
         )
     model = catalog.get(model_id)
-    check_n(image_request, model.max_n)
-    check_stream(image_request, model.parameters)
-    return image_request, model
+    if isinstance(asked, ChatRequest):
+        check_chat(asked, model)
+    else:
+        check_n(asked, model.max_n)
+        check_stream(asked, model.parameters)
+    return asked, model
 
 
 def _give_again(answer: KeptAnswer) -> web.Response:

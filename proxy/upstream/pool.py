@@ -18,6 +18,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from proxy.domain.catalog import Model
+from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import (
     ProxyError,
     UpstreamError,
@@ -194,11 +195,19 @@ class ProviderClient:
 
     def generate(self, request: ImageRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
         """Ask for images, as the dialect does."""
-        path = self.dialect.generations_path(model)
+        url = self._url(self.dialect.generations_path(model))
+        return Exchange(self, url, self.dialect.write_generation(request, model), delivery, observation)
+
+    def chat(self, request: ChatRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
+        """Ask for the next message, as the dialect does."""
+        url = self._url(self.dialect.chat_path(model))
+        return Exchange(self, url, self.dialect.write_chat(request, model), delivery, observation)
+
+    def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(self._base_url + path)
-        return Exchange(self, url, self.dialect.write_generation(request, model), delivery, observation)
+        return url
 
 
 class Pool:

@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations``: to the provider and back, in pieces."""
+"""``POST /v1/images/generations`` and ``/v1/chat/completions``: to the provider and back, in pieces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from time import time
 from aiohttp import web
 
 from proxy.domain.answer import Answer
+from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import (
     ClientGone,
     IdempotencyInProgress,
@@ -28,11 +29,12 @@ from proxy.metering.middleware import METERED
 from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Pool
-from proxy.web.public_wire import GenerationRequest, ImagesAnswer
+from proxy.web.public_wire import ChatAnswer, ChatRequestFields, GenerationRequest, ImagesAnswer
 from proxy.web.relay import Relay, RelayLimits
 from proxy.web.routes import Access, Route
 
 GENERATIONS = "/v1/images/generations"
+CHAT = "/v1/chat/completions"
 GENERATION_ERRORS = (
     ModelNotAllowed,
     ModelNotFound,
@@ -50,7 +52,7 @@ GENERATION_ERRORS = (
 
 
 class ImageRoutes:
-    """Handlers of the images API; the metering middleware has admitted what comes here."""
+    """Handlers of what makes images; the metering middleware has admitted what comes here."""
 
     def __init__(self, pool: Pool, limits: RelayLimits, *, finish_for_nobody: bool) -> None:
         """Forward to the providers of ``pool``, and pass answers on within ``limits``.
@@ -69,25 +71,46 @@ class ImageRoutes:
                 headers=(HEADER,),
                 errors=GENERATION_ERRORS,
                 on_expect=no_early_continue,
+                streams=True,
+            ),
+            Route(
+                *("POST", CHAT, self.chat, Access.KEY, {200: ChatAnswer}, ChatRequestFields),
+                headers=(HEADER,),
+                errors=GENERATION_ERRORS,
+                on_expect=no_early_continue,
+                streams=True,
             ),
         )
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
-        """Forward a generation and pass its answer on while it arrives."""
+        """Forward a generation and pass its answer on while it arrives; with ``stream``, as server-sent events."""
+        return await self._serve(request)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Forward a chat that may be answered with images; with ``stream``, as server-sent events."""
+        return await self._serve(request)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         metered, observation = request[METERED], request[OBSERVATION]
         if request.transport is None:
             raise ClientGone
-        asked, model = metered.image_request, metered.model
+        asked, model, delivery = metered.asked, metered.model, metered.delivery
         client = self._pool.client_for(model)
-        exchange = client.generate(asked, model, metered.delivery, observation)
+        if isinstance(asked, ChatRequest):
+            delivery.text_multiplier = model.token_multiplier if model.text == "tokens" else None
+            exchange = client.chat(asked, model, delivery, observation)
+        else:
+            exchange = client.generate(asked, model, delivery, observation)
         if not self._finish_for_nobody:
             exchange.watchdog.end_when(lambda: request.transport is None)
         relay = Relay(request, observation, exchange, self._limits)
 
         def read(content_type: str) -> Answer:
+            if isinstance(asked, ChatRequest):
+                return client.dialect.read_chat(content_type, asked, model)
             return client.dialect.read_generation(content_type, stream=asked.stream, created_s=int(time()))
 
         if asked.stream:
-            return await relay.stream(read, metered.delivery)
+            return await relay.stream(read, delivery)
         async with exchange:
-            return await relay.pass_on(read(exchange.content_type), metered.delivery)
+            return await relay.pass_on(read(exchange.content_type), delivery)

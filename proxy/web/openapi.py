@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from proxy.domain import idempotency
+from proxy.domain.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
 from proxy.domain.limits import PACES
 from proxy.web.public_wire import ErrorAnswer
@@ -173,7 +174,10 @@ def _answers(route: Route, models: Models) -> dict[str, Any]:
         answers[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "headers": _headers("x-request-id", *_pace_headers(route), *_replay_headers(route)),
-            "content": {route.media_type: {"schema": schema}},
+            "content": {
+                route.media_type: {"schema": schema},
+                **({EVENT_STREAM: {"schema": {"type": "string"}}} if route.streams else {}),
+            },
         }
     return answers
 

@@ -6,7 +6,7 @@ together.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -91,6 +91,68 @@ class ImagesAnswer(BaseModel):
     output_format: str | None = None
     quality: str | None = None
     size: str | None = None
+
+
+# --- POST /v1/chat/completions ----------------------------------------------------------------------------------------
+
+
+class ChatRequestFields(_Wire):
+    """A chat request, with OpenAI's fields and ``image_config``; those that are not priced are passed on as they are.
+
+    ``model`` may be left out where the gateway has a ``default_model``.
+    """
+
+    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    modalities: list[str] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    image_config: ImageConfig | None = None
+    audio: Any = None
+    frequency_penalty: Any = None
+    function_call: Any = None
+    functions: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    metadata: Any = None
+    parallel_tool_calls: Any = None
+    prediction: Any = None
+    presence_penalty: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    safety_identifier: Any = None
+    seed: Any = None
+    service_tier: Any = None
+    stop: Any = None
+    store: Any = None
+    temperature: Any = None
+    tool_choice: Any = None
+    tools: Any = None
+    top_logprobs: Any = None
+    top_p: Any = None
+    user: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+
+class ChatAnswer(BaseModel):
+    """The provider's answer, with what is on the allow-list; images are in ``message.images`` or in the content."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
+
+    id: Any = None
+    object: Any = None
+    created: Any = None
+    model: str | None = None
+    choices: list[dict[str, Any]]
+    usage: dict[str, Any] | None = None
+    system_fingerprint: Any = None
+    service_tier: Any = None
 
 
 # --- Models and the caller's key --------------------------------------------------------------------------------------

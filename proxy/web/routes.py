@@ -42,7 +42,8 @@ class Route:
 
     ``answers`` are the models of its successes by their status, with None for what is no JSON; ``errors`` those that it
     may answer beside those that its access, its body and its path bring along; ``headers`` those of a request that
-    change what it does. A handler's docstring describes it.
+    change what it does. One that ``streams`` may answer with server-sent events as well. A handler's docstring
+    describes it.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Route:
     headers: tuple[str, ...] = ()
     errors: tuple[type[ProxyError], ...] = ()
     media_type: str = "application/json"
+    streams: bool = False
     on_expect: Callable[[web.Request], Awaitable[None]] | None = field(default=None)
 
     @property

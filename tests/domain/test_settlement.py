@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 
 import pytest
@@ -122,3 +123,21 @@ def test_a_settlement_holds_what_it_settles() -> None:
     settlement = settle(reservation, delivery)
     assert settlement.reservation is reservation
     assert settlement.delivery is delivery
+
+
+@pytest.mark.parametrize(
+    ("images", "complete", "client_gone", "outcome", "charged"),
+    [
+        (0, True, False, Outcome.DELIVERED, 11),
+        (0, True, True, Outcome.ABANDONED, 11),
+        (0, False, False, Outcome.FAILED, 0),
+        (1, True, False, Outcome.DELIVERED, 5_000),
+    ],
+)
+def test_an_answer_without_an_image_is_charged_its_tokens(
+    images: int, outcome: Outcome, charged: int, *, complete: bool, client_gone: bool
+) -> None:
+    delivery = Delivery(images=images, provider_usage=b'{"total_tokens":7}', text_multiplier=Decimal("1.5"))
+    delivery.end(complete=complete, client_gone=client_gone)
+    settlement = settle(make_reservation(make_quote(1, 5_000)), delivery)
+    assert (delivery.outcome, settlement.charged_units) == (outcome, charged)

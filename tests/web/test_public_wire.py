@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from proxy.domain.chat_request import KNOWN_FIELDS, parse_chat_request
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.image_request import KNOWN_PARAMETERS, WORD_LENGTH_LIMIT, parse_image_request
-from proxy.web.public_wire import GenerationRequest
+from proxy.web.public_wire import ChatRequestFields, GenerationRequest
 
 
 def test_every_field_is_described() -> None:
@@ -55,3 +56,24 @@ def test_a_field_is_accepted_where_it_is_described_and_nowhere_else(name: str, v
 def test_a_prompt_is_needed(body: dict[str, Any]) -> None:
     assert not is_accepted(body)
     assert not is_described(body)
+
+
+def test_every_field_of_a_chat_is_described() -> None:
+    assert set(ChatRequestFields.model_fields) == KNOWN_FIELDS
+
+
+@given(st.sampled_from([*ChatRequestFields.model_fields, "seed_phrase"]), VALUES | st.just([{}]) | st.just([1]))
+def test_a_field_of_a_chat_is_accepted_where_it_is_described(name: str, value: object) -> None:
+    body = {"messages": [{"role": "user"}], name: value}
+    try:
+        ChatRequestFields.model_validate(body, strict=True)
+    except ValidationError:
+        is_good = False
+    else:
+        is_good = True
+    try:
+        parse_chat_request(orjson.dumps(body))
+    except InvalidRequest:
+        assert not is_good
+    else:
+        assert is_good

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from proxy.domain.answer import Answer
 from proxy.domain.catalog import Model
+from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest
 from proxy.upstream.dialects.openai import OpenAIDialect
@@ -32,6 +33,23 @@ class Dialect(Protocol):
 
         ``created_s`` is now, in seconds since the epoch.
         """
+        ...
+
+    @property
+    def chats(self) -> bool:
+        """Whether it knows chat; the other two of chat are not called where it does not."""
+        ...
+
+    def chat_path(self, model: Model) -> str:
+        """Where chat is, below the provider's base URL."""
+        ...
+
+    def write_chat(self, request: ChatRequest, model: Model) -> bytes:
+        """The request's body."""
+        ...
+
+    def read_chat(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
+        """What reads the body of a 2xx of this kind. Raises UpstreamError where it is not of the kind asked for."""
         ...
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:

@@ -8,7 +8,9 @@ import orjson
 
 from proxy.domain.answer import EVENT_STREAM, Answer
 from proxy.domain.catalog import Model
-from proxy.domain.errors import ProxyError
+from proxy.domain.chat_answer import ChatEvents, ChatJson
+from proxy.domain.chat_request import ChatRequest
+from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.images_answer import ImagesAnswer
@@ -19,6 +21,8 @@ from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answ
 
 class OpenAIDialect:
     """See ``Dialect``."""
+
+    chats = True
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """A bearer token."""
@@ -43,6 +47,25 @@ class OpenAIDialect:
         return translate(
             EVENT_READING if is_stream else ANSWER_READING, content_type, stream=stream, created_s=created_s
         )
+
+    def chat_path(self, _model: Model) -> str:
+        """The same for every model."""
+        return "/chat/completions"
+
+    def write_chat(self, request: ChatRequest, model: Model) -> bytes:
+        """The fields keep their names; the model takes the provider's, and a stream always tells its usage."""
+        fields = {"model": model.upstream_model, **request.fields}
+        if request.stream:
+            fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
+        return orjson.dumps(fields)
+
+    def read_chat(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
+        """As it comes, scrubbed."""
+        if request.stream != (content_type == EVENT_STREAM):
+            raise UpstreamError("The provider answered in another form than it was asked for.")
+        if request.stream:
+            return ChatEvents(model.id, read_error, wants_usage=request.wants_usage)
+        return ChatJson(model.id, read_error)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""

@@ -1,0 +1,290 @@
+"""A chat completion on its way to the client: billing taken out, images counted, whatever place they stand in.
+
+The members are those of https://platform.openai.com/docs/api-reference/chat/object and its chunks, and ``images``. The
+same image twice in one answer, as streams repeat it, counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import orjson
+
+from proxy.domain.answer import JSON, ErrorReader
+from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.errors import ProxyError, UpstreamTruncated
+from proxy.domain.event_stream import DONE, write_event
+from proxy.domain.image_events import ImageEvents, error_event
+from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner
+from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.translation import PREFIX_BYTES_LIMIT, read_data_url
+
+WHOLE_BYTES_LIMIT = 65_536
+
+
+def _passed(*names: bytes) -> dict[bytes, Shape]:
+    return dict.fromkeys(names, PASSED)
+
+
+_URL = Shape(passes=True, payload="url")
+_DATA = Shape(passes=True, payload="data")
+_INLINE = Shape(passes=True, members={**_passed(b"mime_type", b"mimeType"), b"data": _DATA})
+_INLINES: Mapping[bytes, Shape] = {b"inline_data": _INLINE, b"inlineData": _INLINE}
+_PART = Shape(
+    passes=True,
+    members={
+        **_passed(b"type", b"index", b"text", b"refusal", b"media_type"),
+        b"image_url": Shape(passes=True, payload="url", members={b"url": _URL, b"detail": PASSED}),
+        b"url": _URL,
+        b"b64_json": _DATA,
+        **_INLINES,
+    },
+)
+_PARTS = Shape(passes=True, items=_PART)
+_MESSAGE = Shape(
+    passes=True,
+    members={
+        **_passed(b"role", b"refusal", b"reasoning", b"reasoning_content", b"name", b"tool_call_id"),
+        **dict.fromkeys((b"tool_calls", b"function_call", b"annotations", b"audio", b"reasoning_details"), WHOLE),
+        b"content": _PARTS,
+        b"images": _PARTS,
+        **_INLINES,
+    },
+)
+_TOKENS = _passed(
+    b"cached_tokens", b"audio_tokens", b"text_tokens", b"image_tokens", b"reasoning_tokens",
+    b"accepted_prediction_tokens", b"rejected_prediction_tokens",
+)  # fmt: skip
+_DETAILS = Shape(passes=True, members=_TOKENS)
+CHAT_SHAPE = Shape(
+    passes=True,
+    members={
+        **_passed(b"id", b"object", b"created", b"system_fingerprint", b"service_tier"),
+        b"model": Shape(passes=True, constant="model"),
+        b"choices": Shape(
+            passes=True,
+            items=Shape(
+                passes=True,
+                picture=True,
+                members={
+                    b"index": PASSED,
+                    b"finish_reason": Shape(passes=True, note="finish_reason"),
+                    b"logprobs": WHOLE,
+                    b"message": _MESSAGE,
+                    b"delta": _MESSAGE,
+                    b"error": Shape(note="error"),
+                },
+            ),
+        ),
+        b"usage": Shape(
+            passes=True,
+            note="usage",
+            members={
+                **_passed(b"prompt_tokens", b"completion_tokens", b"total_tokens"),
+                b"prompt_tokens_details": _DETAILS,
+                b"completion_tokens_details": _DETAILS,
+            },
+        ),
+        b"error": Shape(note="error"),
+    },
+)
+
+
+class SeenImages:
+    """Counts images that differ, by a digest of what they hold; a ``data:`` address is what it holds."""
+
+    __slots__ = ("_begin", "_digest", "_seen", "count")
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.count = 0
+        self._seen: set[bytes] = set()
+        self._begin: bytes | None = b""
+        self._digest = blake2b(digest_size=16)
+
+    def begin(self) -> None:
+        """An image's string begins."""
+        self._begin = b""
+        self._digest = blake2b(digest_size=16)
+
+    def add(self, piece: bytes) -> None:
+        """More of it."""
+        if self._begin is None:
+            self._digest.update(piece)
+            return
+        self._begin += piece
+        if len(self._begin) >= PREFIX_BYTES_LIMIT:
+            self._skip_lead()
+
+    def end(self) -> None:
+        """It is whole. Raises MalformedResponse where there are too many."""
+        if self._begin is not None and not self._skip_lead():
+            return
+        digest = self._digest.digest()
+        if digest not in self._seen:
+            if self.count == IMAGES_LIMIT:
+                raise MalformedResponse("there are too many images in the answer")
+            self._seen.add(digest)
+            self.count += 1
+
+    def _skip_lead(self) -> bool:
+        begin, self._begin = self._begin or b"", None
+        match = read_data_url(begin)
+        rest = begin[match.end() :] if match else begin
+        self._digest.update(rest)
+        return bool(rest)
+
+
+class ChatJson:
+    """See ``Answer``, and ``ShapeListener`` for what it hears. A small answer is held, and may become an error."""
+
+    content_type = JSON
+    keeps_length = False
+    whole = True
+    comment = b""
+
+    def __init__(self, model: str, read_error: ErrorReader) -> None:
+        """The client sees ``model`` as the model's name; ``read_error`` reads what the provider says of an error."""
+        self.usage: bytes | None = None
+        self._seen = SeenImages()
+        self._read_error = read_error
+        self._error: ProxyError | None = None
+        self._choices = 0
+        self._scanner = ShapedScanner(CHAT_SHAPE, self, {"model": orjson.dumps(model)})
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+        self.images = 0
+
+    @property
+    def complete(self) -> bool:
+        """See ``Answer``."""
+        return self._held is None and self._scanner.complete
+
+    def feed(self, piece: bytes) -> bytes:
+        """See ``Answer``."""
+        return self._hold(self._scanner.feed(piece))
+
+    def finish(self) -> bytes:
+        """See ``Answer``."""
+        passed = self._hold(self._scanner.finish())
+        if not self._choices:
+            raise MalformedResponse("the answer has no choices")
+        if self._held is not None:
+            passed = b"".join(self._held)
+        return passed
+
+    def break_off(self) -> None:
+        """See ``Answer``; each image has been counted when it was whole."""
+
+    def tell(self, _error: ProxyError) -> None:
+        """JSON that has begun has no room for an error."""
+
+    def _hold(self, passed: bytes) -> bytes:
+        if self._error is not None:
+            raise self._error
+        if self._held is None:
+            return passed
+        self._held.append(passed)
+        self._held_bytes += len(passed)
+        if self._held_bytes <= WHOLE_BYTES_LIMIT:
+            return b""
+        held, self._held = b"".join(self._held), None
+        return held
+
+    def begin_picture(self) -> None:
+        """See ``ShapeListener``; here, a choice."""
+        self._choices += 1
+
+    def end_picture(self) -> None:
+        """See ``ShapeListener``."""
+
+    def begin_payload(self, _name: str) -> None:
+        """See ``ShapeListener``."""
+        self._seen.begin()
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ShapeListener``."""
+        self._seen.add(piece)
+
+    def end_payload(self) -> None:
+        """See ``ShapeListener``."""
+        self._seen.end()
+        self.images = self._seen.count
+
+    def note(self, name: str, value: bytes) -> None:
+        """See ``ShapeListener``."""
+        if name == "usage" and value[:1] == b"{":
+            self.usage = value
+        elif name == "error" and value != b"null":
+            self._error = self._read_error(value)
+
+
+class ChatEvents(ImageEvents):
+    """Chunks of a chat completion; otherwise as the stream of images.
+
+    ``usage`` is asked for whether or not the client wants it: the chunk that holds nothing else is for whoever does.
+    """
+
+    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool) -> None:
+        """The client sees ``model`` as the model's name."""
+        super().__init__(read_error)
+        self._constants = {"model": orjson.dumps(model)}
+        self._wants_usage = wants_usage
+        self._seen = SeenImages()
+        self._counted = 0
+        self._choices = 0
+        self._ended = False
+        self._done = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether no error came, and the answer said that it ended."""
+        return not self._failed and self._ended
+
+    def finish(self) -> bytes:
+        """See ``Answer``. A stream that ends before the answer does is told so."""
+        self._reader.finish()
+        if not self._ended and not self._failed:
+            self._holder.insert(
+                error_event(UpstreamTruncated("The provider's stream ended before its answer was complete."))
+            )
+        if self._done and not self._failed:
+            self._holder.insert(write_event(DONE))
+        return self._holder.take_last()
+
+    def begin_picture(self) -> None:
+        """See ``ShapeListener``; here, a choice."""
+        self._choices += 1
+
+    def begin_payload(self, _name: str) -> None:
+        """See ``ShapeListener``."""
+        self._seen.begin()
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ShapeListener``."""
+        self._seen.add(piece)
+
+    def end_payload(self) -> None:
+        """See ``ShapeListener``."""
+        self._seen.end()
+
+    def _make_scanner(self) -> ShapedScanner:
+        self._choices = 0
+        return ShapedScanner(CHAT_SHAPE, self, self._constants)
+
+    def _end_of_stream(self) -> None:
+        # It is sent at the very end, when the answer has been charged.
+        self._done = self._ended = True
+
+    def _end_document(self, kind: bytes, notes: dict[str, bytes], *, has_payload: bool) -> None:
+        if kind == b"error" or "error" in notes:
+            self._fail(notes)
+            return
+        self._ended = self._ended or "finish_reason" in notes
+        if not self._choices and not self._wants_usage and not self._holder.begun:
+            self._holder.drop()
+            return
+        self.images = self._seen.count
+        self._holder.end(charged=self.images > self._counted)
+        self._counted = self.images

@@ -1,0 +1,106 @@
+"""A chat request as this gateway understands it: strictly enough to be priced, and to be written anew for a provider.
+
+The fields are those of https://platform.openai.com/docs/api-reference/chat/create, and ``image_config``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from proxy.domain.catalog import Model
+from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.image_request import check_boolean, check_image_config, check_model, kind_of, shown, without_nulls
+
+KNOWN_FIELDS = frozenset(
+    {
+        "audio", "frequency_penalty", "function_call", "functions", "image_config", "logit_bias", "logprobs",
+        "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n",
+        "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
+        "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream",
+        "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+        "web_search_options",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a client asked for. One image is reserved; ``wants_image`` is whether ``modalities`` holds ``"image"``."""
+
+    model: str | None
+    image_size: str | None = None
+    stream: bool = False
+    wants_usage: bool = False
+    wants_image: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
+
+    n: int | None = 1
+    size: str | None = None
+
+
+def parse_chat_request(body: bytes) -> ChatRequest:
+    """Read a body of ``POST /v1/chat/completions``.
+
+    Raises InvalidRequest, which names the field, or UnknownParameter.
+    """
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    if type(given) is not dict:
+        raise InvalidRequest("The request body should be a JSON object with 'model' and 'messages'.")
+    for name in given:
+        if name not in KNOWN_FIELDS:
+            raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
+    fields = without_nulls(given)
+    _check_messages(fields.get("messages"))
+    _check_options(fields)
+    modalities = fields.get("modalities", [])
+    if type(modalities) is not list or not all(type(modality) is str for modality in modalities):
+        raise InvalidRequest(
+            '\'modalities\' should be an array of strings, like ["image", "text"].', param="modalities"
+        )
+    image_config = fields.get("image_config", {})
+    if image_config:
+        fields["image_config"] = without_nulls(image_config)
+    return ChatRequest(
+        model=fields.pop("model", None),
+        image_size=image_config.get("image_size"),
+        stream=fields.get("stream", False),
+        wants_usage=fields.get("stream_options", {}).get("include_usage") is True,
+        wants_image="image" in modalities,
+        fields=fields,
+    )
+
+
+def check_chat(request: ChatRequest, model: Model) -> None:
+    """Refuse what this model does not answer (InvalidRequest)."""
+    if not model.chats:
+        raise InvalidRequest("This model does not chat; ask it for images at /v1/images/generations.", param="model")
+    if model.text == "refuse" and not request.wants_image:
+        raise InvalidRequest("'modalities' should hold \"image\": this model is for images only.", param="modalities")
+
+
+def _check_messages(messages: object) -> None:
+    if messages is None:
+        raise InvalidRequest("Missing required parameter: 'messages', what has been said so far.", param="messages")
+    if type(messages) is not list or not messages or not all(type(message) is dict for message in messages):
+        raise InvalidRequest("'messages' should be an array of at least one object.", param="messages")
+
+
+def _check_options(fields: Mapping[str, Any]) -> None:
+    for name, check in (("model", check_model), ("stream", check_boolean), ("image_config", check_image_config)):
+        if name in fields:
+            check(name, fields[name])
+    options = fields.get("stream_options", {})
+    if type(options) is not dict:
+        raise InvalidRequest(f"'stream_options' should be an object, not {kind_of(options)}.", param="stream_options")
+    n = fields.get("n", 1)
+    # One image is reserved; several answers would be several.
+    if type(n) is not int or n != 1:
+        raise InvalidRequest("'n' should be 1 or left out: this gateway has one answer made a request.", param="n")
