@@ -240,7 +240,7 @@ class ModelSettings(_Section):
             token_multiplier=self.token_multiplier,
             parameters=frozenset(self.parameters),
             default_n=self.default_n,
-            max_n=self.max_n,
+            max_n=min(self.max_n, dialect.max_n or self.max_n),
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
             text=self.text,
@@ -422,6 +422,18 @@ def _check_admin_tokens(settings: Settings, environment: Mapping[str, str]) -> I
         texts.setdefault(token.name, text)
 
 
+def _check_images(settings: Settings, index: int) -> Iterator[str]:
+    model = settings.models[index]
+    dialect = next((one.dialect for one in settings.providers if one.name == model.provider), None)
+    most = None if dialect is None else DIALECTS[dialect].max_n
+    for name in ("default_n", "max_n"):
+        if most is not None and name in model.model_fields_set and getattr(model, name) > most:
+            yield (
+                f"models[{index}].{name}: is {getattr(model, name)}, but a provider that speaks {dialect} makes "
+                f"at most {most} image a request: set it to {most}, or leave it out"
+            )
+
+
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     names = [provider.name for provider in settings.providers]
     ids = [model.id for model in settings.models]
@@ -441,6 +453,7 @@ def _check_references(settings: Settings, environment: Mapping[str, str]) -> Ite
             yield f"models[{index}].id: there is another model {model.id!r}"
         if model.provider not in names:
             yield f"models[{index}].provider: no provider is named {model.provider!r}; there are {names}"
+        yield from _check_images(settings, index)
     default = settings.server.default_model
     if default is not None and default not in ids:
         yield f"server.default_model: no model has the id {default!r}; there are {ids}"

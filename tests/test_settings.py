@@ -684,3 +684,11 @@ def test_sections_that_are_no_sections_are_told_by_their_whole_name(file: File) 
     assert told == "admin.tokens: should be sections, each begun by [[admin.tokens]]"
     (told,) = file.mistakes(LEAST + "[admin]\ntokens = [5]")
     assert told == "admin.tokens[0]: should be a section with settings of its own, [[admin.tokens]]"
+
+
+@pytest.mark.parametrize("name", ["max_n", "default_n"])
+def test_more_images_a_request_than_a_dialect_makes_are_a_mistake(file: File, name: str) -> None:
+    gemini = GOOD.replace('dialect = "openai"', 'dialect = "gemini"')
+    assert gemini != GOOD
+    with pytest.raises(ConfigurationError, match=f"{name}: is .*speaks gemini makes at most 1 image a request"):
+        file.load(gemini)

@@ -320,6 +320,15 @@ class ProviderRefusal(ProxyError):
         return self.provider_code or self.code
 
 
+class NothingGenerated(ProviderRefusal):
+    """The provider answered with a 2xx that says why there is no image in it."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """``reason`` is the provider's word for it."""
+        code = reason.lower() if reason.isascii() and reason.replace("_", "").isalnum() else None
+        super().__init__(message, provider_status=400, provider_code=code, param=None)
+
+
 class UpstreamRateLimit(ProxyError):
     """The provider's own 429."""
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import orjson
 
-from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamRateLimit, UpstreamUnreachable
+from proxy.domain.errors import (
+    ClientGone,
+    NothingGenerated,
+    ProviderRefusal,
+    ProxyError,
+    UpstreamRateLimit,
+    UpstreamUnreachable,
+)
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
 from proxy.domain.limits import PaceUsage
 from proxy.domain.pricing import Quote, text_units
@@ -95,6 +102,8 @@ class Delivery:
             self.outcome = Outcome.ABANDONED
         elif isinstance(error, UpstreamUnreachable):
             self.outcome = Outcome.UNREACHABLE
+        elif isinstance(error, NothingGenerated):
+            self.outcome = Outcome.EMPTY
         elif isinstance(error, ProviderRefusal | UpstreamRateLimit):
             self.outcome = Outcome.REFUSED
         else:

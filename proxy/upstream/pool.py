@@ -195,7 +195,7 @@ class ProviderClient:
 
     def generate(self, request: ImageRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
         """Ask for images, as the dialect does."""
-        url = self._url(self.dialect.generations_path(model))
+        url = self._url(self.dialect.generations_path(request, model))
         return Exchange(self, url, self.dialect.write_generation(request, model), delivery, observation)
 
     def chat(self, request: ChatRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:

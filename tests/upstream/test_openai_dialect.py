@@ -50,7 +50,9 @@ def test_it_is_the_dialect_that_settings_call_openai() -> None:
 
 
 def test_images_are_asked_for_at_the_same_path_for_every_model() -> None:
-    assert {DIALECT.generations_path(make_model(id=model_id)) for model_id in "xy"} == {"/images/generations"}
+    assert {DIALECT.generations_path(request_with({}), make_model(id=model_id)) for model_id in "xy"} == {
+        "/images/generations"
+    }
 
 
 def test_the_key_is_a_bearer_token_and_no_key_is_no_header() -> None:
@@ -74,7 +76,11 @@ names = st.sets(st.sampled_from(sorted(KNOWN_PARAMETERS)))
 @settings(deadline=None)
 def test_a_field_is_forwarded_where_the_model_lists_it_and_left_out_otherwise(sent: set[str], listed: set[str]) -> None:
     body = written({name: EVERY_FIELD[name] for name in sent}, parameters=frozenset(listed))
-    assert body == {"model": "image-1", "prompt": "a cube", **{name: EVERY_FIELD[name] for name in sent & listed}}
+    expected = {name: EVERY_FIELD[name] for name in sent & listed}
+    if "size" in listed - sent and "image_config" in sent - listed:
+        # Said in the words that the provider knows.
+        expected["size"] = "5504x3072"
+    assert body == {"model": "image-1", "prompt": "a cube", **expected}
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN_PARAMETERS))

@@ -10,7 +10,9 @@ from proxy.domain.catalog import Model
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest
+from proxy.upstream.dialects.gemini import GeminiDialect
 from proxy.upstream.dialects.openai import OpenAIDialect
+from proxy.upstream.dialects.openrouter import OpenRouterDialect
 
 
 class Dialect(Protocol):
@@ -20,7 +22,12 @@ class Dialect(Protocol):
         """The request headers that carry the provider's key."""
         ...
 
-    def generations_path(self, model: Model) -> str:
+    @property
+    def max_n(self) -> int | None:
+        """The most images that one request can make, where the dialect itself sets a limit."""
+        ...
+
+    def generations_path(self, request: ImageRequest, model: Model) -> str:
         """Where images are asked for, below the provider's base URL."""
         ...
 
@@ -57,4 +64,8 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect()}
+DIALECTS: Mapping[str, Dialect] = {
+    "openai": OpenAIDialect(),
+    "openrouter": OpenRouterDialect(),
+    "gemini": GeminiDialect(),
+}

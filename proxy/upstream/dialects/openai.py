@@ -13,6 +13,7 @@ from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_sizing import to_size
 from proxy.domain.images_answer import ImagesAnswer
 from proxy.domain.json_shapes import Shape
 from proxy.domain.translation import Reading, translate
@@ -23,18 +24,26 @@ class OpenAIDialect:
     """See ``Dialect``."""
 
     chats = True
+    max_n: int | None = None
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """A bearer token."""
         return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def generations_path(self, _model: Model) -> str:
+    def generations_path(self, _request: ImageRequest, _model: Model) -> str:
         """The same for every model."""
         return "/images/generations"
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
-        """The fields keep their names; the model takes the provider's."""
+        """The fields keep their names; the model takes the provider's.
+
+        Where it lists only ``size``, that says what ``image_config`` asks for.
+        """
         listed = {name: value for name, value in request.fields.items() if name in model.parameters}
+        config = request.fields.get("image_config")
+        if config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
+            size = to_size(config.get("aspect_ratio"), config.get("image_size"))
+            listed |= {} if size is None else {"size": size}
         return orjson.dumps({"model": model.upstream_model, "prompt": request.prompt, **listed})
 
     def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:

@@ -1,0 +1,73 @@
+"""Two ways of asking for a size, each put in the words of the other: ``image_config``, and ``WIDTHxHEIGHT``.
+
+The pixels are Gemini's for 1K (https://ai.google.dev/gemini-api/docs/image-generation), twice as many a side for 2K and
+four times for 4K.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
+
+PIXELS_1K: Mapping[str, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "2:3": (848, 1264),
+    "3:2": (1264, 848),
+    "3:4": (896, 1200),
+    "4:3": (1200, 896),
+    "4:5": (928, 1152),
+    "5:4": (1152, 928),
+    "9:16": (768, 1376),
+    "16:9": (1376, 768),
+    "21:9": (1584, 672),
+}
+FACTORS: Mapping[str, int] = {"1K": 1, "2K": 2, "4K": 4}
+OPENAI_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
+"""What OpenAI's image models all make; of larger sizes each knows its own."""
+
+_pixels = re.compile(r"\s*(\d{1,6})\s*[x×X]\s*(\d{1,6})\s*")
+_ratio = re.compile(r"\s*(\d{1,4})\s*:\s*(\d{1,4})\s*")
+
+
+def to_image_config(size: str) -> dict[str, str]:
+    """``aspect_ratio`` and ``image_size`` for a ``size``; empty where it says neither, as ``auto``.
+
+    4K is asked for only where it is the price of 4K that is charged by default.
+    """
+    word = size.strip().upper()
+    if word in FACTORS:
+        return {"image_size": word}
+    pixels = _pixels.fullmatch(size)
+    if pixels is None or not int(pixels[1]) or not int(pixels[2]):
+        return {}
+    width, height = int(pixels[1]), int(pixels[2])
+    if max(width, height) >= DEFAULT_FOUR_K_LONG_EDGE:
+        image_size = "4K"
+    else:
+        image_size = "2K" if width * height >= 2 * 1024 * 1024 else "1K"
+    ratio = min(PIXELS_1K, key=lambda one: _distance(PIXELS_1K[one], (width, height)))
+    return {"aspect_ratio": ratio, "image_size": image_size}
+
+
+def to_size(aspect_ratio: str | None, image_size: str | None) -> str | None:
+    """``WIDTHxHEIGHT`` for an ``image_config``; None where it says nothing that is known.
+
+    In 1K, one of the sizes that every model of OpenAI's knows.
+    """
+    factor = FACTORS.get((image_size or "1K").strip().upper())
+    ratio = _ratio.fullmatch(aspect_ratio or "1:1")
+    if factor is None or ratio is None or not int(ratio[1]) or not int(ratio[2]):
+        return None
+    shape = int(ratio[1]), int(ratio[2])
+    if factor == 1:
+        width, height = min(OPENAI_SIZES, key=lambda one: _distance(one, shape))
+        return f"{width}x{height}"
+    width, height = min(PIXELS_1K.values(), key=lambda one: _distance(one, shape))
+    return f"{width * factor}x{height * factor}"
+
+
+def _distance(one: tuple[int, int], other: tuple[int, int]) -> float:
+    return abs(math.log(one[0] / one[1]) - math.log(other[0] / other[1]))

@@ -1,0 +1,94 @@
+"""OpenRouter (https://openrouter.ai/docs/features/multimodal/image-generation): images are asked for by chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import orjson
+
+from proxy.domain.answer import Answer
+from proxy.domain.catalog import Model
+from proxy.domain.errors import NothingGenerated, ProxyError
+from proxy.domain.image_request import ImageRequest
+from proxy.domain.json_shapes import Shape
+from proxy.domain.translation import Reading, translate
+from proxy.upstream.dialects.openai import OpenAIDialect, read_error
+from proxy.upstream.dialects.words import image_config_of
+from proxy.upstream.failures import ErrorReport, error_for_status
+
+
+class OpenRouterDialect(OpenAIDialect):
+    """See ``Dialect``. Chat, its errors and the key are as OpenAI's; one request makes one image."""
+
+    max_n = 1
+
+    def generations_path(self, _request: ImageRequest, _model: Model) -> str:
+        """The same as for chat."""
+        return "/chat/completions"
+
+    def write_generation(self, request: ImageRequest, model: Model) -> bytes:
+        """The prompt is the only message. Never a stream: it would bring the image whole as well, and repeat it."""
+        body: dict[str, object] = {
+            "model": model.upstream_model,
+            "messages": [{"role": "user", "content": request.prompt}],
+            "modalities": ["image", "text"],
+        }
+        if wanted := image_config_of(request, model):
+            body["image_config"] = wanted
+        if "user" in request.fields and "user" in model.parameters:
+            body["user"] = request.fields["user"]
+        return orjson.dumps(body)
+
+    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+        """Each image is passed on while it arrives, out of its ``data:`` address."""
+        return translate(READING, content_type, stream=stream, created_s=created_s)
+
+    def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
+        """As OpenAI's; a 403 that tells reasons is about the content, not about the key."""
+        if status == HTTPStatus.FORBIDDEN and b'"reasons"' in body:
+            status = HTTPStatus.BAD_REQUEST
+        return super().read_refusal(status, headers, body)
+
+
+def _read_error(text: bytes) -> ProxyError:
+    """Within an answer, ``code`` is the status that it would have had."""
+    error = orjson.loads(text)
+    code = error.get("code") if isinstance(error, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    if isinstance(code, int) and code >= HTTPStatus.BAD_REQUEST and isinstance(message, str):
+        return error_for_status(code, {}, ErrorReport(message))
+    return read_error(text)
+
+
+def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
+    if notes.get("finish") != b'"content_filter"':
+        return None
+    return NothingGenerated("The provider made no image: content_filter.", reason="content_filter")
+
+
+_IMAGE = Shape(
+    picture=True,
+    members={b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")})},
+)
+_MESSAGE = Shape(members={b"images": Shape(items=_IMAGE), b"content": Shape(items=_IMAGE)})
+READING = Reading(
+    Shape(
+        members={
+            b"choices": Shape(
+                items=Shape(
+                    members={
+                        b"message": _MESSAGE,
+                        b"delta": _MESSAGE,
+                        b"finish_reason": Shape(note="finish"),
+                        b"error": Shape(note="error"),
+                    }
+                )
+            ),
+            b"usage": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        }
+    ),
+    _read_error,
+    _refuse,
+)

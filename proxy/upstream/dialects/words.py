@@ -1,0 +1,34 @@
+"""What several dialects need to write a request or to read an error."""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.domain.catalog import Model
+from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_sizing import to_image_config
+
+
+def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:
+    """The ``image_config`` to ask a provider for that knows no ``size``, of what the model's ``parameters`` list.
+
+    Where both were given, ``image_config`` says it, and ``size`` what that leaves open.
+    """
+    config: dict[str, str] = {}
+    if request.size is not None and "size" in model.parameters:
+        config |= to_image_config(request.size)
+    if "image_config" in model.parameters:
+        config |= request.fields.get("image_config", {})
+    return config
+
+
+def words_of(body: bytes) -> dict[str, str]:
+    """The strings in the ``error`` of a body, which may be cut short."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    # Google's streams put it into an array.
+    first = answer[0] if isinstance(answer, list) and answer else answer
+    error = first.get("error") if isinstance(first, dict) else None
+    return {name: value for name, value in error.items() if isinstance(value, str)} if isinstance(error, dict) else {}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
+from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_sizing import FACTORS, OPENAI_SIZES, PIXELS_1K, to_image_config, to_size
+from proxy.domain.pricing import Tier, tier_of
+
+
+@pytest.mark.parametrize("image_size", FACTORS)
+@pytest.mark.parametrize("ratio", PIXELS_1K)
+def test_the_table_holds_both_ways(ratio: str, image_size: str) -> None:
+    factor = FACTORS[image_size]
+    width, height = (side * factor for side in PIXELS_1K[ratio])
+    assert to_image_config(f"{width}x{height}") == {"aspect_ratio": ratio, "image_size": image_size}
+    if image_size != "1K":
+        assert to_size(ratio, image_size) == f"{width}x{height}"
+
+
+@pytest.mark.parametrize(
+    ("size", "config"),
+    [
+        ("1024x1024", {"aspect_ratio": "1:1", "image_size": "1K"}),
+        ("1536x1024", {"aspect_ratio": "3:2", "image_size": "1K"}),
+        ("1024 × 1792", {"aspect_ratio": "9:16", "image_size": "1K"}),
+        ("3840x2160", {"aspect_ratio": "16:9", "image_size": "4K"}),
+        ("3839X3839", {"aspect_ratio": "1:1", "image_size": "2K"}),
+        (" 4k ", {"image_size": "4K"}),
+        ("auto", {}), ("", {}), ("0x5", {}), ("hd", {}), ("9999999x1", {}),
+    ],
+)  # fmt: skip
+def test_sizes_in_the_words_of_image_config(size: str, config: dict[str, str]) -> None:
+    assert to_image_config(size) == config
+
+
+@pytest.mark.parametrize(
+    ("ratio", "image_size", "size"),
+    [
+        ("1:1", None, "1024x1024"), (None, "1K", "1024x1024"), ("16:9", "1k", "1536x1024"), ("3:4", None, "1024x1536"),
+        ("16:9", "4K", "5504x3072"), ("2:1", "2K", "2752x1536"), ("wide", "1K", None), ("0:1", None, None),
+        (None, "8K", None), (None, None, "1024x1024"),
+    ],
+)  # fmt: skip
+def test_image_config_in_the_words_of_sizes(ratio: str | None, image_size: str | None, size: str | None) -> None:
+    assert to_size(ratio, image_size) == size
+
+
+@given(width=st.integers(1, 9_999), height=st.integers(1, 9_999))
+def test_4k_is_asked_for_exactly_where_it_is_charged(width: int, height: int) -> None:
+    size = f"{width}x{height}"
+    tier = tier_of(ImageRequest(model=None, prompt="", size=size), DEFAULT_FOUR_K_LONG_EDGE)
+    assert (to_image_config(size)["image_size"] == "4K") == (tier is Tier.FOUR_K)
+
+
+@given(
+    ratio=st.none() | st.sampled_from([*PIXELS_1K, "7:5", "2:1"]), image_size=st.none() | st.sampled_from([*FACTORS])
+)
+def test_a_translated_size_has_the_price_of_what_was_asked(ratio: str | None, image_size: str | None) -> None:
+    asked = ImageRequest(model=None, prompt="", image_size=image_size)
+    sent = ImageRequest(model=None, prompt="", size=to_size(ratio, image_size))
+    assert tier_of(asked, DEFAULT_FOUR_K_LONG_EDGE) == tier_of(sent, DEFAULT_FOUR_K_LONG_EDGE)
+
+
+def test_openais_sizes_are_no_others() -> None:
+    assert {to_size(ratio, None) for ratio in PIXELS_1K} == {f"{width}x{height}" for width, height in OPENAI_SIZES}

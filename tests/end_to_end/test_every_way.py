@@ -1,0 +1,177 @@
+"""Each way to ask, at a provider of each dialect, over sockets: what that is sent, what the client gets and pays."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.domain.answers import events_of
+from tests.support.gateways import (
+    ALL_PARAMETERS,
+    RunningGateway,
+    SampleProvider,
+    ask,
+    configuration,
+    image_model,
+    running_gateway,
+    sample_provider,
+)
+
+IMAGES = "/v1/images/generations"
+CHAT = "/v1/chat/completions"
+GEMINI = "/v1beta/models/image-1"
+CONFIG = {"aspect_ratio": "1:1", "image_size": "1K"}
+TALK = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request, where and with what it reaches the provider, and what it comes to."""
+
+    dialect: str
+    path: str
+    fields: dict[str, Any]
+    sent_to: str
+    sent: dict[str, Any]
+    images: int = 1
+    units: int = 5_000
+
+
+ROWS = [
+    Row("openai", IMAGES, {"size": "64x64"}, IMAGES, {"prompt": "a cube", "size": "64x64"}),
+    Row("openai", IMAGES, {"n": 2}, IMAGES, {"n": 2}, images=2, units=10_000),
+    Row("openai", IMAGES, {"stream": True, "partial_images": 1}, IMAGES, {"stream": True, "partial_images": 1}),
+    Row("openai", IMAGES, {"size": "4K"}, IMAGES, {"size": "4K"}, units=12_500),
+    Row("openai", CHAT, {**TALK}, CHAT, {"modalities": ["image", "text"]}),
+    Row("openai", CHAT, {**TALK, "stream": True}, CHAT, {"stream_options": {"include_usage": True}}),
+    Row("openrouter", IMAGES, {"size": "1024x1024"}, CHAT, {"image_config": CONFIG, "modalities": ["image", "text"]}),
+    Row("openrouter", IMAGES, {"stream": True}, CHAT, {"messages": [{"role": "user", "content": "a cube"}]}),
+    Row("openrouter", IMAGES, {"image_config": {"image_size": "4K"}}, CHAT, {"image_config": {"image_size": "4K"}},
+        units=12_500),
+    Row("openrouter", CHAT, {**TALK, "image_config": CONFIG}, CHAT, {"image_config": CONFIG}),
+    Row("openrouter", CHAT, {**TALK, "stream": True}, CHAT, {"stream": True}),
+    Row("gemini", IMAGES, {}, f"{GEMINI}:generateContent",
+        {"contents": [{"role": "user", "parts": [{"text": "a cube"}]}]}),
+    Row("gemini", IMAGES, {"size": "1024x1024"}, f"{GEMINI}:generateContent",
+        {"generationConfig": {"responseModalities": ["TEXT", "IMAGE"],
+                              "imageConfig": {"aspectRatio": "1:1", "imageSize": "1K"}}}),
+    Row("gemini", IMAGES, {"stream": True}, f"{GEMINI}:streamGenerateContent", {}),
+    Row("gemini", IMAGES, {"image_config": {"image_size": "4K"}}, f"{GEMINI}:generateContent", {}, units=12_500),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[RunningGateway, SampleProvider]]]:
+    """A gateway for each dialect, all at one provider."""
+    folder = tmp_path_factory.mktemp("every")
+    model = image_model(parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
+    with sample_provider(folder, "--answer", "b64_json") as provider:
+        bases = {"openai": "v1", "openrouter": "v1", "gemini": "v1beta"}
+        tomls = {
+            dialect: configuration(
+                f"embedded:{folder}/{dialect}/data",
+                provider.url,
+                models=[model],
+                provider={"dialect": dialect, "base_url": f"{provider.url}/{base}"},
+            )
+            for dialect, base in bases.items()
+        }
+        with (
+            running_gateway(folder / "openai", tomls["openai"]) as openai,
+            running_gateway(folder / "openrouter", tomls["openrouter"]) as openrouter,
+            running_gateway(folder / "gemini", tomls["gemini"]) as gemini,
+        ):
+            yield {"openai": (openai, provider), "openrouter": (openrouter, provider), "gemini": (gemini, provider)}
+
+
+Every = dict[str, tuple[RunningGateway, SampleProvider]]
+
+
+def payloads(body: bytes, document: Any) -> list[str]:
+    """The images in an answer, whatever its form."""
+    documents = list(events_of(body)) if document is None else [document]
+    found = []
+    for one in documents:
+        if one.get("type") == "image_generation.completed":
+            found.append(one["b64_json"])
+        found += [image["b64_json"] for image in one.get("data", [])]
+        for choice in one.get("choices", []):
+            message = choice.get("message") or choice["delta"]
+            found += [image["image_url"]["url"].partition("base64,")[2] for image in message.get("images", [])]
+    return found
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.dialect} {row.path} {list(row.fields)}" for row in ROWS])
+def test_it_is_asked_answered_and_charged(every: Every, row: Row) -> None:
+    gateway, provider = every[row.dialect]
+    key = gateway.make_key()
+    provider.clear()
+    prompt = {} if row.path == CHAT else {"prompt": "a cube"}
+    answer = ask("POST", gateway.url + row.path, key=key, body={"model": "acme/image-1", **prompt, **row.fields})
+    assert answer.status == 200, answer.body
+    [received] = provider.requests()
+    assert received["path"] == row.sent_to
+    assert {name: received["body"].get(name) for name in row.sent} == row.sent
+    streamed = row.fields.get("stream", False)
+    assert answer.headers["Content-Type"] == ("text/event-stream" if streamed else "application/json")
+    pictures = payloads(answer.body, None if streamed else answer.json)
+    assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * row.images
+    assert b"cost" not in answer.body
+    gateway.check_books(key)
+    [entry] = gateway.ledger(key)
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", row.images, row.units)
+    assert entry["provider_usage"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [("finish_reason=IMAGE_SAFETY", "image_safety"), ("block_reason=PROHIBITED_CONTENT", "prohibited_content")],
+)
+def test_what_gemini_blocks_is_empty_and_says_why(every: Every, behaviour: str, code: str, *, stream: bool) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    answer = gateway.generate(key, prompt=f"[sample {behaviour}] x", stream=stream)
+    assert (answer.status, answer.json["error"]["code"]) == (400, code)
+    [entry] = gateway.ledger(key)
+    assert (entry["outcome"], entry["charged"]) == ("empty", 0)
+
+
+def test_geminis_thoughts_are_not_charged(every: Every) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    assert gateway.generate(key, prompt="[sample thoughts=2] x").status == 200
+    assert gateway.quota(key)["posted"] == 5_000
+
+
+@pytest.mark.parametrize("dialect", ["openrouter", "gemini"])
+@pytest.mark.parametrize(("status", "seen"), [(400, 400), (401, 502), (429, 429), (500, 502), (503, 502)])
+def test_errors_of_every_dialect(every: Every, dialect: str, status: int, seen: int) -> None:
+    gateway, _ = every[dialect]
+    key = gateway.make_key()
+    answer = gateway.generate(key, prompt=f"[sample status={status}] x")
+    assert (answer.status, gateway.quota(key)["posted"]) == (seen, 0)
+
+
+def test_where_one_image_is_made_a_request_two_are_refused_and_gemini_does_not_chat(every: Every) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    assert gateway.generate(key, n=2).json["error"]["param"] == "n"
+    body = {"model": "acme/image-1", **TALK}
+    answer = ask("POST", gateway.url + CHAT, key=key, body=body)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("dialect", ["openrouter", "gemini"])
+def test_thirty_megabytes_are_translated_without_being_held(every: Every, dialect: str) -> None:
+    gateway, _ = every[dialect]
+    key = gateway.make_key()
+    gateway.generate(key, prompt="[sample image_bytes=30000000] x")
+    before = gateway.memory_bytes()
+    answer = gateway.generate(key, prompt="[sample image_bytes=30000000] x")
+    assert len(answer.json["data"][0]["b64_json"]) >= 30_000_000
+    assert gateway.memory_bytes() - before < 4_000_000
