@@ -180,7 +180,13 @@ class Gateway:
             middlewares=[
                 observe(self.lifecycle, metrics, log, request_ids()),
                 errors(self.lifecycle),
-                metering(meter, catalog, PARSERS, self._body_limits()),
+                metering(
+                    meter,
+                    catalog,
+                    PARSERS,
+                    self._body_limits(),
+                    by_delivered_size=self._settings.accounting.tier == "delivered",
+                ),
             ]
         )
         if server.reuse_port:

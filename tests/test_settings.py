@@ -49,6 +49,7 @@ timeout = 0.5
 lease_seconds = 5
 settled_ids_seconds = 3600
 burst_seconds = 10
+tier = "delivered"
 
 [logs]
 level = "warning"
@@ -164,6 +165,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     assert loaded.accounting.model_dump() == {
         "lease_seconds": 5,
         "expired": "void",
+        "tier": "delivered",
         "ledger_days": 0,
         "client_gone": "finish",
         "idempotency_answer_bytes": 65_536,

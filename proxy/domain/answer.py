@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.domain.errors import ProxyError
+from proxy.domain.image_size import Size
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -17,10 +18,12 @@ ErrorReader = Callable[[bytes], ProxyError]
 class Answer(Protocol):
     """Feed it a provider's body as it comes, pass on what it returns; then ``finish``, or ``break_off`` where it does.
 
-    After either, ``images`` counts those that were complete, and ``usage`` is the provider's own account as JSON.
+    After either, ``images`` counts those that were complete, ``sizes`` has the size of each where it is known, and
+    ``usage`` is the provider's own account as JSON.
     """
 
     images: int
+    sizes: list[Size | None]
     usage: bytes | None
 
     @property

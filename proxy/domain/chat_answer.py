@@ -16,6 +16,7 @@ from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, write_event
 from proxy.domain.image_events import ImageEvents, error_event
+from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.translation import PREFIX_BYTES_LIMIT, read_data_url
@@ -94,11 +95,13 @@ CHAT_SHAPE = Shape(
 class SeenImages:
     """Counts images that differ, by a digest of what they hold; a ``data:`` address is what it holds."""
 
-    __slots__ = ("_begin", "_digest", "_seen", "count")
+    __slots__ = ("_begin", "_digest", "_probe", "_seen", "count", "sizes")
 
     def __init__(self) -> None:
         """None yet."""
         self.count = 0
+        self.sizes: list[Size | None] = []
+        self._probe = SizeProbe()
         self._seen: set[bytes] = set()
         self._begin: bytes | None = b""
         self._digest = blake2b(digest_size=16)
@@ -107,11 +110,13 @@ class SeenImages:
         """An image's string begins."""
         self._begin = b""
         self._digest = blake2b(digest_size=16)
+        self._probe.begin()
 
     def add(self, piece: bytes) -> None:
         """More of it."""
         if self._begin is None:
             self._digest.update(piece)
+            self._probe.add(piece)
             return
         self._begin += piece
         if len(self._begin) >= PREFIX_BYTES_LIMIT:
@@ -127,12 +132,14 @@ class SeenImages:
                 raise MalformedResponse("there are too many images in the answer")
             self._seen.add(digest)
             self.count += 1
+            keep_size(self.sizes, self._probe.size())
 
     def _skip_lead(self) -> bool:
         begin, self._begin = self._begin or b"", None
         match = read_data_url(begin)
         rest = begin[match.end() :] if match else begin
         self._digest.update(rest)
+        self._probe.add(rest)
         return bool(rest)
 
 
@@ -155,6 +162,7 @@ class ChatJson:
         self._held: list[bytes] | None = []
         self._held_bytes = 0
         self.images = 0
+        self.sizes: list[Size | None] = []
 
     @property
     def complete(self) -> bool:
@@ -210,7 +218,7 @@ class ChatJson:
     def end_payload(self) -> None:
         """See ``ShapeListener``."""
         self._seen.end()
-        self.images = self._seen.count
+        self.images, self.sizes = self._seen.count, self._seen.sizes
 
     def note(self, name: str, value: bytes) -> None:
         """See ``ShapeListener``."""
@@ -285,6 +293,6 @@ class ChatEvents(ImageEvents):
         if not self._choices and not self._wants_usage and not self._holder.begun:
             self._holder.drop()
             return
-        self.images = self._seen.count
+        self.images, self.sizes = self._seen.count, self._seen.sizes
         self._holder.end(charged=self.images > self._counted)
         self._counted = self.images

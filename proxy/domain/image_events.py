@@ -13,6 +13,7 @@ from proxy.domain.answer import EVENT_STREAM, ErrorReader
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, KEEP_ALIVE, EventReader, begin_event, write_event
+from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.json_shapes import PASSED, Shape, ShapedScanner
 from proxy.domain.response_scanner import MalformedResponse
 
@@ -115,6 +116,8 @@ class ImageEvents:
     def __init__(self, read_error: ErrorReader) -> None:
         """Start before the first byte; ``read_error`` reads what the provider says of an error."""
         self.images = 0
+        self.sizes: list[Size | None] = []
+        self._probe = SizeProbe()
         self.usage: bytes | None = None
         self._read_error = read_error
         self._reader = EventReader(self)
@@ -212,6 +215,7 @@ class ImageEvents:
             if self.images == IMAGES_LIMIT:
                 raise MalformedResponse("there are too many images in the answer")
             self.images += 1
+            keep_size(self.sizes, self._probe.size())
         if has_payload:
             self._awaits_completed = is_partial
         self._holder.end(charged=charged)
@@ -236,13 +240,15 @@ class ImageEvents:
     def end_picture(self) -> None:
         """See ``ShapeListener``."""
 
-    def begin_payload(self, name: str) -> None:
+    def begin_payload(self, _name: str) -> None:
         """See ``ShapeListener``."""
+        self._probe.begin()
 
     def payload(self, piece: bytes) -> None:
         """See ``ShapeListener``."""
         if piece:
             self._has_payload = True
+            self._probe.add(piece)
 
     def end_payload(self) -> None:
         """See ``ShapeListener``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
 
@@ -67,6 +68,36 @@ def to_size(aspect_ratio: str | None, image_size: str | None) -> str | None:
         return f"{width}x{height}"
     width, height = min(PIXELS_1K.values(), key=lambda one: _distance(one, shape))
     return f"{width * factor}x{height * factor}"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedSize:
+    """The size that was asked for: at least so many pixels, and so long an edge."""
+
+    pixels: int
+    long_edge: int
+
+    def is_larger_than(self, width: int, height: int) -> bool:
+        """Whether an image of this size is smaller than asked."""
+        return width * height < self.pixels or max(width, height) < self.long_edge
+
+
+def asked_size(size: str | None, image_size: str | None) -> AskedSize | None:
+    """What a request asks for; None where it leaves the size to the provider.
+
+    A name is met by what is nearer to it than to the next smaller one.
+    """
+    pixels = _pixels.fullmatch(size or "")
+    if pixels is not None:
+        return AskedSize(int(pixels[1]) * int(pixels[2]), 0)
+    return _NAMED.get((image_size or size or "").strip().upper())
+
+
+_NAMED: Mapping[str, AskedSize] = {
+    "1K": AskedSize(512 * 1024, 0),
+    "2K": AskedSize(2 * 1024 * 1024, 0),
+    "4K": AskedSize(0, DEFAULT_FOUR_K_LONG_EDGE),
+}
 
 
 def _distance(one: tuple[int, int], other: tuple[int, int]) -> float:

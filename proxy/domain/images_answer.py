@@ -13,6 +13,7 @@ import orjson
 
 from proxy.domain.answer import JSON
 from proxy.domain.errors import ProxyError
+from proxy.domain.image_size import PREFIX_BYTES_LIMIT, SIZES_LIMIT, Size, read_size
 from proxy.domain.response_scanner import (
     DEPTH_LIMIT,
     IMAGE_PAYLOADS,
@@ -33,7 +34,7 @@ _PAYLOADS = tuple(name.decode() for name in IMAGE_PAYLOADS)
 class ImagesAnswer:
     """See ``Answer``."""
 
-    __slots__ = ("_held", "_held_bytes", "_scanner", "images", "usage")
+    __slots__ = ("_held", "_held_bytes", "_scanner", "images", "sizes", "usage")
 
     content_type = JSON
     keeps_length = True
@@ -43,6 +44,7 @@ class ImagesAnswer:
     def __init__(self) -> None:
         """Start before the first byte of a body."""
         self.images = 0
+        self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
         self._scanner = ResponseScanner()
         self._held: list[bytes] | None = []
@@ -75,7 +77,7 @@ class ImagesAnswer:
             rest = self._scanner.feed(body) if body else b""
             self._scanner.finish()
         finally:
-            self.images, self.usage = self._scanner.images, self._scanner.usage
+            self._count()
         return rest
 
     def break_off(self) -> None:
@@ -86,7 +88,10 @@ class ImagesAnswer:
         except MalformedResponse:
             pass
         finally:
-            self.images, self.usage = self._scanner.images, self._scanner.usage
+            self._count()
+
+    def _count(self) -> None:
+        self.images, self.sizes, self.usage = self._scanner.images, self._scanner.sizes, self._scanner.usage
 
     def tell(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
@@ -105,21 +110,28 @@ class ImagesAnswer:
             return None
         if type(answer) is not dict or type(answer.get("data")) is not list:
             return None
-        images = 0
+        sizes: list[Size | None] = []
         data: list[dict[str, Any]] = []
         for image in answer["data"]:
             if type(image) is not dict:
                 return None
             data.append(_allowed(image, _IN_AN_IMAGE))
-            images += any(type(image.get(name)) is str and image[name] != "" for name in _PAYLOADS)
+            if any(type(image.get(name)) is str and image[name] != "" for name in _PAYLOADS):
+                sizes.append(_size(image))
         usage = answer.get("usage")
         if type(usage) is dict:
             self.usage = _bounded(usage)
-        self.images = images
+        self.images, self.sizes = len(sizes), sizes[:SIZES_LIMIT]
         answer["data"] = None
         passed = _allowed(answer, _TOP_LEVEL)
         passed["data"] = data
         return orjson.dumps(passed)
+
+
+def _size(image: dict[str, Any]) -> Size | None:
+    """Of the payload that came first, as for a large answer."""
+    first = next(name for name in image if name in _PAYLOADS and type(image[name]) is str and image[name] != "")
+    return read_size(image[first][:PREFIX_BYTES_LIMIT].encode()) if first == "b64_json" else None
 
 
 def _bounded(usage: dict[str, Any]) -> bytes | None:

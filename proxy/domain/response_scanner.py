@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.image_size import Size, SizeProbe, keep_size, read_size
 
 _Written = dict[bytes, tuple[bytes, bytes]]
 
@@ -56,6 +57,7 @@ _rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _EMPTY: Final = b'""'
 _DATA: Final = b"data"
 _USAGE: Final = b"usage"
+_BASE64: Final = b"b64_json"
 _closing: Final = {ord("{"): ord("}"), ord("["): ord("]")}
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _NULL = ord('"'), ord("\\"), ord(","), ord(":"), ord("n")
@@ -77,15 +79,17 @@ class ResponseScanner:
 
     __slots__ = (
         "_allowed", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
-        "_in_token", "_is_escaped", "_name", "_out", "_passing", "_step", "_string_bytes", "_token", "complete",
-        "images", "usage",
+        "_in_token", "_is_escaped", "_name", "_out", "_passing", "_probe", "_step", "_string_bytes", "_token",
+        "complete", "images", "sizes", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
         """Start before the first byte of a body."""
         self.images = 0
+        self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
         self.complete = False
+        self._probe = SizeProbe()
         self._step: _Step = self._start
         self._out: list[bytes] = []
         self._token = b""
@@ -161,7 +165,7 @@ class ResponseScanner:
         self._out += written[self._first], value
         self._first = False
         if name in IMAGE_PAYLOADS and value[0] == _QUOTE and value != _EMPTY:
-            self._count_image()
+            self._count_image(read_size(value[1:-1]) if name == _BASE64 else None)
 
     def _long_member(self, data: bytes, at: int) -> int:
         match = _plain_name.match(data, at)
@@ -312,6 +316,7 @@ class ResponseScanner:
     def _begin_string(self, at: int) -> int:
         self._string_bytes = 0
         self._is_escaped = False
+        self._probe.begin()
         if self._passing:
             self._write_name()
             self._out.append(b'"')
@@ -324,23 +329,26 @@ class ResponseScanner:
         stop = len(data) if end < 0 else end
         self._string_bytes += stop - at
         if self._passing and stop > at:
-            self._out.append(data[at:stop])
+            piece = data[at:stop]
+            self._out.append(piece)
+            self._probe.add(piece)
         if end < 0:
             return stop
         if self._passing:
             self._out.append(b'"')
             if self._string_bytes and self._name in IMAGE_PAYLOADS:
-                self._count_image()
+                self._count_image(self._probe.size() if self._name == _BASE64 else None)
         self._in_token = False
         self._step = self._after_value
         return end + 1
 
-    def _count_image(self) -> None:
+    def _count_image(self, size: Size | None) -> None:
         if not self._counted:
             if self.images == IMAGES_LIMIT:
                 raise MalformedResponse("there are too many images in the answer")
             self._counted = True
             self.images += 1
+            keep_size(self.sizes, size)
 
     def _find_string_end(self, data: bytes, at: int) -> int:
         """The index of the quote that ends the string; or -1, with a note whether the next byte is an escaped one."""

@@ -18,6 +18,8 @@ from proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
+from proxy.domain.image_size import DeliveredPrices, Size
+from proxy.domain.image_sizing import AskedSize
 from proxy.domain.limits import PaceUsage
 from proxy.domain.pricing import Quote, text_units
 
@@ -64,8 +66,9 @@ class Delivery:
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
     ``provider_usage`` is the provider's own account of it, as JSON. ``text_multiplier`` is what a token costs in an
-    answer without an image, where it costs anything, and ``text_units`` what such an answer is charged. ``keeper``
-    gathers the answer where the client may ask for it again.
+    answer without an image, where it costs anything, and ``text_units`` what such an answer is charged. ``sizes``
+    are those of the images, where they could be told, ``asked_size`` what was asked for; with ``delivered_prices`` they
+    say what is charged, ``image_units``. ``keeper`` gathers the answer where the client may ask for it again.
     """
 
     outcome: Outcome = Outcome.FAILED
@@ -78,12 +81,18 @@ class Delivery:
     whole: bool = False
     text_multiplier: Decimal | None = field(default=None, compare=False)
     text_units: int = 0
+    sizes: tuple[Size | None, ...] = ()
+    asked_size: AskedSize | None = field(default=None, compare=False)
+    delivered_prices: DeliveredPrices | None = field(default=None, compare=False)
+    image_units: int | None = None
     keeper: AnswerKeeper | None = field(default=None, compare=False)
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
         """Choose the outcome of a 2xx answer, from what has arrived of it."""
         self.ended = True
         self.whole = complete
+        if self.delivered_prices is not None:
+            self.image_units = self.delivered_prices.units(self.sizes, self.images)
         if not self.images and self.text_multiplier is not None and (complete or client_gone):
             self.text_units = text_units(self.provider_usage, self.text_multiplier)
         if client_gone:
@@ -114,9 +123,9 @@ class Delivery:
 class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
-    ``charged_units`` = ``images`` × ``unit_price``, or ``text_units`` where there is no image; ``overage_units``
-    is the part of it beyond ``reserved_units``, and ``released_units`` the part of the reservation that was not needed.
-    ``ending`` is what becomes of the client's name for the request.
+    ``charged_units`` = ``images`` × ``unit_price``, or ``image_units`` where those are known, or ``text_units`` where
+    there is no image; ``overage_units`` is the part of it beyond ``reserved_units``, and ``released_units`` the part of
+    the reservation that was not needed. ``ending`` is what becomes of the client's name for the request.
     """
 
     reservation: Reservation
@@ -136,7 +145,10 @@ class Settlement:
 def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
     """Charge the images that were generated, whatever was asked for. ``error`` is what the request ended by."""
     reserved_units = reservation.quote.units
-    charged_units = delivery.images * reservation.quote.unit_price if delivery.images else delivery.text_units
+    charged_units = delivery.text_units
+    if delivery.images:
+        image_units = delivery.image_units
+        charged_units = delivery.images * reservation.quote.unit_price if image_units is None else image_units
     return Settlement(
         reservation=reservation,
         delivery=delivery,

@@ -15,6 +15,7 @@ from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError
 from proxy.domain.event_stream import DONE, EventReader
 from proxy.domain.image_events import PARTIAL
+from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
 from proxy.domain.json_shapes import Shape, ShapedScanner
 from proxy.domain.response_scanner import MalformedResponse
@@ -60,6 +61,8 @@ class Translation:
     def __init__(self, reading: Reading, content_type: str, writer: ImagesWriter) -> None:
         """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``."""
         self.images = 0
+        self.sizes: list[Size | None] = []
+        self._probe = SizeProbe()
         self.usage: bytes | None = None
         self._reading = reading
         self._writer = writer
@@ -173,6 +176,7 @@ class Translation:
             self._decide()
         elif self._written:
             self._writer.payload(piece)
+            self._probe.add(piece)
         else:
             self._begin(b"b64_json", piece)
 
@@ -185,6 +189,7 @@ class Translation:
                 raise MalformedResponse("there are too many images in the answer")
             self._counted = True
             self.images += 1
+            keep_size(self.sizes, self._probe.size())
 
     def _decide(self) -> None:
         prefix, self._prefix = self._prefix or b"", None
@@ -201,6 +206,8 @@ class Translation:
         self._written = True
         self._writer.begin(kind)
         self._writer.payload(piece)
+        self._probe.begin()
+        self._probe.add(piece)
 
     def note(self, name: str, value: bytes) -> None:
         """See ``ShapeListener``."""
@@ -225,6 +232,7 @@ class Translation:
             # What says so came after the image, which is on its way; it is not charged.
             self._counted = False
             self.images -= 1
+            del self.sizes[self.images :]
 
 
 def _one_line(value: bytes) -> bytes:

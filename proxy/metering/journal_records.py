@@ -109,6 +109,8 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "outcome": delivery.outcome,
         "images": delivery.images,
         "text_units": delivery.text_units,
+        "image_units": delivery.image_units,
+        "sizes": delivery.sizes,
         "provider": delivery.provider,
         "provider_status": delivery.provider_status,
         "provider_ms": delivery.provider_ms,
@@ -140,8 +142,10 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
     delivery = Delivery(
         outcome=Outcome(facts["outcome"]),
         images=facts["images"],
-        # Journals of before chat have none.
+        # Journals of earlier versions have none of these.
         text_units=facts.get("text_units", 0),
+        image_units=facts.get("image_units"),
+        sizes=tuple(None if size is None else (size[0], size[1]) for size in facts.get("sizes", ())),
         provider=facts["provider"],
         provider_status=facts["provider_status"],
         provider_usage=None if usage is None else usage.encode(),

@@ -20,6 +20,8 @@ from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
 from proxy.domain.image_request import ImageRequest, check_n, check_stream
+from proxy.domain.image_size import DeliveredPrices
+from proxy.domain.image_sizing import asked_size
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.metering.meter import Meter
@@ -50,8 +52,15 @@ class MeteredRequest:
 METERED = web.RequestKey("metered", MeteredRequest)
 
 
-def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limits: BodyLimits) -> Middleware:
-    """The middleware, for the routes that ``parsers`` names."""
+def metering(
+    meter: Meter,
+    catalog: Catalog,
+    parsers: Mapping[str, Parser],
+    limits: BodyLimits,
+    *,
+    by_delivered_size: bool = False,
+) -> Middleware:
+    """The middleware, for the routes that ``parsers`` names; images are charged by the size asked for, or delivered."""
 
     @web.middleware
     async def meter_request(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -75,6 +84,11 @@ def metering(meter: Meter, catalog: Catalog, parsers: Mapping[str, Parser], limi
             raise ClientGone
         try:
             async with meter.admit(credential, observation, model.id, quote, idempotency) as delivery:
+                delivery.asked_size = asked_size(asked.size, asked.image_size)
+                if by_delivered_size:
+                    delivery.delivered_prices = DeliveredPrices(
+                        model.unit_price, model.unit_price_4k, model.four_k_long_edge, quote.unit_price
+                    )
                 request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)
         except AlreadyAnswered as before:

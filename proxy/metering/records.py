@@ -14,8 +14,12 @@ import orjson
 from proxy.domain.api_key import team_of
 from proxy.domain.errors import InvalidApiKey
 from proxy.domain.idempotency import KeptAnswer
+from proxy.domain.image_size import write_size
 from proxy.domain.limits import NUMBERS, PACES, KeyRecord, Limits, QuotaUsage, TeamRecord, pace_usage
 from proxy.domain.settlement import LedgerEntry, Settlement
+
+SIZES_KEPT = 100
+"""In one ledger entry; they are for whoever looks, and are not counted with."""
 
 DAY_MS = 86_400_000
 COUNTERS = (
@@ -144,6 +148,8 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
+    if any(delivery.sizes):
+        facts["sizes"] = [write_size(size) for size in delivery.sizes[:SIZES_KEPT]]
     if delivery.provider_usage is not None:
         facts["provider_usage"] = orjson.Fragment(delivery.provider_usage)
     return orjson.dumps(facts)

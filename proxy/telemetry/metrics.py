@@ -46,6 +46,9 @@ class Metrics:
         self._requests = counter("requests", "Requests that ended, by outcome", "endpoint", "model", "outcome")
         self._rejections = counter("rejections", "Requests that were not forwarded, by error code", "reason")
         self._images = counter("images", "Images that were generated and charged", "model", "tier")
+        self._smaller = counter(
+            "images_smaller_than_asked", "Images that came in less than the size asked for", "model"
+        )
         self._units = counter("quota_units", "Quota units by what became of them", "model", "state")
         self._response_bytes = counter("response_bytes", "Bytes of answers sent to clients", "model")
         self._upstream_requests = counter(
@@ -120,6 +123,11 @@ class Metrics:
             self._images.values[model, quote.tier.value] += settlement.delivery.images
         if self.teams is not None:
             self.teams.settled(settlement)
+        asked = settlement.delivery.asked_size
+        if asked is not None:
+            smaller = sum(size is not None and asked.is_larger_than(*size) for size in settlement.delivery.sizes)
+            if smaller:
+                self._smaller.values[(model,)] += smaller
 
     def observed(self, observation: Observation, ended: float) -> None:
         """A request has been answered."""

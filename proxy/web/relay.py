@@ -216,6 +216,7 @@ class Relay:
 
     def _end(self, answer: Answer, delivery: Delivery, *, complete: bool) -> None:
         delivery.images, delivery.provider_usage = answer.images, answer.usage
+        delivery.sizes = tuple(answer.sizes)
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:

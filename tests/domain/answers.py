@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from proxy.domain.answer import Answer
 from proxy.domain.errors import ProxyError
+from proxy.domain.image_size import Size
 from proxy.domain.response_scanner import MalformedResponse
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """``error`` is what ended it, ``told`` whether the client could still be told in the answer."""
+    """``error`` is what ended it."""
 
     output: bytes
     images: int
     usage: bytes | None
     whole: bool
     error: str | None = None
+    sizes: tuple[Size | None, ...] | None = field(default=None, compare=False)
 
 
 def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
@@ -33,16 +35,18 @@ def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
         output += answer.finish()
     except (MalformedResponse, ProxyError) as error:
         answer.break_off()
-        return Passed(b"", answer.images, answer.usage, False, str(error))
-    return Passed(output, answer.images, answer.usage, answer.whole)
+        return Passed(b"", answer.images, answer.usage, False, str(error), tuple(answer.sizes))
+    return Passed(output, answer.images, answer.usage, answer.whole, sizes=tuple(answer.sizes))
 
 
 def passed_however_cut(make: Callable[[], Answer], body: bytes) -> Passed:
     """The same for the body as a whole, byte by byte, and cut in two at every position."""
     whole = pass_on(make(), [body])
-    assert pass_on(make(), [body[at : at + 1] for at in range(len(body))]) == whole
-    for at in range(len(body) + 1):
-        assert pass_on(make(), [body[:at], body[at:]]) == whole
+    assert len(whole.sizes or ()) == whole.images
+    cuts = [[body[at : at + 1] for at in range(len(body))], *([body[:at], body[at:]] for at in range(len(body) + 1))]
+    for pieces in cuts:
+        seen = pass_on(make(), pieces)
+        assert (seen, seen.sizes) == (whole, whole.sizes)
     return whole
 
 

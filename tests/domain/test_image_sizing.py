@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
 from proxy.domain.image_request import ImageRequest
-from proxy.domain.image_sizing import FACTORS, OPENAI_SIZES, PIXELS_1K, to_image_config, to_size
+from proxy.domain.image_sizing import FACTORS, OPENAI_SIZES, PIXELS_1K, asked_size, to_image_config, to_size
 from proxy.domain.pricing import Tier, tier_of
 
 
@@ -66,3 +66,17 @@ def test_a_translated_size_has_the_price_of_what_was_asked(ratio: str | None, im
 
 def test_openais_sizes_are_no_others() -> None:
     assert {to_size(ratio, None) for ratio in PIXELS_1K} == {f"{width}x{height}" for width, height in OPENAI_SIZES}
+
+
+@pytest.mark.parametrize("image_size", FACTORS)
+@pytest.mark.parametrize("ratio", PIXELS_1K)
+def test_what_the_table_says_is_not_smaller_than_asked(ratio: str, image_size: str) -> None:
+    width, height = (side * FACTORS[image_size] for side in PIXELS_1K[ratio])
+    for asked in (asked_size(f"{width}x{height}", None), asked_size(image_size, None), asked_size(None, image_size)):
+        assert asked is not None
+        assert not asked.is_larger_than(width, height)
+        assert asked.is_larger_than(width // 2, height // 2)
+
+
+def test_a_size_that_says_nothing_is_always_met() -> None:
+    assert (asked_size(None, None), asked_size("auto", None), asked_size("", "large")) == (None, None, None)

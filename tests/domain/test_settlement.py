@@ -19,6 +19,7 @@ from proxy.domain.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
+from proxy.domain.image_size import DeliveredPrices
 from proxy.domain.settlement import Delivery, Outcome, settle
 from tests.domain.samples import make_quote, make_reservation
 
@@ -141,3 +142,24 @@ def test_an_answer_without_an_image_is_charged_its_tokens(
     delivery.end(complete=complete, client_gone=client_gone)
     settlement = settle(make_reservation(make_quote(1, 5_000)), delivery)
     assert (delivery.outcome, settlement.charged_units) == (outcome, charged)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "images", "edge", "charged", "overage"),
+    [
+        (((1024, 1024), (64, 3840)), 2, 3_840, 17_500, 7_500),
+        (((4096, 4096), None), 2, 3_840, 17_500, 7_500),
+        ((None, None), 2, 3_840, 10_000, 0),
+        (((4096, 4096),), 1, 0, 5_000, 0),
+        (((1024, 1024),), 3, 3_840, 15_000, 5_000),
+        ((), 0, 3_840, 0, 0),
+    ],
+)
+def test_what_is_charged_may_go_by_the_size_that_came(
+    sizes: tuple[tuple[int, int] | None, ...], images: int, edge: int, charged: int, overage: int
+) -> None:
+    delivery = Delivery(images=images, sizes=sizes, delivered_prices=DeliveredPrices(5_000, 12_500, edge, 5_000))
+    delivery.end(complete=True)
+    settlement = settle(make_reservation(make_quote(2, 5_000)), delivery)
+    assert (settlement.charged_units, settlement.overage_units) == (charged, overage)
+    assert settlement.released_units == 10_000 - charged + overage

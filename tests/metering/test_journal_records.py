@@ -30,6 +30,8 @@ def postings(draw: st.DrawFn) -> Posting:
     usage = draw(st.none() | st.just(b'{"total_tokens": 7, "text": "\xc3\xa9\\n"}'))
     delivery = Delivery(
         text_units=draw(st.integers(0, 2**31)),
+        image_units=draw(st.none() | counts),
+        sizes=draw(st.just(()) | st.just(((1024, 1024), None))),
         outcome=draw(st.sampled_from(Outcome)),
         images=draw(small),
         provider=draw(st.text(max_size=20).filter(lambda text: text.isprintable())),
