@@ -12,7 +12,7 @@ One request, from top to bottom::
           handler                                     web/images.py
             async with provider.generate(...):        upstream/pool.py, upstream/dialects/
                 while piece := exchange.read():       upstream/pool.py
-                    send(answer.feed(piece))          web/relay.py, domain/images_answer.py, response_scanner.py
+                    send(answer.feed(piece))          web/relay.py, domain/answer.py and all that are one
                 delivery.end(...)                     domain/settlement.py
       # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua
       # or, where the store is away, in the journal     metering/outbox.py, journal.py
