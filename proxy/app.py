@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from aiohttp import web
 
+from proxy.domain.catalog import Catalog
 from proxy.domain.chat_request import parse_chat_request
 from proxy.domain.image_request import parse_image_request
 from proxy.metering.audit_log import AuditLog
@@ -133,12 +134,13 @@ class Gateway:
             await meter.start()
         except JournalError as error:
             raise ConfigurationError(str(error)) from None
-        pool = Pool(settings.provider_list(self._environment))
+        catalog = settings.catalog()
+        pool = Pool(settings.provider_list(self._environment), catalog.all(), metrics)
         parts.push_async_callback(pool.close)
         log = RequestLog(self._log_stream if settings.logs.requests else None)
         parts.callback(log.flush)
 
-        public = self._public_app(meter, pool, metrics, log)
+        public = self._public_app(meter, catalog, pool, metrics, log)
         books = LedgerBooks(runner, redis_pool, settled_ids_ms=accounting.settled_ids_seconds * 1000)
         retention = LedgerRetention(books, days=accounting.ledger_days)
         retention.start()
@@ -168,8 +170,10 @@ class Gateway:
         if not await runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
 
-    def _public_app(self, meter: Meter, pool: Pool, metrics: Metrics, log: RequestLog) -> web.Application:
-        server, catalog = self._settings.server, self._settings.catalog()
+    def _public_app(
+        self, meter: Meter, catalog: Catalog, pool: Pool, metrics: Metrics, log: RequestLog
+    ) -> web.Application:
+        server = self._settings.server
         images = ImageRoutes(
             pool,
             RelayLimits(write_timeout_s=server.write_timeout, keep_alive_s=server.stream_keepalive_seconds),

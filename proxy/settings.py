@@ -7,123 +7,51 @@ overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[
 from __future__ import annotations
 
 import os
-import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from yarl import URL
 
 from proxy.domain.catalog import (
     BASE_UNITS,
     BASE_UNITS_4K,
     DEFAULT_FOUR_K_LONG_EDGE,
     Catalog,
+    Deployment,
     Model,
     unit_price,
 )
-from proxy.domain.image_request import KNOWN_PARAMETERS
-from proxy.metering.redis_connection import SCHEMES
+from proxy.setting_types import (
+    EMBEDDED,
+    Address,
+    BaseUrl,
+    Bytes,
+    Multiplier,
+    Name,
+    Parameter,
+    Seconds,
+    StoreUrl,
+    VariableName,
+    Whole,
+    no_boolean,
+    one_of,
+)
 from proxy.upstream.dialects import DIALECTS, Dialect
 from proxy.upstream.provider import Provider
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
-EMBEDDED = "embedded:"
 ENVIRONMENT = "the environment"
 SECTION_LISTS = ("providers", "models", "admin.tokens")
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics")
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
-LAST_PORT = 65_535
-DAY_S = 86_400
-_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MULTIPLIER_LIMIT = Decimal(1_000_000)
 
 
 class ConfigurationError(Exception):
     """The configuration cannot be used; the message tells every mistake, one a line."""
-
-
-# --- What a value has to be ------------------------------------------------------------------------------------------
-
-
-def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    good_port = port.isascii() and port.isdigit() and int(port) <= LAST_PORT
-    if not colon or not host or bare_ipv6 or not good_port:
-        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
-    return text
-
-
-def _store_url(text: str) -> str:
-    if text.startswith(EMBEDDED) and text != EMBEDDED:
-        return text
-    if text.startswith(SCHEMES):
-        return text
-    raise ValueError(f"should be embedded:PATH, or begin with {', '.join(SCHEMES)}")
-
-
-def _base_url(text: str) -> str:
-    try:
-        url = URL(text)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host or "?" in text or "#" in text:
-        raise ValueError("should be an address like https://api.openai.com/v1")
-    if url.user or url.password:
-        raise ValueError("should hold no password: name the variable with the provider's key in api_key_env")
-    return text
-
-
-def _exact_decimal(value: object) -> object:
-    # 0.3333 in TOML is a binary float already; its shortest form is what the operator wrote.
-    return repr(value) if isinstance(value, float) else value
-
-
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("should be an integer or a number")  # noqa: TRY004 - pydantic collects ValueErrors
-    return value
-
-
-def _seconds(value: float) -> float:
-    if not 0 < value <= DAY_S:
-        raise ValueError(f"should be greater than 0 and at most {DAY_S} seconds")
-    return value
-
-
-def _variable_name(text: str) -> str:
-    if not _variable.fullmatch(text):
-        raise ValueError("should be the name of an environment variable, not the secret itself")
-    return text
-
-
-def _one_of(*allowed: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"should be one of {', '.join(allowed)}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _known_parameter(name: str) -> str:
-    if name not in KNOWN_PARAMETERS:
-        raise ValueError(f"is not a request field; there are {', '.join(sorted(KNOWN_PARAMETERS))}")
-    return name
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Whole = Annotated[int, BeforeValidator(_no_boolean)]
-Seconds = Annotated[float, BeforeValidator(_no_boolean), AfterValidator(_seconds)]
-Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
 
 
 class _Section(BaseModel):
@@ -140,17 +68,17 @@ class ServerSettings(_Section):
     max_body: Bytes = 2**20
     body_timeout: Seconds = 30
     write_timeout: Seconds = 60
-    stream_keepalive_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 15
+    stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15
     keepalive_timeout: Seconds = 75
-    drain_seconds: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=86_400)] = 300
+    drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
 
 
 class AdminTokenSettings(_Section):
     """One ``[[admin.tokens]]``: whoever has the text that stands in the variable ``token_env``."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._@-]+$")]
-    role: Annotated[str, _one_of(*Role)]
-    token_env: Annotated[str, AfterValidator(_variable_name)]
+    role: Annotated[str, one_of(*Role)]
+    token_env: VariableName
 
 
 class AdminSettings(_Section):
@@ -163,9 +91,9 @@ class AdminSettings(_Section):
 class StoreSettings(_Section):
     """Where quota and ledger are kept."""
 
-    url: Annotated[str, AfterValidator(_store_url)] = "embedded:./data"
+    url: StoreUrl = "embedded:./data"
     server: str | None = None
-    appendfsync: Annotated[str, _one_of("always", "everysec")] = "everysec"
+    appendfsync: Annotated[str, one_of("always", "everysec")] = "everysec"
     timeout: Seconds = 2
     min_replicas: Annotated[Whole, Field(ge=0, le=10)] = 0
 
@@ -174,10 +102,10 @@ class AccountingSettings(_Section):
     """How long reservations are held and their ids remembered, and what becomes of those that nobody settles."""
 
     lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
-    expired: Annotated[str, _one_of("void", "charge")] = "void"
-    tier: Annotated[str, _one_of("requested", "delivered")] = "requested"
+    expired: Annotated[str, one_of("void", "charge")] = "void"
+    tier: Annotated[str, one_of("requested", "delivered")] = "requested"
     ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
-    client_gone: Annotated[str, _one_of("finish", "cancel")] = "finish"
+    client_gone: Annotated[str, one_of("finish", "cancel")] = "finish"
     idempotency_answer_bytes: Annotated[Whole, Field(ge=0, le=2**20)] = 65_536
     settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
     burst_seconds: Annotated[Whole, Field(ge=1, le=3_600)] = 60
@@ -201,30 +129,47 @@ class ProviderSettings(_Section):
     """One ``[[providers]]``."""
 
     name: Name
-    dialect: Annotated[str, _one_of(*DIALECTS)] = "openai"
-    base_url: Annotated[str, AfterValidator(_base_url)]
-    api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
+    dialect: Annotated[str, one_of(*DIALECTS)] = "openai"
+    base_url: BaseUrl
+    api_key_env: VariableName | None = None
     connect_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
     idle_timeout: Seconds = 60
     total_timeout: Seconds = 900
     max_connections: Annotated[Whole, Field(ge=1, le=100_000)] = 1_000
     max_response: Bytes = 64 * 2**20
+    retry_bad_gateway: bool = False
+    retry_late_first_byte: bool = False
+
+
+class DeploymentSettings(_Section):
+    """One ``[[models.deployments]]``."""
+
+    provider: Name
+    upstream_model: Name
+    weight: Annotated[Whole, Field(ge=1, le=1_000)] = 1
+    priority: Annotated[Whole, Field(ge=0, le=1_000)] = 0
+    max_in_flight: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
+
+    def to_deployment(self) -> Deployment:
+        """The same, as the catalogue has it."""
+        return Deployment(**self.model_dump())
 
 
 class ModelSettings(_Section):
     """One ``[[models]]``."""
 
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
-    provider: Name
-    upstream_model: Name
+    provider: Name | None = None
+    upstream_model: Name | None = None
+    deployments: Annotated[tuple[DeploymentSettings, ...], Field(max_length=100)] = ()
     token_multiplier: Multiplier
     default_n: Annotated[Whole, Field(ge=1, le=1_000)] = 1
     max_n: Annotated[Whole, Field(ge=1, le=1_000)] = 10
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
-    parameters: tuple[Annotated[str, AfterValidator(_known_parameter)], ...] = ("n", "size")
+    parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
-    text: Annotated[str, _one_of("tokens", "free", "refuse")] = "tokens"
+    text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -232,20 +177,27 @@ class ModelSettings(_Section):
             raise ValueError(f"default_n is {self.default_n}, which is more than max_n, {self.max_n}")
         return self
 
-    def to_model(self, dialect: Dialect) -> Model:
-        """The model with its prices worked out, at a provider that speaks ``dialect``."""
+    @property
+    def providers(self) -> list[str]:
+        """The names of the providers that it is asked for at."""
+        return [self.provider] if self.provider else [each.provider for each in self.deployments]
+
+    def to_model(self, dialects: Sequence[Dialect]) -> Model:
+        """The model with its prices worked out; whoever is asked speaks one of ``dialects``."""
+        most = [dialect.max_n for dialect in dialects if dialect.max_n is not None]
         return Model(
             id=self.id,
-            provider=self.provider,
-            upstream_model=self.upstream_model,
+            provider=self.provider or self.deployments[0].provider,
+            upstream_model=self.upstream_model or self.deployments[0].upstream_model,
+            deployments=tuple(given.to_deployment() for given in self.deployments),
             token_multiplier=self.token_multiplier,
             parameters=frozenset(self.parameters),
             default_n=self.default_n,
-            max_n=min(self.max_n, dialect.max_n or self.max_n),
+            max_n=min(self.max_n, *most),
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
             text=self.text,
-            chats=dialect.chats,
+            chats=all(dialect.chats for dialect in dialects),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )
@@ -281,7 +233,10 @@ class Settings(_Section):
     def catalog(self) -> Catalog:
         """The models on offer."""
         dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}
-        return Catalog((model.to_model(dialects[model.provider]) for model in self.models), self.server.default_model)
+        return Catalog(
+            (model.to_model([dialects[name] for name in model.providers]) for model in self.models),
+            self.server.default_model,
+        )
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""
@@ -304,6 +259,8 @@ class Settings(_Section):
                 total_timeout_s=given.total_timeout,
                 max_connections=given.max_connections,
                 max_response_bytes=given.max_response,
+                retry_bad_gateway=given.retry_bad_gateway,
+                retry_late_first_byte=given.retry_late_first_byte,
             )
             for given in self.providers
         ]
@@ -423,21 +380,42 @@ def _check_admin_tokens(settings: Settings, environment: Mapping[str, str]) -> I
         texts.setdefault(token.name, text)
 
 
-def _check_images(settings: Settings, index: int) -> Iterator[str]:
-    model = settings.models[index]
-    dialect = next((one.dialect for one in settings.providers if one.name == model.provider), None)
-    most = None if dialect is None else DIALECTS[dialect].max_n
-    for name in ("default_n", "max_n"):
-        if most is not None and name in model.model_fields_set and getattr(model, name) > most:
+def _check_images(model: ModelSettings, dialects: Mapping[str, str]) -> Iterator[str]:
+    for provider in model.providers:
+        dialect = dialects.get(provider)
+        most = None if dialect is None else DIALECTS[dialect].max_n
+        for name in ("default_n", "max_n"):
+            if most is not None and name in model.model_fields_set and getattr(model, name) > most:
+                yield (
+                    f"{name}: is {getattr(model, name)}, but a provider that speaks {dialect} makes "
+                    f"at most {most} image a request: set it to {most}, or leave it out"
+                )
+
+
+def _check_deployments(model: ModelSettings, names: list[str]) -> Iterator[str]:
+    simple = {"provider": model.provider, "upstream_model": model.upstream_model}
+    for key, value in simple.items():
+        if value is None and not model.deployments:
+            yield f"{key}: is missing"
+        elif value is not None and model.deployments:
+            yield f"{key}: is given beside [[models.deployments]]: it belongs into one of them"
+        elif key == "provider" and value not in names and not model.deployments:
+            yield f"provider: no provider is named {value!r}; there are {names}"
+    asked = [deployment.provider for deployment in model.deployments]
+    for place, name in enumerate(asked):
+        if name not in names:
+            yield f"deployments[{place}].provider: no provider is named {name!r}; there are {names}"
+        elif asked.index(name) != place:
             yield (
-                f"models[{index}].{name}: is {getattr(model, name)}, but a provider that speaks {dialect} makes "
-                f"at most {most} image a request: set it to {most}, or leave it out"
+                f"deployments[{place}].provider: there is another deployment at {name!r}: metrics tell them apart by "
+                "provider; for a second one, add a [[providers]] of another name"
             )
 
 
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     names = [provider.name for provider in settings.providers]
     ids = [model.id for model in settings.models]
+    dialects = {provider.name: provider.dialect for provider in settings.providers}
     for index, provider in enumerate(settings.providers):
         if names.index(provider.name) != index:
             yield f"providers[{index}].name: there is another provider {provider.name!r}"
@@ -452,9 +430,8 @@ def _check_references(settings: Settings, environment: Mapping[str, str]) -> Ite
     for index, model in enumerate(settings.models):
         if ids.index(model.id) != index:
             yield f"models[{index}].id: there is another model {model.id!r}"
-        if model.provider not in names:
-            yield f"models[{index}].provider: no provider is named {model.provider!r}; there are {names}"
-        yield from _check_images(settings, index)
+        yield from (f"models[{index}].{mistake}" for mistake in _check_deployments(model, names))
+        yield from (f"models[{index}].{mistake}" for mistake in _check_images(model, dialects))
     default = settings.server.default_model
     if default is not None and default not in ids:
         yield f"server.default_model: no model has the id {default!r}; there are {ids}"

@@ -194,6 +194,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "chats": True,
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
+        "deployments": (),
     }
     assert (catalog.get("acme/image-2").unit_price, catalog.get("acme/image-2").unit_price_4k) == (1_250, 3_125)
 

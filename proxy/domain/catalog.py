@@ -27,8 +27,19 @@ def unit_price(base_units: int, token_multiplier: Decimal) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """One place where a model is made. Those of the lowest ``priority`` are asked first, in the ratio of ``weight``."""
+
+    provider: str
+    upstream_model: str
+    weight: int = 1
+    priority: int = 0
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """One model on the public wire, and where its requests go.
+    """One model on the public wire, and where its requests go: to ``provider``, or to one of ``deployments``.
 
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
@@ -49,6 +60,7 @@ class Model:
     chats: bool = True
     unit_price: int = 0
     unit_price_4k: int = 0
+    deployments: tuple[Deployment, ...] = ()
 
     @property
     def owned_by(self) -> str:

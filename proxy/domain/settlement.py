@@ -65,10 +65,11 @@ class Delivery:
     """What came of a request; filled in while it runs, and settled by what it says when it ends.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's own account of it, as JSON. ``text_multiplier`` is what a token costs in an
-    answer without an image, where it costs anything, and ``text_units`` what such an answer is charged. ``sizes``
-    are those of the images, where they could be told, ``asked_size`` what was asked for; with ``delivered_prices`` they
-    say what is charged, ``image_units``. ``keeper`` gathers the answer where the client may ask for it again.
+    ``provider_usage`` is the provider's own account of it, as JSON; ``attempts`` counts the deployments that were asked.
+    ``text_multiplier`` is what a token costs in an answer without an image, where it costs anything, and ``text_units``
+    what such an answer is charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
+    asked for; with ``delivered_prices`` they say what is charged, ``image_units``. ``keeper`` gathers the answer where
+    the client may ask for it again.
     """
 
     outcome: Outcome = Outcome.FAILED
@@ -77,6 +78,7 @@ class Delivery:
     provider_status: int = 0
     provider_usage: bytes | None = None
     provider_ms: int = 0
+    attempts: int = 1
     ended: bool = False
     whole: bool = False
     text_multiplier: Decimal | None = field(default=None, compare=False)

@@ -114,6 +114,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "provider": delivery.provider,
         "provider_status": delivery.provider_status,
         "provider_ms": delivery.provider_ms,
+        "attempts": delivery.attempts,
         "provider_usage": None if usage is None else usage.decode(),
         "whole": delivery.whole,
         "idempotency": None if ending is None else [*astuple(ending.idempotency), ending.after],
@@ -150,6 +151,8 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         provider_status=facts["provider_status"],
         provider_usage=None if usage is None else usage.encode(),
         provider_ms=facts["provider_ms"],
+        # A journal of before there were deployments has none.
+        attempts=facts.get("attempts", 1),
         ended=True,
         whole=facts["whole"],
     )

@@ -150,6 +150,8 @@ def settlement_facts(settlement: Settlement) -> bytes:
     }
     if any(delivery.sizes):
         facts["sizes"] = [write_size(size) for size in delivery.sizes[:SIZES_KEPT]]
+    if delivery.attempts != 1:
+        facts["attempts"] = delivery.attempts
     if delivery.provider_usage is not None:
         facts["provider_usage"] = orjson.Fragment(delivery.provider_usage)
     return orjson.dumps(facts)

@@ -95,6 +95,7 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "units": observation.charged_units,
         "provider": observation.provider,
         "provider_status": observation.provider_status,
+        "attempts": int(bool(observation.provider)) if observation.attempts is None else observation.attempts,
         "provider_ms": _ms(observation.provider_s),
         "own_ms": _ms(observation.own_s(ended)),
         "total_ms": _ms(ended - observation.started),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
@@ -58,6 +59,16 @@ class Metrics:
             "model",
             "status",
         )
+        self._attempts = counter(
+            "upstream_attempts", "Requests to deployments, by how they ended", "provider", "model", "result"
+        )
+        self._retries = counter(
+            "retries", "Requests sent to another deployment, by why the one before failed", "reason"
+        )
+        self._over_budget = counter("retries_over_budget", "Requests that were not sent again, to spare the providers")
+        self._deployments = gauge(
+            "deployment_state", "A deployment's breaker: 0 closed, 1 half-open, 2 open", "provider", "model"
+        )
         self._in_flight = gauge("in_flight_requests", "Requests that hold a reservation", "model")
         self._open = gauge("open_requests", "Requests that have begun and not ended, admitted or not")
         self._held = gauge("quota_units_held", "Quota units reserved and not yet settled by this process", "model")
@@ -99,6 +110,7 @@ class Metrics:
                 label_teams=label_teams,
             )
 
+        self._before_render: list[Callable[[], None]] = []
         self.registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, TallyCollector(parts)):
             self.registry.register(collector)
@@ -144,6 +156,26 @@ class Metrics:
             self._upstream_requests.values[observation.provider, model, status] += 1
             self._upstream_duration.observe((observation.provider, model), observation.provider_s)
 
+    def attempted(self, provider: str, model: str, result: str) -> None:
+        """A deployment was asked, and it ended."""
+        self._attempts.values[provider, model, result] += 1
+
+    def retried(self, reason: str) -> None:
+        """A request goes to another deployment."""
+        self._retries.values[(reason,)] += 1
+
+    def retry_over_budget(self) -> None:
+        """A request could have gone to another deployment."""
+        self._over_budget.values[()] += 1
+
+    def deployment_state(self, provider: str, model: str, state: int) -> None:
+        """How a deployment's breaker stands, at this scrape."""
+        self._deployments.values[provider, model] = state
+
+    def before_render(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` at each scrape, for what is only looked up then."""
+        self._before_render.append(tell)
+
     def open_requests(self, count: int) -> None:
         """How many requests are at work, at this scrape."""
         self._open.values[()] = count
@@ -178,4 +210,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus's text format."""
+        for tell in self._before_render:
+            tell()
         return generate_latest(self.registry)

@@ -19,7 +19,8 @@ class Observation:
     """One request. Times are in seconds; ``provider_s`` and ``client_s`` were spent waiting for those two.
 
     ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
-    that the client was given. ``pace_headers`` tell the client how its paces stand.
+    that the client was given. ``pace_headers`` tell the client how its paces stand;
+    ``attempts`` counts the deployments that were asked, None where the model has one provider.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class Observation:
     provider_s: float = 0.0
     client_s: float = 0.0
     response_bytes: int = 0
+    attempts: int | None = None
     pace_headers: Mapping[str, str] | None = None
 
     def own_s(self, ended: float) -> float:

@@ -1,15 +1,16 @@
 """Connections to providers: one client session each, tuned for passing on bodies that are large and late.
 
-The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice: a connection that breaks
-after the request may have been sent is an error, for the provider may be at work on it.
+The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
+connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
+another deployment may be asked is told in ``failover``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from time import perf_counter
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -26,14 +27,20 @@ from proxy.domain.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from proxy.domain.headers import retry_after_seconds
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.settlement import Delivery
+from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.failover import Failover
 from proxy.upstream.provider import Provider
+from proxy.upstream.routing import Balancer
 from proxy.upstream.watchdog import Watch, Watchdog
 
 logger = logging.getLogger(__name__)
+
+Asked = ImageRequest | ChatRequest
 
 READ_BUFFER_BYTES = 65_536
 ERROR_BODY_BYTES = 65_536
@@ -48,13 +55,13 @@ class Exchange:
     UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
     """
 
-    __slots__ = ("_body", "_client", "_delivery", "_observation", "_response", "_size", "_url", "watchdog")
+    __slots__ = ("_body", "_delivery", "_observation", "_response", "_size", "_url", "client", "watchdog")
 
     def __init__(
         self, client: ProviderClient, url: URL, body: bytes, delivery: Delivery, observation: Observation
     ) -> None:
         """Prepare a POST of ``body``; nothing is sent yet."""
-        self._client = client
+        self.client = client
         self._url = url
         self._body = body
         self._delivery = delivery
@@ -65,7 +72,7 @@ class Exchange:
 
     async def __aenter__(self) -> Self:
         """Send the request; the answer is a 2xx, its body not read yet."""
-        self._delivery.provider = self._client.provider.name
+        self._delivery.provider = self.client.provider.name
         await self.watchdog.__aenter__()
         try:
             await self._send()
@@ -86,6 +93,15 @@ class Exchange:
                 response.close()
         await self.watchdog.__aexit__(kind, error, trace)
 
+    def end_when(self, is_moot: Callable[[], bool]) -> None:
+        """Raise ClientGone in the task as soon as nobody wants the answer any more."""
+        self.watchdog.end_when(is_moot)
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """The seconds of the answer's ``Retry-After``, where it has one."""
+        return None if self._response is None else retry_after_seconds(self._response.headers)
+
     @property
     def content_length(self) -> int | None:
         """The length of the body in bytes, where the provider tells it before."""
@@ -101,7 +117,7 @@ class Exchange:
 
         Raises UpstreamError or UpstreamTimeout where it breaks off, or is longer than ``max_response``.
         """
-        response, provider = self._response, self._client.provider
+        response, provider = self._response, self.client.provider
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
         began = perf_counter()
@@ -118,7 +134,7 @@ class Exchange:
         return piece
 
     async def _send(self) -> None:
-        client = self._client
+        client = self.client
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
         began = perf_counter()
         try:
@@ -137,7 +153,7 @@ class Exchange:
             raise await self._refusal(response)
 
     async def _refusal(self, response: ClientResponse) -> ProxyError:
-        client = self._client
+        client = self.client
         self.watchdog.phase(client.provider.idle_timeout_s, self._interrupt)
         body = bytearray()
         try:
@@ -193,15 +209,14 @@ class ProviderClient:
         """Close every connection."""
         await self.session.close()
 
-    def generate(self, request: ImageRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
-        """Ask for images, as the dialect does."""
-        url = self._url(self.dialect.generations_path(request, model))
-        return Exchange(self, url, self.dialect.write_generation(request, model), delivery, observation)
-
-    def chat(self, request: ChatRequest, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
-        """Ask for the next message, as the dialect does."""
-        url = self._url(self.dialect.chat_path(model))
-        return Exchange(self, url, self.dialect.write_chat(request, model), delivery, observation)
+    def ask(self, asked: Asked, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
+        """Ask for images, or for the next message of a chat, as the dialect does."""
+        dialect = self.dialect
+        if isinstance(asked, ChatRequest):
+            path, body = dialect.chat_path(model), dialect.write_chat(asked, model)
+        else:
+            path, body = dialect.generations_path(asked, model), dialect.write_generation(asked, model)
+        return Exchange(self, self._url(path), body, delivery, observation)
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -211,18 +226,45 @@ class ProviderClient:
 
 
 class Pool:
-    """All providers."""
+    """All providers, and how the deployments of each model are doing."""
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
-        """One client for each; needs a running event loop."""
+    def __init__(self, providers: Iterable[Provider], models: Iterable[Model], metrics: Metrics) -> None:
+        """One client for each provider; needs a running event loop."""
         watch = Watch()
         self._clients = {provider.name: ProviderClient(provider, watch) for provider in providers}
+        self._balancers = {model.id: Balancer(model) for model in models if model.deployments}
+        self._metrics = metrics
+        if self._balancers:
+            metrics.before_render(self._tell_states)
 
-    def client_for(self, model: Model) -> ProviderClient:
-        """The provider that makes this model's images."""
-        return self._clients[model.provider]
+    def ask(
+        self,
+        asked: Asked,
+        model: Model,
+        delivery: Delivery,
+        observation: Observation,
+        client_left: Callable[[], bool],
+    ) -> Exchange | Failover:
+        """Ask the model's provider, or one of its deployments, and others where that one cannot answer."""
+        if not model.deployments:
+            return self._clients[model.provider].ask(asked, model, delivery, observation)
+        balancer = self._balancer_of(model)
+        return Failover(self._clients, balancer, asked, model, delivery, observation, self._metrics, client_left)
 
     async def close(self) -> None:
         """Close every connection to every provider."""
         for client in self._clients.values():
             await client.close()
+
+    def _balancer_of(self, model: Model) -> Balancer:
+        balancer = self._balancers.get(model.id)
+        if balancer is None or (balancer.model is not model and balancer.model != model):
+            # The catalogue was replaced, and this model is another now.
+            balancer = self._balancers[model.id] = Balancer(model)
+        return balancer
+
+    def _tell_states(self) -> None:
+        now_s = monotonic()
+        for model_id, balancer in self._balancers.items():
+            for provider, state in balancer.states(now_s):
+                self._metrics.deployment_state(provider, model_id, state)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 class Provider:
     """One provider. ``first_byte_timeout_s`` runs from the request to the answer's headers, ``idle_timeout_s`` between
     two pieces of its body, ``total_timeout_s`` over all of it.
+
+    ``retry_bad_gateway`` and ``retry_late_first_byte`` say that a request which ended so was not worked on, and may go
+    to another deployment; only the provider's contract can promise it.
     """
 
     name: str
@@ -21,3 +24,5 @@ class Provider:
     total_timeout_s: float = 900.0
     max_connections: int = 1_000
     max_response_bytes: int = 64 * 2**20
+    retry_bad_gateway: bool = False
+    retry_late_first_byte: bool = False

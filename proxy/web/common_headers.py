@@ -8,6 +8,8 @@ from proxy.telemetry.observation import Observation
 def common_headers(observation: Observation) -> dict[str, str]:
     """For one answer."""
     headers = {"x-request-id": observation.request_id, "Server": "lightmeter"}
+    if observation.attempts is not None:
+        headers["x-lightmeter-attempts"] = str(observation.attempts)
     if observation.pace_headers is not None:
         headers.update(observation.pace_headers)
     return headers

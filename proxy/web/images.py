@@ -28,7 +28,7 @@ from proxy.domain.idempotency import HEADER
 from proxy.metering.middleware import METERED
 from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
-from proxy.upstream.pool import Pool
+from proxy.upstream.pool import Exchange, Pool
 from proxy.web.public_wire import ChatAnswer, ChatRequestFields, GenerationRequest, ImagesAnswer
 from proxy.web.relay import Relay, RelayLimits
 from proxy.web.routes import Access, Route
@@ -95,22 +95,23 @@ class ImageRoutes:
         if request.transport is None:
             raise ClientGone
         asked, model, delivery = metered.asked, metered.model, metered.delivery
-        client = self._pool.client_for(model)
         if isinstance(asked, ChatRequest):
             delivery.text_multiplier = model.token_multiplier if model.text == "tokens" else None
-            exchange = client.chat(asked, model, delivery, observation)
-        else:
-            exchange = client.generate(asked, model, delivery, observation)
-        if not self._finish_for_nobody:
-            exchange.watchdog.end_when(lambda: request.transport is None)
-        relay = Relay(request, observation, exchange, self._limits)
 
-        def read(content_type: str) -> Answer:
+        def client_left() -> bool:
+            return request.transport is None
+
+        upstream = self._pool.ask(asked, model, delivery, observation, client_left)
+        if not self._finish_for_nobody:
+            upstream.end_when(client_left)
+        relay = Relay(request, observation, upstream, self._limits)
+
+        def read(exchange: Exchange) -> Answer:
+            kind, dialect = exchange.content_type, exchange.client.dialect
             if isinstance(asked, ChatRequest):
-                return client.dialect.read_chat(content_type, asked, model)
-            return client.dialect.read_generation(content_type, stream=asked.stream, created_s=int(time()))
+                return dialect.read_chat(kind, asked, model)
+            return dialect.read_generation(kind, stream=asked.stream, created_s=int(time()))
 
         if asked.stream:
             return await relay.stream(read, delivery)
-        async with exchange:
-            return await relay.pass_on(read(exchange.content_type), delivery)
+        return await relay.answer(read, delivery)

@@ -18,6 +18,7 @@ from proxy.domain.image_events import error_event
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
+from proxy.upstream.failover import Failover
 from proxy.upstream.pool import Exchange
 from proxy.web.common_headers import common_headers
 from proxy.web.keep_alive import KeepAlive
@@ -93,11 +94,15 @@ class RelayLimits:
 class Relay:
     """One answer on its way to one client, who may leave; the provider's answer is read to its end all the same."""
 
-    def __init__(self, request: web.Request, observation: Observation, exchange: Exchange, limits: RelayLimits) -> None:
-        """Answer ``request`` from ``exchange``, within ``limits``."""
+    _exchange: Exchange
+
+    def __init__(
+        self, request: web.Request, observation: Observation, upstream: Exchange | Failover, limits: RelayLimits
+    ) -> None:
+        """Answer ``request`` with what comes from ``upstream``, within ``limits``."""
         self._request = request
         self._observation = observation
-        self._exchange = exchange
+        self._upstream = upstream
         self._limits = limits
         self._response: StreamedResponse | None = None
         self._answer: Answer | None = None
@@ -105,18 +110,22 @@ class Relay:
         self._preparing = asyncio.Lock()
         self._client_gone = False
 
-    async def stream(self, read: Callable[[str], Answer], delivery: Delivery) -> web.StreamResponse:
-        """Enter the exchange and pass its answer on, to a client that has asked for events.
+    async def answer(self, read: Callable[[Exchange], Answer], delivery: Delivery) -> web.StreamResponse:
+        """Ask upstream and pass its answer on; ``read`` makes it from what has begun to come."""
+        async with self._upstream as self._exchange:
+            return await self.pass_on(read(self._exchange), delivery)
 
-        Its comments may come before the provider has said anything; an error after that is an event. ``read`` makes the
-        answer from the kind of the provider's body.
+    async def stream(self, read: Callable[[Exchange], Answer], delivery: Delivery) -> web.StreamResponse:
+        """The same for a client that has asked for events.
+
+        Its comments may come before the provider has said anything; an error after that is an event.
         """
         # A replay would have to be a stream again.
         delivery.keeper = None
         try:
             self._keep_alive = KeepAlive(self._limits.keep_alive_s, self._send_comment)
-            async with self._keep_alive, self._exchange:
-                return await self.pass_on(read(self._exchange.content_type), delivery)
+            async with self._keep_alive, self._upstream as self._exchange:
+                return await self.pass_on(read(self._exchange), delivery)
         except ProxyError as error:
             return self._tell(error, delivery)
         except BaseException:

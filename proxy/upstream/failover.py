@@ -1,0 +1,209 @@
+"""One request to a model that has several deployments: tried at one after the other, where that is safe.
+
+A request is sent again only where nothing can have been generated for it:
+
+- no connection could be had, so nothing was sent;
+- the provider refused it itself, by a 429 or a 503;
+- by a setting of the provider, after a 502 or where the answer is late. Neither proves that nothing was made: a 502
+  often comes from a balancer in front of a server that is still drawing, and an answer is late because it is drawn.
+
+Everything else, such as a connection that broke after the request was written, goes to the client as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from proxy.domain.catalog import Model
+from proxy.domain.chat_request import ChatRequest
+from proxy.domain.errors import (
+    ClientGone,
+    ProviderRefusal,
+    ProxyError,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from proxy.domain.image_request import ImageRequest
+from proxy.domain.settlement import Delivery
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import Observation
+from proxy.upstream.provider import Provider
+from proxy.upstream.routing import Attempt, Balancer, Result
+
+if TYPE_CHECKING:
+    from proxy.upstream.pool import Exchange, ProviderClient
+
+logger = logging.getLogger(__name__)
+
+
+def why_again(error: BaseException, status: int, provider: Provider) -> str | None:
+    """Why a request that ended by ``error`` may be sent to another deployment; None where it may not.
+
+    ``status`` is the provider's, 0 where no answer began.
+    """
+    if not isinstance(error, ProxyError) or isinstance(error, ClientGone):
+        return None
+    if isinstance(error, UpstreamUnreachable):
+        return "unreachable"
+    late = status == 0 and isinstance(error, UpstreamTimeout)
+    reasons = {
+        HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
+        HTTPStatus.SERVICE_UNAVAILABLE: "unavailable",
+        HTTPStatus.BAD_GATEWAY: "bad_gateway" if provider.retry_bad_gateway else None,
+        0: "late_first_byte" if late and provider.retry_late_first_byte else None,
+    }
+    return reasons.get(status)
+
+
+def result_of(error: BaseException | None, status: int) -> Result:
+    """What an attempt that ended by ``error`` tells of its deployment."""
+    if error is None or isinstance(error, ProviderRefusal):
+        return Result.OK
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Result.RATE_LIMITED
+    if isinstance(error, UpstreamUnreachable):
+        return Result.UNREACHABLE
+    if isinstance(error, ProxyError) and not isinstance(error, ClientGone):
+        return Result.FAILED
+    return Result.NEITHER
+
+
+class Failover:
+    """A context like ``Exchange``: entering it gives the exchange of the deployment that answered."""
+
+    def __init__(
+        self,
+        clients: Mapping[str, ProviderClient],
+        balancer: Balancer,
+        asked: ImageRequest | ChatRequest,
+        model: Model,
+        delivery: Delivery,
+        observation: Observation,
+        metrics: Metrics,
+        client_left: Callable[[], bool],
+    ) -> None:
+        """Prepare the request; nothing is sent yet. One whose client has left is not sent again."""
+        self._clients = clients
+        self._balancer = balancer
+        self._asked = asked
+        self._model = model
+        self._delivery = delivery
+        self._observation = observation
+        self._metrics = metrics
+        self._client_left = client_left
+        self._is_moot: Callable[[], bool] | None = None
+        self._exchange: Exchange | None = None
+        self._attempt: Attempt | None = None
+
+    def end_when(self, is_moot: Callable[[], bool]) -> None:
+        """Raise ClientGone in the task as soon as nobody wants the answer any more."""
+        self._is_moot = is_moot
+
+    async def __aenter__(self) -> Exchange:
+        """Send the request until a deployment answers with a 2xx, or none is left that may be asked."""
+        self._count(0)
+        self._balancer.budget.request()
+        attempt = self._balancer.begin(monotonic())
+        if attempt is None:
+            raise self._nobody()
+        tried = frozenset({attempt.target.index})
+        while True:
+            exchange = self._prepare(attempt, len(tried))
+            try:
+                entered = await exchange.__aenter__()
+            except BaseException as error:
+                self._end(attempt, error, exchange.retry_after_s)
+                another = self._another(error, exchange.client.provider, tried)
+                if another is None:
+                    raise
+                attempt = another
+                tried |= {attempt.target.index}
+                continue
+            self._attempt, self._exchange = attempt, entered
+            return entered
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the connection back, and note how the deployment did."""
+        exchange, attempt = self._exchange, self._attempt
+        if exchange is None or attempt is None:
+            return
+        self._attempt = None
+        try:
+            await exchange.__aexit__(kind, error, trace)
+        except BaseException as interruption:
+            self._end(attempt, interruption)
+            raise
+        # An answer that is not whole, and that no error tells of, has been cut before the client's eyes.
+        self._end(attempt, error, broken=error is None and not self._delivery.whole)
+
+    def _prepare(self, attempt: Attempt, number: int) -> Exchange:
+        deployment = attempt.target.deployment
+        self._count(number)
+        self._delivery.provider_status = 0
+        client = self._clients[deployment.provider]
+        model = self._balancer.models[attempt.target.index]
+        try:
+            exchange = client.ask(self._asked, model, self._delivery, self._observation)
+        except BaseException as error:
+            self._end(attempt, error)
+            raise
+        if self._is_moot is not None:
+            exchange.watchdog.end_when(self._is_moot)
+        return exchange
+
+    def _another(self, error: BaseException, provider: Provider, tried: frozenset[int]) -> Attempt | None:
+        reason = why_again(error, self._delivery.provider_status, provider)
+        if reason is None or self._client_left():
+            return None
+        now_s = monotonic()
+        if not self._balancer.has_another(now_s, tried):
+            return None
+        if not self._balancer.budget.take(now_s):
+            self._metrics.retry_over_budget()
+            return None
+        self._metrics.retried(reason)
+        logger.info("%s: %s: %s, tried elsewhere", self._observation.request_id, provider.name, reason)
+        return self._balancer.begin(now_s, tried)
+
+    def _count(self, attempts: int) -> None:
+        self._observation.attempts = self._delivery.attempts = attempts
+
+    def _end(
+        self,
+        attempt: Attempt,
+        error: BaseException | None,
+        retry_after_s: int | None = None,
+        *,
+        broken: bool = False,
+    ) -> None:
+        status = self._delivery.provider_status
+        result = Result.FAILED if broken else result_of(error, status)
+        if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            retry_after_s = None
+        elif retry_after_s is None and result is Result.RATE_LIMITED:
+            retry_after_s = 1
+        self._balancer.end(attempt, monotonic(), result, retry_after_s)
+        self._metrics.attempted(attempt.target.deployment.provider, self._model.id, result.value)
+
+    def _nobody(self) -> ProxyError:
+        """Nothing is sent, so nothing is charged."""
+        now_s = monotonic()
+        wait_s = max(1, math.ceil(self._balancer.available_in_s(now_s)))
+        if self._balancer.all_paused(now_s):
+            return UpstreamRateLimit(
+                "Every provider of this model is rate-limiting this gateway; nothing was charged. Try again later.",
+                retry_after_s=wait_s,
+            )
+        return UpstreamUnreachable(
+            "No deployment of this model can take a request now; nothing was charged. Try again later.",
+            retry_after_s=wait_s,
+        )

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from proxy.domain.catalog import Deployment, Model
+from proxy.upstream.routing import Attempt, Balancer, Breaker, BreakerPolicy, Result, RetryBudget, State, Window
+
+POLICY = BreakerPolicy(consecutive=3, least_requests=10, open_s=5, open_limit_s=20, window_s=30)
+
+
+def balancer(*deployments: Deployment) -> Balancer:
+    model = Model("acme/image-1", "a", "image-1", Decimal(1), frozenset(), deployments=deployments)
+    return Balancer(model, POLICY)
+
+
+def at(provider: str, **more: int) -> Deployment:
+    return Deployment(provider, f"{provider}-image", **more)
+
+
+def chosen(attempt: Attempt | None) -> str:
+    assert attempt is not None
+    return attempt.target.deployment.provider
+
+
+def ask(routes: Balancer, now_s: float, result: Result = Result.OK, retry_after_s: float | None = None) -> str:
+    """One request from beginning to end."""
+    attempt = routes.begin(now_s)
+    assert attempt is not None
+    routes.end(attempt, now_s, result, retry_after_s)
+    return chosen(attempt)
+
+
+@given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=5), rounds=st.integers(1, 5))
+def test_a_quiet_gateway_shares_by_weight(weights: list[int], rounds: int) -> None:
+    routes = balancer(*(at(str(index), weight=weight) for index, weight in enumerate(weights)))
+    counts = Counter(ask(routes, 0) for _ in range(rounds * sum(weights)))
+    for index, weight in enumerate(weights):
+        assert abs(counts[str(index)] - rounds * weight) <= 1
+
+
+@given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=5), rounds=st.integers(1, 5))
+def test_a_busy_gateway_shares_by_weight(weights: list[int], rounds: int) -> None:
+    routes = balancer(*(at(str(index), weight=weight) for index, weight in enumerate(weights)))
+    counts = Counter(chosen(routes.begin(0)) for _ in range(rounds * sum(weights)))
+    assert counts == {str(index): rounds * weight for index, weight in enumerate(weights)}
+
+
+def test_the_one_that_is_slow_gets_less() -> None:
+    routes = balancer(at("slow"), at("quick"))
+    assert chosen(routes.begin(0)) == "slow"
+    assert [ask(routes, 0) for _ in range(3)] == ["quick"] * 3
+
+
+def test_a_higher_priority_number_is_asked_only_when_the_lower_ones_cannot() -> None:
+    routes = balancer(at("spare", priority=1), at("main", max_in_flight=2))
+    assert [chosen(routes.begin(0)) for _ in range(3)] == ["main", "main", "spare"]
+
+
+def test_nobody_is_left() -> None:
+    routes = balancer(at("a", max_in_flight=1), at("b"))
+    assert chosen(routes.begin(0)) == "a"
+    assert routes.begin(0, frozenset({1})) is None
+    assert not routes.has_another(0, frozenset({1}))
+
+
+def test_one_that_was_away_does_not_catch_up() -> None:
+    routes = balancer(at("a"), at("b"))
+    assert ask(routes, 0, Result.RATE_LIMITED, 10) == "a"
+    assert {ask(routes, 1) for _ in range(100)} == {"b"}
+    counts = Counter(ask(routes, 11) for _ in range(10))
+    assert counts["a"] in (5, 6)
+
+
+def test_a_pause_that_the_provider_asks_for_is_bounded() -> None:
+    routes = balancer(at("a"))
+    ask(routes, 0, Result.RATE_LIMITED, 3600)
+    assert routes.all_paused(POLICY.pause_limit_s - 1)
+    assert routes.available_in_s(0) == POLICY.pause_limit_s
+    assert list(routes.states(0)) == [("a", State.OPEN)]
+    assert routes.begin(POLICY.pause_limit_s - 1) is None
+    assert ask(routes, POLICY.pause_limit_s) == "a"
+
+
+def fail(breaker: Breaker, now_s: float, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.end(now_s, failed=True, probe=breaker.begin(now_s))
+
+
+def succeed(breaker: Breaker, now_s: float, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.end(now_s, failed=False, probe=breaker.begin(now_s))
+
+
+def test_failures_on_end_open_it() -> None:
+    breaker = Breaker(POLICY)
+    fail(breaker, 0, 2)
+    succeed(breaker, 0)
+    fail(breaker, 0, 2)
+    assert breaker.allows(0)
+    fail(breaker, 0)
+    assert breaker.state(0) is State.OPEN
+    assert not breaker.allows(4.9)
+    assert breaker.state(5) is State.HALF_OPEN
+
+
+def test_a_rate_of_failures_opens_it_within_the_window_only() -> None:
+    breaker, forgetful = Breaker(POLICY), Breaker(POLICY)
+    for _ in range(5):
+        succeed(breaker, 0)
+        fail(breaker, 0)
+    assert breaker.state(0) is State.OPEN
+    for step in range(20):
+        succeed(forgetful, step * 10)
+        fail(forgetful, step * 10)
+    assert forgetful.state(190) is State.CLOSED
+
+
+def test_half_open_lets_one_probe_through_at_a_time_and_two_close_it() -> None:
+    breaker = Breaker(POLICY)
+    fail(breaker, 0, 3)
+    assert breaker.begin(5)
+    assert not breaker.allows(5)
+    breaker.end(6, failed=False, probe=True)
+    assert breaker.state(6) is State.HALF_OPEN
+    succeed(breaker, 6)
+    assert breaker.state(6) is State.CLOSED
+
+
+def test_a_probe_that_fails_opens_it_for_twice_as_long_within_bounds() -> None:
+    breaker, now_s = Breaker(POLICY), 0.0
+    fail(breaker, now_s, 3)
+    waits = []
+    for _ in range(4):
+        waits.append(breaker.opens_again_s(now_s))
+        now_s += waits[-1]
+        fail(breaker, now_s)
+    assert waits == [5, 10, 20, 20]
+
+
+def test_a_probe_whose_client_left_gives_its_place_back() -> None:
+    breaker = Breaker(POLICY)
+    fail(breaker, 0, 3)
+    breaker.end(5, failed=None, probe=breaker.begin(5))
+    assert breaker.allows(5)
+
+
+def test_what_was_sent_before_it_opened_does_not_judge_a_probe() -> None:
+    breaker = Breaker(POLICY)
+    old = breaker.begin(0)
+    fail(breaker, 0, 3)
+    probe = breaker.begin(5)
+    assert (old, probe) == (False, True)
+    breaker.end(6, failed=True, probe=old)
+    assert breaker.state(6) is State.HALF_OPEN
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=50))
+def test_the_window_is_the_sum_of_its_last_slices(steps: list[tuple[float, bool]]) -> None:
+    window, now_s, seen = Window(30), 0.0, []
+    for step_s, failed in steps:
+        now_s += step_s
+        window.add(now_s, failed=failed)
+        seen.append((int(now_s / 3), failed))
+        recent = [was_failure for place, was_failure in seen if place > int(now_s / 3) - 10]
+        assert window.totals(now_s) == (len(recent), sum(recent))
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 3)), max_size=200))
+def test_retries_stay_within_their_budget(steps: list[tuple[float, int]]) -> None:
+    budget, now_s, requests, retries = RetryBudget(), 0.0, 0, 0
+    budget.take(0)
+    for step_s, wanted in steps:
+        now_s += step_s
+        budget.request()
+        requests += 1
+        retries += sum(budget.take(now_s) for _ in range(wanted))
+    assert retries <= budget.limit + budget.share * requests + budget.floor_per_s * now_s + 1e-6
+
+
+class Requests(RuleBasedStateMachine):
+    """Any order of beginnings, ends and waits, beside a plain account of what is in flight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.routes = balancer(at("a", weight=3, max_in_flight=4), at("b", max_in_flight=2), at("c", priority=1))
+        self.under_way: list[Attempt] = []
+        self.paused_until_s = {"a": 0.0, "b": 0.0, "c": 0.0}
+
+    @rule(seconds=st.floats(0, 12))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @rule(tried=st.frozensets(st.integers(0, 2)))
+    def begin(self, tried: frozenset[int]) -> None:
+        possible = self.routes.has_another(self.now_s, tried)
+        better = [one for one in self.routes.targets[:2] if one.index not in tried and one.available(self.now_s)]
+        attempt = self.routes.begin(self.now_s, tried)
+        assert (attempt is not None) == possible
+        if attempt is not None:
+            assert attempt.target.index not in tried
+            assert attempt.target.deployment.priority == 0 or not better
+            assert self.now_s >= self.paused_until_s[chosen(attempt)]
+            self.under_way.append(attempt)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), result=st.sampled_from(Result), pause_s=st.none() | st.floats(0, 1000))
+    def end(self, data: st.DataObject, result: Result, pause_s: float | None) -> None:
+        attempt = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        self.routes.end(attempt, self.now_s, result, pause_s)
+        if pause_s is not None:
+            name = chosen(attempt)
+            until_s = self.now_s + min(pause_s, POLICY.pause_limit_s)
+            self.paused_until_s[name] = max(self.paused_until_s[name], until_s)
+
+    @invariant()
+    def what_is_in_flight_is_known_and_bounded(self) -> None:
+        counts = Counter(chosen(attempt) for attempt in self.under_way)
+        for target in self.routes.targets:
+            assert target.in_flight == counts[target.deployment.provider]
+            assert target.in_flight <= (target.deployment.max_in_flight or 10**9)
+
+    @invariant()
+    def no_more_probes_than_allowed(self) -> None:
+        for target in self.routes.targets:
+            if target.breaker.state(self.now_s) is State.HALF_OPEN:
+                assert 0 <= target.breaker._probing <= POLICY.probes
+
+    @invariant()
+    def everything_comes_back_in_the_end(self) -> None:
+        if not self.under_way:
+            late_s = self.now_s + POLICY.pause_limit_s + POLICY.open_limit_s
+            assert all(
+                late_s >= target.paused_until_s and target.breaker.opens_again_s(late_s) == 0
+                for target in self.routes.targets
+            )
+
+
+TestRequests = pytest.mark.filterwarnings("default")(Requests.TestCase)
