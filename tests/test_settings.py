@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT
+from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT, Deployment
 from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest
 from proxy.domain.pricing import price
 from proxy.settings import ConfigurationError, Settings, load_settings, read_settings
@@ -695,3 +696,44 @@ def test_more_images_a_request_than_a_dialect_makes_are_a_mistake(file: File, na
     assert gemini != GOOD
     with pytest.raises(ConfigurationError, match=f"{name}: is .*speaks gemini makes at most 1 image a request"):
         file.load(gemini)
+
+
+def deployed(*deployments: dict[str, object], **simple: object) -> dict[str, Any]:
+    return {
+        "providers": [{"name": name, "base_url": "http://127.0.0.1"} for name in ("one", "two")],
+        "models": [{"id": "m", "token_multiplier": 1, "deployments": list(deployments), **simple}],
+    }
+
+
+def test_a_model_may_have_several_deployments() -> None:
+    content = deployed(
+        {"provider": "one", "upstream_model": "a", "weight": 3},
+        {"provider": "two", "upstream_model": "b", "priority": 1, "max_in_flight": 7},
+    )
+    model = read_settings(content, "file", {}).catalog().get("m")
+    assert (model.provider, model.upstream_model) == ("one", "a")
+    assert model.deployments == (
+        Deployment("one", "a", weight=3),
+        Deployment("two", "b", priority=1, max_in_flight=7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "simple", "told"),
+    [
+        ({"provider": "three"}, {}, "models[0].deployments[0].provider: no provider is named 'three'; there are"),
+        ({"provider": "two"}, {}, "models[0].deployments[1].provider: there is another deployment at 'two'"),
+        ({"weight": 0}, {}, "models[0].deployments[0].weight: is 0: input should be greater than or equal to 1"),
+        ({"priority": -1}, {}, "models[0].deployments[0].priority: is -1"),
+        ({"max_in_flight": 0}, {}, "models[0].deployments[0].max_in_flight: is 0"),
+        ({"wait": 0}, {}, "models[0].deployments[0].wait: is not a setting"),
+        ({}, {"provider": "one"}, "models[0].provider: is given beside [[models.deployments]]"),
+        ({}, {"upstream_model": "a"}, "models[0].upstream_model: is given beside [[models.deployments]]"),
+        ({}, {"deployments": []}, "models[0].provider: is missing"),
+    ],
+)
+def test_mistakes_about_deployments(changes: dict[str, object], simple: dict[str, object], told: str) -> None:
+    first = {"provider": "one", "upstream_model": "a", **changes}
+    content = deployed(first, {"provider": "two", "upstream_model": "b"}, **simple)
+    with pytest.raises(ConfigurationError, match=re.escape(f"file: {told}")):
+        read_settings(content, "file", {})

@@ -65,7 +65,7 @@ class Delivery:
     """What came of a request; filled in while it runs, and settled by what it says when it ends.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's own account of it, as JSON; ``attempts`` counts the deployments that were asked.
+    ``provider_usage`` is the provider's account of it, as JSON; ``attempts`` counts the deployments that were asked.
     ``text_multiplier`` is what a token costs in an answer without an image, where it costs anything, and ``text_units``
     what such an answer is charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
     asked for; with ``delivered_prices`` they say what is charged, ``image_units``. ``keeper`` gathers the answer where
