@@ -24,7 +24,7 @@ from proxy.domain.catalog import (
     Model,
     unit_price,
 )
-from proxy.setting_types import (
+from proxy.setting_values import (
     EMBEDDED,
     Address,
     BaseUrl,

@@ -16,10 +16,12 @@ from proxy.settings import load_settings
 from proxy.web.openapi import plain_path
 from tests.support.gateways import (
     ADMIN_TOKEN,
+    ALL_PARAMETERS,
     RunningGateway,
     SampleProvider,
     ask,
     configuration,
+    image_model,
     running_gateway,
 )
 from tests.support.processes import ROOT
@@ -32,7 +34,8 @@ SEED = os.environ.get("LIGHTMETER_TEST_SEED", "1")
 def described(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gateway that may be filled with nonsense."""
     folder = tmp_path_factory.mktemp("described")
-    toml = configuration(f"embedded:{folder}/data", provider.url, logs={"requests": False})
+    streaming = image_model(parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
+    toml = configuration(f"embedded:{folder}/data", provider.url, models=[streaming], logs={"requests": False})
     with running_gateway(folder, toml) as gateway:
         yield gateway
 

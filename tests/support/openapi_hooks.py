@@ -19,15 +19,17 @@ NO_SCHEMA_SAYS_SO = (
     ", not a number.",
     # The provider's own refusal.
     "response_format must be url or b64_json.",
+    "messages must hold one of the user.",
 )
 
 
 @schemathesis.hook
 def before_load_schema(_context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
     """Ask for a model that there is, so that images are made."""
-    request = raw_schema["components"]["schemas"]["GenerationRequest"]
-    request["properties"]["model"] = {"type": "string", "enum": [MODEL]}
-    request["required"].append("model")
+    for name in ("GenerationRequest", "ChatRequestFields"):
+        request = raw_schema["components"]["schemas"][name]
+        request["properties"]["model"] = {"type": "string", "enum": [MODEL]}
+        request["required"].append("model")
 
 
 @schemathesis.hook
