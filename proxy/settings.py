@@ -193,7 +193,7 @@ class ModelSettings(_Section):
             token_multiplier=self.token_multiplier,
             parameters=frozenset(self.parameters),
             default_n=self.default_n,
-            max_n=min(self.max_n, *most),
+            max_n=min([self.max_n, *most]),
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
             text=self.text,
