@@ -82,8 +82,9 @@ def main(
         raise ProgramMissing("wrk is missing: apt-get install wrk")
     if find_nginx() is None:
         click.echo("nginx is missing, and left out: apt-get install nginx-light", err=True)
-    # As after Ctrl-C, what was started is stopped, and the temporary folder goes.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # What was started is stopped, and the temporary folder goes. A shell's background jobs would not hear of Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     figures = Figures(seconds, rounds)
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-bench-") as folder:
