@@ -6,11 +6,10 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.telemetry.observation import REJECTED, Observation
-from proxy.telemetry.tallies import Tally, TallyCollector, Timing
+from proxy.telemetry.tallies import Families, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics
 
 FAST_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
@@ -30,90 +29,91 @@ class Metrics:
 
     def __init__(self, *, label_teams: int = 0) -> None:
         """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one."""
-        parts: list[Tally | Timing] = []
+        make = Families("lightmeter_")
+        self._add_requests(make)
+        self._add_upstream(make)
+        self._add_store(make)
+        build = make.gauge("build_info", "Always 1; the label is the version", "version")
+        build.values[(package_version(),)] = 1
+        self.teams: TeamMetrics | None = None
+        """Figures of teams, where teams may be a label."""
+        if label_teams:
+            self.teams = TeamMetrics(
+                make.counter("team_charged_units", "Quota units charged, by team", "team", "model"),
+                make.counter("team_images", "Images that were generated and charged, by team", "team", "model"),
+                make.gauge("team_quota_units", "A team's quota as the store has it", "team", "limit", "state"),
+                label_teams=label_teams,
+            )
+        self._before_render: list[Callable[[], None]] = []
+        self.registry = CollectorRegistry()
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, TallyCollector(make.parts)):
+            self.registry.register(collector)
 
-        def counter(name: str, text: str, *labels: str) -> Tally:
-            parts.append(tally := Tally(CounterMetricFamily, f"lightmeter_{name}", text, labels))
-            return tally
-
-        def gauge(name: str, text: str, *labels: str) -> Tally:
-            parts.append(tally := Tally(GaugeMetricFamily, f"lightmeter_{name}", text, labels))
-            return tally
-
-        def timing(name: str, text: str, bounds_s: tuple[float, ...], *labels: str) -> Timing:
-            parts.append(timing := Timing(f"lightmeter_{name}", text, bounds_s, labels))
-            return timing
-
-        self._requests = counter("requests", "Requests that ended, by outcome", "endpoint", "model", "outcome")
-        self._rejections = counter("rejections", "Requests that were not forwarded, by error code", "reason")
-        self._images = counter("images", "Images that were generated and charged", "model", "tier")
-        self._smaller = counter(
+    def _add_requests(self, make: Families) -> None:
+        self._requests = make.counter("requests", "Requests that ended, by outcome", "endpoint", "model", "outcome")
+        self._rejections = make.counter("rejections", "Requests that were not forwarded, by error code", "reason")
+        self._images = make.counter("images", "Images that were generated and charged", "model", "tier")
+        self._smaller = make.counter(
             "images_smaller_than_asked", "Images that came in less than the size asked for", "model"
         )
-        self._units = counter("quota_units", "Quota units by what became of them", "model", "state")
-        self._response_bytes = counter("response_bytes", "Bytes of answers sent to clients", "model")
-        self._upstream_requests = counter(
+        self._units = make.counter("quota_units", "Quota units by what became of them", "model", "state")
+        self._response_bytes = make.counter("response_bytes", "Bytes of answers sent to clients", "model")
+        self._in_flight = make.gauge("in_flight_requests", "Requests that hold a reservation", "model")
+        self._open = make.gauge("open_requests", "Requests that have begun and not ended, admitted or not")
+        self._held = make.gauge("quota_units_held", "Quota units reserved and not yet settled by this process", "model")
+        self._duration = make.timing(
+            "request_duration_seconds", "From the first byte to the last", SLOW_BOUNDS_S, "endpoint", "model"
+        )
+        self._overhead = make.timing(
+            "overhead_seconds", "Lightmeter's own time: waiting neither for the provider nor the client", FAST_BOUNDS_S
+        )
+
+    def _add_upstream(self, make: Families) -> None:
+        self._upstream_requests = make.counter(
             "upstream_requests",
             "Requests sent to providers; none is no answer",
             "provider",
             "model",
             "status",
         )
-        self._attempts = counter(
+        self._attempts = make.counter(
             "upstream_attempts", "Requests to deployments, by how they ended", "provider", "model", "result"
         )
-        self._retries = counter(
+        self._retries = make.counter(
             "retries", "Requests sent to another deployment, by why the one before failed", "reason"
         )
-        self._over_budget = counter("retries_over_budget", "Requests that were not sent again, to spare the providers")
-        self._deployments = gauge(
+        self._over_budget = make.counter(
+            "retries_over_budget", "Requests that were not sent again, to spare the providers"
+        )
+        self._deployments = make.gauge(
             "deployment_state", "A deployment's breaker: 0 closed, 1 half-open, 2 open", "provider", "model"
         )
-        self._in_flight = gauge("in_flight_requests", "Requests that hold a reservation", "model")
-        self._open = gauge("open_requests", "Requests that have begun and not ended, admitted or not")
-        self._held = gauge("quota_units_held", "Quota units reserved and not yet settled by this process", "model")
-        self._duration = timing(
-            "request_duration_seconds", "From the first byte to the last", SLOW_BOUNDS_S, "endpoint", "model"
-        )
-        self._overhead = timing(
-            "overhead_seconds", "Lightmeter's own time: waiting neither for the provider nor the client", FAST_BOUNDS_S
-        )
-        self._upstream_duration = timing(
+        self._upstream_duration = make.timing(
             "upstream_duration_seconds", "Time spent waiting for the provider", SLOW_BOUNDS_S, "provider", "model"
         )
-        self._store_duration = timing(
+
+    def _add_store(self, make: Families) -> None:
+        self._store_duration = make.timing(
             "store_duration_seconds", "Time of one operation of the store", FAST_BOUNDS_S, "operation"
         )
-        self._store_errors = counter(
+        self._store_errors = make.counter(
             "store_errors", "Operations that the store did not take, or gave no answer to", "operation"
         )
         # There from the start, so that the first error is seen as one.
         for operation in ("admit", "settle"):
             self._store_errors.values[(operation,)] = 0
-        self._store_up = gauge("store_up", "Whether the store answered the last time it was asked")
-        self._pending = gauge("journal_pending_settlements", "What the journal holds that the store has not taken yet")
-        self._journal_up = gauge("journal_up", "Whether the journal could be written the last time it was tried")
-        self._expired = counter("expired_leases", "Reservations of gateways that died, taken back by this one")
-        self._reposted = counter("reposted_settlements", "Settlements that the store had taken and lost, posted again")
+        self._store_up = make.gauge("store_up", "Whether the store answered the last time it was asked")
+        self._pending = make.gauge(
+            "journal_pending_settlements", "What the journal holds that the store has not taken yet"
+        )
+        self._journal_up = make.gauge("journal_up", "Whether the journal could be written the last time it was tried")
+        self._expired = make.counter("expired_leases", "Reservations of gateways that died, taken back by this one")
+        self._reposted = make.counter(
+            "reposted_settlements", "Settlements that the store had taken and lost, posted again"
+        )
         for tally in (self._expired, self._reposted, self._pending):
             tally.values[()] = 0
-        build = gauge("build_info", "Always 1; the label is the version", "version")
-        build.values[(package_version(),)] = 1
         self.store_health(healthy=True)
-        self.teams: TeamMetrics | None = None
-        """Figures of teams, where teams may be a label."""
-        if label_teams:
-            self.teams = TeamMetrics(
-                counter("team_charged_units", "Quota units charged, by team", "team", "model"),
-                counter("team_images", "Images that were generated and charged, by team", "team", "model"),
-                gauge("team_quota_units", "A team's quota as the store has it", "team", "limit", "state"),
-                label_teams=label_teams,
-            )
-
-        self._before_render: list[Callable[[], None]] = []
-        self.registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, TallyCollector(parts)):
-            self.registry.register(collector)
 
     def reserved(self, reservation: Reservation) -> None:
         """A request was admitted."""

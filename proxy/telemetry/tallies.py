@@ -75,6 +75,34 @@ class Timing:
         return family
 
 
+class Families:
+    """Makes metrics whose names begin alike, and keeps them for the registry."""
+
+    def __init__(self, prefix: str) -> None:
+        """``prefix`` leads every name."""
+        self.parts: list[Tally | Timing] = []
+        self._prefix = prefix
+
+    def counter(self, name: str, text: str, *labels: str) -> Tally:
+        """One that only grows; ``name`` is without ``_total``."""
+        return self._tally(CounterMetricFamily, name, text, labels)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Tally:
+        """One that goes up and down."""
+        return self._tally(GaugeMetricFamily, name, text, labels)
+
+    def timing(self, name: str, text: str, bounds_s: tuple[float, ...], *labels: str) -> Timing:
+        """A histogram of seconds."""
+        self.parts.append(timing := Timing(self._prefix + name, text, bounds_s, labels))
+        return timing
+
+    def _tally(
+        self, family: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, labels: Labels
+    ) -> Tally:
+        self.parts.append(tally := Tally(family, self._prefix + name, text, labels))
+        return tally
+
+
 class TallyCollector(Collector):
     """What the registry asks at a scrape."""
 
