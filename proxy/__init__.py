@@ -33,6 +33,6 @@ journal        settlements on a disk of this machine that the store has not take
 overage        units charged beyond what was reserved, because the provider generated more than was asked for
 dialect        how one kind of provider speaks
 
-Layers, each importing only what stands below it: ``cli > app > settings > web > metering | upstream > telemetry >
-domain``. The domain is pure.
+Layers, each importing only what stands below it: ``cli > app > settings > web > metering | upstream >
+telemetry > domain``. The domain is pure. With traces on, ``telemetry/traces.py`` stands around all of it.
 """

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from proxy.domain.catalog import Catalog
 from proxy.domain.chat_request import parse_chat_request
@@ -31,6 +32,7 @@ from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
+from proxy.metering.traced_store import TracedStore
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics, package_version
@@ -53,10 +55,16 @@ from proxy.web.relay import RelayLimits
 from proxy.web.routes import Route, add_routes
 from proxy.web.teams import TeamRoutes
 
+if TYPE_CHECKING:
+    from proxy.telemetry.traces import Traces
+
 logger = logging.getLogger(__name__)
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 JOURNAL_FOLDER = "journal"
+LAST_TRACES_S = 3.0
+"""How long the collector may take at the end for the spans that it has not been sent; after that they are lost."""
+
 LAST_SETTLEMENTS_S = 3.0
 """How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
 
@@ -110,6 +118,7 @@ class Gateway:
         settings, parts = self._settings, self._parts
         self.admin_token = self._find_admin_token()
         self.store_url = await self._start_store()
+        traces = self._start_traces()
         metrics = Metrics(label_teams=settings.metrics.label_teams)
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
@@ -128,19 +137,25 @@ class Gateway:
             burst_ms=accounting.burst_seconds * 1000,
         )
         journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
-        meter = Meter(store, journal, metrics, lease_ms=lease_ms, answer_bytes=accounting.idempotency_answer_bytes)
+        meter = Meter(
+            *(store if traces is None else TracedStore(store, traces), journal, metrics),
+            lease_ms=lease_ms,
+            answer_bytes=accounting.idempotency_answer_bytes,
+        )
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         try:
             await meter.start()
         except JournalError as error:
             raise ConfigurationError(str(error)) from None
         catalog = settings.catalog()
-        pool = Pool(settings.provider_list(self._environment), catalog.all(), metrics)
+        trace_configs = () if traces is None else (traces.client_config(),)
+        pool = Pool(settings.provider_list(self._environment), catalog.all(), metrics, trace_configs=trace_configs)
         parts.push_async_callback(pool.close)
         log = RequestLog(self._log_stream if settings.logs.requests else None)
         parts.callback(log.flush)
 
-        public = self._public_app(meter, catalog, pool, metrics, log)
+        outermost = () if traces is None else (traces.middleware(),)
+        public = self._public_app(meter, catalog, pool, metrics, log, outermost)
         books = LedgerBooks(runner, redis_pool, settled_ids_ms=accounting.settled_ids_seconds * 1000)
         retention = LedgerRetention(books, days=accounting.ledger_days)
         retention.start()
@@ -171,7 +186,13 @@ class Gateway:
             logger.error("the store at store.url does not answer; requests get 503 until it does")
 
     def _public_app(
-        self, meter: Meter, catalog: Catalog, pool: Pool, metrics: Metrics, log: RequestLog
+        self,
+        meter: Meter,
+        catalog: Catalog,
+        pool: Pool,
+        metrics: Metrics,
+        log: RequestLog,
+        outermost: Iterable[Middleware],
     ) -> web.Application:
         server = self._settings.server
         images = ImageRoutes(
@@ -182,6 +203,7 @@ class Gateway:
         models = ModelRoutes(meter.store, catalog)
         app = web.Application(
             middlewares=[
+                *outermost,
                 observe(self.lifecycle, metrics, log, request_ids()),
                 errors(self.lifecycle),
                 metering(
@@ -217,6 +239,16 @@ class Gateway:
     def _body_limits(self) -> BodyLimits:
         server = self._settings.server
         return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+
+    def _start_traces(self) -> Traces | None:
+        given = self._settings.traces
+        if not given.enabled:
+            return None
+        from proxy.telemetry.traces import Traces  # noqa: PLC0415 - who does not trace need not have the library
+
+        traces = Traces(endpoint=given.endpoint, sample_ratio=given.sample_ratio, service_name=given.service_name)
+        self._parts.push_async_callback(traces.close, LAST_TRACES_S)
+        return traces
 
     async def _start_store(self) -> str:
         settings = self._settings

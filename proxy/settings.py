@@ -1,7 +1,7 @@
 """The configuration: TOML plus environment, checked before anything starts.
 
 Every mistake is told with the file, the key, what is wrong and what would be right. ``LIGHTMETER_<SECTION>_<KEY>``
-overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[logs]`` or ``[metrics]``.
+overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[logs]``, ``[metrics]`` or ``[traces]``.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from proxy.setting_values import (
     no_boolean,
     one_of,
 )
+from proxy.traces_settings import TracesSettings, check_traces
 from proxy.upstream.dialects import DIALECTS, Dialect
 from proxy.upstream.provider import Provider
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
 ENVIRONMENT = "the environment"
 SECTION_LISTS = ("providers", "models", "admin.tokens")
-OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics")
+OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics", "traces")
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
 
@@ -212,6 +213,7 @@ class Settings(_Section):
     accounting: AccountingSettings = AccountingSettings()
     logs: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    traces: TracesSettings = TracesSettings()
     providers: tuple[ProviderSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
 
@@ -293,6 +295,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
         told = (
             *_check_references(settings, environment),
             *_check_store(settings),
+            *check_traces(settings.traces),
             *_check_admin_tokens(settings, environment),
         )
         mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in told]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
@@ -59,6 +60,12 @@ requests = false
 [metrics]
 label_teams = 20
 team_refresh_seconds = 2.5
+
+[traces]
+enabled = true
+endpoint = "https://collector.test/v1/traces"
+sample_ratio = 0.25
+service_name = "images"
 
 [[providers]]
 name = "acme"
@@ -175,6 +182,12 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
     assert loaded.metrics.model_dump() == {"label_teams": 20, "team_refresh_seconds": 2.5}
+    assert loaded.traces.model_dump() == {
+        "enabled": True,
+        "endpoint": "https://collector.test/v1/traces",
+        "sample_ratio": 0.25,
+        "service_name": "images",
+    }
 
 
 def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
@@ -222,6 +235,8 @@ def test_a_file_needs_only_a_provider_and_a_model(file: File) -> None:
     assert (loaded.store.url, loaded.store.appendfsync) == ("embedded:./data", "everysec")
     assert loaded.accounting.lease_seconds == 60
     assert (loaded.logs.level, loaded.logs.requests) == ("info", True)
+    assert (loaded.traces.enabled, loaded.traces.sample_ratio) == (False, 1)
+    assert loaded.traces.endpoint == "http://127.0.0.1:4318/v1/traces"
     assert loaded.providers[0].dialect == "openai"
     model = loaded.catalog().get("acme/image-1")
     assert (model.default_n, model.max_n, model.four_k_long_edge) == (1, 10, 3_840)
@@ -371,6 +386,13 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("label_teams = 20", "label_teams = -1", "metrics.label_teams", ["is -1", "greater than or equal to 0"]),
     ("label_teams = 20", "label_teams = true", "metrics.label_teams", ["is True", "integer"]),
     ("_seconds = 2.5", "_seconds = 0", "metrics.team_refresh_seconds", ["is 0", "greater than 0"]),
+    ("enabled = true", 'enabled = "perhaps"', "traces.enabled", ["is 'perhaps'", "boolean"]),
+    ("sample_ratio = 0.25", "sample_ratio = 1.1", "traces.sample_ratio", ["is 1.1", "less than or equal to 1"]),
+    ("sample_ratio = 0.25", "sample_ratio = nan", "traces.sample_ratio", ["is nan", "than or equal to"]),
+    ("sample_ratio = 0.25", "sample_ratio = true", "traces.sample_ratio", ["is True", "an integer or a number"]),
+    ("https://collector", "grpc://collector", "traces.endpoint", ["is 'grpc://", "http://127.0.0.1:4318/v1/traces"]),
+    ("https://collector", "https://me:secret@collector", "traces.endpoint", ["no password", "OTLP_HEADERS"]),
+    ('service_name = "images"', 'service_name = ""', "traces.service_name", ["is ''", "at least 1 character"]),
     ('name = "acme"\n', 'name = ""\n', "providers[0].name", ["is ''", "at least 1 character"]),
     ('name = "acme"\n', "", "providers[0].name", ["is missing"]),
     ('dialect = "openai"', 'dialect = "latin"', "providers[0].dialect", ["is 'latin'", "should be one of openai"]),
@@ -558,6 +580,8 @@ OVERRIDES: list[tuple[str, str, str, str, object]] = [
     ("LIGHTMETER_LOGS_LEVEL", "error", "logs", "level", "error"),
     ("LIGHTMETER_LOGS_REQUESTS", "true", "logs", "requests", True),
     ("LIGHTMETER_METRICS_LABEL_TEAMS", "50", "metrics", "label_teams", 50),
+    ("LIGHTMETER_TRACES_SAMPLE_RATIO", "0.5", "traces", "sample_ratio", 0.5),
+    ("LIGHTMETER_TRACES_ENABLED", "false", "traces", "enabled", False),
 ]
 
 
@@ -737,3 +761,15 @@ def test_mistakes_about_deployments(changes: dict[str, object], simple: dict[str
     content = deployed(first, {"provider": "two", "upstream_model": "b"}, **simple)
     with pytest.raises(ConfigurationError, match=re.escape(f"file: {told}")):
         read_settings(content, "file", {})
+
+
+@pytest.mark.parametrize("module", ["opentelemetry", "opentelemetry.sdk.trace"])
+def test_traces_without_their_library_say_what_to_install(
+    file: File, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    for loaded in [name for name in sys.modules if name.startswith(module)]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    (mistake,) = file.mistakes(GOOD)
+    assert mistake.startswith("traces.enabled: OpenTelemetry is not installed: pip install 'lightmeter[traces]'")
+    file.load(changed("enabled = true", "enabled = false"))

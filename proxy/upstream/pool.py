@@ -8,14 +8,14 @@ another deployment may be asked is told in ``failover``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
 from yarl import URL
 
 from proxy.domain.catalog import Model
@@ -180,7 +180,7 @@ class Exchange:
 class ProviderClient:
     """One provider's session."""
 
-    def __init__(self, provider: Provider, watch: Watch) -> None:
+    def __init__(self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = ()) -> None:
         """Open no connection yet; needs a running event loop."""
         self.provider = provider
         self.watch = watch
@@ -195,6 +195,7 @@ class ProviderClient:
             timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
             auto_decompress=False,
             trust_env=False,
+            trace_configs=list(trace_configs),
             read_bufsize=READ_BUFFER_BYTES,
             headers={
                 "Accept": "application/json, text/event-stream",
@@ -228,10 +229,17 @@ class ProviderClient:
 class Pool:
     """All providers, and how the deployments of each model are doing."""
 
-    def __init__(self, providers: Iterable[Provider], models: Iterable[Model], metrics: Metrics) -> None:
-        """One client for each provider; needs a running event loop."""
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        models: Iterable[Model],
+        metrics: Metrics,
+        *,
+        trace_configs: Sequence[TraceConfig] = (),
+    ) -> None:
+        """One client for each provider, told of to ``trace_configs``; needs a running event loop."""
         watch = Watch()
-        self._clients = {provider.name: ProviderClient(provider, watch) for provider in providers}
+        self._clients = {provider.name: ProviderClient(provider, watch, trace_configs) for provider in providers}
         self._balancers = {model.id: Balancer(model) for model in models if model.deployments}
         self._metrics = metrics
         if self._balancers:
