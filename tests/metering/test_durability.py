@@ -116,5 +116,6 @@ async def test_it_is_told_in_the_log_as_soon_as_the_store_can_be_asked(
         await redis.config_set("requirepass", "")
         await eventually(lambda: "store: appendonly is no: a crash of the store loses everything" in caplog.text)
         await report.stop()
+        assert caplog.text.count("store: appendonly is no") == 1
         await pool.aclose()
         await wrong.aclose()

@@ -33,3 +33,4 @@ async def test_how_a_task_ended_is_no_matter() -> None:
     await asyncio.sleep(0)
     await end_task(task)
     await end_task(task)
+    assert isinstance(task.exception(), OSError)
