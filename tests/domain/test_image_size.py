@@ -55,8 +55,8 @@ def test_an_image_cut_anywhere_has_its_size_or_none(kind: str, options: dict[str
     lead=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF1234WEBPVP8 "]),
 )
 def test_anything_at_all_can_be_read(text: bytes, lead: bytes) -> None:
-    for given in (text, base64.b64encode(lead + text)):
-        size = read_size(given)
+    for data in (text, base64.b64encode(lead + text)):
+        size = read_size(data)
         assert size is None or min(size) >= 0
 
 
