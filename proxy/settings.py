@@ -198,7 +198,7 @@ class ModelSettings(_Section):
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
             text=self.text,
-            chats=all(dialect.chats for dialect in dialects),
+            chats=all(dialect.chat is not None for dialect in dialects),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )

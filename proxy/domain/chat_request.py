@@ -78,10 +78,15 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     )
 
 
+def no_chat() -> InvalidRequest:
+    """The refusal of a chat with a model that knows none."""
+    return InvalidRequest("This model does not chat; ask it for images at /v1/images/generations.", param="model")
+
+
 def check_chat(request: ChatRequest, model: Model) -> None:
     """Refuse what this model does not answer (InvalidRequest)."""
     if not model.chats:
-        raise InvalidRequest("This model does not chat; ask it for images at /v1/images/generations.", param="model")
+        raise no_chat()
     if model.text == "refuse" and not request.wants_image:
         raise InvalidRequest("'modalities' should hold \"image\": this model is for images only.", param="modalities")
 

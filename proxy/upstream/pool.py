@@ -19,7 +19,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from proxy.domain.catalog import Model
-from proxy.domain.chat_request import ChatRequest
+from proxy.domain.chat_request import ChatRequest, no_chat
 from proxy.domain.errors import (
     ProxyError,
     UpstreamError,
@@ -214,7 +214,10 @@ class ProviderClient:
         """Ask for images, or for the next message of a chat, as the dialect does."""
         dialect = self.dialect
         if isinstance(asked, ChatRequest):
-            path, body = dialect.chat_path(model), dialect.write_chat(asked, model)
+            chat = dialect.chat
+            if chat is None:
+                raise no_chat()
+            path, body = chat.path(model), chat.write(asked, model)
         else:
             path, body = dialect.generations_path(asked, model), dialect.write_generation(asked, model)
         return Exchange(self, self._url(path), body, delivery, observation)

@@ -8,7 +8,7 @@ from time import time
 from aiohttp import web
 
 from proxy.domain.answer import Answer
-from proxy.domain.chat_request import ChatRequest
+from proxy.domain.chat_request import ChatRequest, no_chat
 from proxy.domain.errors import (
     ClientGone,
     IdempotencyInProgress,
@@ -109,7 +109,9 @@ class ImageRoutes:
         def read(exchange: Exchange) -> Answer:
             kind, dialect = exchange.content_type, exchange.client.dialect
             if isinstance(asked, ChatRequest):
-                return dialect.read_chat(kind, asked, model)
+                if dialect.chat is None:
+                    raise no_chat()
+                return dialect.chat.read(kind, asked, model)
             return dialect.read_generation(kind, stream=asked.stream, created_s=int(time()))
 
         if asked.stream:

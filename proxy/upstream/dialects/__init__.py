@@ -15,6 +15,22 @@ from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect
 
 
+class ChatDialect(Protocol):
+    """What the gateway needs to know of a kind of provider that chats."""
+
+    def path(self, model: Model) -> str:
+        """Where chat is, below the provider's base URL."""
+        ...
+
+    def write(self, request: ChatRequest, model: Model) -> bytes:
+        """The request's body."""
+        ...
+
+    def read(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
+        """What reads the body of a 2xx of this kind. Raises UpstreamError where it is not of the kind asked for."""
+        ...
+
+
 class Dialect(Protocol):
     """What the gateway needs to know of a kind of provider."""
 
@@ -43,20 +59,8 @@ class Dialect(Protocol):
         ...
 
     @property
-    def chats(self) -> bool:
-        """Whether it knows chat; the other two of chat are not called where it does not."""
-        ...
-
-    def chat_path(self, model: Model) -> str:
-        """Where chat is, below the provider's base URL."""
-        ...
-
-    def write_chat(self, request: ChatRequest, model: Model) -> bytes:
-        """The request's body."""
-        ...
-
-    def read_chat(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
-        """What reads the body of a 2xx of this kind. Raises UpstreamError where it is not of the kind asked for."""
+    def chat(self) -> ChatDialect | None:
+        """How it chats, where it does."""
         ...
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:

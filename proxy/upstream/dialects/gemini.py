@@ -10,7 +10,6 @@ import orjson
 
 from proxy.domain.answer import Answer
 from proxy.domain.catalog import Model
-from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import NothingGenerated, ProxyError
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.json_shapes import Shape
@@ -24,7 +23,7 @@ GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
 class GeminiDialect:
     """See ``Dialect``. One request makes one image; it knows no chat here."""
 
-    chats = False
+    chat = None
     max_n = 1
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
@@ -50,18 +49,6 @@ class GeminiDialect:
     def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
         """Each image is passed on while it arrives."""
         return translate(READING, content_type, stream=stream, created_s=created_s)
-
-    def chat_path(self, model: Model) -> str:
-        """Not called: see ``chats``."""
-        raise NotImplementedError
-
-    def write_chat(self, request: ChatRequest, model: Model) -> bytes:
-        """Not called: see ``chats``."""
-        raise NotImplementedError
-
-    def read_chat(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
-        """Not called: see ``chats``."""
-        raise NotImplementedError
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"code", "message", "status"}}``; a bad key is a 400."""

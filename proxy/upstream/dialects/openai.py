@@ -20,10 +20,33 @@ from proxy.domain.translation import Reading, translate
 from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
 
 
+class OpenAIChat:
+    """See ``ChatDialect``."""
+
+    def path(self, _model: Model) -> str:
+        """The same for every model."""
+        return "/chat/completions"
+
+    def write(self, request: ChatRequest, model: Model) -> bytes:
+        """The fields keep their names; the model takes the provider's, and a stream always tells its usage."""
+        fields = {"model": model.upstream_model, **request.fields}
+        if request.stream:
+            fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
+        return orjson.dumps(fields)
+
+    def read(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
+        """As it comes, scrubbed."""
+        if request.stream != (content_type == EVENT_STREAM):
+            raise UpstreamError("The provider answered in another form than it was asked for.")
+        if request.stream:
+            return ChatEvents(model.id, read_error, wants_usage=request.wants_usage)
+        return ChatJson(model.id, read_error)
+
+
 class OpenAIDialect:
     """See ``Dialect``."""
 
-    chats = True
+    chat: OpenAIChat | None = OpenAIChat()
     max_n: int | None = None
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
@@ -56,25 +79,6 @@ class OpenAIDialect:
         return translate(
             EVENT_READING if is_stream else ANSWER_READING, content_type, stream=stream, created_s=created_s
         )
-
-    def chat_path(self, _model: Model) -> str:
-        """The same for every model."""
-        return "/chat/completions"
-
-    def write_chat(self, request: ChatRequest, model: Model) -> bytes:
-        """The fields keep their names; the model takes the provider's, and a stream always tells its usage."""
-        fields = {"model": model.upstream_model, **request.fields}
-        if request.stream:
-            fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
-        return orjson.dumps(fields)
-
-    def read_chat(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
-        """As it comes, scrubbed."""
-        if request.stream != (content_type == EVENT_STREAM):
-            raise UpstreamError("The provider answered in another form than it was asked for.")
-        if request.stream:
-            return ChatEvents(model.id, read_error, wants_usage=request.wants_usage)
-        return ChatJson(model.id, read_error)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""
