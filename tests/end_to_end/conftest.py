@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import (
+    ALL_PARAMETERS,
     RunningGateway,
     SampleProvider,
     configuration,
@@ -41,6 +42,16 @@ def gateway(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) 
     multipliers = sorted({vector["token_multiplier"] for vector in VECTORS})
     models = [image_model(model_for(multiplier), multiplier) for multiplier in multipliers]
     toml = configuration(f"embedded:{folder}/data", provider.url, models=models)
+    with running_gateway(folder, toml) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sdk_gateway(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway whose model does all that clients can ask for; of a pace, only a second's share may come at once."""
+    folder = tmp_path_factory.mktemp("sdk-gateway")
+    model = image_model(parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
+    toml = configuration(f"embedded:{folder}/data", provider.url, models=[model], accounting={"burst_seconds": 1})
     with running_gateway(folder, toml) as running:
         yield running
 

@@ -1,0 +1,154 @@
+"""OpenAI's package for Node against a gateway: one script asks in every way, and tells what it was given."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gateways import RunningGateway, ask
+from tests.support.processes import ROOT
+from tests.support.requirements import lacking, program
+
+SOURCE = ROOT / "tests" / "node"
+FILES = ("package.json", "package-lock.json", ".npmrc", "script.mjs")
+INSTALL_TIMEOUT_S = 90
+SCRIPT_TIMEOUT_S = 60
+SLOW_REQUESTS_PER_MINUTE = 60
+# By URL, by base64, raw twice, at once, streamed, and two chats.
+DELIVERED_IMAGES = [2, 1, 1, 1, *[1] * 10, 2, 1, 1]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the script told, and the key that it asked with."""
+
+    answers: dict[str, Any]
+    key: str
+
+    def __getitem__(self, name: str) -> Any:
+        return self.answers[name]
+
+
+@pytest.fixture(scope="session")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script in a folder of its own, with the packages of its lock file."""
+    program("node", "nodejs")
+    npm = program("npm", "npm")
+    folder: Path = tmp_path_factory.mktemp("node")
+    for name in FILES:
+        shutil.copy(SOURCE / name, folder)
+    installed = subprocess.run(
+        [npm, "ci", "--ignore-scripts", "--prefer-offline"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+        check=False,
+    )
+    if installed.returncode:
+        lacking(f"needs what npm ci installs from the registry: {installed.stderr[-500:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(sdk_gateway: RunningGateway, node_folder: Path) -> Told:
+    """The script, run once."""
+    key = sdk_gateway.make_key()
+    ended = subprocess.run(
+        [program("node", "nodejs"), "script.mjs"],
+        cwd=node_folder,
+        env={
+            **os.environ,
+            "LIGHTMETER_URL": sdk_gateway.url,
+            "LIGHTMETER_KEY": key,
+            "LIGHTMETER_POOR_KEY": sdk_gateway.make_key(4_999),
+            "LIGHTMETER_SLOW_KEY": sdk_gateway.make_key(requests_per_minute=SLOW_REQUESTS_PER_MINUTE),
+        },
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return Told(json.loads(ended.stdout), key)
+
+
+def test_images_come_as_urls_and_as_base64(told: Told) -> None:
+    assert len(told["url"]["data"]) == 2
+    for image in told["url"]["data"]:
+        assert ask("GET", image["url"]).body.startswith(b"\x89PNG")
+    [image] = told["base64"]["data"]
+    assert image["b64_json"].startswith("iVBORw0KGgo")
+    assert "usage" not in told["url"]
+    assert told["atOnce"] == 10
+
+
+def test_raw_answers(told: Told) -> None:
+    assert (told["withResponse"]["images"], told["withResponse"]["status"]) == (1, 200)
+    assert told["withResponse"]["request"].startswith("req_")
+    assert told["asResponse"]["type"] == "application/json"
+    assert len(told["asResponse"]["body"]["data"]) == 1
+
+
+def test_streams(told: Told) -> None:
+    types = ["image_generation.partial_image", "image_generation.completed"] * 2
+    assert [event["type"] for event in told["events"]] == types
+    assert all(event["b64_json"].startswith("iVBORw0KGgo") for event in told["events"])
+    assert "told to fail" in told["streamError"]["message"]
+
+
+def test_chat_with_images(told: Told) -> None:
+    [image] = told["chat"]["choices"][0]["message"]["images"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
+    assert "cost" not in told["chat"]["usage"]
+    deltas = [choice["delta"] for chunk in told["chunks"] for choice in chunk["choices"]]
+    assert sum(len(delta.get("images", [])) for delta in deltas) == 1
+    assert told["chunks"][-1]["object"] == "chat.completion.chunk"
+
+
+def test_models(told: Told) -> None:
+    assert [model["id"] for model in told["models"]] == ["acme/image-1"]
+    assert told["model"]["owned_by"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "status", "code", "param"),
+    [
+        ("noModel", "NotFoundError", 404, "model_not_found", "model"),
+        ("noImages", "BadRequestError", 400, "invalid_request", "n"),
+        ("noSuchField", "BadRequestError", 400, "unknown_parameter", "seed_phrase"),
+        ("noKey", "AuthenticationError", 401, "invalid_api_key", None),
+        ("noQuota", "RateLimitError", 429, "insufficient_quota", None),
+    ],
+)
+def test_errors_are_read_and_not_retried(
+    told: Told, name: str, kind: str, status: int, code: str, param: str | None
+) -> None:
+    error = told[name]
+    assert (error["kind"], error["status"], error["code"], error["param"]) == (kind, status, code, param)
+    assert error["request"].startswith("req_")
+    assert error["sent"] == 1
+
+
+def test_what_may_pass_is_retried(told: Told) -> None:
+    assert (told["failing"]["kind"], told["failing"]["status"]) == ("InternalServerError", 502)
+    assert told["failing"]["sent"] == 2
+    assert (told["paced"]["kind"], told["paced"]["sent"]) == (None, 2)
+
+
+def test_the_books_hold_all_of_it(told: Told, sdk_gateway: RunningGateway) -> None:
+    sdk_gateway.check_books(told.key)
+    entries = sdk_gateway.ledger(told.key)
+    assert [entry["images"] for entry in entries if entry["outcome"] == "delivered"] == DELIVERED_IMAGES
+
+
+def test_the_lock_file_names_no_host() -> None:
+    assert "resolved" not in (SOURCE / "package-lock.json").read_text()
+    assert "://" not in (SOURCE / "package-lock.json").read_text()

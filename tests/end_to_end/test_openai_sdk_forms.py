@@ -1,0 +1,190 @@
+"""Every form in which OpenAI's package for Python asks: at once or in turn, raw or parsed, whole or in events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from tests.support.gateways import RunningGateway, SampleProvider
+
+PNG_IN_BASE64 = "iVBORw0KGgo"
+IMAGE: dict[str, Any] = {"model": "acme/image-1", "prompt": "a translucent blue cube"}
+TALK: dict[str, Any] = {
+    "model": "acme/image-1",
+    "messages": [{"role": "user", "content": "a cube"}],
+    "modalities": ["image", "text"],
+}
+TWO_STREAMED = ["image_generation.partial_image", "image_generation.completed"] * 2
+
+
+def client(gateway: RunningGateway, key: str, **options: Any) -> OpenAI:
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key=key, **options)
+
+
+def async_client(gateway: RunningGateway, key: str, **options: Any) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, **options)
+
+
+def outcomes(gateway: RunningGateway, key: str) -> list[tuple[str, int]]:
+    gateway.check_books(key)
+    return [(entry["outcome"], entry["images"]) for entry in gateway.ledger(key)]
+
+
+# --- Raw answers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_raw_answer_has_headers_and_parses(sdk_gateway: RunningGateway) -> None:
+    with client(sdk_gateway, sdk_gateway.make_key()) as sdk:
+        raw = sdk.images.with_raw_response.generate(**IMAGE, response_format="b64_json")
+        assert (raw.status_code, raw.headers["content-type"]) == (200, "application/json")
+        assert raw.request_id is not None
+        assert raw.request_id.startswith("req_")
+        [image] = raw.parse().data or []
+        assert (image.b64_json or "").startswith(PNG_IN_BASE64)
+
+
+def test_a_raw_answer_may_be_read_as_it_comes(sdk_gateway: RunningGateway) -> None:
+    with (
+        client(sdk_gateway, sdk_gateway.make_key()) as sdk,
+        sdk.images.with_streaming_response.generate(**IMAGE, response_format="b64_json") as raw,
+    ):
+        assert PNG_IN_BASE64.encode() in b"".join(raw.iter_bytes())
+
+
+async def test_raw_answers_come_asynchronously(sdk_gateway: RunningGateway) -> None:
+    async with async_client(sdk_gateway, sdk_gateway.make_key()) as sdk:
+        raw = await sdk.images.with_raw_response.generate(**IMAGE)
+        [image] = raw.parse().data or []
+        assert image.url is not None
+        async with sdk.images.with_streaming_response.generate(**IMAGE) as streamed:
+            assert len((await streamed.parse()).data or []) == 1
+
+
+# --- Events -----------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_parsed(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    with client(sdk_gateway, key) as sdk:
+        events = list(sdk.images.generate(**IMAGE, n=2, partial_images=1, stream=True))
+    assert [event.type for event in events] == TWO_STREAMED
+    assert all(event.b64_json.startswith(PNG_IN_BASE64) for event in events)
+    assert not any("usage" in event.model_fields_set for event in events)
+    assert outcomes(sdk_gateway, key) == [("delivered", 2)]
+
+
+async def test_events_come_asynchronously(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+
+    async def types_of_one(sdk: AsyncOpenAI) -> list[str]:
+        stream = await sdk.images.generate(**IMAGE, n=2, partial_images=1, stream=True)
+        return [event.type async for event in stream]
+
+    async with async_client(sdk_gateway, key) as sdk:
+        assert await asyncio.gather(*(types_of_one(sdk) for _ in range(5))) == [TWO_STREAMED] * 5
+    assert outcomes(sdk_gateway, key) == [("delivered", 2)] * 5
+
+
+def test_a_raw_stream_is_parsed_as_well(sdk_gateway: RunningGateway) -> None:
+    with client(sdk_gateway, sdk_gateway.make_key()) as sdk:
+        raw = sdk.images.with_raw_response.generate(**IMAGE, stream=True)
+        assert raw.headers["content-type"] == "text/event-stream"
+        assert [event.type for event in raw.parse()] == ["image_generation.completed"]
+
+
+@pytest.mark.parametrize("behaviour", ["error_after_events=0", "error_after_events=1", "end_after_events=1"])
+async def test_a_stream_that_fails_raises(sdk_gateway: RunningGateway, behaviour: str) -> None:
+    asked = {**IMAGE, "prompt": f"[sample {behaviour}] x", "partial_images": 1, "stream": True}
+    key = sdk_gateway.make_key()
+    with client(sdk_gateway, key) as sdk, pytest.raises(openai.APIError):
+        list(sdk.images.generate(**asked))
+    async with async_client(sdk_gateway, key) as sdk:
+        stream = await sdk.images.generate(**asked)
+        with pytest.raises(openai.APIError):
+            _ = [event async for event in stream]
+    assert sdk_gateway.quota(key)["posted"] == 0
+
+
+# --- Chat -------------------------------------------------------------------------------------------------------------
+
+
+def check_chat(message: dict[str, Any]) -> None:
+    [image] = message["images"]
+    assert image["image_url"]["url"].startswith(f"data:image/png;base64,{PNG_IN_BASE64}")
+
+
+def test_chat_answers_with_images(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    with client(sdk_gateway, key) as sdk:
+        whole = sdk.chat.completions.create(**TALK)
+        check_chat(whole.choices[0].message.model_dump())
+        assert whole.usage is not None
+        assert whole.usage.total_tokens > 0
+        assert not whole.usage.model_extra
+        check_chat(sdk.chat.completions.with_raw_response.create(**TALK).parse().choices[0].message.model_dump())
+        chunks = list(sdk.chat.completions.create(**TALK, stream=True))
+    deltas = [choice.delta.model_dump() for chunk in chunks for choice in chunk.choices]
+    check_chat(next(delta for delta in deltas if delta.get("images")))
+    assert outcomes(sdk_gateway, key) == [("delivered", 1)] * 3
+
+
+async def test_chat_comes_asynchronously(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    async with async_client(sdk_gateway, key) as sdk:
+        whole = await sdk.chat.completions.create(**TALK)
+        check_chat(whole.choices[0].message.model_dump())
+        stream = await sdk.chat.completions.create(**TALK, stream=True, stream_options={"include_usage": True})
+        chunks = [chunk async for chunk in stream]
+    assert chunks[-1].usage is not None
+    assert any(choice.delta.model_dump().get("images") for chunk in chunks for choice in chunk.choices)
+    assert outcomes(sdk_gateway, key) == [("delivered", 1)] * 2
+
+
+def test_chat_and_models_pass_the_strict_validation(sdk_gateway: RunningGateway) -> None:
+    # Images do not: their types require the usage that stays inside, and know fewer qualities than providers tell.
+    with client(sdk_gateway, sdk_gateway.make_key(), _strict_response_validation=True) as sdk:
+        sdk.chat.completions.create(**TALK)
+        list(sdk.chat.completions.create(**TALK, stream=True))
+        sdk.models.retrieve(sdk.models.list().data[0].id)
+
+
+# --- Models, errors and retries ---------------------------------------------------------------------------------------
+
+
+async def test_models_and_errors_come_asynchronously(sdk_gateway: RunningGateway) -> None:
+    async with async_client(sdk_gateway, sdk_gateway.make_key(4_999)) as sdk:
+        assert [model.id async for model in sdk.models.list()] == ["acme/image-1"]
+        assert (await sdk.models.retrieve("acme/image-1")).owned_by == "acme"
+        with pytest.raises(openai.NotFoundError):
+            await sdk.models.retrieve("acme/image-2")
+        with pytest.raises(openai.BadRequestError, match="'n'"):
+            await sdk.images.generate(**IMAGE, n=0)
+        with pytest.raises(openai.RateLimitError) as refused:
+            await sdk.images.generate(**IMAGE)
+    assert refused.value.code == "insufficient_quota"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_pace_is_waited_for(sdk_gateway: RunningGateway, *, stream: bool) -> None:
+    key = sdk_gateway.make_key(requests_per_minute=60)
+    with client(sdk_gateway, key, max_retries=2) as sdk:
+        for expected in (0, 1):
+            raw = sdk.images.with_raw_response.generate(**IMAGE, stream=stream)
+            assert raw.retries_taken == expected
+            raw.http_response.read()
+    assert outcomes(sdk_gateway, key) == [("delivered", 1)] * 2
+
+
+async def test_a_providers_failure_is_retried_asynchronously(
+    sdk_gateway: RunningGateway, quiet_provider: SampleProvider
+) -> None:
+    key = sdk_gateway.make_key()
+    async with async_client(sdk_gateway, key, max_retries=1) as sdk:
+        with pytest.raises(openai.InternalServerError):
+            await sdk.images.generate(model="acme/image-1", prompt="[sample status=500] a cube")
+    assert len(quiet_provider.requests()) == 2
+    assert outcomes(sdk_gateway, key) == [("failed", 0)] * 2
