@@ -8,25 +8,37 @@ from __future__ import annotations
 import gc
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 
 import uvloop
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 from yarl import URL
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SESSION = web.AppKey("session", ClientSession)
-PROVIDER = URL(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9090") / "v1/images/generations"
-HEADERS = {"Authorization": "Bearer sample", "Content-Type": "application/json", "Accept-Encoding": "identity"}
+PROVIDER = URL(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9090")
+PATHS = ("/v1/images/generations", "/v1beta/models/image-1:generateContent")
+HEADERS = {
+    "Authorization": "Bearer sample",
+    "x-goog-api-key": "sample",
+    "Content-Type": "application/json",
+    "Accept-Encoding": "identity",
+}
 
 
-async def forward(request: web.Request) -> web.StreamResponse:
-    async with request.app[SESSION].post(PROVIDER, data=await request.read()) as answer:
-        response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]})
-        response.content_length = answer.content_length
-        await response.prepare(request)
-        async for piece in answer.content.iter_any():
-            await response.write(piece)
-        await response.write_eof()
-        return response
+def forward_to(url: URL) -> Handler:
+    async def forward(request: web.Request) -> web.StreamResponse:
+        async with request.app[SESSION].post(url, data=await request.read()) as answer:
+            headers = {"Content-Type": answer.headers["Content-Type"]}
+            response = web.StreamResponse(status=answer.status, headers=headers)
+            response.content_length = answer.content_length
+            await response.prepare(request)
+            async for piece in answer.content.iter_any():
+                await response.write(piece)
+            await response.write_eof()
+            return response
+
+    return forward
 
 
 async def start(app: web.Application) -> None:
@@ -44,7 +56,8 @@ async def start(app: web.Application) -> None:
 
 if __name__ == "__main__":
     app = web.Application()
-    app.router.add_post("/v1/images/generations", forward)
+    for path in PATHS:
+        app.router.add_post(path, forward_to(PROVIDER.with_path(path)))
     app.on_startup.append(start)
     listener = socket.create_server(("127.0.0.1", 0))
     sys.stdout.write(f"bare forwarder on http://127.0.0.1:{listener.getsockname()[1]}\n")

@@ -44,7 +44,7 @@ from tests.benchmarks.servers import (
 )
 from tests.support.processes import ROOT, python_module
 
-KINDS = ("small", "large", "latency")
+KINDS = (*throughput.LOADS, "latency")
 LATENCY_LATE_S = 60
 """How long after its time the latency generator may take to end."""
 
@@ -124,6 +124,10 @@ class Comparison:
             if "large" in kinds:
                 figures.large = self._press(bench, throughput.LARGE, "large")
                 after_large = _memory(bench)
+            if "events" in kinds:
+                figures.events = self._press(bench, throughput.EVENTS, "events")
+            if "gemini" in kinds:
+                figures.gemini = self._press(bench, throughput.GEMINI, "gemini")
             if "latency" in kinds:
                 self._measure_latency(bench)
             figures.memory = {
@@ -174,7 +178,7 @@ class Comparison:
 
 
 def _run_generator(bench: Bench, seconds: float) -> dict[str, Any]:
-    body = throughput.SMALL.body.decode()
+    body = throughput.SMALL.request.body.decode()
     head = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     subjects = {
         one.name: {
@@ -209,16 +213,21 @@ def _memory(bench: Bench) -> dict[str, float]:
 def _titles(figures: Figures) -> dict[str, str]:
     rounds = f"median of {figures.rounds} round(s) of {figures.seconds:g} s"
     small, large = throughput.SMALL, throughput.LARGE
+    events, gemini = throughput.EVENTS, throughput.GEMINI
     return {
-        "small": f"Small: {len(small.body)}-byte request, one URL back, {small.connections} connections, {rounds}",
+        "small": f"Small: {len(small.request.body)}-byte request, one URL back, {small.connections} connections, "
+        + rounds,
         "large": f"Large: one image of {large.answer_bytes:,} bytes back, {large.connections} connections, {rounds}",
+        "events": f"Events: one image of {events.answer_bytes:,} bytes as an event, {events.connections} connections, "
+        + rounds,
+        "gemini": f"Gemini: one image of {gemini.answer_bytes:,} bytes, put into OpenAI's words by Lightmeter alone, "
+        f"{gemini.connections} connections, {rounds}",
         "latency": f"Latency: the small request, {RATE_HZ} a second whatever the answers take, {rounds}",
     }
 
 
 def describe(figures: Figures) -> dict[str, Any]:
     """All figures for programs: what was measured, and what is made of it."""
-    loads = {name: load for name, load in (("small", figures.small), ("large", figures.large)) if load}
     return {
         "machine": {
             "cpus": os.cpu_count(),
@@ -231,7 +240,7 @@ def describe(figures: Figures) -> dict[str, Any]:
         "summary": {
             **{
                 name: {one: asdict(line) for one, line in summarize_throughput(load).items()}
-                for name, load in loads.items()
+                for name, load in figures.loads.items()
             },
             "latency": {one: asdict(line) for one, line in summarize_latency(figures.latency, DIRECT).items()},
         },

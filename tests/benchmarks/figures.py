@@ -61,22 +61,30 @@ class Figures:
     rounds: int
     small: dict[str, list[Slice]] = field(default_factory=dict)
     large: dict[str, list[Slice]] = field(default_factory=dict)
+    events: dict[str, list[Slice]] = field(default_factory=dict)
+    gemini: dict[str, list[Slice]] = field(default_factory=dict)
     latency: dict[str, list[Percentiles]] = field(default_factory=dict)
     late_p99_ms: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
     metered_images: int = 0
 
     @property
+    def loads(self) -> dict[str, dict[str, list[Slice]]]:
+        """What was measured of throughput, by the kind of load."""
+        kinds = {"small": self.small, "large": self.large, "events": self.events, "gemini": self.gemini}
+        return {kind: load for kind, load in kinds.items() if load}
+
+    @property
     def failed_requests(self) -> int:
         """Requests that got no proper answer, by wrk's count and the latency generator's."""
-        slices = (slice_ for load in (self.small, self.large) for rounds in load.values() for slice_ in rounds)
+        slices = (slice_ for load in self.loads.values() for rounds in load.values() for slice_ in rounds)
         latencies = (percentiles for rounds in self.latency.values() for percentiles in rounds)
         return sum(slice_.failed for slice_ in slices) + sum(percentiles.failed for percentiles in latencies)
 
     @property
     def counted_requests(self) -> int:
         """The requests that Lightmeter answered by the load generators' count."""
-        slices = self.small.get(SUBJECT, []) + self.large.get(SUBJECT, [])
+        slices = [slice_ for load in self.loads.values() for slice_ in load.get(SUBJECT, [])]
         answered = sum(slice_.requests - slice_.failed for slice_ in slices)
         return answered + sum(percentiles.samples for percentiles in self.latency.get(SUBJECT, []))
 
@@ -177,12 +185,11 @@ def verdicts(figures: Figures, direct: str) -> list[Verdict]:
 
 
 def table(figures: Figures, direct: str, titles: Mapping[str, str]) -> str:
-    """All of it for people; ``titles`` are those of the three measurements."""
+    """All of it for people; ``titles`` are those of the measurements."""
     lines: list[str] = []
-    if figures.small:
-        lines += [titles["small"], *_throughput_lines(figures.small, "requests/s", ",.0f"), ""]
-    if figures.large:
-        lines += [titles["large"], *_throughput_lines(figures.large, "GB/s", ".2f"), ""]
+    for kind, load in figures.loads.items():
+        unit, form = ("requests/s", ",.0f") if kind == "small" else ("GB/s", ".2f")
+        lines += [titles[kind], *_throughput_lines(load, unit, form), ""]
     if figures.latency:
         lines += [titles["latency"], *_latency_lines(figures, direct), ""]
     lines += ["Resident memory, MB", *_memory_lines(figures.memory), "", "Lightmeter, wanted and found"]

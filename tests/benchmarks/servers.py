@@ -23,7 +23,9 @@ from tests.support.processes import Server, free_port, python_module, wait_for
 
 DIRECT, NGINX, BARE, LIGHTMETER, BESIDE, LIMITED = "direct", "nginx", "bare", "lightmeter", "beside", "with every limit"
 MODEL = "sample/image-1"
+GEMINI_MODEL = "sample/gemini-1"
 PATH = "/v1/images/generations"
+GEMINI_PATH = "/v1beta/models/image-1:generateContent"
 QUOTA_UNITS = 10**15
 EVERY_LIMIT = {
     **dict.fromkeys(("quota_units", "quota_units_per_day", "quota_units_per_month"), QUOTA_UNITS),
@@ -90,7 +92,20 @@ id = "{model}"
 provider = "sample"
 upstream_model = "image-1"
 token_multiplier = "1.5"
-parameters = ["n", "size", "user"]
+parameters = ["n", "size", "user", "stream"]
+
+[[providers]]
+name = "gemini"
+dialect = "gemini"
+base_url = "{provider}/v1beta"
+api_key_env = "SAMPLE_PROVIDER_KEY"
+
+[[models]]
+id = "{gemini_model}"
+provider = "gemini"
+upstream_model = "image-1"
+token_multiplier = "1.5"
+parameters = ["size"]
 """
 
 
@@ -112,8 +127,9 @@ class Subject:
         return int(self.address.rpartition(":")[2])
 
     @property
-    def url(self) -> str:
-        return self.address + PATH
+    def translates(self) -> bool:
+        """Whether it speaks to a provider in that one's own words; the others pass on what they are given."""
+        return self.name not in {DIRECT, NGINX, BARE}
 
     def processes(self) -> list[psutil.Process]:
         return [self.process, *([self.store] if self.store else [])]
@@ -175,11 +191,16 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def key_header(path: str, key: str) -> tuple[str, str]:
+    """The name and value of the header that a key goes in; Google's is another one."""
+    return ("x-goog-api-key", key) if path == GEMINI_PATH else ("Authorization", f"Bearer {key}")
+
+
 def call(port: int, method: str, path: str, key: str, body: bytes | None = None) -> tuple[int, bytes]:
     """One request on a connection of its own: the status and the whole body of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_TIMEOUT_S)
     with contextlib.closing(connection):
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = dict([key_header(path, key), ("Content-Type", "application/json")])
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
@@ -228,7 +249,9 @@ def _start_lightmeter(
     own = folder / name
     own.mkdir()
     configuration = own / "lightmeter.toml"
-    configuration.write_text(LIGHTMETER_CONFIGURATION.format(folder=own, provider=provider, model=MODEL))
+    configuration.write_text(
+        LIGHTMETER_CONFIGURATION.format(folder=own, provider=provider, model=MODEL, gemini_model=GEMINI_MODEL)
+    )
     token = secrets.token_urlsafe(32)
     command = [str(programs / "lightmeter"), "serve", "--config", str(configuration)]
     environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}

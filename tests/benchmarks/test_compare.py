@@ -18,7 +18,7 @@ import pytest
 from tests.benchmarks import throughput
 from tests.benchmarks.figures import Figures, Percentiles, Slice, percentile, summarize_throughput, verdicts
 from tests.benchmarks.latency import is_whole
-from tests.benchmarks.servers import BARE, DIRECT, LIGHTMETER, NGINX, find_nginx
+from tests.benchmarks.servers import BARE, DIRECT, LIGHTMETER, NGINX, Subject, find_nginx
 from tests.support.processes import ROOT, python_module, running, wait_for
 from tests.support.requirements import program
 
@@ -64,10 +64,12 @@ def test_a_short_run_fills_every_row(tmp_path: Path, temporary_folder: Path) -> 
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    for title in ("Small: 163-byte request", "Large: one image of 4,000,000 bytes", "Latency: ", "Resident memory"):
+    large = "one image of 4,000,000 bytes"
+    titles = ("Small: 163-byte request", f"Large: {large}", f"Events: {large}", f"Gemini: {large}", "Latency: ")
+    for title in (*titles, "Resident memory"):
         assert title in ended.stdout
     for subject in subjects:
-        assert ended.stdout.count(f"\n  {subject:<18}") == (3 if subject == DIRECT else 4)
+        assert ended.stdout.count(f"\n  {subject:<18}") == len(titles) + (subject != DIRECT)
     assert ended.stdout.count("wanted at least") == 2
     assert list(temporary_folder.iterdir()) == []
     check_figures(json.loads(path.read_text()), subjects)
@@ -76,7 +78,7 @@ def test_a_short_run_fills_every_row(tmp_path: Path, temporary_folder: Path) -> 
 def check_figures(figures: dict[str, Any], subjects: list[str]) -> None:
     assert figures["failed_requests"] == 0
     assert figures["measured"]["metered_images"] > 0
-    for kind in ("small", "large"):
+    for kind in throughput.LOADS:
         assert list(figures["summary"][kind]) == subjects
         for line in figures["summary"][kind].values():
             assert min(line["rate"], line["of_bare"], line["cpu_us"], line["busy"]) > 0
@@ -114,7 +116,16 @@ def test_without_wrk_it_says_how_to_get_it() -> None:
 
 
 def test_the_small_request_is_as_large_as_it_is_said_to_be() -> None:
-    assert len(throughput.SMALL.body) == 163
+    assert len(throughput.SMALL.request.body) == 163
+
+
+def test_who_translates_is_asked_in_openais_words_and_the_others_in_geminis() -> None:
+    def asked(name: str) -> throughput.Request:
+        return throughput.GEMINI.request_to(Subject(name, "http://127.0.0.1:1", psutil.Process()))
+
+    assert asked(LIGHTMETER).path == "/v1/images/generations"
+    assert asked(BARE).path == asked(DIRECT).path == "/v1beta/models/image-1:generateContent"
+    assert asked(BARE).mark != asked(LIGHTMETER).mark
 
 
 def test_a_percentile_is_a_sample_that_was_taken() -> None:
@@ -148,6 +159,9 @@ def test_failed_requests_are_added_up() -> None:
     figures.small = {BARE: [slice_of(1.0, failed=2)], LIGHTMETER: [slice_of(1.0), slice_of(1.0, failed=1)]}
     assert figures.failed_requests == 3
     assert figures.counted_requests == 1_999
+    figures.gemini = {BARE: [slice_of(1.0, failed=4)], LIGHTMETER: [slice_of(1.0)]}
+    assert figures.failed_requests == 7
+    assert figures.counted_requests == 2_999
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.benchmarks.figures import Slice
-from tests.benchmarks.servers import MODEL, Subject, call, cpu_seconds
+from tests.benchmarks.servers import GEMINI_MODEL, GEMINI_PATH, MODEL, PATH, Subject, call, cpu_seconds, key_header
 
 GIGABYTE = 10**9
 ANSWER_TIMEOUT_S = 10
@@ -27,7 +27,7 @@ PROMPT = "A clean product photo of a translucent blue cube on a white table"
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "Bearer {key}"
+wrk.headers["{header}"] = "{value}"
 wrk.body = [==[{body}]==]
 
 function done(summary, latency, requests)
@@ -40,35 +40,69 @@ end
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked, and what its answer has once for each image."""
+
+    body: bytes
+    mark: bytes
+    path: str = PATH
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """One kind of request, and how many connections ask for it at a time."""
 
-    body: bytes
+    request: Request
     connections: int
     answer_bytes: int
     """What an answer has at the least."""
     in_gigabytes: bool
     warm_up_requests: int
+    untranslated: Request | None = None
+    """The same for a subject that does not translate, where the provider knows other words."""
+
+    def request_to(self, subject: Subject) -> Request:
+        """What this subject is asked."""
+        return self.request if subject.translates or self.untranslated is None else self.untranslated
 
 
-def _body(prompt: str, **fields: object) -> bytes:
-    return json.dumps({"model": MODEL, "prompt": prompt, **fields}, separators=(",", ":")).encode()
+def _json(**fields: object) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
 
+
+LARGE_PROMPT = f"[sample image_bytes={IMAGE_BYTES}] {PROMPT}"
+BASE64_MARK = b'"b64_json"'
 
 SMALL = Load(
-    _body(f"{PROMPT}, soft light", n=1, size="1024x1024", user="benchmark-001"),
+    Request(
+        _json(model=MODEL, prompt=f"{PROMPT}, soft light", n=1, size="1024x1024", user="benchmark-001"), mark=b'"url"'
+    ),
     connections=64,
     answer_bytes=100,
     in_gigabytes=False,
     warm_up_requests=100,
 )
 LARGE = Load(
-    _body(f"[sample image_bytes={IMAGE_BYTES}] {PROMPT}"),
+    Request(_json(model=MODEL, prompt=LARGE_PROMPT), BASE64_MARK),
     connections=8,
     answer_bytes=IMAGE_BYTES,
     in_gigabytes=True,
     warm_up_requests=5,
 )
+EVENTS = replace(LARGE, request=Request(_json(model=MODEL, prompt=LARGE_PROMPT, stream=True), BASE64_MARK))
+GEMINI = replace(
+    LARGE,
+    request=Request(_json(model=GEMINI_MODEL, prompt=LARGE_PROMPT), BASE64_MARK),
+    untranslated=Request(
+        _json(
+            contents=[{"role": "user", "parts": [{"text": LARGE_PROMPT}]}],
+            generationConfig={"responseModalities": ["TEXT", "IMAGE"]},
+        ),
+        mark=b'"inlineData"',
+        path=GEMINI_PATH,
+    ),
+)
+LOADS = {"small": SMALL, "large": LARGE, "events": EVENTS, "gemini": GEMINI}
 
 
 def find_wrk() -> str | None:
@@ -78,24 +112,27 @@ def find_wrk() -> str | None:
 
 def warm_up(subject: Subject, load: Load) -> None:
     """A few requests one after the other. Raises RuntimeError where an answer is not as it should be."""
+    request = load.request_to(subject)
     for _ in range(load.warm_up_requests):
-        status, answer = call(subject.port, "POST", "/v1/images/generations", subject.key, load.body)
+        status, answer = call(subject.port, "POST", request.path, subject.key, request.body)
         if status != 200:
             raise RuntimeError(f"{subject.name} answers {status}: {answer[:500].decode(errors='replace')}")
-        if len(answer) < load.answer_bytes or len(json.loads(answer)["data"]) != 1:
+        if len(answer) < load.answer_bytes or answer.count(request.mark) != 1:
             raise RuntimeError(f"{subject.name} answers with {len(answer):,} bytes that are not one image")
 
 
 def press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path) -> Slice:
     """Ask ``subject`` for as much as it gives for ``seconds``. Raises RuntimeError where wrk does not tell."""
     script = folder / "load.lua"
-    script.write_text(SCRIPT.format(key=subject.key, body=load.body.decode()))
+    request = load.request_to(subject)
+    header, value = key_header(request.path, subject.key)
+    script.write_text(SCRIPT.format(header=header, value=value, body=request.body.decode()))
     # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
     limit_s = math.ceil(seconds) + 1
     command = [wrk, "-t1", f"-c{load.connections}", f"-d{limit_s}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
     cpu_before = [cpu_seconds(process) for process in subject.processes()]
     process = subprocess.Popen(
-        [*command, "-s", str(script), subject.url],
+        [*command, "-s", str(script), subject.address + request.path],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
