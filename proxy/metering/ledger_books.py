@@ -93,6 +93,8 @@ class LedgerBooks:
         if reply[0] == b"nothing":
             raise InvalidRequest(f"The ledger entry '{entry}' charged nothing, so there is nothing to refund.")
         refund = f"{team}_{reply[1].decode()}"
+        if reply[0] == b"corrected":
+            raise Conflict(f"The charge of '{entry}' has been replaced by that of '{refund}'; refund that one.")
         if reply[0] == b"already":
             raise Conflict(f"The ledger entry '{entry}' has been refunded already, by '{refund}'.")
         return refund

@@ -69,8 +69,11 @@ class Outbox:
 
     def add_soon(self, owed: Owed) -> None:
         """The same without waiting; being cancelled does not stop it."""
-        if isinstance(owed, Void) and len(self._owed) >= VOIDS_LIMIT:
-            return
+        if isinstance(owed, Void):
+            if len(self._owed) >= VOIDS_LIMIT:
+                return
+            # Or the first admission after an outage would find that its lease has run out, and might charge it.
+            self._leases.hold(owed.id, owed.team)
         self._owed[owed.id] = owed
         task = asyncio.get_running_loop().create_task(self.add(owed))
         self._adding.add(task)

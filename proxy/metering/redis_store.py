@@ -123,7 +123,8 @@ class RedisStore:
                 key_names.leases(team),
                 key_names.team_record(team),
             ),
-            (reservation_id, self._settled_ids_ms),
+            # A client's name for the request is free again for as long as it is remembered.
+            (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS)),
         )
 
     async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
@@ -158,17 +159,16 @@ class RedisStore:
         call = self._runner.submit(self._settle, *self._settle_call(settlement))
         reply = await self._runner.reply_to(call)
         if reply[0] == b"old":
-            entry_id = await self._find_in_ledger(settlement.reservation)
+            entry_id, found = await self._find_in_ledger(settlement.reservation)
             if entry_id is not None:
                 return entry_id
-            reply = await self._runner.run(self._settle, *self._settle_call(settlement, is_known_to_be_new=True))
+            reply = await self._runner.run(self._settle, *self._settle_call(settlement, found))
         else:
             self._recent.add(call.command if settlement.ending is None else self._without_answer(settlement), reply[1])
         return _entry_id(settlement, reply)
 
-    def _settle_call(
-        self, settlement: Settlement, *, is_known_to_be_new: bool = False
-    ) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+    def _settle_call(self, settlement: Settlement, found: bytes = b"") -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+        """``found`` is what a look into the ledger has, see ``settle.lua``."""
         reservation, ending = settlement.reservation, settlement.ending
         team, key_id = reservation.team, reservation.key_id
         keys: tuple[str, ...] = (
@@ -192,7 +192,7 @@ class RedisStore:
             settlement.delivery.outcome.value,
             records.settlement_facts(settlement),
             reservation.admitted_ms,
-            "new" if is_known_to_be_new else "",
+            found,
         )
         if ending is not None:
             idempotency = ending.idempotency
@@ -205,16 +205,21 @@ class RedisStore:
         keys, arguments = self._settle_call(settlement.without_answer())
         return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
 
-    async def _find_in_ledger(self, reservation: Reservation) -> str | None:
+    async def _find_in_ledger(self, reservation: Reservation) -> tuple[str | None, bytes]:
+        """The id of a settlement's entry, where there is one; and else what ``settle.lua`` has to be told."""
         keys, start = (key_names.ledger(reservation.team),), str(reservation.admitted_ms)
+        expired = b""
         while True:
             call_id = f"find_{next(self._call_ids)}"
-            reply = await self._runner.run(
+            verdict, *rest = await self._runner.run(
                 self._find_entry, keys, (call_id, reservation.id, start, LEDGER_ENTRIES_A_LOOK)
             )
-            if reply[0] != b"more":
-                return str(reply[1], "ascii") if reply[0] == b"found" else None
-            start = f"({reply[1].decode()}"
+            if verdict == b"found":
+                return str(rest[0], "ascii"), b""
+            expired = rest[0] or expired
+            if verdict != b"more":
+                return None, expired or b"new"
+            start = f"({rest[1].decode()}"
 
     async def read_own_key(self, credential: Credential) -> Caller:
         """See ``Store.read_own_key``."""

@@ -71,15 +71,20 @@ local function may_use(models)
 end
 
 local reclaimed = reclaim(KEYS[3], ARGV[8])
+-- This very call made before: the first answer stands, whatever has become of the key since.
+local before = redis.call('GET', KEYS[2])
+local state, _, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
+if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
+
 local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms', 'models', 'limits', 'counters')
 local of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
-local verdict = authenticate(ARGV[2], of_key, of_team[1])
+local verdict = before and 'ok' or authenticate(ARGV[2], of_key, of_team[1])
 if verdict ~= 'ok' then return {id, verdict, reclaimed} end
 local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
 local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
-if not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end
-if not may_use(team.models) then return {id, 'model_not_allowed', 'team', reclaimed} end
+if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end
+if not before and not may_use(team.models) then return {id, 'model_not_allowed', 'team', reclaimed} end
 
 -- --- The same request sent before ------------------------------------------------------------------------------------
 
@@ -87,7 +92,6 @@ local function seen_before()
   local seen = redis.call('GET', KEYS[5])
   if not seen then return nil end
   local state, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
-  -- This very call, made once more.
   if reservation == id then return nil end
   if body ~= ARGV[10] then return {id, 'mismatch', reclaimed} end
   if state == 'done' then return {id, 'answered', answer, reclaimed} end
@@ -98,7 +102,7 @@ local function seen_before()
   return {id, is == 'held' and 'in_progress' or 'answer_gone', reclaimed}
 end
 
-local seen = KEYS[5] and seen_before()
+local seen = KEYS[5] and not before and seen_before()
 if seen then return seen end
 
 -- --- Windows ---------------------------------------------------------------------------------------------------------
@@ -197,12 +201,9 @@ local function tell_paces(which)
   return told
 end
 
--- --- This very call made before, or at last the reservation -----------------------------------------------------------
+-- --- At last the reservation -----------------------------------------------------------------------------------------
 
-local before = redis.call('GET', KEYS[2])
 if before then
-  local state, _, then_ms = string.match(before, '^(%a+) (%S+) (%S+)')
-  if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
   return {id, 'admitted', state == 'held' and tonumber(then_ms) or now_ms, remaining, tell_paces('due'), reclaimed}
 end
 if refusal then return refusal end

@@ -21,8 +21,8 @@ local function add_to(record, day, reserved, posted, overage, images, held, requ
   local is_reserved, is_posted, is_overage, is_images, is_held, window, day_reserved, day_posted, month, month_reserved,
     month_posted, requests_due_us, images_due_us =
     struct.unpack(COUNTERS, redis.call('HGET', record, 'counters') or NOTHING_COUNTED)
-  if day > window then
-    -- The admission that began this window has been lost.
+  if day > window and held == 0 then
+    -- The admission that began this window has been lost: what is held still knows of none later than the record.
     window, day_reserved, day_posted = day, 0, posted
     local first = first_of_month(day)
     if first ~= month then
@@ -32,7 +32,10 @@ local function add_to(record, day, reserved, posted, overage, images, held, requ
     end
   else
     if day == window then day_reserved, day_posted = day_reserved + reserved, day_posted + posted end
-    if day >= month then month_reserved, month_posted = month_reserved + reserved, month_posted + posted end
+    -- A clock that was days ahead may have admitted it in a month that has not come.
+    if day >= month and (day <= window or first_of_month(day) == month) then
+      month_reserved, month_posted = month_reserved + reserved, month_posted + posted
+    end
   end
   redis.call('HSET', record, 'counters', struct.pack(COUNTERS, is_reserved + reserved, is_posted + posted,
     is_overage + overage, is_images + images, is_held + held, window, day_reserved, day_posted, month, month_reserved,

@@ -1,13 +1,14 @@
 -- Reverse a charge: give the key and its team their units back, and write that to the ledger. Once for each entry.
 --
 -- KEYS[1]  ledger of the team (stream); the names of the team's other keys follow from its name
--- KEYS[2]  refunds of the team (hash: ledger entry id to the refund's entry id and the call's id)
+-- KEYS[2]  refunds of the team (hash: ledger entry id to the refund's entry id and the call's id, or to the id of the entry
+--          that corrects it and 'corrected')
 -- ARGV[1]  an id for the call, given back in the reply; asked twice with it, it gives the first answer
 -- ARGV[2]  ledger entry id
 -- ARGV[3]  reason, as a JSON string
 --
--- Reply: {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, or {id, 'nothing'}
--- where the entry charged nothing
+-- Reply: {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, {id, 'nothing'}
+-- where the entry charged nothing, or {id, 'corrected', late entry's id} where a later one has replaced its charge
 --
 -- @include calendar
 -- @include counters
@@ -16,6 +17,7 @@
 local made = redis.call('HGET', KEYS[2], ARGV[2])
 if made then
   local refund, call = string.match(made, '^(%S+) (.+)$')
+  if call == 'corrected' then return {ARGV[1], 'corrected', refund} end
   return {ARGV[1], call == ARGV[1] and 'refunded' or 'already', refund}
 end
 local found = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]

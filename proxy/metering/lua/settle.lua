@@ -20,7 +20,8 @@
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
 -- ARGV[11] when the request was admitted, milliseconds since the epoch
--- ARGV[12] 'new' where the ledger is known not to have it, else ''
+-- ARGV[12] '', or what a look into the ledger has found: 'new' for nothing, 'expired ENTRY CHARGED' for a lease that ran
+--          out, of which the reservation is forgotten
 -- ARGV[13] to ARGV[16], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
 --          long it is remembered, milliseconds
 --
@@ -35,17 +36,21 @@
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local reservation = redis.call('GET', KEYS[2])
-local state, first, second = string.match(reservation or '', '^(%a+) (%S+) (%S+)')
+local state, first, second = string.match(reservation or ARGV[12], '^(%a+) (%S+) (%S+)')
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
 if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
 if state == 'expired' then
+  -- Its charge may have been given back since.
+  local refunds = string.sub(KEYS[5], 1, -#'ledger' - 1) .. 'refunds'
+  if second ~= '0' and redis.call('HEXISTS', refunds, first) == 1 then second = '0' end
   charged = string.format('%.0f', charged - second)
   overage = string.format('%.0f', math.max(0, tonumber(charged)))
   entry = redis.call('XADD', KEYS[5], '*', 'kind', 'late', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
     'images', images, 'charged', charged, 'overage', overage, 'corrects', first, 'facts', ARGV[10])
+  if second ~= '0' then redis.call('HSET', refunds, first, entry .. ' corrected') end
 else
   local facts = ARGV[10]
   if state ~= 'held' then

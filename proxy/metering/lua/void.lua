@@ -8,7 +8,7 @@
 -- ARGV[1]  reservation id
 -- ARGV[2]  how long the id is remembered, milliseconds
 --
--- Reply: {id, 'void'}, or {id, 'settled'} where it has ended otherwise
+-- Reply: {id, 'void'}, or {id, 'settled'} where it has been settled
 --
 -- @include calendar
 -- @include counters
@@ -16,7 +16,7 @@
 local id = ARGV[1]
 local reservation = redis.call('GET', KEYS[2]) or ''
 local state = string.match(reservation, '^%a+')
-if state == 'settled' or state == 'expired' then return {id, 'settled'} end
+if state == 'settled' then return {id, 'settled'} end
 
 -- What it took of a pace, by the limits as they are now.
 local function taken_us(record, limit, amount)
@@ -24,6 +24,26 @@ local function taken_us(record, limit, amount)
   return per_minute and -amount * interval_of(per_minute) or 0
 end
 
+-- Its lease ran out before, and by a setting that was charged: nothing was forwarded, so that is given back.
+local function correct()
+  local expired, charged = string.match(reservation, '^expired (%S+) (%S+)')
+  local team = string.sub(KEYS[3], 1, -#'leases' - 1)
+  local found = redis.call('XRANGE', team .. 'ledger', expired, expired)[1]
+  if charged == '0' or not found or redis.call('HEXISTS', team .. 'refunds', expired) == 1 then return end
+  local entry = {}
+  for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
+  local about = cjson.decode(entry.facts)
+  local day = day_of(about.admitted_ms)
+  local late = redis.call('XADD', team .. 'ledger', '*', 'kind', 'late', 'key', entry.key, 'request', id, 'outcome',
+    'unreachable', 'images', '0', 'charged', '-' .. charged, 'overage', '0', 'corrects', expired, 'facts', entry.facts)
+  redis.call('HSET', team .. 'refunds', expired, late .. ' corrected')
+  for at = 1, 4, 3 do add_to(KEYS[at], day, 0, -charged, 0, 0, 0) end
+  local heading = utc_day(day) .. ':units:' .. about.model
+  redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. charged)
+  redis.call('HINCRBY', team .. 'usage', heading, '-' .. charged)
+end
+
+if state == 'expired' then correct() end
 redis.call('SET', KEYS[2], 'void 0 0', 'PX', ARGV[2])
 if state == 'held' then
   local units, admitted_ms, facts = string.match(reservation, '^held (%d+) (%d+) (.+)$')
