@@ -35,8 +35,9 @@ from proxy.metering.team_registry import TeamRegistry
 from proxy.metering.traced_store import TracedStore
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
-from proxy.telemetry.metrics import Metrics, package_version
+from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
+from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
@@ -11,17 +10,10 @@ from proxy.domain.settlement import Reservation, Settlement
 from proxy.telemetry.observation import REJECTED, Observation
 from proxy.telemetry.tallies import Families, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics
+from proxy.telemetry.version import package_version
 
 FAST_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
-
-
-def package_version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return version("lightmeter")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Metrics:

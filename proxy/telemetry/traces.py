@@ -46,8 +46,8 @@ from proxy.domain.errors import ProxyError
 from proxy.domain.idempotency import AlreadyAnswered
 from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Outcome, Settlement
-from proxy.telemetry.metrics import package_version
 from proxy.telemetry.observation import OBSERVATION, Observation
+from proxy.telemetry.version import package_version
 
 logger = logging.getLogger(__name__)
 
