@@ -147,9 +147,9 @@ async def test_chat_comes_asynchronously(sdk_gateway: RunningGateway) -> None:
 def test_chat_and_models_pass_the_strict_validation(sdk_gateway: RunningGateway) -> None:
     # Images do not: their types require the usage that stays inside, and know fewer qualities than providers tell.
     with client(sdk_gateway, sdk_gateway.make_key(), _strict_response_validation=True) as sdk:
-        sdk.chat.completions.create(**TALK)
-        list(sdk.chat.completions.create(**TALK, stream=True))
-        sdk.models.retrieve(sdk.models.list().data[0].id)
+        assert sdk.chat.completions.create(**TALK).choices
+        assert list(sdk.chat.completions.create(**TALK, stream=True))
+        assert sdk.models.retrieve(sdk.models.list().data[0].id).id == "acme/image-1"
 
 
 # --- Models, errors and retries ---------------------------------------------------------------------------------------
