@@ -46,7 +46,7 @@ def parse_image_request(body: bytes) -> ImageRequest:
         raise InvalidRequest("The request body should be a JSON object with 'model' and 'prompt'.")
     fields: dict[str, Any] = {}
     for name, value in given.items():
-        check = _CHECKS.get(name)
+        check = CHECKS.get(name)
         if check is None:
             raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
         if value is not None:
@@ -158,7 +158,7 @@ def kind_of(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-_CHECKS: Mapping[str, Callable[[str, object], None]] = {
+CHECKS: Mapping[str, Callable[[str, object], None]] = {
     "model": check_model,
     "prompt": _text,
     "n": _integer(1, None),
@@ -175,6 +175,7 @@ _CHECKS: Mapping[str, Callable[[str, object], None]] = {
     "response_format": _word,
     "stream": check_boolean,
 }
+"""What checks each field that a request for images may have."""
 
-KNOWN_PARAMETERS = frozenset(_CHECKS) - {"model", "prompt"}
+KNOWN_PARAMETERS = frozenset(CHECKS) - {"model", "prompt"}
 """What a model's ``parameters`` may list."""
