@@ -7,6 +7,7 @@ One request, from top to bottom::
     metering
       credential    = parse_authorization(headers)    domain/headers.py         a typo stops here
       image_request = parse_image_request(body)       domain/image_request.py   a bad request stops here
+        or request_of_form(texts, files)              domain/edit_request.py, metering/uploads.py, spool.py
       quote         = price(image_request, model)     domain/pricing.py
       async with meter.admit(...) as delivery:        metering/meter.py         1 round trip, lua/admit.lua
           handler                                     web/images.py

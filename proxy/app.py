@@ -17,22 +17,27 @@ from aiohttp.typedefs import Middleware
 
 from proxy.domain.catalog import Catalog
 from proxy.domain.chat_request import parse_chat_request
-from proxy.domain.image_request import parse_image_request
+from proxy.domain.edit_request import IMAGES_LIMIT, parse_edit_request
+from proxy.domain.image_request import Task, parse_image_request
 from proxy.metering.audit_log import AuditLog
 from proxy.metering.durability import DurabilityReport
 from proxy.metering.embedded import EmbeddedStore
+from proxy.metering.form_reader import FormLimits
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.ledger_books import LedgerBooks
 from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.meter import Meter
-from proxy.metering.middleware import BodyLimits, Parser, metering
+from proxy.metering.middleware import Endpoint, RequestReader, metering
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
+from proxy.metering.request_body import BodyLimits
 from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.spool import Spools
 from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
 from proxy.metering.traced_store import TracedStore
+from proxy.metering.uploads import UploadLimits
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
@@ -42,7 +47,7 @@ from proxy.upstream.pool import Pool
 from proxy.web.admin import AdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
 from proxy.web.audit import AuditRoutes
-from proxy.web.images import CHAT, GENERATIONS, ImageRoutes
+from proxy.web.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
@@ -69,7 +74,12 @@ LAST_TRACES_S = 3.0
 LAST_SETTLEMENTS_S = 3.0
 """How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
 
-PARSERS: Mapping[str, Parser] = {GENERATIONS: parse_image_request, CHAT: parse_chat_request}
+ENDPOINTS: Mapping[str, Endpoint] = {
+    GENERATIONS: Endpoint(parse_image_request),
+    EDITS: Endpoint(parse_edit_request, Task.EDIT),
+    VARIATIONS: Endpoint(form=Task.VARIATION),
+    CHAT: Endpoint(parse_chat_request),
+}
 
 
 class Gateway:
@@ -210,8 +220,8 @@ class Gateway:
                 metering(
                     meter,
                     catalog,
-                    PARSERS,
-                    self._body_limits(),
+                    ENDPOINTS,
+                    self._reader(),
                     by_delivered_size=self._settings.accounting.tier == "delivered",
                 ),
             ]
@@ -240,6 +250,18 @@ class Gateway:
     def _body_limits(self) -> BodyLimits:
         server = self._settings.server
         return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+
+    def _reader(self) -> RequestReader:
+        server, limits = self._settings.server, self._body_limits()
+        spools = Spools(self._settings.upload_folder)
+        self._parts.callback(spools.close)
+        form = FormLimits(
+            max_files=IMAGES_LIMIT + 1, max_file_bytes=server.max_upload_file, max_text_bytes=limits.max_body_bytes
+        )
+        upload_limits = UploadLimits(
+            form, server.max_upload, timeout_s=server.upload_timeout, idle_timeout_s=limits.body_timeout_s
+        )
+        return RequestReader(limits, upload_limits, spools)
 
     def _start_traces(self) -> Traces | None:
         given = self._settings.traces

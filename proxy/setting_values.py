@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
-from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.domain.image_request import LISTED_PARAMETERS
 from proxy.metering.redis_connection import SCHEMES
 
 EMBEDDED = "embedded:"
@@ -84,8 +84,8 @@ def one_of(*allowed: str) -> AfterValidator:
 
 
 def _known_parameter(name: str) -> str:
-    if name not in KNOWN_PARAMETERS:
-        raise ValueError(f"is not a request field; there are {', '.join(sorted(KNOWN_PARAMETERS))}")
+    if name not in LISTED_PARAMETERS:
+        raise ValueError(f"is not a request field; there are {', '.join(sorted(LISTED_PARAMETERS))}")
     return name
 
 

@@ -10,9 +10,9 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from proxy.domain.catalog import (
@@ -24,19 +24,25 @@ from proxy.domain.catalog import (
     Model,
     unit_price,
 )
+from proxy.setting_sections import (
+    AccountingSettings,
+    AdminSettings,
+    LogSettings,
+    MetricsSettings,
+    Section,
+    ServerSettings,
+    StoreSettings,
+)
 from proxy.setting_values import (
     EMBEDDED,
-    Address,
     BaseUrl,
     Bytes,
     Multiplier,
     Name,
     Parameter,
     Seconds,
-    StoreUrl,
     VariableName,
     Whole,
-    no_boolean,
     one_of,
 )
 from proxy.traces_settings import TracesSettings, check_traces
@@ -45,6 +51,7 @@ from proxy.upstream.provider import Provider
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
 ENVIRONMENT = "the environment"
+UPLOAD_FOLDER = "uploads"
 SECTION_LISTS = ("providers", "models", "admin.tokens")
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics", "traces")
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
@@ -55,78 +62,7 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; the message tells every mistake, one a line."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(_Section):
-    """The public listener."""
-
-    listen: Address = "0.0.0.0:8080"
-    reuse_port: bool = False
-    default_model: str | None = None
-    data_folder: str = "./data"
-    max_body: Bytes = 2**20
-    body_timeout: Seconds = 30
-    write_timeout: Seconds = 60
-    stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15
-    keepalive_timeout: Seconds = 75
-    drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
-
-
-class AdminTokenSettings(_Section):
-    """One ``[[admin.tokens]]``: whoever has the text that stands in the variable ``token_env``."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._@-]+$")]
-    role: Annotated[str, one_of(*Role)]
-    token_env: VariableName
-
-
-class AdminSettings(_Section):
-    """The admin listener."""
-
-    listen: Address = "127.0.0.1:8081"
-    tokens: tuple[AdminTokenSettings, ...] = ()
-
-
-class StoreSettings(_Section):
-    """Where quota and ledger are kept."""
-
-    url: StoreUrl = "embedded:./data"
-    server: str | None = None
-    appendfsync: Annotated[str, one_of("always", "everysec")] = "everysec"
-    timeout: Seconds = 2
-    min_replicas: Annotated[Whole, Field(ge=0, le=10)] = 0
-
-
-class AccountingSettings(_Section):
-    """How long reservations are held and their ids remembered, and what becomes of those that nobody settles."""
-
-    lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
-    expired: Annotated[str, one_of("void", "charge")] = "void"
-    tier: Annotated[str, one_of("requested", "delivered")] = "requested"
-    ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
-    client_gone: Annotated[str, one_of("finish", "cancel")] = "finish"
-    idempotency_answer_bytes: Annotated[Whole, Field(ge=0, le=2**20)] = 65_536
-    settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
-    burst_seconds: Annotated[Whole, Field(ge=1, le=3_600)] = 60
-
-
-class LogSettings(_Section):
-    """What is written to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    requests: bool = True
-
-
-class MetricsSettings(_Section):
-    """What Prometheus sees of teams: how many of them by name, and how often their quota is read from the store."""
-
-    label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 0
-    team_refresh_seconds: Seconds = 15
-
-
-class ProviderSettings(_Section):
+class ProviderSettings(Section):
     """One ``[[providers]]``."""
 
     name: Name
@@ -143,7 +79,7 @@ class ProviderSettings(_Section):
     retry_late_first_byte: bool = False
 
 
-class DeploymentSettings(_Section):
+class DeploymentSettings(Section):
     """One ``[[models.deployments]]``."""
 
     provider: Name
@@ -157,7 +93,7 @@ class DeploymentSettings(_Section):
         return Deployment(**self.model_dump())
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """One ``[[models]]``."""
 
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
@@ -199,12 +135,13 @@ class ModelSettings(_Section):
             created=self.created,
             text=self.text,
             chats=all(dialect.chat is not None for dialect in dialects),
+            abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects)),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration."""
 
     server: ServerSettings = ServerSettings()
@@ -226,6 +163,11 @@ class Settings(_Section):
     def data_folder(self) -> Path:
         """Where this gateway keeps what is its own: with the embedded store, or in ``server.data_folder``."""
         return self.embedded_folder or Path(self.server.data_folder)
+
+    @property
+    def upload_folder(self) -> Path:
+        """Where uploads are while their requests last, past what is held in memory."""
+        return Path(self.server.upload_folder) if self.server.upload_folder else self.data_folder / UPLOAD_FOLDER
 
     @property
     def journal_store(self) -> str:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT, Deployment
+from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT, Ability, Deployment
 from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest
 from proxy.domain.pricing import price
 from proxy.settings import ConfigurationError, Settings, load_settings, read_settings
@@ -28,6 +28,10 @@ default_model = "acme/image-1"
 data_folder = "./state"
 max_body = 2048
 body_timeout = 1.5
+max_upload = 4096
+max_upload_file = 3072
+upload_timeout = 60
+upload_folder = "./uploads"
 write_timeout = 20
 stream_keepalive_seconds = 5
 keepalive_timeout = 30
@@ -154,6 +158,10 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "data_folder": "./state",
         "max_body": 2_048,
         "body_timeout": 1.5,
+        "max_upload": 4_096,
+        "max_upload_file": 3_072,
+        "upload_timeout": 60,
+        "upload_folder": "./uploads",
         "write_timeout": 20,
         "stream_keepalive_seconds": 5,
         "keepalive_timeout": 30,
@@ -206,6 +214,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "created": 1_744_000_000,
         "text": "free",
         "chats": True,
+        "abilities": set(Ability),
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
         "deployments": (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
+from enum import StrEnum
 
 from proxy.domain.errors import ModelNotFound
 
@@ -26,6 +27,19 @@ def unit_price(base_units: int, token_multiplier: Decimal) -> int:
         return int((base_units * token_multiplier).to_integral_value(rounding=ROUND_CEILING))
 
 
+class Ability(StrEnum):
+    """What a provider's dialect can be asked for beside images from a prompt."""
+
+    EDITS = "edits"
+    VARIATIONS = "variations"
+    MASKS = "masks"
+    LINKED_IMAGES = "linked_images"
+    """Images that are edited may be given by an address, which the provider fetches."""
+
+    FILE_IDS = "file_ids"
+    """They may be given by the id of a file that the provider keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """One place where a model is made. Those of the lowest ``priority`` are asked first, in the ratio of ``weight``."""
@@ -44,7 +58,7 @@ class Model:
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``chats`` is whether its provider's
-    dialect knows chat.
+    dialect knows chat, ``abilities`` what else that knows.
     """
 
     id: str
@@ -58,6 +72,7 @@ class Model:
     created: int = 0
     text: str = "tokens"
     chats: bool = True
+    abilities: frozenset[Ability] = frozenset()
     unit_price: int = 0
     unit_price_4k: int = 0
     deployments: tuple[Deployment, ...] = ()

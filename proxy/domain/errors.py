@@ -405,6 +405,17 @@ class JournalUnavailable(StoreUnavailable):
         self.retry_after_s = 5
 
 
+class UploadsUnavailable(StoreUnavailable):
+    """The folder for uploads takes no more; nothing was reserved."""
+
+    def __init__(self) -> None:
+        """Ask for a retry after ten seconds: other uploads make room when they end."""
+        super().__init__()
+        self.message = "This gateway has no room for uploads now; nothing was charged. Try again."
+        self.args = (self.message,)
+        self.retry_after_s = 10
+
+
 class ShuttingDown(ProxyError):
     """This process is going away; another one takes the retry."""
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import orjson
 
 from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.image_inputs import Inputs
 
 WORD_LENGTH_LIMIT = 1_000
 """Characters in any string but the prompt: sizes, hints and user ids are short."""
 
+NO_INPUTS = Inputs()
+
+
+class Task(StrEnum):
+    """What is to be made: images of a prompt, of a prompt and images, or of one image."""
+
+    GENERATION = "image_generation"
+    EDIT = "image_edit"
+    VARIATION = "image_variation"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What a client asked for. ``n`` and the sizes are None where the client left them to the provider."""
+    """What a client asked for. ``n`` and the sizes are None where the client left them to the provider.
+
+    A variation's ``prompt`` is empty.
+    """
 
     model: str | None
     prompt: str
@@ -25,7 +40,10 @@ class ImageRequest:
     image_size: str | None = None
     stream: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
+    """Every field that was given and is not null, ``model`` and the ``inputs`` excepted, as it would be forwarded."""
+
+    task: Task = Task.GENERATION
+    inputs: Inputs = NO_INPUTS
 
 
 def parse_image_request(body: bytes) -> ImageRequest:
@@ -36,14 +54,7 @@ def parse_image_request(body: bytes) -> ImageRequest:
 
     Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    if not body:
-        raise InvalidRequest("The request has no body; it should be a JSON object with 'model' and 'prompt'.")
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
-    if type(given) is not dict:
-        raise InvalidRequest("The request body should be a JSON object with 'model' and 'prompt'.")
+    given = read_object(body, "'model' and 'prompt'")
     fields: dict[str, Any] = {}
     for name, value in given.items():
         check = CHECKS.get(name)
@@ -52,17 +63,37 @@ def parse_image_request(body: bytes) -> ImageRequest:
         if value is not None:
             check(name, value)
             fields[name] = value if name != "image_config" else without_nulls(value)
-    if "prompt" not in fields:
+    return request_of_fields(fields)
+
+
+def read_object(body: bytes, wanted: str) -> dict[str, Any]:
+    """The object that a JSON body holds. Raises InvalidRequest, which says what is ``wanted`` in it."""
+    if not body:
+        raise InvalidRequest(f"The request has no body; it should be a JSON object with {wanted}.")
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    if type(given) is not dict:
+        raise InvalidRequest(f"The request body should be a JSON object with {wanted}.")
+    return given
+
+
+def request_of_fields(fields: dict[str, Any], task: Task = Task.GENERATION, inputs: Inputs = NO_INPUTS) -> ImageRequest:
+    """The request that checked fields make. Raises InvalidRequest where the prompt is missing."""
+    if "prompt" not in fields and task is not Task.VARIATION:
         raise InvalidRequest("Missing required parameter: 'prompt', the text that describes the image.", param="prompt")
     image_config = fields.get("image_config")
     return ImageRequest(
         model=fields.pop("model", None),
-        prompt=fields["prompt"],
+        prompt=fields.get("prompt", ""),
         n=fields.get("n"),
         size=fields.get("size"),
         image_size=image_config.get("image_size") if image_config else None,
         stream=fields.get("stream", False),
         fields=fields,
+        task=task,
+        inputs=inputs,
     )
 
 
@@ -177,5 +208,11 @@ CHECKS: Mapping[str, Callable[[str, object], None]] = {
 }
 """What checks each field that a request for images may have."""
 
+EDIT_CHECKS: Mapping[str, Callable[[str, object], None]] = {**CHECKS, "input_fidelity": _word}
+"""The same for an edit, its images excepted."""
+
 KNOWN_PARAMETERS = frozenset(CHECKS) - {"model", "prompt"}
+"""What a request for images may say beside what it is for."""
+
+LISTED_PARAMETERS = frozenset(EDIT_CHECKS) - {"model", "prompt"}
 """What a model's ``parameters`` may list."""

@@ -104,15 +104,14 @@ class ImagesJson:
 
 
 class ImagesStream:
-    """``image_generation.completed`` for each image."""
+    """``image_generation.completed``, or ``image_edit.completed``, for each image."""
 
     content_type = EVENT_STREAM
 
-    def __init__(self, created_s: int) -> None:
-        """``created_s`` is in seconds since the epoch."""
-        self._lead = begin_event(b"image_generation.completed") + (
-            b'{"type":"image_generation.completed","created_at":%d,"' % created_s
-        )
+    def __init__(self, created_s: int, task: bytes = b"image_generation") -> None:
+        """``created_s`` is in seconds since the epoch; ``task`` is what the events are named after."""
+        kind = task + b".completed"
+        self._lead = begin_event(kind) + b'{"type":"%b","created_at":%d,"' % (kind, created_s)
         self._holder = EventHolder()
 
     @property

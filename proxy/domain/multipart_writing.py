@@ -1,7 +1,6 @@
 """Writing a multipart/form-data body (RFC 7578) anew: nothing of the client's framing reaches a provider.
 
-File names and kinds are cleaned, and the length is known before a byte is sent. The boundary is the caller's to choose,
-at random, so that no file can hold it.
+File names are cleaned. The boundary is the caller's to choose, at random, so that no file can hold it.
 """
 
 from __future__ import annotations
@@ -9,38 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from proxy.domain.image_inputs import Upload
+from proxy.domain.outgoing_body import FileBytes, OutgoingBody
+
 FILE_NAME_LIMIT = 100
 """Characters of a file's name that are passed on."""
 
 _unsafe = re.compile(r"[^A-Za-z0-9._-]+")
-_kind = re.compile(r"image/[a-z0-9][a-z0-9.+-]{0,60}")
 
 
-def text_part(boundary: str, name: str, text: str) -> bytes:
-    """A field, whole. ``name`` is one that this gateway knows."""
-    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
-
-
-def file_head(boundary: str, name: str, file_name: str | None, content_type: str | None) -> bytes:
-    """What stands before a file's bytes; ``FILE_END`` follows them."""
-    return (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{clean_file_name(file_name)}"\r\n'
-        f"Content-Type: {clean_kind(content_type)}\r\n\r\n"
-    ).encode()
-
-
-FILE_END = b"\r\n"
-
-
-def closing(boundary: str) -> bytes:
-    """The end of the body."""
-    return f"--{boundary}--\r\n".encode()
-
-
-def body_bytes(boundary: str, texts: Iterable[bytes], files: Iterable[tuple[bytes, int]]) -> int:
-    """The length in bytes of a body of these fields, and of files given as what ``file_head`` made and their size."""
-    heads = sum(len(head) + size + len(FILE_END) for head, size in files)
-    return sum(map(len, texts)) + heads + len(closing(boundary))
+def write_form(boundary: str, texts: Iterable[tuple[str, str]], files: Iterable[tuple[str, Upload]]) -> OutgoingBody:
+    """A form of these texts and files, each with the name of its field, which is one that this gateway knows."""
+    pieces: list[bytes | FileBytes] = [_text_part(boundary, name, text) for name, text in texts]
+    for name, upload in files:
+        pieces += _file_head(boundary, name, upload), FileBytes(upload), b"\r\n"
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return OutgoingBody(f"multipart/form-data; boundary={boundary}", pieces)
 
 
 def clean_file_name(given: str | None) -> str:
@@ -49,7 +32,13 @@ def clean_file_name(given: str | None) -> str:
     return _unsafe.sub("_", last)[-FILE_NAME_LIMIT:].strip("._-") or "upload"
 
 
-def clean_kind(given: str | None) -> str:
-    """The kind of an image without its parameters; whatever else it is said to be goes on as plain bytes."""
-    kind = (given or "").partition(";")[0].strip().lower()
-    return kind if _kind.fullmatch(kind) else "application/octet-stream"
+def _text_part(boundary: str, name: str, text: str) -> bytes:
+    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+
+
+def _file_head(boundary: str, name: str, upload: Upload) -> bytes:
+    file_name = clean_file_name(upload.file_name)
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{file_name}"\r\n'
+        f"Content-Type: {upload.kind}\r\n\r\n"
+    ).encode()

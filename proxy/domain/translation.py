@@ -15,6 +15,7 @@ from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError
 from proxy.domain.event_stream import DONE, EventReader
 from proxy.domain.image_events import PARTIAL
+from proxy.domain.image_request import Task
 from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
 from proxy.domain.json_shapes import Shape, ShapedScanner
@@ -240,7 +241,9 @@ def _one_line(value: bytes) -> bytes:
     return value.translate(None, b"\r\n")
 
 
-def translate(reading: Reading, content_type: str, *, stream: bool, created_s: int) -> Translation:
+def translate(
+    reading: Reading, content_type: str, *, stream: bool, created_s: int, task: Task = Task.GENERATION
+) -> Translation:
     """An answer for a client that has asked for a ``stream`` or has not; ``created_s`` is now."""
-    writer: ImagesWriter = ImagesStream(created_s) if stream else ImagesJson(created_s)
+    writer: ImagesWriter = ImagesStream(created_s, task.value.encode()) if stream else ImagesJson(created_s)
     return Translation(reading, content_type if content_type == EVENT_STREAM else JSON, writer)

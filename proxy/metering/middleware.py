@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 
@@ -16,16 +17,20 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.domain.api_key import Credential
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.chat_request import ChatRequest, check_chat
-from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError
+from proxy.domain.edit_request import check_task, is_file_field, request_of_form
+from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
-from proxy.domain.image_request import ImageRequest, check_n, check_stream
+from proxy.domain.image_request import ImageRequest, Task, check_n, check_stream
 from proxy.domain.image_size import DeliveredPrices
 from proxy.domain.image_sizing import asked_size
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
+from proxy.metering.form_reader import MULTIPART
 from proxy.metering.meter import Meter
-from proxy.metering.request_body import read_json_body
+from proxy.metering.request_body import JSON, BodyLimits, read_json_body
+from proxy.metering.spool import Spool, Spools
+from proxy.metering.uploads import UploadLimits, read_form
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 
 Asked = ImageRequest | ChatRequest
@@ -33,11 +38,11 @@ Parser = Callable[[bytes], Asked]
 
 
 @dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """How much of a request is read (bytes) and for how long (seconds)."""
+class Endpoint:
+    """What a route takes: JSON that is read by ``parse``, a form that asks for ``form``, or either of them."""
 
-    max_body_bytes: int
-    body_timeout_s: float
+    parse: Parser | None = None
+    form: Task | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +60,36 @@ METERED = web.RequestKey("metered", MeteredRequest)
 def metering(
     meter: Meter,
     catalog: Catalog,
-    parsers: Mapping[str, Parser],
-    limits: BodyLimits,
+    endpoints: Mapping[str, Endpoint],
+    reader: RequestReader,
     *,
     by_delivered_size: bool = False,
 ) -> Middleware:
-    """The middleware, for the routes that ``parsers`` names; images are charged by the size asked for, or delivered."""
+    """The middleware, for the routes of ``endpoints``; images are charged by the size asked for, or delivered."""
 
     @web.middleware
     async def meter_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-        parse = parsers.get(request.path)
-        if parse is None or request.method != "POST":
+        endpoint = endpoints.get(request.path)
+        if endpoint is None or request.method != "POST":
             return await handler(request)
-        observation = request[OBSERVATION]
         credential = parse_authorization(request.headers.getall("Authorization", ()))
+        if endpoint.form is None or request.content_type != MULTIPART:
+            return await meter_one(request, handler, credential, endpoint, None)
+        # Only who has a key may fill the disk.
+        await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
+        async with reader.spools.open() as spool:
+            return await meter_one(request, handler, credential, endpoint, spool)
+
+    async def meter_one(
+        request: web.Request, handler: Handler, credential: Credential, endpoint: Endpoint, spool: Spool | None
+    ) -> web.StreamResponse:
+        observation = request[OBSERVATION]
         idempotency = None
         try:
-            body = await _read(request, observation, limits)
-            asked, model = _understand(parse(body), catalog)
+            asked, identity = await reader.read(request, endpoint, spool)
+            model = _model_of(asked, catalog)
             if HEADER in request.headers:
-                idempotency = parse_idempotency(request.headers.getall(HEADER), request.path, body)
+                idempotency = parse_idempotency(request.headers.getall(HEADER), request.path, identity)
         except ProxyError:
             await _tell_a_bad_key_first(meter, credential, observation)
             raise
@@ -98,15 +113,44 @@ def metering(
     return meter_request
 
 
-async def _read(request: web.Request, observation: Observation, limits: BodyLimits) -> bytes:
-    began = perf_counter()
-    try:
-        return await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-    finally:
-        observation.client_s += perf_counter() - began
+class RequestReader:
+    """Reads a request from its client, who may be slow, or send too much."""
+
+    def __init__(self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools) -> None:
+        """JSON is read within ``limits``; forms within ``upload_limits``, their files into ``spools``."""
+        self.spools = spools
+        self._limits = limits
+        self._upload_limits = upload_limits
+
+    async def read(self, request: web.Request, endpoint: Endpoint, spool: Spool | None) -> tuple[Asked, bytes]:
+        """What is asked for, by a form where there is a ``spool``; and what makes it the same as another request."""
+        began = perf_counter()
+        try:
+            if spool is not None and endpoint.form is not None:
+                return await self._read_form(request, endpoint.form, spool)
+            if endpoint.parse is None or (endpoint.form is not None and request.content_type != JSON):
+                raise _wrong_kind(request.content_type, endpoint)
+            body = await read_json_body(
+                request, limit_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
+            )
+        finally:
+            request[OBSERVATION].client_s += perf_counter() - began
+        return endpoint.parse(body), body
+
+    async def _read_form(self, request: web.Request, task: Task, spool: Spool) -> tuple[Asked, bytes]:
+        hashes = HEADER in request.headers
+        form = await read_form(request, self._upload_limits, spool, partial(is_file_field, task=task), hashes=hashes)
+        return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
 
 
-def _understand(asked: Asked, catalog: Catalog) -> tuple[Asked, Model]:
+def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:
+    wanted = f"a form with the header 'Content-Type: {MULTIPART}'"
+    if endpoint.parse is not None:
+        wanted += f", or JSON with 'Content-Type: {JSON}'"
+    return UnsupportedMediaType(f"The body is '{given}'; send {wanted}.")
+
+
+def _model_of(asked: Asked, catalog: Catalog) -> Model:
     model_id = asked.model or catalog.default_model
     if model_id is None:
         raise InvalidRequest(
@@ -118,7 +162,8 @@ def _understand(asked: Asked, catalog: Catalog) -> tuple[Asked, Model]:
     else:
         check_n(asked, model.max_n)
         check_stream(asked, model.parameters)
-    return asked, model
+        check_task(asked, model)
+    return model
 
 
 def _give_again(answer: KeptAnswer) -> web.Response:

@@ -1,15 +1,25 @@
-"""Reading a JSON request body: of the right kind, not too large, and not for ever."""
+"""Reading a request body: of the right kind, not too large, and not for ever."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.domain.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
+JSON = "application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much of a request is read (bytes) and for how long (seconds)."""
+
+    max_body_bytes: int
+    body_timeout_s: float
 
 
 async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: float) -> bytes:
@@ -17,14 +27,17 @@ async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: f
 
     Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, or InvalidRequest where it breaks off.
     """
-    _check_headers(request, limit_bytes)
-    if request.headers.get("Expect") and request.version == HttpVersion11 and request.transport is not None:
-        request.transport.write(CONTINUE)
+    if request.content_type != JSON:
+        raise UnsupportedMediaType(
+            f"The body is '{request.content_type}'; send JSON with the header 'Content-Type: application/json'."
+        )
+    check_body(request, limit_bytes)
+    accept_body(request)
     content = request.content
     if content.is_eof():
         body = content.read_nowait()
         if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise body_too_large(limit_bytes)
         return body
     try:
         async with asyncio.timeout(timeout_s):
@@ -35,15 +48,18 @@ async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: f
         raise InvalidRequest("The request's body broke off before its end.") from None
 
 
-def _check_headers(request: web.Request, limit_bytes: int) -> None:
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType(
-            f"The body is '{request.content_type}'; send JSON with the header 'Content-Type: application/json'."
-        )
+def check_body(request: web.Request, limit_bytes: int) -> None:
+    """Refuse, by its headers, a body that is compressed or too large. Raises UnsupportedMediaType, PayloadTooLarge."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedMediaType("The body is compressed; send it without Content-Encoding.")
     if (request.content_length or 0) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise body_too_large(limit_bytes)
+
+
+def accept_body(request: web.Request) -> None:
+    """Tell a client that asked before sending its body (RFC 9110 section 10.1.1) to go on."""
+    if request.headers.get("Expect") and request.version == HttpVersion11 and request.transport is not None:
+        request.transport.write(CONTINUE)
 
 
 async def _read_parts(request: web.Request, limit_bytes: int) -> bytes:
@@ -53,13 +69,14 @@ async def _read_parts(request: web.Request, limit_bytes: int) -> bytes:
         parts.append(part)
         size += len(part)
         if size > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise body_too_large(limit_bytes)
     return b"".join(parts)
 
 
 async def no_early_continue(_request: web.Request) -> None:
-    """Leave ``Expect: 100-continue`` to ``read_json_body``, so that the key is looked at before an upload."""
+    """Leave ``Expect: 100-continue`` to ``accept_body``, so that the key is looked at before an upload."""
 
 
-def _too_large(limit_bytes: int) -> PayloadTooLarge:
+def body_too_large(limit_bytes: int) -> PayloadTooLarge:
+    """The refusal of a body of more than ``limit_bytes``."""
     return PayloadTooLarge(f"The request's body is larger than the {limit_bytes:,} bytes that this gateway reads.")

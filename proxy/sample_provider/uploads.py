@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+import orjson
 from aiohttp import BodyPartReader, web
 
 from proxy.sample_provider.memory import ReceivedPart
@@ -58,5 +59,14 @@ def fields_of(parts: tuple[ReceivedPart, ...]) -> dict[str, Any]:
             value = int(value)
         elif part.name == "stream":
             value = _SWITCHES.get(value, value)
+        elif part.name == "image_config":
+            value = _object(value)
         fields[part.name] = value
     return fields
+
+
+def _object(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

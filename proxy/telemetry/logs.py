@@ -45,6 +45,8 @@ def set_up_logs(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It repeats every failed task that we report ourselves, with the request's text in it.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # It warns of each form that is not well-formed, which is its client's to know.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class RequestLog:

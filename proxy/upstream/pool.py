@@ -8,6 +8,7 @@ another deployment may be asked is told in ``failover``.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from time import monotonic, perf_counter
@@ -28,7 +29,8 @@ from proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from proxy.domain.headers import retry_after_seconds
-from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_request import ImageRequest, Task
+from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
@@ -36,6 +38,7 @@ from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import Failover
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
+from proxy.upstream.upload_payload import UploadPayload
 from proxy.upstream.watchdog import Watch, Watchdog
 
 logger = logging.getLogger(__name__)
@@ -58,7 +61,12 @@ class Exchange:
     __slots__ = ("_body", "_delivery", "_observation", "_response", "_size", "_url", "client", "watchdog")
 
     def __init__(
-        self, client: ProviderClient, url: URL, body: bytes, delivery: Delivery, observation: Observation
+        self,
+        client: ProviderClient,
+        url: URL,
+        body: bytes | OutgoingBody,
+        delivery: Delivery,
+        observation: Observation,
     ) -> None:
         """Prepare a POST of ``body``; nothing is sent yet."""
         self.client = client
@@ -138,7 +146,7 @@ class Exchange:
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
         began = perf_counter()
         try:
-            response = await client.session.post(self._url, data=self._body, allow_redirects=False)
+            response = await self._post(client.session)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             logger.warning("provider %s cannot be reached: %s", client.provider.name, error)
             raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error
@@ -151,6 +159,19 @@ class Exchange:
         self._delivery.provider_status = response.status
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
+
+    async def _post(self, session: ClientSession) -> ClientResponse:
+        body = self._body
+        if isinstance(body, bytes):
+            return await session.post(self._url, data=body, allow_redirects=False)
+        payload = UploadPayload(body, self._uploaded)
+        headers = {"Content-Type": body.content_type}
+        return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+
+    def _uploaded(self) -> None:
+        # What a provider takes slowly is not an answer that is late.
+        if self._response is None:
+            self.watchdog.phase(self.client.provider.first_byte_timeout_s, self._interrupt)
 
     async def _refusal(self, response: ClientResponse) -> ProxyError:
         client = self.client
@@ -213,14 +234,21 @@ class ProviderClient:
     def ask(self, asked: Asked, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
         """Ask for images, or for the next message of a chat, as the dialect does."""
         dialect = self.dialect
+        path: str
+        body: bytes | OutgoingBody
         if isinstance(asked, ChatRequest):
             chat = dialect.chat
             if chat is None:
                 raise no_chat()
             path, body = chat.path(model), chat.write(asked, model)
         else:
-            path, body = dialect.generations_path(asked, model), dialect.write_generation(asked, model)
+            path, body = dialect.images_path(asked, model), self._write(asked, model)
         return Exchange(self, self._url(path), body, delivery, observation)
+
+    def _write(self, asked: ImageRequest, model: Model) -> bytes | OutgoingBody:
+        if asked.task is Task.GENERATION:
+            return self.dialect.write_generation(asked, model)
+        return self.dialect.write_edit(asked, model, secrets.token_hex(16))
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)

@@ -14,8 +14,7 @@ from proxy.domain.errors import Conflict, InvalidRequest
 from proxy.domain.limits import Account, KeyRecord
 from proxy.domain.settlement import LedgerEntry
 from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
-from proxy.metering.middleware import BodyLimits
-from proxy.metering.request_body import read_json_body
+from proxy.metering.request_body import BodyLimits, read_json_body
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import (
     Body,

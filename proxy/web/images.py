@@ -1,8 +1,9 @@
-"""``POST /v1/images/generations`` and ``/v1/chat/completions``: to the provider and back, in pieces."""
+"""``POST /v1/images/…`` and ``/v1/chat/completions``: to the provider and back, in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import time
 
 from aiohttp import web
@@ -29,13 +30,23 @@ from proxy.metering.middleware import METERED
 from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Exchange, Pool
-from proxy.web.public_wire import ChatAnswer, ChatRequestFields, GenerationRequest, ImagesAnswer
+from proxy.web.public_wire import (
+    ChatAnswer,
+    ChatRequestFields,
+    EditForm,
+    EditRequest,
+    GenerationRequest,
+    ImagesAnswer,
+    VariationForm,
+)
 from proxy.web.relay import Relay, RelayLimits
 from proxy.web.routes import Access, Route
 
 GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+VARIATIONS = "/v1/images/variations"
 CHAT = "/v1/chat/completions"
-GENERATION_ERRORS = (
+FORWARDING_ERRORS = (
     ModelNotAllowed,
     ModelNotFound,
     IdempotencyInProgress,
@@ -65,25 +76,32 @@ class ImageRoutes:
 
     def routes(self) -> Sequence[Route]:
         """Where each handler stands."""
+        forwarded = partial(
+            Route,
+            method="POST",
+            access=Access.KEY,
+            headers=(HEADER,),
+            errors=FORWARDING_ERRORS,
+            on_expect=no_early_continue,
+        )
+        images, chat = {200: ImagesAnswer}, {200: ChatAnswer}
         return (
-            Route(
-                *("POST", GENERATIONS, self.generate, Access.KEY, {200: ImagesAnswer}, GenerationRequest),
-                headers=(HEADER,),
-                errors=GENERATION_ERRORS,
-                on_expect=no_early_continue,
-                streams=True,
-            ),
-            Route(
-                *("POST", CHAT, self.chat, Access.KEY, {200: ChatAnswer}, ChatRequestFields),
-                headers=(HEADER,),
-                errors=GENERATION_ERRORS,
-                on_expect=no_early_continue,
-                streams=True,
-            ),
+            forwarded(path=GENERATIONS, handler=self.generate, answers=images, body=GenerationRequest, streams=True),
+            forwarded(path=EDITS, handler=self.edit, answers=images, body=EditRequest, form=EditForm, streams=True),
+            forwarded(path=VARIATIONS, handler=self.vary, answers=images, form=VariationForm),
+            forwarded(path=CHAT, handler=self.chat, answers=chat, body=ChatRequestFields, streams=True),
         )
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Forward a generation and pass its answer on while it arrives; with ``stream``, as server-sent events."""
+        return await self._serve(request)
+
+    async def edit(self, request: web.Request) -> web.StreamResponse:
+        """Forward an edit of images, uploaded in a form or referred to in JSON, and pass its answer on."""
+        return await self._serve(request)
+
+    async def vary(self, request: web.Request) -> web.StreamResponse:
+        """Forward a variation of an uploaded image, and pass its answer on."""
         return await self._serve(request)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -112,7 +130,7 @@ class ImageRoutes:
                 if dialect.chat is None:
                     raise no_chat()
                 return dialect.chat.read(kind, asked, model)
-            return dialect.read_generation(kind, stream=asked.stream, created_s=int(time()))
+            return dialect.read_images(kind, asked, created_s=int(time()))
 
         if asked.stream:
             return await relay.stream(read, delivery)

@@ -10,8 +10,8 @@ from aiohttp import web
 from proxy.domain.api_key import is_team_id
 from proxy.domain.errors import Conflict, NotFound
 from proxy.metering.ledger_books import KeyBooks, LedgerBooks
-from proxy.metering.middleware import BodyLimits
 from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
+from proxy.metering.request_body import BodyLimits
 from proxy.web.admin import read_request
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import RefundBody

@@ -23,6 +23,7 @@ from proxy.web.public_wire import ErrorAnswer
 from proxy.web.routes import Access, Route
 
 JSON = "application/json"
+MULTIPART = "multipart/form-data"
 REFERENCE = "#/components/schemas/{model}"
 WAITED_FOR = frozenset({409, 429, 503})
 RETRIED_BY_SDKS = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -54,6 +55,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
         for what in ("limit", "remaining", "reset")
     },
 }
+EVENTS = {"description": "Server-sent events, each with JSON as its data"}
 PACE_HEADERS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
 HEADER_PARAMETERS = {
     idempotency.HEADER: {
@@ -138,12 +140,17 @@ def _operation(route: Route, models: Models) -> dict[str, Any]:
     }
     if details.strip():
         operation["description"] = details.strip()
-    if route.body is not None:
-        schema = models[route.body, "validation"]
-        operation["requestBody"] = {"required": not route.body_may_be_left_out, "content": {JSON: {"schema": schema}}}
+    if content := dict(_bodies(route, models)):
+        operation["requestBody"] = {"required": not route.body_may_be_left_out, "content": content}
     if route.access is not Access.FREE:
         operation["security"] = [{SECURITY[route.access]: []}]
     return operation
+
+
+def _bodies(route: Route, models: Models) -> Iterator[tuple[str, dict[str, Any]]]:
+    for media_type, model in ((JSON, route.body), (MULTIPART, route.form)):
+        if model is not None:
+            yield media_type, {"schema": models[model, "validation"]}
 
 
 def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
@@ -176,7 +183,7 @@ def _answers(route: Route, models: Models) -> dict[str, Any]:
             "headers": _headers("x-request-id", *_pace_headers(route), *_replay_headers(route)),
             "content": {
                 route.media_type: {"schema": schema},
-                **({EVENT_STREAM: {"schema": {"type": "string"}}} if route.streams else {}),
+                **({EVENT_STREAM: {"schema": EVENTS}} if route.streams else {}),
             },
         }
     return answers
@@ -226,8 +233,9 @@ def _replay_headers(route: Route) -> tuple[str, ...]:
 def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
     wanted: dict[tuple[type[BaseModel], Mode], None] = {(ErrorAnswer, "serialization"): None}
     for route in routes:
-        if route.body is not None:
-            wanted[route.body, "validation"] = None
+        for body in (route.body, route.form):
+            if body is not None:
+                wanted[body, "validation"] = None
         for model in route.answers.values():
             if model is not None:
                 wanted[model, "serialization"] = None

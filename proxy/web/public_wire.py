@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.domain.edit_request import FILE_ID_LENGTH_LIMIT, IMAGES_LIMIT
 from proxy.domain.image_request import WORD_LENGTH_LIMIT
 
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
@@ -67,6 +68,74 @@ class GenerationRequest(_Wire):
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
     response_format: Word | None = None
     stream: bool | None = None
+
+
+# --- POST /v1/images/edits and /v1/images/variations ------------------------------------------------------------------
+
+
+class LinkedImage(_Wire):
+    """An image by its address: ``https:``, or ``data:`` in base64."""
+
+    image_url: Annotated[str, Field(pattern=r"^([Hh][Tt][Tt][Pp][Ss]?://|[Dd][Aa][Tt][Aa]:[Ii][Mm][Aa][Gg][Ee]/)")]
+    file_id: None = None
+
+
+class StoredImage(_Wire):
+    """An image by the id of a file that its provider keeps."""
+
+    file_id: Annotated[str, Field(pattern=NOT_BLANK, max_length=FILE_ID_LENGTH_LIMIT)]
+    image_url: None = None
+
+
+ImageReference = LinkedImage | StoredImage
+
+
+class EditRequest(GenerationRequest):
+    """A request for an edit of images that are elsewhere."""
+
+    images: Annotated[list[ImageReference], Field(min_length=1, max_length=IMAGES_LIMIT)]
+    mask: ImageReference | None = None
+    input_fidelity: Word | None = None
+
+
+def _no_nulls(schema: dict[str, Any]) -> None:
+    """A form has no null: a field is there or is not."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+        kinds = [kind for kind in field.pop("anyOf", ()) if kind != {"type": "null"}]
+        field.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+
+
+File = Annotated[bytes, Field(min_length=1, json_schema_extra={"format": "binary"})]
+
+
+class EditForm(GenerationRequest):
+    """The same with files; several images are sent as ``image[]``. An empty text is the same as one left out.
+
+    ``image_config`` is JSON, or two fields ``image_config[aspect_ratio]`` and ``image_config[image_size]``.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_no_nulls)
+
+    image: File
+    mask: File | None = None
+    input_fidelity: Word | None = None
+
+
+class VariationForm(_Wire):
+    """A request for variations of one image."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_no_nulls)
+
+    image: File
+    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    size: Word | None = None
+    response_format: Word | None = None
+    user: Word | None = None
+
+
+# --- The answer to all of these ---------------------------------------------------------------------------------------
 
 
 class Image(BaseModel):

@@ -42,8 +42,8 @@ class Route:
 
     ``answers`` are the models of its successes by their status, with None for what is no JSON; ``errors`` those that it
     may answer beside those that its access, its body and its path bring along; ``headers`` those of a request that
-    change what it does. One that ``streams`` may answer with server-sent events as well. A handler's docstring
-    describes it.
+    change what it does. ``body`` is taken as JSON, ``form`` as multipart/form-data. One that ``streams`` may answer
+    with server-sent events as well. A handler's docstring describes it.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Route:
     access: Access
     answers: Mapping[int, type[BaseModel] | None]
     body: type[BaseModel] | None = None
+    form: type[BaseModel] | None = None
     body_may_be_left_out: bool = False
     query: type[BaseModel] | None = None
     headers: tuple[str, ...] = ()
@@ -70,7 +71,7 @@ class Route:
             found.append(RoleNotAllowed)
         if self.access is not Access.FREE and "{" in self.path:
             found.append(NotFound)
-        if self.body is not None:
+        if self.body is not None or self.form is not None:
             found += [UnknownParameter, *BODY_ERRORS]
         return (*dict.fromkeys([*found, *self.errors]),)
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from proxy.domain.errors import Conflict
 from proxy.domain.limits import TeamRecord
-from proxy.metering.middleware import BodyLimits
+from proxy.metering.request_body import BodyLimits
 from proxy.metering.team_registry import TeamRegistry
 from proxy.web.admin import charges_view, list_response, read_request
 from proxy.web.admin_access import actor

@@ -34,6 +34,7 @@ from proxy.domain.errors import (
     StoreUnavailable,
     UnknownParameter,
     UnsupportedMediaType,
+    UploadsUnavailable,
     UpstreamError,
     UpstreamMisconfigured,
     UpstreamRateLimit,
@@ -78,6 +79,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (ClientGone(), 499, "client_gone", Blame.CLIENT),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (UploadsUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
 ]
 EVERY_ERROR = [error for error, *_ in WIRE]
@@ -154,6 +156,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     Conflict: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
+    UploadsUnavailable: {"Retry-After": "10"},
     ShuttingDown: RETRY_SOON,
 }
 
@@ -187,7 +190,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
-        JournalUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
+        JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
     }  # fmt: skip
 
 

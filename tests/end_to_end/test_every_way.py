@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from tests.domain.answers import events_of
+from tests.support.forms import FORM, PNG, form_of
 from tests.support.gateways import (
     ALL_PARAMETERS,
+    Answer,
     RunningGateway,
     SampleProvider,
     ask,
@@ -22,15 +25,26 @@ from tests.support.gateways import (
 )
 
 IMAGES = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+VARIATIONS = "/v1/images/variations"
 CHAT = "/v1/chat/completions"
 GEMINI = "/v1beta/models/image-1"
 CONFIG = {"aspect_ratio": "1:1", "image_size": "1K"}
 TALK = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
 
 
+INLINE = base64.b64encode(PNG).decode()
+DATA_URL = f"data:image/png;base64,{INLINE}"
+ALSO = b"\xff\xd8\xff" + b"another" * 40_000
+ALSO_INLINE = base64.b64encode(ALSO).decode()
+
+
 @dataclass(frozen=True)
 class Row:
-    """A request, where and with what it reaches the provider, and what it comes to."""
+    """A request, where and with what it reaches the provider, and what it comes to.
+
+    With ``files`` it is a form; ``parts`` are those of the form that the provider is sent.
+    """
 
     dialect: str
     path: str
@@ -39,7 +53,16 @@ class Row:
     sent: dict[str, Any]
     images: int = 1
     units: int = 5_000
+    files: Sequence[tuple[str, bytes]] = ()
+    parts: Sequence[str] = ()
 
+
+FILE = [("image", PNG)]
+FILES = [("image[]", PNG), ("image[]", ALSO)]
+TURN = [{"type": "text", "text": "a cube"}, {"type": "image_url", "image_url": {"url": DATA_URL}}]
+PARTS = [{"text": "a cube"}, {"inlineData": {"mimeType": "image/png", "data": INLINE}}]
+JPEG_TURN = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{ALSO_INLINE}"}}
+JPEG_PART = {"inlineData": {"mimeType": "image/jpeg", "data": ALSO_INLINE}}
 
 ROWS = [
     Row("openai", IMAGES, {"size": "64x64"}, IMAGES, {"prompt": "a cube", "size": "64x64"}),
@@ -61,6 +84,30 @@ ROWS = [
                               "imageConfig": {"aspectRatio": "1:1", "imageSize": "1K"}}}),
     Row("gemini", IMAGES, {"stream": True}, f"{GEMINI}:streamGenerateContent", {}),
     Row("gemini", IMAGES, {"image_config": {"image_size": "4K"}}, f"{GEMINI}:generateContent", {}, units=12_500),
+    Row("openai", EDITS, {}, EDITS, {}, files=FILE, parts=["model", "prompt", "image"]),
+    Row("openai", EDITS, {"n": "2", "size": "4K"}, EDITS, {}, images=2, units=25_000, files=[*FILES, ("mask", PNG)],
+        parts=["model", "prompt", "n", "size", "image[]", "image[]", "mask"]),
+    Row("openai", EDITS, {"stream": "true", "partial_images": "1"}, EDITS, {}, files=FILE,
+        parts=["model", "prompt", "stream", "partial_images", "image"]),
+    Row("openai", EDITS, {"image_config[image_size]": "4K"}, EDITS, {}, units=12_500, files=FILE,
+        parts=["model", "prompt", "image_config", "image"]),
+    Row("openai", EDITS, {"images": [{"image_url": DATA_URL}], "mask": {"file_id": "f"}, "n": 2}, EDITS,
+        {"images": [{"image_url": DATA_URL}], "mask": {"file_id": "f"}, "n": 2}, images=2, units=10_000),
+    Row("openai", EDITS, {"images": [{"file_id": "f"}], "stream": True}, EDITS, {"stream": True}),
+    Row("openai", VARIATIONS, {"n": "2"}, VARIATIONS, {}, images=2, units=10_000, files=FILE,
+        parts=["model", "n", "image"]),
+    Row("openrouter", EDITS, {"size": "1024x1024"}, CHAT, {"messages": [{"role": "user", "content": TURN}],
+        "image_config": CONFIG}, files=FILE),
+    Row("openrouter", EDITS, {"stream": "true"}, CHAT, {"messages": [{"role": "user", "content": [*TURN, JPEG_TURN]}]},
+        files=FILES),
+    Row("openrouter", EDITS, {"images": [{"image_url": DATA_URL}]}, CHAT,
+        {"messages": [{"role": "user", "content": TURN}]}),
+    Row("gemini", EDITS, {"image_config": '{"image_size":"4K"}'}, f"{GEMINI}:generateContent",
+        {"contents": [{"role": "user", "parts": PARTS}]}, units=12_500, files=FILE),
+    Row("gemini", EDITS, {"stream": "true"}, f"{GEMINI}:streamGenerateContent",
+        {"contents": [{"role": "user", "parts": [*PARTS, JPEG_PART]}]}, files=FILES),
+    Row("gemini", EDITS, {"images": [{"image_url": DATA_URL}]}, f"{GEMINI}:generateContent",
+        {"contents": [{"role": "user", "parts": PARTS}]}),
 ]  # fmt: skip
 
 
@@ -96,7 +143,7 @@ def payloads(body: bytes, document: Any) -> list[str]:
     documents = list(events_of(body)) if document is None else [document]
     found = []
     for one in documents:
-        if one.get("type") == "image_generation.completed":
+        if one.get("type") in ("image_generation.completed", "image_edit.completed"):
             found.append(one["b64_json"])
         found += [image["b64_json"] for image in one.get("data", [])]
         for choice in one.get("choices", []):
@@ -105,19 +152,32 @@ def payloads(body: bytes, document: Any) -> list[str]:
     return found
 
 
+def sent_by(row: Row, gateway: RunningGateway, key: str) -> Answer:
+    fields: dict[str, Any] = {"model": "acme/image-1", **row.fields}
+    if row.path in (IMAGES, EDITS):
+        fields["prompt"] = "a cube"
+    url = gateway.url + row.path
+    if not row.files:
+        return ask("POST", url, key=key, body=fields)
+    # The files first: what is metered may stand anywhere.
+    return ask("POST", url, key=key, body=form_of([*row.files, *fields.items()]), headers={"Content-Type": FORM})
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.dialect} {row.path} {list(row.fields)}" for row in ROWS])
 def test_it_is_asked_answered_and_charged(every: Every, row: Row) -> None:
     gateway, provider = every[row.dialect]
     key = gateway.make_key()
     provider.clear()
-    prompt = {} if row.path == CHAT else {"prompt": "a cube"}
-    answer = ask("POST", gateway.url + row.path, key=key, body={"model": "acme/image-1", **prompt, **row.fields})
+    answer = sent_by(row, gateway, key)
     assert answer.status == 200, answer.body
     [received] = provider.requests()
     assert received["path"] == row.sent_to
     assert {name: received["body"].get(name) for name in row.sent} == row.sent
+    check_parts(received.get("parts", []), row)
     streamed = row.fields.get("stream", False)
     assert answer.headers["Content-Type"] == ("text/event-stream" if streamed else "application/json")
+    if streamed and row.path == EDITS:
+        assert {event["type"].partition(".")[0] for event in events_of(answer.body)} == {"image_edit"}
     pictures = payloads(answer.body, None if streamed else answer.json)
     assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * row.images
     assert b"cost" not in answer.body
@@ -125,6 +185,14 @@ def test_it_is_asked_answered_and_charged(every: Every, row: Row) -> None:
     [entry] = gateway.ledger(key)
     assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", row.images, row.units)
     assert entry["provider_usage"]
+
+
+def check_parts(parts: list[dict[str, Any]], row: Row) -> None:
+    """A form's parts, in the order in which they are sent on; the files are the same to the byte."""
+    assert [part["name"] for part in parts] == list(row.parts)
+    hashes = [(part["sha256"], part["size_bytes"]) for part in parts if part["filename"] is not None]
+    if row.parts:
+        assert hashes == [(sha256(data).hexdigest(), len(data)) for _, data in row.files]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import RunningGateway, ask
+from tests.support.gateways import RunningGateway, SampleProvider, ask
 from tests.support.processes import ROOT
 from tests.support.requirements import lacking, program
 
@@ -21,8 +21,8 @@ FILES = ("package.json", "package-lock.json", ".npmrc", "script.mjs")
 INSTALL_TIMEOUT_S = 90
 SCRIPT_TIMEOUT_S = 60
 SLOW_REQUESTS_PER_MINUTE = 60
-# By URL, by base64, raw twice, at once, streamed, and two chats.
-DELIVERED_IMAGES = [2, 1, 1, 1, *[1] * 10, 2, 1, 1]
+# By URL, by base64, raw twice, at once, streamed, edits of one and of many, a streamed one, a variation, two chats.
+DELIVERED_IMAGES = [2, 1, 1, 1, *[1] * 10, 2, 2, 1, 1, 2, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,18 @@ def test_streams(told: Told) -> None:
     assert "told to fail" in told["streamError"]["message"]
 
 
+def test_edits_and_variations(told: Told, provider: SampleProvider) -> None:
+    assert [len(told[name]["data"]) for name in ("edit", "editOfMany", "variation")] == [2, 1, 2]
+    assert [event["type"] for event in told["editEvents"]] == ["image_edit.partial_image", "image_edit.completed"]
+    [many] = [
+        {part["name"]: part for part in request["parts"]}
+        for request in provider.requests()
+        if any(part["filename"] == "dog.png" for part in request.get("parts", ()))
+    ]
+    assert json.loads(many["image_config"]["value"]) == {"image_size": "4K"}
+    assert many["mask"]["filename"] == "mask.png"
+
+
 def test_chat_with_images(told: Told) -> None:
     [image] = told["chat"]["choices"][0]["message"]["images"]
     assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
@@ -124,6 +136,8 @@ def test_models(told: Told) -> None:
         ("noModel", "NotFoundError", 404, "model_not_found", "model"),
         ("noImages", "BadRequestError", 400, "invalid_request", "n"),
         ("noSuchField", "BadRequestError", 400, "unknown_parameter", "seed_phrase"),
+        ("noEdits", "BadRequestError", 400, "invalid_request", "n"),
+        ("noPicture", "BadRequestError", 400, "invalid_request", "image"),
         ("noKey", "AuthenticationError", 401, "invalid_api_key", None),
         ("noQuota", "RateLimitError", 429, "insufficient_quota", None),
     ],

@@ -109,6 +109,65 @@ async def test_a_stream_that_fails_raises(sdk_gateway: RunningGateway, behaviour
     assert sdk_gateway.quota(key)["posted"] == 0
 
 
+# --- Edits and variations ---------------------------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n made up"
+EDIT: dict[str, Any] = {**IMAGE, "image": ("cat.png", PNG, "image/png")}
+TWO_EDITED = ["image_edit.partial_image", "image_edit.completed"] * 2
+
+
+def test_edits_of_one_of_many_and_with_a_mask(sdk_gateway: RunningGateway, quiet_provider: SampleProvider) -> None:
+    key = sdk_gateway.make_key()
+    many = {**EDIT, "image": [PNG, ("dog.png", PNG)], "mask": PNG}
+    with client(sdk_gateway, key) as sdk:
+        assert len(sdk.images.edit(**EDIT, n=2, size="1024x1024").data or []) == 2
+        [image] = sdk.images.edit(**many, response_format="b64_json").data or []
+        assert (image.b64_json or "").startswith(PNG_IN_BASE64)
+        # Bytes without a name or a kind are known by how they begin.
+        sdk.images.edit(**{**EDIT, "image": PNG}, extra_body={"image_config": {"image_size": "4K"}})
+        raw = sdk.images.with_raw_response.edit(**EDIT)
+        assert (raw.status_code, len(raw.parse().data or [])) == (200, 1)
+    assert outcomes(sdk_gateway, key) == [("delivered", images) for images in (2, 1, 1, 1)]
+    assert [entry["charged"] for entry in sdk_gateway.ledger(key)] == [10_000, 5_000, 12_500, 5_000]
+    kinds = [
+        [part["content_type"] for part in request["parts"] if part["filename"]] for request in quiet_provider.requests()
+    ]
+    assert kinds == [["image/png"], ["image/png"] * 3, ["image/png"], ["image/png"]]
+
+
+def test_edits_are_streamed(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    with client(sdk_gateway, key) as sdk:
+        events = list(sdk.images.edit(**EDIT, n=2, partial_images=1, stream=True))
+    assert [event.type for event in events] == TWO_EDITED
+    assert outcomes(sdk_gateway, key) == [("delivered", 2)]
+
+
+async def test_edits_and_variations_come_asynchronously(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    async with async_client(sdk_gateway, key) as sdk:
+        await asyncio.gather(*(sdk.images.edit(**EDIT) for _ in range(5)))
+        stream = await sdk.images.edit(**EDIT, n=2, partial_images=1, stream=True)
+        assert [event.type async for event in stream] == TWO_EDITED
+        with pytest.deprecated_call():
+            varied = await sdk.images.create_variation(model="acme/image-1", image=PNG, n=2)
+        assert len(varied.data or []) == 2
+        with pytest.raises(openai.BadRequestError, match="'n'"):
+            await sdk.images.edit(**EDIT, n=0)
+    assert outcomes(sdk_gateway, key) == [*[("delivered", 1)] * 5, ("delivered", 2), ("delivered", 2)]
+
+
+def test_a_large_edit_is_retried_whole(sdk_gateway: RunningGateway, quiet_provider: SampleProvider) -> None:
+    key, large = sdk_gateway.make_key(requests_per_minute=60), PNG + b"made up" * 300_000
+    with client(sdk_gateway, key, max_retries=2) as sdk:
+        for expected in (0, 1):
+            raw = sdk.images.with_raw_response.edit(**{**EDIT, "image": large})
+            assert raw.retries_taken == expected
+    sizes = [part["size_bytes"] for request in quiet_provider.requests() for part in request["parts"]][2::3]
+    assert sizes == [len(large)] * 2
+    assert outcomes(sdk_gateway, key) == [("delivered", 1)] * 2
+
+
 # --- Chat -------------------------------------------------------------------------------------------------------------
 
 

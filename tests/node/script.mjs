@@ -2,7 +2,7 @@
 // LIGHTMETER_URL is the gateway's; LIGHTMETER_KEY may generate, LIGHTMETER_POOR_KEY has no quota left,
 // and LIGHTMETER_SLOW_KEY may ask once a second.
 
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const { LIGHTMETER_URL, LIGHTMETER_KEY, LIGHTMETER_POOR_KEY, LIGHTMETER_SLOW_KEY } = process.env;
 const MODEL = "acme/image-1";
@@ -59,6 +59,18 @@ told.streamError = await refused(async () =>
   collected(await sdk.images.generate({ ...image, prompt: "[sample error_after_events=0] x", stream: true })),
 );
 
+const png = (name) => toFile(Buffer.from("\x89PNG\r\n\x1a\n made up", "latin1"), name, { type: "image/png" });
+const edit = { ...image, image: await png("cat.png") };
+told.edit = await sdk.images.edit({ ...edit, n: 2, size: "1024x1024" });
+told.editOfMany = await sdk.images.edit({
+  ...edit,
+  image: [await png("cat.png"), await png("dog.png")],
+  mask: await png("mask.png"),
+  image_config: { image_size: "4K" },
+});
+told.editEvents = await collected(await sdk.images.edit({ ...edit, stream: true, partial_images: 1 }));
+told.variation = await sdk.images.createVariation({ model: MODEL, image: await png("cat.png"), n: 2 });
+
 told.chat = await sdk.chat.completions.create(talk);
 told.chunks = await collected(await sdk.chat.completions.create({ ...talk, stream: true }));
 
@@ -68,6 +80,8 @@ told.model = await sdk.models.retrieve(MODEL);
 told.noModel = await refused(() => sdk.models.retrieve("acme/image-2"));
 told.noImages = await refused(() => sdk.images.generate({ ...image, n: 0 }));
 told.noSuchField = await refused(() => sdk.images.generate({ ...image, seed_phrase: "x" }));
+told.noEdits = await refused(() => sdk.images.edit({ ...edit, n: 0 }));
+told.noPicture = await refused(() => sdk.images.edit({ ...image, image: [] }));
 told.noKey = await refused(() => client("sk-not-one-of-ours").models.list());
 told.noQuota = await refused(() => client(LIGHTMETER_POOR_KEY, { maxRetries: 3 }).images.generate(image));
 

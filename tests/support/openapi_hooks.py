@@ -26,10 +26,10 @@ NO_SCHEMA_SAYS_SO = (
 @schemathesis.hook
 def before_load_schema(_context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
     """Ask for a model that there is, so that images are made."""
-    for name in ("GenerationRequest", "ChatRequestFields"):
+    for name in ("GenerationRequest", "EditRequest", "EditForm", "VariationForm", "ChatRequestFields"):
         request = raw_schema["components"]["schemas"][name]
         request["properties"]["model"] = {"type": "string", "enum": [MODEL]}
-        request["required"].append("model")
+        request["required"] = [*request.get("required", ()), "model"]
 
 
 @schemathesis.hook

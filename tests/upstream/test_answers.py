@@ -40,9 +40,15 @@ def sse(*documents: dict[str, Any]) -> bytes:
     return b"".join(b"data: %b\r\n\r\n" % orjson.dumps(document) for document in documents)
 
 
+def asked(**fields: Any) -> ImageRequest:
+    return parse_image_request(orjson.dumps({"prompt": "a cube", **fields}))
+
+
 def read(dialect: str, body: bytes, *, events: bool = False, stream: bool = False) -> Passed:
     kind = "text/event-stream" if events else "application/json"
-    return passed_however_cut(lambda: DIALECTS[dialect].read_generation(kind, stream=stream, created_s=CREATED_S), body)
+    return passed_however_cut(
+        lambda: DIALECTS[dialect].read_images(kind, asked(stream=stream), created_s=CREATED_S), body
+    )
 
 
 ONE = [{"b64_json": "AAAA", "media_type": "image/png"}]
@@ -99,7 +105,7 @@ def test_a_thought_that_says_so_after_its_image_is_passed_on_and_not_counted() -
     ],
 )
 def test_what_was_blocked_says_why(dialect: str, document: dict[str, Any], code: str) -> None:
-    answer = DIALECTS[dialect].read_generation("application/json", stream=False, created_s=CREATED_S)
+    answer = DIALECTS[dialect].read_images("application/json", asked(), created_s=CREATED_S)
     answer.feed(orjson.dumps(document))
     with pytest.raises(NothingGenerated) as blocked:
         answer.finish()
@@ -117,7 +123,7 @@ def test_what_was_blocked_says_why(dialect: str, document: dict[str, Any], code:
     ],
 )
 def test_errors_in_a_2xx(dialect: str, error: dict[str, Any], kind: type[ProxyError]) -> None:
-    answer = DIALECTS[dialect].read_generation("application/json", stream=False, created_s=CREATED_S)
+    answer = DIALECTS[dialect].read_images("application/json", asked(), created_s=CREATED_S)
     with pytest.raises(kind):
         answer.feed(orjson.dumps({"error": error}))
 
@@ -136,10 +142,6 @@ def test_errors_in_a_2xx(dialect: str, error: dict[str, Any], kind: type[ProxyEr
 def test_refusals(dialect: str, status: int, error: dict[str, Any], kind: type[ProxyError]) -> None:
     assert type(DIALECTS[dialect].read_refusal(status, {}, orjson.dumps({"error": error}))) is kind
     assert DIALECTS[dialect].read_refusal(500, {}, b"[{]").wire_status == 502
-
-
-def asked(**fields: Any) -> ImageRequest:
-    return parse_image_request(orjson.dumps({"prompt": "a cube", **fields}))
 
 
 @pytest.mark.parametrize(
@@ -176,10 +178,10 @@ def test_image_config_becomes_a_size_where_a_model_lists_only_that() -> None:
 
 def test_geminis_paths_hold_the_model() -> None:
     dialect, model = DIALECTS["gemini"], make_model(upstream_model="gemini-2.5-flash-image")
-    assert dialect.generations_path(asked(), model) == "/models/gemini-2.5-flash-image:generateContent"
-    assert dialect.generations_path(asked(stream=True), model).endswith(":streamGenerateContent?alt=sse")
+    assert dialect.images_path(asked(), model) == "/models/gemini-2.5-flash-image:generateContent"
+    assert dialect.images_path(asked(stream=True), model).endswith(":streamGenerateContent?alt=sse")
     tuned = make_model(upstream_model="tunedModels/a b?")
-    assert dialect.generations_path(asked(), tuned) == "/tunedModels/a%20b%3F:generateContent"
+    assert dialect.images_path(asked(), tuned) == "/tunedModels/a%20b%3F:generateContent"
     assert dialect.authorize("made-up") == {"x-goog-api-key": "made-up"}
     assert dialect.authorize("") == {}
 
@@ -193,7 +195,7 @@ def test_geminis_paths_hold_the_model() -> None:
     ],
 )
 def test_thirty_megabytes_flow(dialect: str, lead: bytes, *, stream: bool) -> None:
-    answer = DIALECTS[dialect].read_generation("application/json", stream=stream, created_s=CREATED_S)
+    answer = DIALECTS[dialect].read_images("application/json", asked(stream=stream), created_s=CREATED_S)
     answer.feed(lead)
     piece = b"A" * 65_536
     tracemalloc.start()

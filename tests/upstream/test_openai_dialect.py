@@ -50,7 +50,7 @@ def test_it_is_the_dialect_that_settings_call_openai() -> None:
 
 
 def test_images_are_asked_for_at_the_same_path_for_every_model() -> None:
-    assert {DIALECT.generations_path(request_with({}), make_model(id=model_id)) for model_id in "xy"} == {
+    assert {DIALECT.images_path(request_with({}), make_model(id=model_id)) for model_id in "xy"} == {
         "/images/generations"
     }
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.domain.answer import Answer
-from proxy.domain.catalog import Model
+from proxy.domain.catalog import Ability, Model
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest
+from proxy.domain.outgoing_body import OutgoingBody
 from proxy.upstream.dialects.gemini import GeminiDialect
 from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect
@@ -43,15 +44,24 @@ class Dialect(Protocol):
         """The most images that one request can make, where the dialect itself sets a limit."""
         ...
 
-    def generations_path(self, request: ImageRequest, model: Model) -> str:
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What it can be asked for beside images from a prompt."""
+        ...
+
+    def images_path(self, request: ImageRequest, model: Model) -> str:
         """Where images are asked for, below the provider's base URL."""
         ...
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
-        """The request's body, with the fields that the model's ``parameters`` list."""
+        """The request's body as JSON, with the fields that the model's ``parameters`` list."""
         ...
 
-    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+    def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
+        """The same for an edit or a variation; ``boundary`` is 32 random hexadecimal digits, which no file holds."""
+        ...
+
+    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
         """What reads the body of a 2xx of this kind, for a client that has asked for a stream or has not.
 
         ``created_s`` is now, in seconds since the epoch.

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
-from proxy.domain.answer import EVENT_STREAM, Answer
-from proxy.domain.catalog import Model
+from proxy.domain.answer import EVENT_STREAM, JSON, Answer
+from proxy.domain.catalog import Ability, Model
 from proxy.domain.chat_answer import ChatEvents, ChatJson
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.image_events import ImageEvents
-from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_inputs import Reference, Upload
+from proxy.domain.image_request import ImageRequest, Task
 from proxy.domain.image_sizing import to_size
 from proxy.domain.images_answer import ImagesAnswer
 from proxy.domain.json_shapes import Shape
+from proxy.domain.multipart_writing import write_form
+from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.translation import Reading, translate
 from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
+
+PATHS: Mapping[Task, str] = {
+    Task.GENERATION: "/images/generations",
+    Task.EDIT: "/images/edits",
+    Task.VARIATION: "/images/variations",
+}
 
 
 class OpenAIChat:
@@ -48,41 +58,70 @@ class OpenAIDialect:
 
     chat: OpenAIChat | None = OpenAIChat()
     max_n: int | None = None
+    abilities = frozenset(Ability)
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """A bearer token."""
         return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def generations_path(self, _request: ImageRequest, _model: Model) -> str:
+    def images_path(self, request: ImageRequest, _model: Model) -> str:
         """The same for every model."""
-        return "/images/generations"
+        return PATHS[request.task]
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
         """The fields keep their names; the model takes the provider's.
 
         Where it lists only ``size``, that says what ``image_config`` asks for.
         """
-        listed = {name: value for name, value in request.fields.items() if name in model.parameters}
-        config = request.fields.get("image_config")
-        if config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
-            size = to_size(config.get("aspect_ratio"), config.get("image_size"))
-            listed |= {} if size is None else {"size": size}
-        return orjson.dumps({"model": model.upstream_model, "prompt": request.prompt, **listed})
+        return orjson.dumps(_listed(request, model))
 
-    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+    def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
+        """A form where files were uploaded, JSON where images are referred to; both have the same fields."""
+        fields, inputs = _listed(request, model), request.inputs
+        uploads = inputs.uploads
+        if not uploads:
+            fields["images"] = [_reference(image) for image in inputs.images]
+            if inputs.mask is not None:
+                fields["mask"] = _reference(inputs.mask)
+            return OutgoingBody(JSON, [orjson.dumps(fields)])
+        name = "image" if len(inputs.images) == 1 else "image[]"
+        files = [("mask" if upload is inputs.mask else name, upload) for upload in uploads]
+        return write_form(boundary, [(key, _text(value)) for key, value in fields.items()], files)
+
+    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
         """As it comes, scrubbed; what is no stream for a client that has asked for one is made one, and vice versa."""
         is_stream = content_type == EVENT_STREAM
-        if stream and is_stream:
+        if request.stream and is_stream:
             return ImageEvents(read_error)
-        if not stream and not is_stream:
+        if not request.stream and not is_stream:
             return ImagesAnswer()
-        return translate(
-            EVENT_READING if is_stream else ANSWER_READING, content_type, stream=stream, created_s=created_s
-        )
+        reading = EVENT_READING if is_stream else ANSWER_READING
+        return translate(reading, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""
         return error_for_status(status, headers, _read_report(body))
+
+
+def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
+    listed = {name: value for name, value in request.fields.items() if name in model.parameters}
+    config = request.fields.get("image_config")
+    if config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
+        size = to_size(config.get("aspect_ratio"), config.get("image_size"))
+        listed |= {} if size is None else {"size": size}
+    prompt = {} if request.task is Task.VARIATION else {"prompt": request.prompt}
+    return {"model": model.upstream_model, **prompt, **listed}
+
+
+def _reference(given: Upload | Reference) -> dict[str, str]:
+    if isinstance(given, Upload):
+        raise TypeError("files go into a form")
+    return {"image_url": given.image_url} if given.image_url is not None else {"file_id": given.file_id or ""}
+
+
+def _text(value: object) -> str:
+    """A value as forms have it."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def read_error(text: bytes) -> ProxyError:

@@ -7,14 +7,16 @@ from http import HTTPStatus
 
 import orjson
 
-from proxy.domain.answer import Answer
-from proxy.domain.catalog import Model
+from proxy.domain.answer import JSON, Answer
+from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import NothingGenerated, ProxyError
+from proxy.domain.image_inputs import Upload
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.json_shapes import Shape
+from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.translation import Reading, translate
 from proxy.upstream.dialects.openai import OpenAIDialect, read_error
-from proxy.upstream.dialects.words import image_config_of
+from proxy.upstream.dialects.words import image_config_of, placeholders, splice
 from proxy.upstream.failures import ErrorReport, error_for_status
 
 
@@ -22,33 +24,47 @@ class OpenRouterDialect(OpenAIDialect):
     """See ``Dialect``. Chat, its errors and the key are as OpenAI's; one request makes one image."""
 
     max_n = 1
+    abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})
 
-    def generations_path(self, _request: ImageRequest, _model: Model) -> str:
+    def images_path(self, _request: ImageRequest, _model: Model) -> str:
         """The same as for chat."""
         return "/chat/completions"
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
         """The prompt is the only message. Never a stream: it would bring the image whole as well, and repeat it."""
-        body: dict[str, object] = {
-            "model": model.upstream_model,
-            "messages": [{"role": "user", "content": request.prompt}],
-            "modalities": ["image", "text"],
-        }
-        if wanted := image_config_of(request, model):
-            body["image_config"] = wanted
-        if "user" in request.fields and "user" in model.parameters:
-            body["user"] = request.fields["user"]
-        return orjson.dumps(body)
+        return orjson.dumps(_body(request, model, request.prompt))
 
-    def read_generation(self, content_type: str, *, stream: bool, created_s: int) -> Answer:
+    def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
+        """The images stand beside the prompt; those that were uploaded become ``data:`` addresses."""
+        places = placeholders(request.inputs, boundary)
+        parts: list[dict[str, object]] = [{"type": "text", "text": request.prompt}]
+        for image, place in places:
+            address = f"data:{image.kind};base64,{place}" if isinstance(image, Upload) else image.image_url
+            parts.append({"type": "image_url", "image_url": {"url": address}})
+        return OutgoingBody(JSON, splice(orjson.dumps(_body(request, model, parts)), places))
+
+    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
         """Each image is passed on while it arrives, out of its ``data:`` address."""
-        return translate(READING, content_type, stream=stream, created_s=created_s)
+        return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """As OpenAI's; a 403 that tells reasons is about the content, not about the key."""
         if status == HTTPStatus.FORBIDDEN and b'"reasons"' in body:
             status = HTTPStatus.BAD_REQUEST
         return super().read_refusal(status, headers, body)
+
+
+def _body(request: ImageRequest, model: Model, content: object) -> dict[str, object]:
+    body: dict[str, object] = {
+        "model": model.upstream_model,
+        "messages": [{"role": "user", "content": content}],
+        "modalities": ["image", "text"],
+    }
+    if wanted := image_config_of(request, model):
+        body["image_config"] = wanted
+    if "user" in request.fields and "user" in model.parameters:
+        body["user"] = request.fields["user"]
+    return body
 
 
 def _read_error(text: bytes) -> ProxyError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from proxy.domain.catalog import Model
+from proxy.domain.image_inputs import Inputs, Reference, Upload
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.image_sizing import to_image_config
+from proxy.domain.outgoing_body import FileBytes, splice_files
 
 
 def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:
@@ -20,6 +24,20 @@ def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:
     if "image_config" in model.parameters:
         config |= request.fields.get("image_config", {})
     return config
+
+
+Places = Sequence[tuple[Upload | Reference, str]]
+"""The images of a request, each with what stands for its base64 in the text that is written."""
+
+
+def placeholders(inputs: Inputs, boundary: str) -> Places:
+    """One for each image, made of ``boundary``, which nothing else holds."""
+    return [(image, f"{boundary}-{index}") for index, image in enumerate(inputs.images)]
+
+
+def splice(text: bytes, places: Places) -> list[bytes | FileBytes]:
+    """``text`` with the files in place of what stands for them."""
+    return splice_files(text, [(place.encode(), image) for image, place in places if isinstance(image, Upload)])
 
 
 def words_of(body: bytes) -> dict[str, str]:

@@ -1,0 +1,133 @@
+"""Where uploaded files are while their request lasts: in memory as long as they are small, then on the disk.
+
+The file has no name, so that nothing is left of it however the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from proxy.domain.errors import UploadsUnavailable
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES_LIMIT = 2**20
+BATCH_BYTES = 2**18
+"""How much is written to the disk at once."""
+
+THREADS = 4
+
+
+class Spools:
+    """Makes spools, whose files lie in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is made when it is needed for the first time."""
+        self.folder = folder
+        self.threads = ThreadPoolExecutor(THREADS, "uploads")
+
+    def open(self) -> Spool:
+        """One for one request: a context."""
+        return Spool(self)
+
+    def close(self) -> None:
+        """End the threads that read and write."""
+        self.threads.shutdown()
+
+
+class Spool:
+    """The files of one request, one after the other. See ``Source`` for how they are read."""
+
+    def __init__(self, spools: Spools) -> None:
+        """Nothing is on the disk yet."""
+        self._spools = spools
+        self._memory: bytearray | None = bytearray()
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+        self._file: BinaryIO | None = None
+        # What reads may still be under way in a thread when the request has ended.
+        self._lock = Lock()
+
+    async def __aenter__(self) -> Self:
+        """Use it until the block is left."""
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Let go of everything. A large file takes its time, which nobody has to wait for."""
+        self._memory, self._batch = None, []
+        if self._file is not None:
+            self._spools.threads.submit(self._close)
+
+    async def write(self, pieces: Iterable[bytes]) -> None:
+        """Add ``pieces`` at the end. Raises UploadsUnavailable where there is no room for them."""
+        for piece in pieces:
+            if self._memory is not None and len(self._memory) + len(piece) <= MEMORY_BYTES_LIMIT:
+                self._memory += piece
+                continue
+            if self._memory is not None:
+                self._batch, self._batch_bytes = [bytes(self._memory)], len(self._memory)
+                self._memory = None
+            self._batch.append(piece)
+            self._batch_bytes += len(piece)
+            if self._batch_bytes >= BATCH_BYTES:
+                await self._flush()
+
+    async def end(self) -> None:
+        """Nothing more is written. Raises UploadsUnavailable."""
+        if self._batch:
+            await self._flush()
+
+    async def read(self, start: int, size: int) -> bytes:
+        """See ``Source``. Raises OSError, or ValueError after the request has ended."""
+        if self._memory is not None:
+            return bytes(self._memory[start : start + size])
+        return await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._read, start, size)
+
+    async def _flush(self) -> None:
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._append, b"".join(batch))
+        except OSError as error:
+            logger.error(
+                "uploads cannot be kept in %s (%s): make room there, or set server.upload_folder",
+                self._spools.folder,
+                error.strerror,
+            )
+            raise UploadsUnavailable from error
+
+    # --- In a thread --------------------------------------------------------------------------------------------------
+
+    def _append(self, data: bytes) -> None:
+        with self._lock:
+            if self._file is None:
+                self._spools.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(  # noqa: SIM115 - it lasts as long as the request
+                    buffering=0, dir=self._spools.folder
+                )
+            self._file.seek(0, 2)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def _read(self, start: int, size: int) -> bytes:
+        with self._lock:
+            if self._file is None:
+                raise ValueError("the spool is closed")
+            self._file.seek(start)
+            return self._file.read(size)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.errors import UploadsUnavailable
+from proxy.metering.spool import BATCH_BYTES, MEMORY_BYTES_LIMIT, Spool, Spools
+
+
+@pytest.fixture(name="spools", scope="module")
+def _spools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spools]:
+    spools = Spools(tmp_path_factory.mktemp("spool") / "uploads")
+    yield spools
+    spools.close()
+
+
+def open_files(folder: Path) -> int:
+    """How many files this process has open that lie in ``folder``, with a name or without."""
+    return sum(str(folder) in str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+
+
+async def test_what_is_small_stays_in_memory(spools: Spools) -> None:
+    async with spools.open() as spool:
+        await spool.write([b"12", b"345"])
+        await spool.end()
+        assert await spool.read(1, 3) == b"234"
+        assert not spools.folder.exists()
+
+
+@given(sizes=st.lists(st.integers(0, BATCH_BYTES + 1), max_size=12), big=st.booleans())
+@settings(max_examples=20, deadline=None)
+async def test_what_was_written_is_read(spools: Spools, sizes: list[int], *, big: bool) -> None:
+    pieces = [b"%d" % (index % 10) * size for index, size in enumerate(sizes)]
+    if big:
+        pieces.append(b"x" * (MEMORY_BYTES_LIMIT + 1))
+    whole = b"".join(pieces)
+    async with spools.open() as spool:
+        for piece in pieces:
+            await spool.write([piece])
+        await spool.end()
+        assert await spool.read(0, len(whole)) == whole
+        assert await spool.read(len(whole) // 2, 1_000) == whole[len(whole) // 2 :][:1_000]
+
+
+async def test_a_file_has_no_name_and_is_gone_at_the_end(spools: Spools) -> None:
+    async with spools.open() as spool:
+        await spool.write([b"x" * 2 * MEMORY_BYTES_LIMIT])
+        await spool.end()
+        assert open_files(spools.folder) == 1
+        assert list(spools.folder.iterdir()) == []
+        kept: Spool = spool
+    # Whoever still reads learns that it has ended; never another request's bytes.
+    with pytest.raises(ValueError, match="closed"):
+        await kept.read(0, 1)
+    assert open_files(spools.folder) == 0
+
+
+async def test_a_folder_that_cannot_be_written_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    spools = Spools(tmp_path / "file" / "uploads")
+    try:
+        async with spools.open() as spool:
+            with caplog.at_level(logging.ERROR), pytest.raises(UploadsUnavailable) as caught:
+                await spool.write([b"x" * 2 * MEMORY_BYTES_LIMIT])
+        assert (caught.value.wire_status, caught.value.retry_after_s) == (503, 10)
+        assert "server.upload_folder" in caplog.text
+    finally:
+        spools.close()

@@ -1,0 +1,127 @@
+"""Edits in each provider's words, with files in them that are read only while they are sent."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.domain.edit_request import parse_edit_request, request_of_form
+from proxy.domain.image_inputs import Upload
+from proxy.domain.image_request import ImageRequest, Task
+from proxy.domain.outgoing_body import FileBytes, OutgoingBody
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.upload_payload import READ_BYTES, UploadPayload
+from tests.domain.answers import events_of, passed_however_cut
+from tests.domain.samples import make_model
+from tests.support.sources import upload
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+BOUNDARY = "0123456789abcdef" * 2
+
+
+class Written:
+    """What aiohttp would write to the socket."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    async def write(self, data: bytes) -> None:
+        self.data += data
+
+
+async def sent(body: OutgoingBody) -> bytes:
+    """As a provider gets it; it is as long as was said before."""
+    written = Written()
+    progress: list[None] = []
+    payload = UploadPayload(body, lambda: progress.append(None))
+    await payload.write(cast("AbstractStreamWriter", written))
+    assert len(written.data) == payload.size == body.size_bytes
+    assert len(progress) >= len(body.pieces)
+    return written.data
+
+
+def edit(prompt: str, *files: Upload, **texts: str) -> ImageRequest:
+    return request_of_form([("prompt", prompt), *texts.items()], files, Task.EDIT)
+
+
+@given(st.text(min_size=1).filter(str.strip), st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=3))
+async def test_files_stand_in_json_wherever_they_belong(prompt: str, files: list[bytes]) -> None:
+    request = edit(prompt, *(upload(data=data) for data in files))
+    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, make_model(), BOUNDARY)))
+    text, *images = chat["messages"][0]["content"]
+    assert text == {"type": "text", "text": prompt}
+    encoded = [base64.b64encode(data).decode() for data in files]
+    assert [image["image_url"]["url"] for image in images] == [f"data:image/png;base64,{data}" for data in encoded]
+    content = orjson.loads(await sent(DIALECTS["gemini"].write_edit(request, make_model(), BOUNDARY)))
+    text, *images = content["contents"][0]["parts"]
+    assert text == {"text": prompt}
+    assert [image["inlineData"] for image in images] == [{"mimeType": "image/png", "data": data} for data in encoded]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES + 2])
+async def test_base64_in_pieces_is_base64(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    file = upload(data=b"before" + data[:size] + b"after", start=6, size_bytes=size)
+    pieces: list[bytes | FileBytes] = [b"<", FileBytes(file, in_base64=True), b"|", FileBytes(file), b">"]
+    body = OutgoingBody("application/json", pieces)
+    assert await sent(body) == b"<" + base64.b64encode(data[:size]) + b"|" + data[:size] + b">"
+
+
+async def test_a_file_that_is_shorter_than_it_was_is_an_error() -> None:
+    body = OutgoingBody("image/png", [FileBytes(upload(data=b"1234", size_bytes=9))])
+    with pytest.raises(OSError, match="shorter"):
+        await sent(body)
+
+
+LINK = {"image_url": "https://a.example/cat.png"}
+
+
+def refer(**fields: Any) -> ImageRequest:
+    return parse_edit_request(orjson.dumps({"prompt": "a cube", **fields}))
+
+
+async def test_references_are_passed_on_in_each_ones_words() -> None:
+    data = {"image_url": "data:image/png;base64,AAAA"}
+    request, model = refer(images=[data, LINK], mask={"file_id": "f"}, n=2, input_fidelity="high"), make_model()
+    written = DIALECTS["openai"].write_edit(request, model, BOUNDARY)
+    assert written.content_type == "application/json"
+    assert orjson.loads(await sent(written)) == {
+        "model": model.upstream_model, "prompt": "a cube", "n": 2, "images": [data, LINK], "mask": {"file_id": "f"},
+    }  # fmt: skip
+    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, model, BOUNDARY)))
+    assert [part["image_url"]["url"] for part in chat["messages"][0]["content"][1:]] == [*data.values(), *LINK.values()]
+    gemini = orjson.loads(await sent(DIALECTS["gemini"].write_edit(refer(images=[data]), model, BOUNDARY)))
+    assert gemini["contents"][0]["parts"][1] == {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+
+
+def test_input_fidelity_is_forwarded_where_it_is_listed() -> None:
+    model = make_model(parameters={"input_fidelity"})
+    [body] = DIALECTS["openai"].write_edit(refer(images=[LINK], input_fidelity="high"), model, BOUNDARY).pieces
+    assert isinstance(body, bytes)
+    assert orjson.loads(body)["input_fidelity"] == "high"
+
+
+PICTURE = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+ANSWERS: dict[str, dict[str, Any]] = {
+    "openai": {"data": [{"b64_json": "AAAA"}]},
+    "gemini": {"candidates": [{"content": {"parts": [PICTURE]}, "finishReason": "STOP"}]},
+    "openrouter": {"choices": [{"message": {"images": [{"image_url": {"url": "data:image/png;base64,AAAA"}}]}}]},
+}
+
+
+@pytest.mark.parametrize("dialect", ANSWERS)
+def test_an_edit_that_is_streamed_has_events_of_its_own_however_it_is_cut(dialect: str) -> None:
+    request = edit("a cube", upload(), stream="true")
+    seen = passed_however_cut(
+        lambda: DIALECTS[dialect].read_images("application/json", request, created_s=1), orjson.dumps(ANSWERS[dialect])
+    )
+    [event] = events_of(seen.output)
+    assert (event["type"], event["b64_json"], seen.images) == ("image_edit.completed", "AAAA", 1)
+    assert seen.output.startswith(b"event: image_edit.completed\n")
