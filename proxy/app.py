@@ -26,6 +26,7 @@ from proxy.metering.form_reader import FormLimits
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.ledger_books import LedgerBooks
+from proxy.metering.ledger_pages import LedgerPages
 from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.meter import Meter
 from proxy.metering.middleware import Endpoint, RequestReader, metering
@@ -44,7 +45,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
-from proxy.web.admin import AdminRoutes
+from proxy.web.admin import KeyAdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
 from proxy.web.audit import AuditRoutes
 from proxy.web.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
@@ -178,9 +179,9 @@ class Gateway:
             await figures.start()
         admin = self._admin_app(
             [
-                *AdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
+                *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
                 *TeamRoutes(teams, self._body_limits()).routes(),
-                *LedgerRoutes(books, self._body_limits()).routes(),
+                *LedgerRoutes(LedgerPages(redis_pool, store), books, self._body_limits()).routes(),
                 *AuditRoutes(AuditLog(redis_pool, store)).routes(),
             ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),

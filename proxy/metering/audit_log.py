@@ -9,7 +9,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.metering import key_names, records
-from proxy.metering.key_registry import Page
+from proxy.metering.pages import Page
 from proxy.metering.redis_connection import ask
 from proxy.metering.redis_store import RedisStore
 

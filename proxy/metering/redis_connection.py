@@ -53,3 +53,12 @@ async def ask(redis: Redis, *words: str | int) -> Any:
         return await command(*words)
     except (RedisError, OSError, RuntimeError) as error:
         raise StoreUnavailable from error
+
+
+async def names_after(
+    redis: Redis, index: str, after: str | None, *, inclusive: bool = False, count: int | None = None
+) -> list[str]:
+    """Names of a sorted set whose scores are all the same, in their order, from ``after`` on."""
+    start = f"{'[' if inclusive else '('}{after}" if after else "-"
+    paging = () if count is None else ("LIMIT", 0, count)
+    return [name.decode() for name in await ask(redis, "ZRANGEBYLEX", index, start, "+", *paging)]

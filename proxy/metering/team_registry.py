@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import orjson
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.api_key import is_team_id
-from proxy.domain.catalog import UNITS_LIMIT
-from proxy.domain.errors import Conflict, InvalidRequest, NotFound
+from proxy.domain.errors import Conflict, NotFound
 from proxy.domain.limits import Limits, TeamRecord
 from proxy.metering import key_names, records
 from proxy.metering.actor import NOBODY, Actor
-from proxy.metering.key_registry import (
-    GRANT_IDS_MS,
-    Charges,
-    Page,
-    charges,
-    fields_of,
-    flat,
-    given_fields,
-)
-from proxy.metering.redis_connection import ask
+from proxy.metering.charges import Charges, charges
+from proxy.metering.pages import Page
+from proxy.metering.record_changes import Changed, RecordChanges, Target, fields_of, flat, given_fields
+from proxy.metering.redis_connection import ask, names_after
 from proxy.metering.redis_store import RedisStore
-from proxy.metering.script_connection import Argument
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
@@ -41,6 +32,7 @@ class TeamRegistry:
         ``store`` takes back what leases hold that have run out, before each look at what is used.
         """
         self._runner = runner
+        self._changes = RecordChanges(runner)
         self._store = store
         self._redis = Redis(connection_pool=pool)
 
@@ -59,23 +51,20 @@ class TeamRegistry:
         reply = await self._runner.run(load_script("create_team"), *call)
         if reply[0] == b"exists":
             raise Conflict(f"There is a team '{team}' already.")
-        return self._read(team, reply[1], reply[2])
+        return self._after(team, Changed(records.fields_from_pairs(reply[1]), reply[2]))
 
     async def get_team(self, team: str) -> TeamRecord:
         """One team. Raises NotFound."""
-        if not is_team_id(team):
-            raise _no_team(team)
+        target = _target(team)
         at = await self._store.reclaim(team)
-        fields = await ask(self._redis, "HGETALL", key_names.team_record(team))
+        fields = await ask(self._redis, "HGETALL", target.record)
         if not fields:
-            raise _no_team(team)
+            raise target.missing()
         return records.team_from_fields(team, records.texts(fields.items()), at)
 
     async def list_teams(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
         """Teams in the order of their ids."""
-        start = f"({cursor}" if cursor else "-"
-        found = await ask(self._redis, "ZRANGEBYLEX", key_names.TEAMS, start, "+", "LIMIT", 0, limit + 1)
-        names = [name.decode() for name in found]
+        names = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
         teams = []
         for name in names[:limit]:
             try:
@@ -87,32 +76,16 @@ class TeamRegistry:
 
     async def update_team(self, team: str, changes: Mapping[str, Any], *, by: Actor = NOBODY) -> TeamRecord:
         """Change ``name`` or limits by their names; None takes one away. Raises NotFound or Conflict."""
-        return await self._change(team, "update", flat(fields_of(changes)), by)
+        return self._after(team, await self._changes.change(_target(team), "update", flat(fields_of(changes)), by=by))
 
     async def revoke_team(self, team: str, *, by: Actor = NOBODY) -> TeamRecord:
         """Refuse all keys of the team from the next request on; what is in flight settles. Raises NotFound."""
-        return await self._change(team, "revoke", (), by)
+        return self._after(team, await self._changes.change(_target(team), "revoke", by=by))
 
     async def grant(self, team: str, *, quota_units: int, reason: str, by: Actor = NOBODY) -> tuple[TeamRecord, str]:
         """Top up, or take back; the record after it, and the ledger entry's id. Raises NotFound or InvalidRequest."""
-        if not is_team_id(team):
-            raise _no_team(team)
-        grant_id = f"grant_{secrets.token_hex(12)}"
-        call = by.asks(
-            (key_names.team_record(team), key_names.grant(team, grant_id), key_names.ledger(team)),
-            (grant_id, quota_units, UNITS_LIMIT // 4, GRANT_IDS_MS, "", orjson.dumps({"reason": reason})),
-            team=team,
-            action="team.grant",
-            target=team,
-        )
-        reply = await self._runner.run(load_script("grant"), *call)
-        _raise_verdict(reply[0], team)
-        if reply[0] == b"too_much":
-            raise InvalidRequest(
-                f"'quota_units' brings the sum of grants, now {reply[1]:,}, past what can be counted exactly.",
-                param="quota_units",
-            )
-        return self._read(team, reply[2], reply[3]), f"{team}_{reply[1].decode()}"
+        changed, entry = await self._changes.grant(_target(team), quota_units=quota_units, reason=reason, by=by)
+        return self._after(team, changed), entry
 
     async def usage(self, team: str) -> tuple[TeamRecord, dict[str, Charges], dict[str, Charges]]:
         """A team, and what its keys were charged by model and by UTC day. Raises NotFound."""
@@ -120,30 +93,12 @@ class TeamRegistry:
         usage = await ask(self._redis, "HGETALL", key_names.team_usage(team))
         return record, *charges(records.texts(usage.items()))
 
-    async def _change(self, team: str, action: str, rest: Sequence[Argument], by: Actor) -> TeamRecord:
-        if not is_team_id(team):
-            raise _no_team(team)
-        call = by.asks(
-            (key_names.team_record(team),),
-            (team, action, 0, *rest),
-            team=team,
-            action="team.delete" if action == "revoke" else f"team.{action}",
-            target=team,
-        )
-        reply = await self._runner.run(load_script("update_record"), *call)
-        _raise_verdict(reply[0], team)
-        return self._read(team, reply[1], reply[2])
-
-    def _read(self, team: str, pairs: Sequence[bytes], now_us: int) -> TeamRecord:
-        return records.team_from_fields(team, records.fields_from_pairs(pairs), self._store.moment(now_us))
+    def _after(self, team: str, changed: Changed) -> TeamRecord:
+        return records.team_from_fields(team, changed.fields, self._store.moment(changed.now_us))
 
 
-def _no_team(team: str) -> NotFound:
-    return NotFound(f"There is no team '{team[:100]}'.")
-
-
-def _raise_verdict(verdict: bytes, team: str) -> None:
-    if verdict == b"missing":
-        raise _no_team(team)
-    if verdict == b"revoked":
-        raise Conflict(f"The team '{team}' has been deleted, and cannot be changed any more.")
+def _target(team: str) -> Target:
+    target = Target(team, key_names.team_record(team), "team", team, "deleted")
+    if not is_team_id(team):
+        raise target.missing()
+    return target

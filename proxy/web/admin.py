@@ -1,4 +1,4 @@
-"""The admin wire: keys, usage and ledger, on a listener of its own, behind a token."""
+"""The admin wire of keys, on a listener of its own, behind a token."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.domain.api_key import team_of
 from proxy.domain.errors import Conflict, InvalidRequest
 from proxy.domain.limits import Account, KeyRecord
-from proxy.domain.settlement import LedgerEntry
-from proxy.metering.key_registry import Charges, KeyRegistry, LedgerFilter
+from proxy.metering.charges import Charges
+from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.request_body import BodyLimits, read_json_body
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import (
@@ -26,16 +25,16 @@ from proxy.web.admin_bodies import (
     milliseconds,
     read_body,
 )
-from proxy.web.admin_queries import KeysQuery, LedgerQuery, read_query, since_ms
-from proxy.web.admin_wire import EntryPage, GrantedKeyView, KeyPage, KeyView, NewKeyView, UsageView
+from proxy.web.admin_queries import KeysQuery, read_query
+from proxy.web.admin_wire import GrantedKeyView, KeyPage, KeyView, NewKeyView, UsageView
 from proxy.web.key import usage_view
 from proxy.web.models import json_response
 from proxy.web.routes import Access, Route
 from proxy.web.times import iso_time
 
 
-class AdminRoutes:
-    """Handlers of ``/admin/v1``."""
+class KeyAdminRoutes:
+    """Handlers of ``/admin/v1/keys``."""
 
     def __init__(self, registry: KeyRegistry, limits: BodyLimits) -> None:
         """Change and read keys through ``registry``."""
@@ -59,10 +58,7 @@ class AdminRoutes:
             ),
             Route("POST", f"{key}/grants", self.grant, change, {201: GrantedKeyView}, GrantBody, errors=(Conflict,)),
             Route("GET", f"{key}/usage", self.usage, read, {200: UsageView}),
-            Route("GET", "/admin/v1/ledger", self.list_ledger, read, {200: EntryPage}, query=LedgerQuery),
         )
-
-    # --- Keys ---------------------------------------------------------------------------------------------------------
 
     async def create_key(self, request: web.Request) -> web.Response:
         """Make a key; its text is in this answer and nowhere else."""
@@ -115,21 +111,6 @@ class AdminRoutes:
         """What a key has used: per limit, by model and by day."""
         return json_response(charges_view(*await self._registry.usage(request.match_info["id"])))
 
-    # --- The ledger ---------------------------------------------------------------------------------------------------
-
-    async def list_ledger(self, request: web.Request) -> web.Response:
-        """Ledger entries, oldest first within a team."""
-        query = read_query(request, LedgerQuery)
-        team = query.team
-        if query.key is not None:
-            key_team = team_of(query.key)
-            if team not in (None, key_team):
-                raise InvalidRequest("'key' should be a key's id, of the team that 'team' names.", param="key")
-            team = key_team
-        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
-        page = await self._registry.list_ledger(wanted, cursor=query.cursor, limit=query.limit)
-        return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
-
     async def _read(self, request: web.Request, kind: type[Body]) -> Body:
         return await read_request(request, kind, self._limits)
 
@@ -163,11 +144,6 @@ def key_view(record: KeyRecord) -> dict[str, Any]:
         "expires_at": iso_time(record.expires_ms),
         "revoked_at": iso_time(record.revoked_ms),
     }
-
-
-def entry_view(entry: LedgerEntry) -> dict[str, Any]:
-    """A ledger entry."""
-    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **entry.facts}
 
 
 def charges_view(account: Account, by_model: Mapping[str, Charges], by_day: Mapping[str, Charges]) -> dict[str, Any]:

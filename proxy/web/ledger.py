@@ -1,4 +1,4 @@
-"""The admin wire of the ledger beside reading it: refunds, and what ``lightmeter ledger verify`` compares."""
+"""The admin wire of the ledger: its entries, refunds, and what ``lightmeter ledger verify`` compares."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.domain.api_key import is_team_id
-from proxy.domain.errors import Conflict, NotFound
+from proxy.domain.api_key import is_team_id, team_of
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
+from proxy.domain.settlement import LedgerEntry
 from proxy.metering.ledger_books import KeyBooks, LedgerBooks
+from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
 from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.metering.request_body import BodyLimits
-from proxy.web.admin import read_request
+from proxy.web.admin import list_response, read_request
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import RefundBody
-from proxy.web.admin_queries import PageQuery, read_query, split_entry_id
-from proxy.web.admin_wire import BooksPage, RefundView, TeamNames
+from proxy.web.admin_queries import LedgerQuery, PageQuery, read_query, since_ms, split_entry_id
+from proxy.web.admin_wire import BooksPage, EntryPage, RefundView, TeamNames
 from proxy.web.models import json_response
 from proxy.web.routes import Access, Route
+from proxy.web.times import iso_time
 
 KEYS_A_PAGE = 50
 """Read at one moment: no other call of the store may wait long for it."""
 
 
 class LedgerRoutes:
-    """Handlers of ``/admin/v1/ledger/…``."""
+    """Handlers of ``/admin/v1/ledger``."""
 
-    def __init__(self, books: LedgerBooks, limits: BodyLimits) -> None:
-        """Ask ``books``."""
+    def __init__(self, pages: LedgerPages, books: LedgerBooks, limits: BodyLimits) -> None:
+        """Read entries from ``pages``; correct and compare through ``books``."""
+        self._pages = pages
         self._books = books
         self._limits = limits
 
@@ -37,10 +41,24 @@ class LedgerRoutes:
         books, team = "/admin/v1/ledger/books", "/admin/v1/ledger/books/{team}"
         refund, read = "/admin/v1/ledger/{entry}/refund", Access.VIEWER
         return (
+            Route("GET", "/admin/v1/ledger", self.list_entries, read, {200: EntryPage}, query=LedgerQuery),
             Route("POST", refund, self.refund, Access.ADMIN, {201: RefundView}, RefundBody, errors=(Conflict,)),
             Route("GET", books, self.list_teams, read, {200: TeamNames}),
             Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery),
         )
+
+    async def list_entries(self, request: web.Request) -> web.Response:
+        """Ledger entries, oldest first within a team."""
+        query = read_query(request, LedgerQuery)
+        team = query.team
+        if query.key is not None:
+            key_team = team_of(query.key)
+            if team not in (None, key_team):
+                raise InvalidRequest("'key' should be a key's id, of the team that 'team' names.", param="key")
+            team = key_team
+        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
+        page = await self._pages.list_entries(wanted, cursor=query.cursor, limit=query.limit)
+        return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
 
     async def refund(self, request: web.Request) -> web.Response:
         """Reverse an entry, once."""
@@ -98,3 +116,8 @@ def _windows(record: Mapping[str, str]) -> dict[str, dict[str, int]]:
 
 
 _COUNTERS = ("posted", "overage", "images", "granted", "reserved", "held")
+
+
+def entry_view(entry: LedgerEntry) -> dict[str, Any]:
+    """A ledger entry."""
+    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **entry.facts}

@@ -16,7 +16,8 @@ from proxy.domain.limits import KeyRecord, Limits
 from proxy.domain.pricing import Quote, Tier
 from proxy.domain.settlement import Reservation
 from proxy.metering.journal import Journal
-from proxy.metering.key_registry import KeyRegistry, LedgerFilter
+from proxy.metering.key_registry import KeyRegistry
+from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
@@ -42,6 +43,7 @@ class Bench:
     store: RedisStore
     registry: KeyRegistry
     teams: TeamRegistry
+    ledger: LedgerPages
     meter: Meter
     metrics: Metrics
     redis: Redis
@@ -74,7 +76,7 @@ class Bench:
     async def check_books(self, credential: Credential) -> None:
         """Counters equal the ledger, and nothing is held."""
         record = await self.record(credential)
-        page = await self.registry.list_ledger(LedgerFilter(key_id=credential.key_id), cursor=None, limit=1_000)
+        page = await self.ledger.list_entries(LedgerFilter(key_id=credential.key_id), cursor=None, limit=1_000)
         charges = [entry for entry in page.items if entry.kind != "grant"]
         assert record.quota.posted == sum(entry.facts["charged"] for entry in charges)
         assert record.overage_units == sum(entry.facts["overage"] for entry in charges)
@@ -128,6 +130,7 @@ async def open_bench(
             store,
             KeyRegistry(runner, pool, store),
             TeamRegistry(runner, pool, store),
+            LedgerPages(pool, store),
             meter,
             metrics,
             redis,

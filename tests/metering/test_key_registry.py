@@ -8,7 +8,7 @@ from proxy.domain.api_key import parse_credential
 from proxy.domain.errors import Conflict, InsufficientQuota, InvalidApiKey, InvalidRequest, NotFound
 from proxy.domain.limits import Limits
 from proxy.domain.settlement import Delivery, settle
-from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.ledger_pages import LedgerFilter
 from tests.metering.conftest import Bench
 
 
@@ -89,7 +89,7 @@ async def test_grants_top_up_and_take_back_and_stand_in_the_ledger(bench: Bench)
     assert (record.quota.limit, record.granted_units) == (7_500, 2_500)
     record, _ = await bench.registry.grant(key.key_id, quota_units=-4_000, reason="mistake")
     assert (record.quota.limit, record.granted_units) == (3_500, -1_500)
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id, team="acme"), cursor=None, limit=10)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id, team="acme"), cursor=None, limit=10)
     assert [(entry.kind, entry.facts["quota_units"], entry.facts["reason"]) for entry in page.items] == [
         ("grant", 2_500, "goodwill"),
         ("grant", -4_000, "mistake"),
@@ -154,7 +154,7 @@ async def test_the_ledger_comes_in_pages_that_hold_each_entry_once(bench: Bench)
         found: list[str] = []
         cursor = None
         while True:
-            page = await bench.registry.list_ledger(LedgerFilter(), cursor=cursor, limit=limit)
+            page = await bench.ledger.list_entries(LedgerFilter(), cursor=cursor, limit=limit)
             found += [entry.facts["request"] for entry in page.items]
             cursor = page.next_cursor
             if cursor is None:
@@ -171,12 +171,12 @@ async def test_the_ledger_is_searched_by_key_outcome_and_time(bench: Bench) -> N
         await bench.store.settle(settle(reservation, delivery))
 
     async def requests(**wanted: str | int) -> list[str]:
-        page = await bench.registry.list_ledger(LedgerFilter(team="acme", **wanted), cursor=None, limit=10)  # type: ignore[arg-type]
+        page = await bench.ledger.list_entries(LedgerFilter(team="acme", **wanted), cursor=None, limit=10)  # type: ignore[arg-type]
         return [entry.facts["request"] for entry in page.items]
 
     assert await requests(key_id=key.key_id) == ["req_0", "req_2"]
     assert await requests(outcome="empty") == ["req_0"]
     assert await requests(key_id=key.key_id, outcome="delivered") == ["req_2"]
-    everything = await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10)
+    everything = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
     assert await requests(since_ms=everything.items[-1].at_ms + 1) == []
     assert await requests(since_ms=everything.items[0].at_ms) == ["req_0", "req_1", "req_2"]

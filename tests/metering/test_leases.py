@@ -11,8 +11,8 @@ import pytest
 from proxy.domain.api_key import Credential
 from proxy.domain.errors import InsufficientQuota, StoreUnavailable
 from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
-from proxy.metering.key_registry import LedgerFilter
 from proxy.metering.leases import BATCH, Leases
+from proxy.metering.ledger_pages import LedgerFilter
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 from proxy.telemetry.metrics import Metrics
@@ -30,7 +30,7 @@ async def run_out(bench: Bench) -> None:
 
 
 async def entries(bench: Bench, key: Credential) -> list[dict[str, Any]]:
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
     return [{"kind": entry.kind, "id": entry.id, **entry.facts} for entry in page.items]
 
 
@@ -64,7 +64,7 @@ async def test_a_look_at_what_is_used_is_enough(bench: Bench) -> None:
         lambda key: bench.registry.get_key(key.key_id),
         lambda key: bench.registry.usage(key.key_id),
         lambda key: bench.registry.list_keys("acme", cursor=None, limit=10),
-        lambda key: bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10),
+        lambda key: bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10),
     ]
     for number, look in enumerate(looks):
         key = await bench.make_key(10_000)

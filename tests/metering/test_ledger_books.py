@@ -11,8 +11,8 @@ from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.settlement import Delivery, Reservation, settle
 from proxy.metering import ledger_books, ledger_retention
 from proxy.metering.actor import NOBODY
-from proxy.metering.key_registry import LedgerFilter
 from proxy.metering.ledger_books import LedgerBooks
+from proxy.metering.ledger_pages import LedgerFilter
 from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.records import utc_day
 from proxy.metering.scripts import load_script
@@ -35,7 +35,7 @@ async def check(bench: Bench, books: LedgerBooks, key: Credential) -> None:
     """What ``verify`` compares: checkpoint, ledger and leases add up to the counters of key and team."""
     page = await books.read("acme", after="", limit=50)
     assert page.stray_leases == []
-    entries = await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=1_000)
+    entries = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=1_000)
     for one in page.keys:
         if one.id not in ("", key.key_id):
             continue
@@ -67,7 +67,7 @@ async def test_a_refund_gives_the_units_back_once(bench: Bench, books: LedgerBoo
     assert (record.quota.posted, record.overage_units, record.images, record.quota.remaining) == (0, 0, 3, 15_000)
     with pytest.raises(Conflict, match=f"has been refunded already, by '{refund}'"):
         await books.refund("acme", entry, reason="again")
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=10)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id), cursor=None, limit=10)
     last = page.items[-1]
     assert (last.kind, last.id) == ("refund", refund)
     assert last.facts["refunds"] == f"acme_{entry}"

@@ -14,7 +14,7 @@ from proxy.domain.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.ledger_pages import LedgerFilter
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy
@@ -25,7 +25,7 @@ def observation(request_id: str = "req_1") -> Observation:
 
 
 async def outcomes(bench: Bench, key: Credential) -> list[tuple[str, int]]:
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id), cursor=None, limit=100)
     return [(entry.facts["outcome"], entry.facts["charged"]) for entry in page.items]
 
 

@@ -17,7 +17,7 @@ from proxy.domain.errors import JournalUnavailable
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering import outbox
 from proxy.metering.journal_file import JournalFile
-from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.ledger_pages import LedgerFilter
 from proxy.metering.records import COUNTERS
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
@@ -58,7 +58,7 @@ async def run_one(bench: Bench, key: Credential, request_id: str, proxy: LossyPr
 
 
 async def charges(bench: Bench, key: Credential) -> list[tuple[str, str, int]]:
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=1_000)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id), cursor=None, limit=1_000)
     return [(entry.facts["request"], entry.facts["outcome"], entry.facts["charged"]) for entry in page.items]
 
 
@@ -179,7 +179,7 @@ async def test_what_the_store_forgot_when_it_was_killed_is_posted_again(bench: B
     for number in range(3):
         await run_one(bench, key, f"req_{number}")
     # As if the last second of its file had not reached the disk: both the admission and the settlement are gone.
-    last = (await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10)).items[-1]
+    last = (await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)).items[-1]
     await bench.redis.xdel("lm:{acme}:ledger", last.id.removeprefix("acme_"))
     await bench.redis.delete("lm:{acme}:reservation:req_2")
     for name, usage in ((f"lm:{{acme}}:key:{key.key_id}", f"lm:{{acme}}:usage:{key.key_id}"), (TEAM, TEAM_USAGE)):

@@ -10,8 +10,8 @@ from proxy.domain.api_key import Credential
 from proxy.domain.errors import Conflict, InvalidApiKey
 from proxy.domain.idempotency import Idempotency
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
-from proxy.metering.key_registry import LedgerFilter
 from proxy.metering.ledger_books import LedgerBooks
+from proxy.metering.ledger_pages import LedgerFilter
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.metering.test_ledger_books import check
 
@@ -65,7 +65,7 @@ async def test_a_refund_and_a_late_settlement_give_back_once(store_url: str) -> 
         for number, refund_first in enumerate((True, False)):
             reservation = await bench.admit(key, f"req_{number}", 5_000, images=4)
             await run_out(bench, reservation.id)
-            entries = await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=100)
+            entries = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=100)
             (entry,) = [
                 each.id.removeprefix("acme_") for each in entries.items if each.facts["request"] == reservation.id
             ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, ModelNotAllowed
 from proxy.domain.settlement import Delivery, Outcome, Reservation, settle
-from proxy.metering.key_registry import LedgerFilter
+from proxy.metering.ledger_pages import LedgerFilter
 from tests.metering.conftest import MODEL, Bench, open_bench, quote
 
 
@@ -39,7 +39,7 @@ async def test_the_ledger_entry_tells_everything(bench: Bench) -> None:
     delivery.provider_usage = b'{"total_tokens":7}'
     delivery.provider_ms = 12
     await bench.store.settle(settle(reservation, delivery))
-    page = await bench.registry.list_ledger(LedgerFilter(team="acme"), cursor=None, limit=10)
+    page = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
     (entry,) = page.items
     assert entry.kind == "request"
     assert entry.team == "acme"
@@ -253,7 +253,7 @@ async def test_refused_outcomes_are_in_the_ledger_and_cost_nothing(bench: Bench)
     for number, outcome in enumerate((Outcome.REFUSED, Outcome.FAILED, Outcome.UNREACHABLE, Outcome.EMPTY)):
         reservation = await bench.admit(key, f"req_{number}", 5_000)
         await bench.store.settle(settle(reservation, Delivery(outcome=outcome)))
-    page = await bench.registry.list_ledger(LedgerFilter(key_id=key.key_id), cursor=None, limit=10)
+    page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id), cursor=None, limit=10)
     assert [entry.facts["outcome"] for entry in page.items] == ["refused", "failed", "unreachable", "empty"]
     assert (await bench.record(key)).quota.posted == 0
     await bench.check_books(key)

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Limits, TeamRecord
 from proxy.metering import team_figures
-from proxy.metering.key_registry import Page
+from proxy.metering.pages import Page
 from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
 from proxy.telemetry.metrics import Metrics

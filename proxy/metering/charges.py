@@ -1,0 +1,30 @@
+"""What a key or a team was charged, as its usage hash has it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What was charged under one heading."""
+
+    images: int = 0
+    quota_units: int = 0
+
+
+def charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:
+    """What a usage hash says, by model and by UTC day."""
+    by_model: dict[str, Counter[str]] = defaultdict(Counter)
+    by_day: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, value in counters.items():
+        day, what, model = name.split(":", 2)
+        by_model[model][what] += int(value)
+        by_day[day][what] += int(value)
+    return _sorted_charges(by_model), _sorted_charges(by_day)
+
+
+def _sorted_charges(sums: Mapping[str, Counter[str]]) -> dict[str, Charges]:
+    return {name: Charges(images=sums[name]["images"], quota_units=sums[name]["units"]) for name in sorted(sums)}
