@@ -86,6 +86,10 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 class Gateway:
     """One Lightmeter process: a public listener, an admin listener, and what they share."""
 
+    metrics: Metrics
+    _catalog: Catalog
+    _pool: Pool
+
     def __init__(
         self, settings: Settings, environment: Mapping[str, str] = os.environ, *, log_stream: BinaryIO | None = None
     ) -> None:
@@ -126,12 +130,26 @@ class Gateway:
             logger.error("%d requests did not end within %g seconds and were broken off", broken_off, drain_s)
         await self._parts.aclose()
 
+    def reload(self, settings: Settings) -> None:
+        """Offer the models of ``settings``, made at its providers, from the next request on.
+
+        What is in flight ends as it began. All other settings are those of the start; which of them differ is logged.
+        """
+        providers = settings.provider_list(self._environment)
+        catalog = settings.catalog()
+        self._pool.replace(providers, catalog.all())
+        self._catalog.replace(catalog)
+        self.metrics.reloaded(taken=True)
+        logger.info("the configuration was read again: %d models, %d providers", len(settings.models), len(providers))
+        for section in self._settings.changed_sections(settings):
+            logger.warning("[%s] has changed, which takes a restart: what it was at the start stays in force", section)
+
     async def _start(self) -> None:
         settings, parts = self._settings, self._parts
         self.admin_token = self._find_admin_token()
         self.store_url = await self._start_store()
         traces = self._start_traces()
-        metrics = Metrics(label_teams=settings.metrics.label_teams)
+        metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
         runner = ScriptRunner(
@@ -159,9 +177,8 @@ class Gateway:
             await meter.start()
         except JournalError as error:
             raise ConfigurationError(str(error)) from None
-        catalog = settings.catalog()
-        trace_configs = () if traces is None else (traces.client_config(),)
-        pool = Pool(settings.provider_list(self._environment), catalog.all(), metrics, trace_configs=trace_configs)
+        catalog = self._catalog = settings.catalog()
+        pool = self._pool = self._make_pool(catalog, metrics, traces)
         parts.push_async_callback(pool.close)
         log = RequestLog(self._log_stream if settings.logs.requests else None)
         parts.callback(log.flush)
@@ -251,6 +268,11 @@ class Gateway:
     def _body_limits(self) -> BodyLimits:
         server = self._settings.server
         return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+
+    def _make_pool(self, catalog: Catalog, metrics: Metrics, traces: Traces | None) -> Pool:
+        trace_configs = () if traces is None else (traces.client_config(),)
+        providers = self._settings.provider_list(self._environment)
+        return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs)
 
     def _reader(self) -> RequestReader:
         server, limits = self._settings.server, self._body_limits()

@@ -174,6 +174,12 @@ class Settings(Section):
         """What the journal knows the store by. An embedded store lies in the same folder, wherever that is moved."""
         return EMBEDDED if self.embedded_folder else self.store.url
 
+    def changed_sections(self, other: Settings) -> list[str]:
+        """The sections that ``other`` has differently, beside what ``catalog`` and ``provider_list`` tell."""
+        same_default = {"default_model": self.server.default_model}
+        adapted = other.model_copy(update={"server": other.server.model_copy(update=same_default)})
+        return [name for name in OVERRIDABLE if getattr(self, name) != getattr(adapted, name)]
+
     def catalog(self) -> Catalog:
         """The models on offer."""
         dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
@@ -28,6 +28,11 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+
+def on_hangup(act: Callable[[], None]) -> None:
+    """Call ``act`` on each SIGHUP; needs a running event loop."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
 
 class StopSignals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from proxy.app import Gateway
-from proxy.cli.running import StopSignals, run, settle_memory
+from proxy.cli.running import StopSignals, on_hangup, run, settle_memory
 from proxy.metering.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.embedded import EmbeddedStoreError
 from proxy.metering.redis_connection import open_pool
@@ -36,28 +37,48 @@ config_option = click.option(
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with both addresses, once it serves.")
 def serve(path: Path, *, as_json: bool) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C."""
+    """Run the gateway until SIGTERM or Ctrl-C; on SIGHUP, read the file's models and providers again."""
     try:
         settings = load_settings(path)
         set_up_logs(settings.logs.level)
-        run(serve_until_stopped(settings, as_json=as_json))
+        run(serve_until_stopped(settings, path, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def serve_until_stopped(settings: Settings, *, as_json: bool = False) -> None:
-    """Start a gateway, and stop it when the process is asked to stop."""
+async def serve_until_stopped(settings: Settings, path: Path | None = None, *, as_json: bool = False) -> None:
+    """Start a gateway, and stop it when the process is asked to stop.
+
+    With a ``path``, its models and providers are read again from there on SIGHUP.
+    """
     stop = StopSignals()
     gateway = Gateway(settings)
     if not await stop.unless_asked(gateway.start()):
         return
     settle_memory()
+    if path is not None:
+        on_hangup(partial(reload, gateway, path))
     logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
     if as_json:
         click.echo(orjson.dumps({"public": gateway.public_address, "admin": gateway.admin_address}).decode())
     await stop.wait()
+    on_hangup(_nothing)
     logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
     await gateway.stop()
+
+
+def reload(gateway: Gateway, path: Path) -> None:
+    """Take the models and providers of the file as it is now; a bad file changes nothing."""
+    try:
+        gateway.reload(load_settings(path))
+    except ConfigurationError as error:
+        gateway.metrics.reloaded(taken=False)
+        for mistake in str(error).splitlines():
+            logger.error("the configuration was not taken, and the one before stays in force: %s", mistake)
+
+
+def _nothing() -> None:
+    """A gateway that stops has no use for other models, and is not to be ended by the signal either."""
 
 
 @click.group()

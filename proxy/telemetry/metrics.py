@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
@@ -58,6 +58,10 @@ class Metrics:
         )
         self._overhead = make.timing(
             "overhead_seconds", "Lightmeter's own time: waiting neither for the provider nor the client", FAST_BOUNDS_S
+        )
+
+        self._reloads = make.counter(
+            "config_reloads", "Configurations read again, by whether they were taken", "result"
         )
 
     def _add_upstream(self, make: Families) -> None:
@@ -160,9 +164,15 @@ class Metrics:
         """A request could have gone to another deployment."""
         self._over_budget.values[()] += 1
 
-    def deployment_state(self, provider: str, model: str, state: int) -> None:
-        """How a deployment's breaker stands, at this scrape."""
-        self._deployments.values[provider, model] = state
+    def deployment_states(self, states: Mapping[tuple[str, str], int]) -> None:
+        """How the breaker of each deployment stands, by provider and model, at this scrape."""
+        self._deployments.values.clear()
+        for place, state in states.items():
+            self._deployments.values[place] = state
+
+    def reloaded(self, *, taken: bool) -> None:
+        """The configuration was read again, and was taken or refused."""
+        self._reloads.values[("ok" if taken else "refused",)] += 1
 
     def before_render(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` at each scrape, for what is only looked up then."""

@@ -7,6 +7,7 @@ another deployment may be asked is told in ``failover``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +48,8 @@ Asked = ImageRequest | ChatRequest
 
 READ_BUFFER_BYTES = 65_536
 ERROR_BODY_BYTES = 65_536
+RETIRE_AFTER_S = 60.0
+RETIRE_LOOK_S = 1.0
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
@@ -81,6 +84,7 @@ class Exchange:
     async def __aenter__(self) -> Self:
         """Send the request; the answer is a 2xx, its body not read yet."""
         self._delivery.provider = self.client.provider.name
+        self.client.in_use += 1
         await self.watchdog.__aenter__()
         try:
             await self._send()
@@ -99,6 +103,7 @@ class Exchange:
                 response.release()
             else:
                 response.close()
+        self.client.in_use -= 1
         await self.watchdog.__aexit__(kind, error, trace)
 
     def end_when(self, is_moot: Callable[[], bool]) -> None:
@@ -204,6 +209,7 @@ class ProviderClient:
     def __init__(self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = ()) -> None:
         """Open no connection yet; needs a running event loop."""
         self.provider = provider
+        self.in_use = 0
         self.watch = watch
         self.dialect = DIALECTS[provider.dialect]
         self._base_url = provider.base_url.rstrip("/")
@@ -269,12 +275,31 @@ class Pool:
         trace_configs: Sequence[TraceConfig] = (),
     ) -> None:
         """One client for each provider, told of to ``trace_configs``; needs a running event loop."""
-        watch = Watch()
-        self._clients = {provider.name: ProviderClient(provider, watch, trace_configs) for provider in providers}
-        self._balancers = {model.id: Balancer(model) for model in models if model.deployments}
+        self._watch = Watch()
+        self._trace_configs = trace_configs
+        self._clients: dict[str, ProviderClient] = {}
+        self._balancers: dict[str, Balancer] = {}
+        self._retiring: dict[asyncio.Task[None], ProviderClient] = {}
         self._metrics = metrics
-        if self._balancers:
-            metrics.before_render(self._tell_states)
+        self.replace(providers, models)
+        metrics.before_render(self._tell_states)
+
+    def replace(self, providers: Iterable[Provider], models: Iterable[Model]) -> None:
+        """Ask these from now on. Those that stay as they are keep their connections and what is known of them.
+
+        One that has gone can be asked for a minute more, by requests that were admitted before, and is closed when
+        nothing of it is in use.
+        """
+        wanted = {provider.name: provider for provider in providers}
+        for name, client in list(self._clients.items()):
+            if wanted.get(name) != client.provider:
+                self._retire(client)
+        for name, provider in wanted.items():
+            known = self._clients.get(name)
+            if known is None or known.provider != provider:
+                self._clients[name] = ProviderClient(provider, self._watch, self._trace_configs)
+        deployed = {model.id: model for model in models if model.deployments}
+        self._balancers = {model_id: self._balancer_of(model) for model_id, model in deployed.items()}
 
     def ask(
         self,
@@ -292,18 +317,37 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection to every provider."""
-        for client in self._clients.values():
+        retiring = dict(self._retiring)
+        for task in retiring:
+            task.cancel()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        for client in (*self._clients.values(), *retiring.values()):
             await client.close()
+
+    def _retire(self, client: ProviderClient) -> None:
+        task = asyncio.create_task(self._close_when_unused(client))
+        self._retiring[task] = client
+        task.add_done_callback(self._retiring.pop)
+
+    async def _close_when_unused(self, client: ProviderClient) -> None:
+        await asyncio.sleep(RETIRE_AFTER_S)
+        while client.in_use:  # noqa: ASYNC110 - requests only count; nobody waits for this
+            await asyncio.sleep(RETIRE_LOOK_S)
+        if self._clients.get(client.provider.name) is client:
+            del self._clients[client.provider.name]
+        await client.close()
 
     def _balancer_of(self, model: Model) -> Balancer:
         balancer = self._balancers.get(model.id)
-        if balancer is None or (balancer.model is not model and balancer.model != model):
-            # The catalogue was replaced, and this model is another now.
-            balancer = self._balancers[model.id] = Balancer(model)
-        return balancer
+        # Where the models were replaced while a request was admitted, it still goes where its own model is made.
+        return balancer if balancer is not None and balancer.model == model else Balancer(model)
 
     def _tell_states(self) -> None:
         now_s = monotonic()
-        for model_id, balancer in self._balancers.items():
-            for provider, state in balancer.states(now_s):
-                self._metrics.deployment_state(provider, model_id, state)
+        self._metrics.deployment_states(
+            {
+                (provider, model_id): state
+                for model_id, balancer in self._balancers.items()
+                for provider, state in balancer.states(now_s)
+            }
+        )
