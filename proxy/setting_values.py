@@ -11,6 +11,8 @@ from yarl import URL
 
 from proxy.domain.image_request import LISTED_PARAMETERS
 from proxy.metering.redis_connection import SCHEMES
+from proxy.metering.sentinel import SCHEME as SENTINEL
+from proxy.metering.sentinel import parse_sentinel_url
 
 EMBEDDED = "embedded:"
 LAST_PORT = 65_535
@@ -30,6 +32,9 @@ def _address(text: str) -> str:
 
 def _store_url(text: str) -> str:
     if text.startswith(EMBEDDED) and text != EMBEDDED:
+        return text
+    if text.startswith(SENTINEL):
+        parse_sentinel_url(text)
         return text
     if text.startswith(SCHEMES):
         return text

@@ -260,6 +260,7 @@ def test_a_file_needs_only_a_provider_and_a_model(file: File) -> None:
         ("redis://localhost:6379/0", None, "state"),
         ("rediss://redis.example", None, "state"),
         ("unix:///run/redis.sock", None, "state"),
+        ("redis+sentinel://a,b:1,c/quota", None, "state"),
     ],
 )
 def test_data_is_kept_beside_the_embedded_store_or_in_its_own_folder(
@@ -355,7 +356,7 @@ def test_what_the_settings_accept_can_be_counted_exactly(multiplier: Decimal, ma
 
 HOST_AND_PORT = "should be HOST:PORT, like 127.0.0.1:8080"
 AN_ADDRESS = "should be an address like https://api.openai.com/v1"
-A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://"
+A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://, redis+sentinel://"
 NO_SETTING = "is not a setting; see config/lightmeter.toml for all that there are"
 
 MISTAKES: list[tuple[str, str, str, list[str]]] = [

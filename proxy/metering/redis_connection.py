@@ -6,13 +6,15 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.domain.errors import StoreUnavailable
+from proxy.metering.sentinel import SCHEME, parse_sentinel_url, sentinels_of
 
-SCHEMES = ("redis://", "rediss://", "unix://")
+SCHEMES = ("redis://", "rediss://", "unix://", SCHEME)
 
 CONNECTIONS = 32
 READ_TIMEOUT_S = 10.0
@@ -25,15 +27,32 @@ def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
     The library's retries are off, for ours go by reservation id. RESP2 is spoken, for RESP3 turns maintenance
     notifications on, and with them the check off that finds left-over replies on a connection.
     """
-    return ConnectionPool.from_url(
-        url,
-        protocol=2,
-        max_connections=CONNECTIONS,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=timeout_s,
-        socket_timeout=READ_TIMEOUT_S,
-        client_name="lightmeter",
+    settings: dict[str, Any] = {
+        "protocol": 2,
+        "max_connections": CONNECTIONS,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": READ_TIMEOUT_S,
+        "client_name": "lightmeter",
+    }
+    if not url.startswith(SCHEME):
+        return ConnectionPool.from_url(url, **settings)
+    address = parse_sentinel_url(url)
+    # The sentinels' own time is part of that for making a connection.
+    sentinels = sentinels_of(address, timeout_s / 2)
+    # The library's types end here.
+    return SentinelPool(  # type: ignore[no-untyped-call]
+        address.service, sentinels, **settings, **address.store_options
     )
+
+
+class SentinelPool(SentinelConnectionPool):
+    """The library's, which leaves the connections to the sentinels open."""
+
+    async def aclose(self) -> None:
+        """Close every connection, to the store and to its sentinels."""
+        await super().aclose()
+        await self.sentinel_manager.aclose()
 
 
 async def ask(redis: Redis, *words: str | int) -> Any:

