@@ -122,6 +122,7 @@ class ModelSettings(Section):
     def to_model(self, dialects: Sequence[Dialect]) -> Model:
         """The model with its prices worked out; whoever is asked speaks one of ``dialects``."""
         most = [dialect.max_n for dialect in dialects if dialect.max_n is not None]
+        chats = [dialect.chat for dialect in dialects]
         return Model(
             id=self.id,
             provider=self.provider or self.deployments[0].provider,
@@ -134,7 +135,8 @@ class ModelSettings(Section):
             four_k_long_edge=self.four_k_long_edge,
             created=self.created,
             text=self.text,
-            chats=all(dialect.chat is not None for dialect in dialects),
+            chats=all(chat is not None for chat in chats),
+            chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
             abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects)),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),

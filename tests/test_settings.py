@@ -214,6 +214,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "created": 1_744_000_000,
         "text": "free",
         "chats": True,
+        "chat_checks": (),
         "abilities": set(Ability),
         "unit_price": 7_500,
         "unit_price_4k": 18_750,

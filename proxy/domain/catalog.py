@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
 from enum import StrEnum
+from typing import Any
 
 from proxy.domain.errors import ModelNotFound
 
@@ -18,6 +19,8 @@ IMAGES_LIMIT = 10_000
 """In one answer, whatever was asked for; at the dearest price there is, their charge stays far below the above."""
 
 DEFAULT_FOUR_K_LONG_EDGE = 3840
+
+ChatCheck = Callable[[Mapping[str, Any]], None]
 
 
 def unit_price(base_units: int, token_multiplier: Decimal) -> int:
@@ -58,7 +61,8 @@ class Model:
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``chats`` is whether its provider's
-    dialect knows chat, ``abilities`` what else that knows.
+    dialect knows chat, ``chat_checks`` refuse the fields of one that it has no words for (InvalidRequest), and
+    ``abilities`` is what else it knows.
     """
 
     id: str
@@ -73,6 +77,7 @@ class Model:
     text: str = "tokens"
     chats: bool = True
     abilities: frozenset[Ability] = frozenset()
+    chat_checks: tuple[ChatCheck, ...] = ()
     unit_price: int = 0
     unit_price_4k: int = 0
     deployments: tuple[Deployment, ...] = ()

@@ -12,6 +12,7 @@ from hashlib import blake2b
 import orjson
 
 from proxy.domain.answer import JSON, ErrorReader
+from proxy.domain.answer_holder import AnswerHolder
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, write_event
@@ -20,8 +21,6 @@ from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.translation import PREFIX_BYTES_LIMIT, read_data_url
-
-WHOLE_BYTES_LIMIT = 65_536
 
 
 def _passed(*names: bytes) -> dict[bytes, Shape]:
@@ -159,15 +158,14 @@ class ChatJson:
         self._error: ProxyError | None = None
         self._choices = 0
         self._scanner = ShapedScanner(CHAT_SHAPE, self, {"model": orjson.dumps(model)})
-        self._held: list[bytes] | None = []
-        self._held_bytes = 0
+        self._holder = AnswerHolder()
         self.images = 0
         self.sizes: list[Size | None] = []
 
     @property
     def complete(self) -> bool:
         """See ``Answer``."""
-        return self._held is None and self._scanner.complete
+        return self._holder.begun and self._scanner.complete
 
     def feed(self, piece: bytes) -> bytes:
         """See ``Answer``."""
@@ -178,9 +176,7 @@ class ChatJson:
         passed = self._hold(self._scanner.finish())
         if not self._choices:
             raise MalformedResponse("the answer has no choices")
-        if self._held is not None:
-            passed = b"".join(self._held)
-        return passed
+        return passed + self._holder.end()
 
     def break_off(self) -> None:
         """See ``Answer``; each image has been counted when it was whole."""
@@ -191,14 +187,7 @@ class ChatJson:
     def _hold(self, passed: bytes) -> bytes:
         if self._error is not None:
             raise self._error
-        if self._held is None:
-            return passed
-        self._held.append(passed)
-        self._held_bytes += len(passed)
-        if self._held_bytes <= WHOLE_BYTES_LIMIT:
-            return b""
-        held, self._held = b"".join(self._held), None
-        return held
+        return self._holder.pass_on(passed)
 
     def begin_picture(self) -> None:
         """See ``ShapeListener``; here, a choice."""

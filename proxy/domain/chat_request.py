@@ -89,6 +89,8 @@ def check_chat(request: ChatRequest, model: Model) -> None:
         raise no_chat()
     if model.text == "refuse" and not request.wants_image:
         raise InvalidRequest("'modalities' should hold \"image\": this model is for images only.", param="modalities")
+    for check in model.chat_checks:
+        check(request.fields)
 
 
 def _check_messages(messages: object) -> None:

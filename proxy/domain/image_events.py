@@ -14,7 +14,7 @@ from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, KEEP_ALIVE, EventReader, begin_event, write_event
 from proxy.domain.image_size import Size, SizeProbe, keep_size
-from proxy.domain.json_shapes import PASSED, Shape, ShapedScanner
+from proxy.domain.json_shapes import PASSED, Shape, ShapedScanner, text_of
 from proxy.domain.response_scanner import MalformedResponse
 
 HELD_BYTES_LIMIT = 65_536
@@ -197,7 +197,7 @@ class ImageEvents:
             return
         else:
             self._holder.write(scanner.finish())
-            self._end_document(_text(notes.get("type")) or name, notes, has_payload=has_payload)
+            self._end_document(text_of(notes.get("type")).encode() or name, notes, has_payload=has_payload)
 
     def _make_scanner(self) -> ShapedScanner:
         return ShapedScanner(EVENT_SHAPE, self)
@@ -259,12 +259,3 @@ class ImageEvents:
             self.usage = value
         elif value != b"null":
             self._notes[name] = value
-
-
-def _text(value: bytes | None) -> bytes:
-    """What a note of a string says; nothing where it is none."""
-    try:
-        text = orjson.loads(value or b"null")
-    except orjson.JSONDecodeError:
-        return b""
-    return text.encode() if isinstance(text, str) else b""

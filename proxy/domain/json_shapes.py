@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import orjson
+
 from proxy.domain.json_reader import OPEN_OBJECT, JsonReader, JsonWriter
 
 NOTE_BYTES_LIMIT = 16_384
@@ -66,6 +68,15 @@ class ShapeListener(Protocol):
     def note(self, name: str, value: bytes) -> None:
         """A value of at most 16 KiB, as JSON; larger ones are not told."""
         ...
+
+
+def text_of(note: bytes | None) -> str:
+    """What a note of a string says; nothing where it is none."""
+    try:
+        text = orjson.loads(note or b"null")
+    except orjson.JSONDecodeError:
+        return ""
+    return text if isinstance(text, str) else ""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,9 @@ from proxy.domain.catalog import Model, unit_price
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
 
+TOTALS = ("total_tokens", "totalTokenCount")
+"""What providers call the tokens of an answer and its request together."""
+
 TOKENS_LIMIT = 2**31
 """Of one answer; at the dearest price there is, their charge stays below 2^53."""
 
@@ -54,11 +57,12 @@ def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
 
 
 def text_units(usage: bytes | None, token_multiplier: Decimal) -> int:
-    """``ceil(total_tokens × token_multiplier)`` for the provider's usage, given as JSON, in exact decimals.
+    """``ceil(total_tokens × token_multiplier)`` for the provider's usage, a JSON object, in exact decimals.
 
     0 where that tells no number of tokens, or one that cannot be true.
     """
-    tokens = orjson.loads(usage).get("total_tokens") if usage else None
+    told = orjson.loads(usage or b"{}")
+    tokens = next((told[name] for name in TOTALS if name in told), None)
     if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
         return 0
     return unit_price(tokens, token_multiplier)

@@ -5,14 +5,13 @@ Images are data URLs in ``message.images`` or ``delta.images``; ``usage`` holds 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
 
 from proxy.sample_provider.behaviour import Behaviour
-from proxy.sample_provider.documents import IMAGE, event, filled
+from proxy.sample_provider.documents import IMAGE, difference, event, filled
 from proxy.sample_provider.wire import (
     IMAGE_OUTPUT_TOKENS,
     Order,
@@ -80,17 +79,10 @@ def _with_images(order: Order, behaviour: Behaviour, indexes: range) -> dict[str
     if not indexes:
         return {}
     url = f"data:image/{order.picture_format};base64,{IMAGE}"
-    images = [
-        {"type": "image_url", "image_url": {"url": url + _difference(index)}, "index": index} for index in indexes
-    ]
+    images = [{"type": "image_url", "image_url": {"url": url + difference(index)}, "index": index} for index in indexes]
     if behaviour.image_place == "content":
         return {"content": [{"type": "text", "text": _TEXT}, *images]}
     return {"images": images}
-
-
-def _difference(index: int) -> str:
-    """What makes an image differ from the first: bytes after its end, which decoders pass over."""
-    return base64.b64encode(index.to_bytes(3)).decode() if index else ""
 
 
 def _delta(fields: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class ProviderClient:
             chat = dialect.chat
             if chat is None:
                 raise no_chat()
-            path, body = chat.path(model), chat.write(asked, model)
+            path, body = chat.path(asked, model), chat.write(asked, model)
         else:
             path, body = dialect.images_path(asked, model), self._write(asked, model)
         return Exchange(self, self._url(path), body, delivery, observation)

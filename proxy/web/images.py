@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy.domain.answer import Answer
 from proxy.domain.chat_request import ChatRequest, no_chat
+from proxy.domain.chat_writing import ChatHead
 from proxy.domain.errors import (
     ClientGone,
     IdempotencyInProgress,
@@ -129,7 +130,8 @@ class ImageRoutes:
             if isinstance(asked, ChatRequest):
                 if dialect.chat is None:
                     raise no_chat()
-                return dialect.chat.read(kind, asked, model)
+                head = ChatHead(f"chatcmpl-{observation.request_id}", int(time()), model.id)
+                return dialect.chat.read(kind, asked, head)
             return dialect.read_images(kind, asked, created_s=int(time()))
 
         if asked.stream:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_an_unknown_field_has_a_code_of_its_own() -> None:
         parse(size="4K")
 
 
-def test_models_that_do_not_chat_or_make_images_only_say_so() -> None:
+def test_models_that_do_not_chat_or_make_images_only_or_have_no_words_for_a_field_say_so() -> None:
     check_chat(parse(), make_model())
     check_chat(parse(modalities=["image"]), make_model(text="refuse"))
     with pytest.raises(InvalidRequest) as refused:
@@ -81,11 +82,21 @@ def test_models_that_do_not_chat_or_make_images_only_say_so() -> None:
         check_chat(parse(), make_model(chats=False))
     assert refused.value.param == "model"
 
+    def refuse_tools(fields: Mapping[str, Any]) -> None:
+        if "tools" in fields:
+            raise InvalidRequest("no", param="tools")
+
+    check_chat(parse(), make_model(chat_checks=(refuse_tools,)))
+    with pytest.raises(InvalidRequest) as refused:
+        check_chat(parse(tools=[{}]), make_model(chat_checks=(refuse_tools,)))
+    assert refused.value.param == "tools"
+
 
 @pytest.mark.parametrize(
     ("usage", "units"),
     [
         (b'{"total_tokens":7}', 9), (b'{"total_tokens":0}', 0), (b'{"total_tokens":-1}', 0), (b"{}", 0), (None, 0),
+        (b'{"totalTokenCount":7}', 9),
         (b'{"total_tokens":true}', 0), (b'{"total_tokens":7.5}', 0), (b'{"total_tokens":%d}' % (TOKENS_LIMIT + 1), 0),
     ],
 )  # fmt: skip

@@ -31,6 +31,14 @@ CHAT = "/v1/chat/completions"
 GEMINI = "/v1beta/models/image-1"
 CONFIG = {"aspect_ratio": "1:1", "image_size": "1K"}
 TALK = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+PART = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "a cube"},
+    {"role": "assistant", "content": "here", "images": [PICTURE]},
+    {"role": "user", "content": [{"type": "text", "text": "[sample images=2] now blue"}, PICTURE]},
+]
 
 
 INLINE = base64.b64encode(PNG).decode()
@@ -108,6 +116,18 @@ ROWS = [
         {"contents": [{"role": "user", "parts": [*PARTS, JPEG_PART]}]}, files=FILES),
     Row("gemini", EDITS, {"images": [{"image_url": DATA_URL}]}, f"{GEMINI}:generateContent",
         {"contents": [{"role": "user", "parts": PARTS}]}),
+    Row("gemini", CHAT, {**TALK, "image_config": CONFIG}, f"{GEMINI}:generateContent",
+        {"contents": [{"role": "user", "parts": [{"text": "a cube"}]}],
+         "generationConfig": {"responseModalities": ["IMAGE", "TEXT"],
+                              "imageConfig": {"aspectRatio": "1:1", "imageSize": "1K"}}}),
+    Row("gemini", CHAT, {**TALK, "messages": TURNS, "image_config": {"image_size": "4K"}}, f"{GEMINI}:generateContent",
+        {"systemInstruction": {"parts": [{"text": "Be brief."}]},
+         "contents": [{"role": "user", "parts": [{"text": "a cube"}]},
+                      {"role": "model", "parts": [{"text": "here"}, PART]},
+                      {"role": "user", "parts": [{"text": "[sample images=2] now blue"}, PART]}]},
+        images=2, units=25_000),
+    Row("gemini", CHAT, {**TALK, "stream": True, "temperature": 0.5}, f"{GEMINI}:streamGenerateContent",
+        {"generationConfig": {"responseModalities": ["IMAGE", "TEXT"], "temperature": 0.5}}),
 ]  # fmt: skip
 
 
@@ -225,13 +245,88 @@ def test_errors_of_every_dialect(every: Every, dialect: str, status: int, seen: 
     assert (answer.status, gateway.quota(key)["posted"]) == (seen, 0)
 
 
-def test_where_one_image_is_made_a_request_two_are_refused_and_gemini_does_not_chat(every: Every) -> None:
+def test_where_one_image_is_made_a_request_two_are_refused(every: Every) -> None:
+    gateway, _ = every["gemini"]
+    assert gateway.generate(gateway.make_key(), n=2).json["error"]["param"] == "n"
+
+
+def chat(gateway: RunningGateway, key: str, text: str, **fields: Any) -> Answer:
+    messages = [{"role": "user", "content": text}]
+    body = {"model": "acme/image-1", "messages": messages, "modalities": ["image", "text"], **fields}
+    return ask("POST", gateway.url + CHAT, key=key, body=body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_text_from_gemini_costs_its_tokens(every: Every, *, stream: bool) -> None:
     gateway, _ = every["gemini"]
     key = gateway.make_key()
-    assert gateway.generate(key, n=2).json["error"]["param"] == "n"
-    body = {"model": "acme/image-1", **TALK}
-    answer = ask("POST", gateway.url + CHAT, key=key, body=body)
-    assert (answer.status, answer.json["error"]["param"]) == (400, "model")
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
+    answer = chat(gateway, key, "a poem", modalities=["text"], stream=stream, **options)
+    documents = list(events_of(answer.body)) if stream else [answer.json]
+    usage = documents[-1]["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
+    [entry] = gateway.ledger(key)
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 0, usage["total_tokens"])
+    assert entry["provider_usage"]["totalTokenCount"] == usage["total_tokens"]
+    gateway.check_books(key)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("behaviour", ["finish_reason=IMAGE_SAFETY", "block_reason=PROHIBITED_CONTENT"])
+def test_a_chat_that_gemini_withholds_says_so_as_chats_do(every: Every, behaviour: str, *, stream: bool) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    answer = chat(gateway, key, f"[sample {behaviour}] x", stream=stream)
+    choice = (list(events_of(answer.body))[-1] if stream else answer.json)["choices"][0]
+    assert choice["finish_reason"] == "content_filter"
+    assert "made no answer" in (choice["delta"] if stream else choice["message"])["refusal"]
+    assert gateway.ledger(key)[-1]["images"] == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "outcome", "images"),
+    [
+        ("error_after_events=2", 200, "truncated", 1),
+        ("end_after_events=2", 200, "truncated", 1),
+        ("error_after_events=1", 200, "failed", 0),
+        ("thoughts=2", 200, "delivered", 1),
+        ("status=429", 429, "refused", 0),
+        ("status=401", 502, "failed", 0),
+    ],
+)
+def test_chats_with_gemini_that_fail(every: Every, behaviour: str, status: int, outcome: str, images: int) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    answer = chat(gateway, key, f"[sample {behaviour}] x", stream=True)
+    assert answer.status == status
+    [entry] = gateway.ledger(key)
+    assert (entry["outcome"], entry["images"], entry["charged"]) == (outcome, images, images * 5_000)
+    gateway.check_books(key)
+
+
+def test_what_gemini_has_no_words_for_is_refused_before_it_costs_anything(every: Every) -> None:
+    gateway, provider = every["gemini"]
+    key = gateway.make_key(requests_per_minute=1)
+    provider.clear()
+    for fields, param in (
+        ({"tools": [{"type": "function", "function": {"name": "x"}}]}, "tools"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages"),
+    ):
+        refused = chat(gateway, key, "x", **fields)
+        assert (refused.status, refused.json["error"]["param"]) == (400, param)
+    assert (provider.requests(), gateway.ledger(key)) == ([], [])
+    assert chat(gateway, key, "x").status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thirty_megabytes_of_a_chat_with_gemini_are_not_held(every: Every, *, stream: bool) -> None:
+    gateway, _ = every["gemini"]
+    key = gateway.make_key()
+    text = "[sample image_bytes=30000000] x"
+    chat(gateway, key, text, stream=stream)
+    before = gateway.memory_bytes()
+    assert len(chat(gateway, key, text, stream=stream).body) > 30_000_000
+    assert gateway.memory_bytes() - before < 4_000_000
 
 
 @pytest.mark.parametrize("dialect", ["openrouter", "gemini"])

@@ -43,7 +43,8 @@ def parts_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def test_image_config_decides_the_pixels(start: Start) -> None:
     answer = await generate(await start(), "x", aspectRatio="16:9", imageSize="1K")
-    (part,) = parts_of(answer)
+    text, part = parts_of(answer)
+    assert text["text"]
     assert part["inlineData"]["mimeType"] == "image/png"
     with Image.open(io.BytesIO(base64.b64decode(part["inlineData"]["data"], validate=True))) as picture:
         assert picture.size == (1024, 576)
@@ -59,9 +60,21 @@ async def test_a_stream_ends_with_a_reason_and_usage(start: Start) -> None:
     parts = [part for event in events for part in parts_of(event)]
     assert sum("inlineData" in part and not part.get("thought") for part in parts) == 2
     assert sum("inlineData" in part and part.get("thought", False) for part in parts) == 1
-    assert [event["candidates"][0].get("finishReason") for event in events] == [None] * 4 + ["STOP"]
-    assert events[-1]["usageMetadata"]["candidatesTokenCount"] == 2112
+    assert [event["candidates"][0].get("finishReason") for event in events] == [None] * 5 + ["STOP"]
+    assert events[-1]["usageMetadata"]["candidatesTokenCount"] == 2123
     assert (await stream(client, "[sample error_after_events=1] x"))[-1]["error"]["code"] == 500
+
+
+async def test_what_the_user_said_last_is_answered_whatever_was_said_before(start: Start) -> None:
+    contents = [
+        {"role": "user", "parts": [{"text": "[sample images=3] x"}]},
+        {"role": "model", "parts": [{"text": "here"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]},
+        {"role": "user", "parts": [{"text": "[sample images=2] once"}, {"text": "more"}]},
+    ]
+    body = {"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": contents}
+    response = await (await start(image_bytes=40)).post(f"{MODEL}:generateContent", json=body, headers=KEY)
+    pictures = [part["inlineData"]["data"] for part in parts_of(await response.json()) if "inlineData" in part]
+    assert len(set(pictures)) == 2
 
 
 @pytest.mark.parametrize("reason", ["IMAGE_SAFETY", "PROHIBITED_CONTENT"])
@@ -88,6 +101,9 @@ async def test_errors_are_googles(start: Start) -> None:
         (body_of("x"), KEY, 400, "INVALID_ARGUMENT"),
         (body_of("[sample status=429] x"), right, 429, "RESOURCE_EXHAUSTED"),
         ({}, right, 400, "INVALID_ARGUMENT"),
+        ({"contents": [{"role": "user", "parts": []}, 1]}, right, 400, "INVALID_ARGUMENT"),
+        ({**body_of("x"), "systemInstruction": "x"}, right, 400, "INVALID_ARGUMENT"),
+        ({"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]}, right, 400, "INVALID_ARGUMENT"),
         ({**body_of("x"), "generationConfig": {"candidateCount": 2}}, right, 400, "INVALID_ARGUMENT"),
     ):
         response = await client.post(url, json=body, headers=headers)

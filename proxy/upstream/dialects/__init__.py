@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.domain.answer import Answer
-from proxy.domain.catalog import Ability, Model
+from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.chat_request import ChatRequest
+from proxy.domain.chat_writing import ChatHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest
 from proxy.domain.outgoing_body import OutgoingBody
@@ -19,7 +20,15 @@ from proxy.upstream.dialects.openrouter import OpenRouterDialect
 class ChatDialect(Protocol):
     """What the gateway needs to know of a kind of provider that chats."""
 
-    def path(self, model: Model) -> str:
+    @property
+    def check(self) -> ChatCheck | None:
+        """What refuses the fields that the dialect has no words for (InvalidRequest), where there are such fields.
+
+        It is asked before anything is reserved.
+        """
+        ...
+
+    def path(self, request: ChatRequest, model: Model) -> str:
         """Where chat is, below the provider's base URL."""
         ...
 
@@ -27,8 +36,11 @@ class ChatDialect(Protocol):
         """The request's body."""
         ...
 
-    def read(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
-        """What reads the body of a 2xx of this kind. Raises UpstreamError where it is not of the kind asked for."""
+    def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
+        """What reads the body of a 2xx of this kind; ``head`` stands over an answer that is written anew.
+
+        Raises UpstreamError where it is not of a kind that can be read.
+        """
         ...
 
 

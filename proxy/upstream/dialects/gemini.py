@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from urllib.parse import quote
 
 import orjson
 
@@ -13,19 +12,19 @@ from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import NothingGenerated, ProxyError
 from proxy.domain.image_inputs import PLAIN_BYTES, Upload, split_data_url
 from proxy.domain.image_request import ImageRequest
-from proxy.domain.json_shapes import Shape
+from proxy.domain.json_shapes import text_of
 from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.translation import Reading, translate
+from proxy.upstream.dialects.gemini_chat import GeminiChat
+from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice, words_of
-from proxy.upstream.failures import ErrorReport, clean, error_for_status, error_in_answer
-
-GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
+from proxy.upstream.failures import ErrorReport, clean, error_for_status
 
 
 class GeminiDialect:
-    """See ``Dialect``. One request makes one image; it knows no chat here."""
+    """See ``Dialect``. One request makes one image."""
 
-    chat = None
+    chat = GeminiChat()
     max_n = 1
     abilities = frozenset({Ability.EDITS})
 
@@ -35,9 +34,7 @@ class GeminiDialect:
 
     def images_path(self, request: ImageRequest, model: Model) -> str:
         """The model is part of the path."""
-        name = quote(model.upstream_model, safe="/")
-        name = name if "/" in name else f"models/{name}"
-        return f"/{name}:streamGenerateContent?alt=sse" if request.stream else f"/{name}:generateContent"
+        return content_path(model, stream=request.stream)
 
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
         """The prompt is the only content; sizes go into ``imageConfig``, and other hints have no place."""
@@ -71,58 +68,18 @@ def _body(request: ImageRequest, model: Model, images: Sequence[object]) -> dict
     config: dict[str, object] = {"responseModalities": ["TEXT", "IMAGE"]}
     wanted = image_config_of(request, model)
     if wanted:
-        names = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
-        config["imageConfig"] = {names[name]: value for name, value in wanted.items()}
+        config["imageConfig"] = {IMAGE_CONFIG_NAMES[name]: value for name, value in wanted.items()}
     contents = [{"role": "user", "parts": [{"text": request.prompt}, *images]}]
     return {"contents": contents, "generationConfig": config}
 
 
-def _read_error(text: bytes) -> ProxyError:
-    words = words_of(b'{"error":%b}' % text)
-    return error_in_answer(ErrorReport(words.get("message", ""), words.get("status")))
-
-
 def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
     """Why no image came: the prompt was blocked, or what was made of it."""
-    reason = _text(notes.get("block")) or _text(notes.get("finish"))
+    reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
     if not reason or reason in GOOD_ENDS:
         return None
-    why = clean(_text(notes.get("why")))
+    why = clean(text_of(notes.get("why")))
     return NothingGenerated(f"The provider made no image: {clean(reason)}. {why}".strip(), reason=reason)
 
 
-def _text(note: bytes | None) -> str:
-    value = orjson.loads(note) if note else None
-    return value if isinstance(value, str) else ""
-
-
-_DATA = Shape(
-    members={
-        b"data": Shape(payload="b64_json"),
-        b"mimeType": Shape(note="media_type"),
-        b"mime_type": Shape(note="media_type"),
-    }
-)
-_PART = Shape(picture=True, members={b"inlineData": _DATA, b"inline_data": _DATA, b"thought": Shape(note="skip")})
-READING = Reading(
-    Shape(
-        members={
-            b"candidates": Shape(
-                items=Shape(
-                    members={
-                        b"content": Shape(members={b"parts": Shape(items=_PART)}),
-                        b"finishReason": Shape(note="finish"),
-                        b"finishMessage": Shape(note="why"),
-                    }
-                )
-            ),
-            b"promptFeedback": Shape(
-                members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")}
-            ),
-            b"usageMetadata": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        }
-    ),
-    _read_error,
-    _refuse,
-)
+READING = Reading(answer_shape({}), read_error, _refuse)

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 
 from proxy.domain.answer import EVENT_STREAM, JSON, Answer
-from proxy.domain.catalog import Ability, Model
+from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.chat_answer import ChatEvents, ChatJson
 from proxy.domain.chat_request import ChatRequest
+from proxy.domain.chat_writing import ChatHead
 from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_inputs import Reference, Upload
@@ -33,7 +34,9 @@ PATHS: Mapping[Task, str] = {
 class OpenAIChat:
     """See ``ChatDialect``."""
 
-    def path(self, _model: Model) -> str:
+    check: ChatCheck | None = None
+
+    def path(self, _request: ChatRequest, _model: Model) -> str:
         """The same for every model."""
         return "/chat/completions"
 
@@ -44,13 +47,13 @@ class OpenAIChat:
             fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
         return orjson.dumps(fields)
 
-    def read(self, content_type: str, request: ChatRequest, model: Model) -> Answer:
+    def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
         """As it comes, scrubbed."""
         if request.stream != (content_type == EVENT_STREAM):
             raise UpstreamError("The provider answered in another form than it was asked for.")
         if request.stream:
-            return ChatEvents(model.id, read_error, wants_usage=request.wants_usage)
-        return ChatJson(model.id, read_error)
+            return ChatEvents(head.model, read_error, wants_usage=request.wants_usage)
+        return ChatJson(head.model, read_error)
 
 
 class OpenAIDialect:

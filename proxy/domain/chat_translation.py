@@ -1,0 +1,264 @@
+"""A provider's answer in a form of its own, on its way to a client that knows chat completions.
+
+What differs between providers is a ``ChatReading``. Images are passed on while they arrive, and count as those of
+``chat_answer`` do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.domain.answer import EVENT_STREAM, ErrorReader
+from proxy.domain.chat_answer import SeenImages
+from proxy.domain.chat_writing import ChatEnd, ChatWriter
+from proxy.domain.errors import ProxyError, UpstreamTruncated
+from proxy.domain.event_stream import DONE, EventReader
+from proxy.domain.image_size import Size
+from proxy.domain.json_shapes import Shape, ShapedScanner, text_of
+from proxy.domain.response_scanner import MalformedResponse
+
+PART_BYTES_LIMIT = 65_536
+"""Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
+
+UNKNOWN_KIND = b"application/octet-stream"
+_KINDS = (
+    (b"iVBORw0KGgo", b"image/png"),
+    (b"/9j/", b"image/jpeg"),
+    (b"UklGR", b"image/webp"),
+    (b"R0lGOD", b"image/gif"),
+)
+_media_type = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}")
+
+EndReader = Callable[[Mapping[str, bytes], bool], ChatEnd | None]
+"""Why the answer ended, by its notes and by whether anything came; None where the provider has not said."""
+
+UsageReader = Callable[[bytes], Mapping[str, Any]]
+"""The standard token counts in a provider's usage, which is a JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReading:
+    """How to read one kind of document.
+
+    In its ``shape``, each picture is a part of the answer: its payload is named ``text`` or ``b64_json``, its notes are
+    ``media_type`` and ``skip`` (true where it is a thought). Other notes are ``usage``, ``error``, and what
+    ``read_end`` understands.
+    """
+
+    shape: Shape
+    read_error: ErrorReader
+    read_end: EndReader
+    read_usage: UsageReader
+
+
+class ChatTranslation:
+    """See ``Answer``, and ``EventListener`` and ``ShapeListener`` for what it hears."""
+
+    keeps_length = False
+    complete = False
+
+    def __init__(self, reading: ChatReading, content_type: str, writer: ChatWriter) -> None:
+        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``."""
+        self.images = 0
+        self.sizes: list[Size | None] = []
+        self.usage: bytes | None = None
+        self._reading = reading
+        self._writer = writer
+        self._events = EventReader(self) if content_type == EVENT_STREAM else None
+        self._scanner: ShapedScanner | None = None
+        if self._events is None:
+            self._scanner = ShapedScanner(reading.shape, self)
+        self._word = b""
+        self._notes: dict[str, bytes] = {}
+        self._seen = SeenImages()
+        self._has_content = self._failed = False
+        self._in_part = self._skipped = self._taking = self._begun = self._is_whole = False
+        self._kind = ""
+        self._media_type = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    @property
+    def content_type(self) -> str:
+        """See ``Answer``."""
+        return self._writer.content_type
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        return self._writer.comment
+
+    @property
+    def whole(self) -> bool:
+        """Whether no error came after the answer had begun; one before is raised."""
+        return not self._failed
+
+    def feed(self, piece: bytes) -> bytes:
+        """See ``Answer``."""
+        if self._failed:
+            return b""
+        try:
+            if self._events is not None:
+                self._events.feed(piece)
+            elif self._scanner is not None:
+                self._scanner.feed(piece)
+        except ProxyError as error:
+            return self._fail(error)
+        return self._writer.take()
+
+    def finish(self) -> bytes:
+        """See ``Answer``. A stream that has not said why it ended has broken off."""
+        if self._failed:
+            return b""
+        try:
+            if self._events is not None:
+                self._events.finish()
+            elif self._scanner is not None:
+                self._scanner.finish()
+            return self._writer.finish(self._end(), self._usage())
+        except ProxyError as error:
+            return self._fail(error)
+
+    def break_off(self) -> None:
+        """See ``Answer``. An image whose last byte has come was made, whatever was to follow it."""
+        with contextlib.suppress(MalformedResponse):
+            self._count()
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        return self._writer.tell(error)
+
+    def _fail(self, error: ProxyError) -> bytes:
+        """An event tells of it where there are events and one was there before; else it is raised."""
+        told = self._writer.tell(error) if self._has_content else None
+        if told is None:
+            raise error
+        self._failed = True
+        return told
+
+    def _end(self) -> ChatEnd:
+        end = self._reading.read_end(self._notes, self._has_content)
+        if end is None and self._events is not None:
+            raise UpstreamTruncated("The provider's stream ended before its answer was complete.")
+        if end is None and not self._has_content:
+            raise MalformedResponse("the answer holds nothing")
+        return end or ChatEnd("stop")
+
+    def _usage(self) -> Mapping[str, Any] | None:
+        return None if self.usage is None else self._reading.read_usage(self.usage)
+
+    # --- Events ------------------------------------------------------------------------------------------------------
+
+    def data(self, piece: bytes, _name: bytes) -> None:
+        """See ``EventListener``."""
+        if self._scanner is None:
+            piece = self._word + piece
+            if DONE.startswith(piece):
+                self._word = piece
+                return
+            self._word = b""
+            self._scanner = ShapedScanner(self._reading.shape, self)
+        self._scanner.feed(piece)
+
+    def end_event(self, _name: bytes) -> None:
+        """See ``EventListener``."""
+        scanner, self._scanner, self._word = self._scanner, None, b""
+        if scanner is not None:
+            scanner.finish()
+
+    # --- Parts -------------------------------------------------------------------------------------------------------
+
+    def begin_picture(self) -> None:
+        """See ``ShapeListener``; here, a part of the answer."""
+        self._in_part = True
+        self._skipped = self._taking = self._begun = self._is_whole = False
+        self._kind = ""
+        self._media_type = b""
+        self._held, self._held_bytes = [], 0
+
+    def end_picture(self) -> None:
+        """See ``ShapeListener``."""
+        self._in_part = False
+        charged = self._count()
+        if not self._skipped and self._held:
+            self._begin()
+        if self._begun:
+            self._writer.end(charged=charged)
+
+    def begin_payload(self, name: str) -> None:
+        """See ``ShapeListener``. Of two payloads of a part, the first one counts."""
+        self._taking = not (self._skipped or self._kind)
+        if self._taking:
+            self._kind = name
+            self._seen.begin()
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ShapeListener``. Raises MalformedResponse where it would end a line."""
+        if not self._taking or not piece:
+            return
+        if b"\n" in piece or b"\r" in piece:
+            raise MalformedResponse("a string holds a line's end")
+        if self._kind != "text":
+            self._seen.add(piece)
+        if self._begun:
+            self._writer.write(piece)
+            return
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes > PART_BYTES_LIMIT:
+            self._begin()
+
+    def end_payload(self) -> None:
+        """See ``ShapeListener``."""
+        if self._taking:
+            self._taking = False
+            self._is_whole = self._kind != "text"
+
+    def note(self, name: str, value: bytes) -> None:
+        """See ``ShapeListener``. Raises the error that the provider tells."""
+        if value == b"null":
+            return
+        if name == "error":
+            raise self._reading.read_error(value)
+        if name == "usage":
+            self.usage = value if value[:1] == b"{" else None
+        elif self._in_part and name == "skip":
+            # Where more was passed on than is held, it is not called back, but not charged either.
+            self._skipped = self._skipped or value == b"true"
+        elif self._in_part:
+            self._media_type = _read_media_type(value)
+        else:
+            self._notes[name] = value
+
+    def _begin(self) -> None:
+        held, self._held = b"".join(self._held), []
+        self._begun = self._has_content = True
+        if self._kind == "text":
+            self._writer.begin_text()
+        else:
+            self._writer.begin_image(b"data:%b;base64," % (self._media_type or _guess_media_type(held)))
+        self._writer.write(held)
+
+    def _count(self) -> bool:
+        """Count the part where it is an image that is whole; whether it is another than those before."""
+        if not self._is_whole or self._skipped:
+            return False
+        self._is_whole = False
+        self._seen.end()
+        before, self.images = self.images, self._seen.count
+        self.sizes = self._seen.sizes
+        return self.images > before
+
+
+def _read_media_type(note: bytes) -> bytes:
+    kind = text_of(note)
+    return kind.encode() if _media_type.fullmatch(kind) else b""
+
+
+def _guess_media_type(base64_prefix: bytes) -> bytes:
+    begin = base64_prefix[:32].replace(b"\\/", b"/")
+    return next((kind for mark, kind in _KINDS if begin.startswith(mark)), UNKNOWN_KIND)

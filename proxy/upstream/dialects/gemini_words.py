@@ -1,0 +1,60 @@
+"""What images and chat have in common in Google's Gemini API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from proxy.domain.catalog import Model
+from proxy.domain.errors import ProxyError
+from proxy.domain.json_shapes import Shape
+from proxy.upstream.dialects.words import words_of
+from proxy.upstream.failures import ErrorReport, error_in_answer
+
+GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
+IMAGE_CONFIG_NAMES = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
+
+_DATA = Shape(
+    members={
+        b"data": Shape(payload="b64_json"),
+        b"mimeType": Shape(note="media_type"),
+        b"mime_type": Shape(note="media_type"),
+    }
+)
+
+
+def content_path(model: Model, *, stream: bool) -> str:
+    """The model is part of the path."""
+    name = quote(model.upstream_model, safe="/")
+    name = name if "/" in name else f"models/{name}"
+    return f"/{name}:streamGenerateContent?alt=sse" if stream else f"/{name}:generateContent"
+
+
+def answer_shape(more_of_a_part: Mapping[bytes, Shape]) -> Shape:
+    """An answer, each of whose parts is a picture with an image, and with ``more_of_a_part``."""
+    part = Shape(
+        picture=True,
+        members={b"inlineData": _DATA, b"inline_data": _DATA, b"thought": Shape(note="skip"), **more_of_a_part},
+    )
+    candidate = Shape(
+        members={
+            b"content": Shape(members={b"parts": Shape(items=part)}),
+            b"finishReason": Shape(note="finish"),
+            b"finishMessage": Shape(note="why"),
+        }
+    )
+    feedback = Shape(members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")})
+    return Shape(
+        members={
+            b"candidates": Shape(items=candidate),
+            b"promptFeedback": feedback,
+            b"usageMetadata": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        }
+    )
+
+
+def read_error(text: bytes) -> ProxyError:
+    """The error that stands within an answer, as the JSON of its ``error``."""
+    words = words_of(b'{"error":%b}' % text)
+    return error_in_answer(ErrorReport(words.get("message", ""), words.get("status")))
