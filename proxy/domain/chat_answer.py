@@ -7,26 +7,29 @@ same image twice in one answer, as streams repeat it, counts once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import orjson
 
 from proxy.domain.answer import JSON, ErrorReader
 from proxy.domain.answer_holder import AnswerHolder
-from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, write_event
 from proxy.domain.image_events import ImageEvents, error_event
-from proxy.domain.image_size import Size, SizeProbe, keep_size
+from proxy.domain.image_size import Size
 from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner
 from proxy.domain.response_scanner import MalformedResponse
-from proxy.domain.translation import PREFIX_BYTES_LIMIT, read_data_url
+from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
 
 def _passed(*names: bytes) -> dict[bytes, Shape]:
     return dict.fromkeys(names, PASSED)
 
 
+TEXT = "text"
+CHOICES_LIMIT = 16
+"""Of one stream, whose texts are read each for itself; those beyond are read as one."""
+
+_TEXT = Shape(passes=True, payload=TEXT)
 _URL = Shape(passes=True, payload="url")
 _DATA = Shape(passes=True, payload="data")
 _INLINE = Shape(passes=True, members={**_passed(b"mime_type", b"mimeType"), b"data": _DATA})
@@ -34,7 +37,8 @@ _INLINES: Mapping[bytes, Shape] = {b"inline_data": _INLINE, b"inlineData": _INLI
 _PART = Shape(
     passes=True,
     members={
-        **_passed(b"type", b"index", b"text", b"refusal", b"media_type"),
+        **_passed(b"type", b"index", b"refusal", b"media_type"),
+        b"text": _TEXT,
         b"image_url": Shape(passes=True, payload="url", members={b"url": _URL, b"detail": PASSED}),
         b"url": _URL,
         b"b64_json": _DATA,
@@ -47,7 +51,7 @@ _MESSAGE = Shape(
     members={
         **_passed(b"role", b"refusal", b"reasoning", b"reasoning_content", b"name", b"tool_call_id"),
         **dict.fromkeys((b"tool_calls", b"function_call", b"annotations", b"audio", b"reasoning_details"), WHOLE),
-        b"content": _PARTS,
+        b"content": Shape(passes=True, payload=TEXT, items=_PART),
         b"images": _PARTS,
         **_INLINES,
     },
@@ -68,7 +72,7 @@ CHAT_SHAPE = Shape(
                 passes=True,
                 picture=True,
                 members={
-                    b"index": PASSED,
+                    b"index": Shape(passes=True, note="index"),
                     b"finish_reason": Shape(passes=True, note="finish_reason"),
                     b"logprobs": WHOLE,
                     b"message": _MESSAGE,
@@ -91,57 +95,6 @@ CHAT_SHAPE = Shape(
 )
 
 
-class SeenImages:
-    """Counts images that differ, by a digest of what they hold; a ``data:`` address is what it holds."""
-
-    __slots__ = ("_begin", "_digest", "_probe", "_seen", "count", "sizes")
-
-    def __init__(self) -> None:
-        """None yet."""
-        self.count = 0
-        self.sizes: list[Size | None] = []
-        self._probe = SizeProbe()
-        self._seen: set[bytes] = set()
-        self._begin: bytes | None = b""
-        self._digest = blake2b(digest_size=16)
-
-    def begin(self) -> None:
-        """An image's string begins."""
-        self._begin = b""
-        self._digest = blake2b(digest_size=16)
-        self._probe.begin()
-
-    def add(self, piece: bytes) -> None:
-        """More of it."""
-        if self._begin is None:
-            self._digest.update(piece)
-            self._probe.add(piece)
-            return
-        self._begin += piece
-        if len(self._begin) >= PREFIX_BYTES_LIMIT:
-            self._skip_lead()
-
-    def end(self) -> None:
-        """It is whole. Raises MalformedResponse where there are too many."""
-        if self._begin is not None and not self._skip_lead():
-            return
-        digest = self._digest.digest()
-        if digest not in self._seen:
-            if self.count == IMAGES_LIMIT:
-                raise MalformedResponse("there are too many images in the answer")
-            self._seen.add(digest)
-            self.count += 1
-            keep_size(self.sizes, self._probe.size())
-
-    def _skip_lead(self) -> bool:
-        begin, self._begin = self._begin or b"", None
-        match = read_data_url(begin)
-        rest = begin[match.end() :] if match else begin
-        self._digest.update(rest)
-        self._probe.add(rest)
-        return bool(rest)
-
-
 class ChatJson:
     """See ``Answer``, and ``ShapeListener`` for what it hears. A small answer is held, and may become an error."""
 
@@ -154,6 +107,9 @@ class ChatJson:
         """The client sees ``model`` as the model's name; ``read_error`` reads what the provider says of an error."""
         self.usage: bytes | None = None
         self._seen = SeenImages()
+        self._payload = PayloadImages(self._seen)
+        self._text = TextImages(self._seen)
+        self._reading: PayloadImages | TextImages = self._payload
         self._read_error = read_error
         self._error: ProxyError | None = None
         self._choices = 0
@@ -196,17 +152,20 @@ class ChatJson:
     def end_picture(self) -> None:
         """See ``ShapeListener``."""
 
-    def begin_payload(self, _name: str) -> None:
+    def begin_payload(self, name: str) -> None:
         """See ``ShapeListener``."""
-        self._seen.begin()
+        self._reading = self._text if name == TEXT else self._payload
+        if name != TEXT:
+            self._payload.begin()
 
     def payload(self, piece: bytes) -> None:
         """See ``ShapeListener``."""
-        self._seen.add(piece)
+        self._reading.add(piece)
+        self.images, self.sizes = self._seen.count, self._seen.sizes
 
     def end_payload(self) -> None:
         """See ``ShapeListener``."""
-        self._seen.end()
+        self._reading.end()
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
     def note(self, name: str, value: bytes) -> None:
@@ -229,6 +188,10 @@ class ChatEvents(ImageEvents):
         self._constants = {"model": orjson.dumps(model)}
         self._wants_usage = wants_usage
         self._seen = SeenImages()
+        self._payload = PayloadImages(self._seen)
+        self._texts: dict[bytes, TextImages] = {}
+        self._choice = b""
+        self._reading: PayloadImages | TextImages = self._payload
         self._counted = 0
         self._choices = 0
         self._ended = False
@@ -253,18 +216,32 @@ class ChatEvents(ImageEvents):
     def begin_picture(self) -> None:
         """See ``ShapeListener``; here, a choice."""
         self._choices += 1
+        self._choice = b"0"
 
-    def begin_payload(self, _name: str) -> None:
-        """See ``ShapeListener``."""
-        self._seen.begin()
+    def begin_payload(self, name: str) -> None:
+        """See ``ShapeListener``. A choice's text goes on from one event to the next."""
+        if name == TEXT:
+            choice = self._choice if self._choice in self._texts or len(self._texts) < CHOICES_LIMIT else b"0"
+            self._reading = self._texts.setdefault(choice, TextImages(self._seen))
+        else:
+            self._reading = self._payload
+            self._payload.begin()
 
     def payload(self, piece: bytes) -> None:
         """See ``ShapeListener``."""
-        self._seen.add(piece)
+        self._reading.add(piece)
 
     def end_payload(self) -> None:
         """See ``ShapeListener``."""
-        self._seen.end()
+        if self._reading is self._payload:
+            self._payload.end()
+
+    def note(self, name: str, value: bytes) -> None:
+        """See ``ShapeListener``."""
+        if name == "index":
+            self._choice = value
+        else:
+            super().note(name, value)
 
     def _make_scanner(self) -> ShapedScanner:
         self._choices = 0
@@ -278,7 +255,10 @@ class ChatEvents(ImageEvents):
         if kind == b"error" or "error" in notes:
             self._fail(notes)
             return
-        self._ended = self._ended or "finish_reason" in notes
+        if "finish_reason" in notes:
+            self._ended = True
+            for text in self._texts.values():
+                text.end()
         if not self._choices and not self._wants_usage and not self._holder.begun:
             self._holder.drop()
             return

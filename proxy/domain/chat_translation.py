@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.domain.answer import EVENT_STREAM, ErrorReader
-from proxy.domain.chat_answer import SeenImages
 from proxy.domain.chat_writing import ChatEnd, ChatWriter
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, EventReader
 from proxy.domain.image_size import Size
 from proxy.domain.json_shapes import Shape, ShapedScanner, text_of
 from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
 PART_BYTES_LIMIT = 65_536
 """Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
@@ -75,6 +75,8 @@ class ChatTranslation:
         self._word = b""
         self._notes: dict[str, bytes] = {}
         self._seen = SeenImages()
+        self._payload = PayloadImages(self._seen)
+        self._text = TextImages(self._seen)
         self._has_content = self._failed = False
         self._in_part = self._skipped = self._taking = self._begun = self._is_whole = False
         self._kind = ""
@@ -119,7 +121,10 @@ class ChatTranslation:
                 self._events.finish()
             elif self._scanner is not None:
                 self._scanner.finish()
-            return self._writer.finish(self._end(), self._usage())
+            end = self._end()
+            self._text.end()
+            self._count()
+            return self._writer.finish(end, self._usage())
         except ProxyError as error:
             return self._fail(error)
 
@@ -183,18 +188,19 @@ class ChatTranslation:
     def end_picture(self) -> None:
         """See ``ShapeListener``."""
         self._in_part = False
-        charged = self._count()
+        before = self.images
         if not self._skipped and self._held:
             self._begin()
+        self._count()
         if self._begun:
-            self._writer.end(charged=charged)
+            self._writer.end(charged=self.images > before)
 
     def begin_payload(self, name: str) -> None:
         """See ``ShapeListener``. Of two payloads of a part, the first one counts."""
         self._taking = not (self._skipped or self._kind)
         if self._taking:
             self._kind = name
-            self._seen.begin()
+            self._payload.begin()
 
     def payload(self, piece: bytes) -> None:
         """See ``ShapeListener``. Raises MalformedResponse where it would end a line."""
@@ -203,9 +209,9 @@ class ChatTranslation:
         if b"\n" in piece or b"\r" in piece:
             raise MalformedResponse("a string holds a line's end")
         if self._kind != "text":
-            self._seen.add(piece)
+            self._payload.add(piece)
         if self._begun:
-            self._writer.write(piece)
+            self._write(piece)
             return
         self._held.append(piece)
         self._held_bytes += len(piece)
@@ -241,17 +247,19 @@ class ChatTranslation:
             self._writer.begin_text()
         else:
             self._writer.begin_image(b"data:%b;base64," % (self._media_type or _guess_media_type(held)))
-        self._writer.write(held)
+        self._write(held)
 
-    def _count(self) -> bool:
-        """Count the part where it is an image that is whole; whether it is another than those before."""
-        if not self._is_whole or self._skipped:
-            return False
-        self._is_whole = False
-        self._seen.end()
-        before, self.images = self.images, self._seen.count
-        self.sizes = self._seen.sizes
-        return self.images > before
+    def _write(self, piece: bytes) -> None:
+        if self._kind == "text":
+            self._text.add(piece)
+        self._writer.write(piece)
+
+    def _count(self) -> None:
+        """Count the part where it is an image that is whole, and what was found in text."""
+        if self._is_whole and not self._skipped:
+            self._is_whole = False
+            self._payload.end()
+        self.images, self.sizes = self._seen.count, self._seen.sizes
 
 
 def _read_media_type(note: bytes) -> bytes:

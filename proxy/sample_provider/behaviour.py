@@ -102,7 +102,7 @@ _FRACTION: Final = Kind("0..1", _read_fraction)
 _SEED: Final = Kind("N", _whole(0, 2**63))
 _FORM: Final = _one_of("url", "b64_json")
 _FORMAT: Final = _one_of("png", "jpeg", "webp")
-_PLACE: Final = _one_of("images", "content")
+_PLACE: Final = _one_of("images", "content", "text")
 _EVENTS: Final = Kind("N", _whole(0, 1000))
 _EDGE: Final = Kind("PX", _whole(1, 4096))
 _WORD_KIND: Final = Kind("WORD", _read_word)
@@ -187,7 +187,8 @@ class Behaviour:
     comments: bool = field(default=False, metadata=_flag("Send a comment before each event of a stream.", _SWITCH))
     done: bool = field(default=False, metadata=_flag("End every stream with [DONE]; chat's always ends so.", _SWITCH))
     image_place: str = field(
-        default="images", metadata=_flag("Where chat answers hold images: beside the content, or in it.", _PLACE)
+        default="images",
+        metadata=_flag("Where chat answers hold images: beside the content, in it, or in its text.", _PLACE),
     )
     repeats: int = field(default=0, metadata=_flag("Send each image of a chat stream so many times more.", _EVENTS))
     thoughts: int = field(default=0, metadata=_flag("Gemini's thought images before the answer.", _EVENTS))

@@ -1,6 +1,7 @@
 """Chat completions whose answers hold images, as OpenRouter speaks them. Pure.
 
-Images are data URLs in ``message.images`` or ``delta.images``; ``usage`` holds what was billed beside the tokens.
+Images are data URLs in ``message.images`` or ``delta.images``, or in the text, as some have them; ``usage`` holds what
+was billed beside the tokens.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def events(order: Order, behaviour: Behaviour, image: bytes, created_s: int) -> 
     for index in range(order.images):
         for _ in range(1 + behaviour.repeats):
             delta = {"content": "", **_with_images(order, behaviour, range(index, index + 1))}
-            yield event({**head, "choices": [_delta(delta)]}, image)
+            for part in _cut_text(delta) if behaviour.image_place == "text" else [delta]:
+                yield event({**head, "choices": [_delta(part)]}, image)
     yield event({**head, "choices": [_delta({"content": ""}, "stop")]})
     yield event({**head, "choices": [_delta({"content": ""})], "usage": _usage(order)})
 
@@ -79,10 +81,20 @@ def _with_images(order: Order, behaviour: Behaviour, indexes: range) -> dict[str
     if not indexes:
         return {}
     url = f"data:image/{order.picture_format};base64,{IMAGE}"
-    images = [{"type": "image_url", "image_url": {"url": url + difference(index)}, "index": index} for index in indexes]
+    images: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": url + difference(index)}, "index": index} for index in indexes
+    ]
+    if behaviour.image_place == "text":
+        return {"content": "".join(f"![{index}]({image['image_url']['url']}) " for index, image in enumerate(images))}
     if behaviour.image_place == "content":
         return {"content": [{"type": "text", "text": _TEXT}, *images]}
     return {"images": images}
+
+
+def _cut_text(delta: dict[str, Any]) -> list[dict[str, Any]]:
+    """Text comes as tokens do, which end anywhere: within an address, and after the image's bytes."""
+    lead, mark, rest = delta["content"].partition("base64,")
+    return [{"content": part} for part in (lead[:-3], lead[-3:] + mark, rest[:-2], rest[-2:])]
 
 
 def _delta(fields: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

@@ -59,6 +59,11 @@ PLACES = [
     ({"images": [image("")]}, 0),
     ({"images": [], "content": "text"}, 0),
     ({"content": None}, 0),
+    ({"content": f"here: ![a]({DATA_URL}AAAA) and ![b]({DATA_URL}BBBB)"}, 2),
+    ({"content": f"![a]({DATA_URL}AAAA)", "images": [image("AAAA"), image("BBBB")]}, 2),
+    ({"content": [{"type": "text", "text": f"![a]({DATA_URL}AAAA)"}, {"type": "text", "text": "b"}, image("B")]}, 2),
+    ({"content": DATA_URL + "AAAA"}, 1),
+    ({"content": f"![a]({DATA_URL}AAAA"}, 0),
 ]
 
 
@@ -95,6 +100,33 @@ def test_what_a_stream_repeats_counts_once_and_passes_all_the_same() -> None:
         "usage": USAGE_SEEN,
     }
     assert seen.output.endswith(b"data: [DONE]\n\n")
+
+
+def test_an_image_in_the_text_may_go_on_over_many_events() -> None:
+    texts = ["here: ![a](data:ima", "ge/png;base64,", "AA", "AA", ") ![b](", DATA_URL + "BBBB)", "", " and more"]
+    chunks = [chunk({"content": text}) for text in texts]
+    between = chunk({"images": [image("CCCC")]})
+    seen, events = read_events(*chunks[:3], between, *chunks[3:], chunk({}, "stop"), b"data: [DONE]\n\n")
+    assert (seen.images, seen.whole) == (3, True)
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "".join(texts)
+
+
+def test_each_choice_has_a_text_of_its_own() -> None:
+    def say(index: int, text: str) -> bytes:
+        return b"data: %b\n\n" % orjson.dumps({"choices": [{"index": index, "delta": {"content": text}}]})
+
+    begin, end = f"![a]({DATA_URL}AA", "AA)"
+    seen, _ = read_events(say(0, begin), say(1, "no image"), say(0, end), say(1, end), chunk({}, "stop"))
+    assert seen.images == 1
+    many = [say(index, begin) for index in range(20)]
+    assert read_events(*many, say(3, "B)"), chunk({}, "stop"))[0].images == 1
+
+
+def test_what_is_found_in_text_is_held_back_until_it_is_charged() -> None:
+    answer = ChatEvents("acme/chat", read_error, wants_usage=False)
+    answer.feed(chunk({"content": f"![a]({DATA_URL}AAAA"}))
+    last = answer.feed(chunk({"content": ")"}))
+    assert (answer.images, last.endswith(b"}]}\n")) == (1, True)
 
 
 @pytest.mark.parametrize("wants_usage", [False, True])

@@ -45,7 +45,7 @@ def settled(gateway: RunningGateway, key: str) -> tuple[str, int, int]:
     return entry["outcome"], entry["images"], entry["charged"]
 
 
-@pytest.mark.parametrize("place", ["images", "content"])
+@pytest.mark.parametrize("place", ["images", "content", "text"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_images_are_passed_on_and_charged(
     chatting: tuple[RunningGateway, SampleProvider], place: str, *, stream: bool
@@ -55,7 +55,7 @@ def test_images_are_passed_on_and_charged(
     provider.clear()
     answer = chat(gateway, key, f"[sample image_place={place} repeats=2] x", stream=stream)
     assert answer.status == 200
-    assert b"data:image/png;base64," in answer.body
+    assert b"data:image/png;base64," in answer.body or place == "text"
     assert b"cost" not in answer.body
     assert b"sample-image-1" not in answer.body
     assert settled(gateway, key) == ("delivered", 1, 7_500)
@@ -64,7 +64,12 @@ def test_images_are_passed_on_and_charged(
     assert sent.get("stream_options") == ({"include_usage": True} if stream else None)
     if stream:
         assert answer.body.endswith(b"data: [DONE]\n\n")
-        assert all(event["model"] == "acme/tokens" for event in events_of(answer.body))
+        events = list(events_of(answer.body))
+        assert all(event["model"] == "acme/tokens" for event in events)
+        text = "".join(
+            part for part in (event["choices"][0]["delta"]["content"] for event in events) if type(part) is str
+        )
+        assert text.count("](data:image/png;base64,iVBOR") == (3 if place == "text" else 0)
     else:
         assert answer.json["usage"]["total_tokens"] > 0
 
@@ -134,12 +139,14 @@ def test_openais_own_client_chats(chatting: tuple[RunningGateway, SampleProvider
         assert any("images" in chunk.choices[0].delta.model_dump() for chunk in chunks)
 
 
-def test_large_images_are_not_held(chatting: tuple[RunningGateway, SampleProvider]) -> None:
+@pytest.mark.parametrize("place", ["images", "text"])
+def test_large_images_are_not_held(chatting: tuple[RunningGateway, SampleProvider], place: str) -> None:
     gateway, _ = chatting
     key = gateway.make_key()
     for stream in (False, True):
-        text = "[sample image_bytes=30000000] x"
+        text = f"[sample image_bytes=30000000 image_place={place}] x"
         chat(gateway, key, text, stream=stream)
         before = gateway.memory_bytes()
         assert len(chat(gateway, key, text, stream=stream).body) > 30_000_000
         assert gateway.memory_bytes() - before < 4_000_000
+        assert settled(gateway, key) == ("delivered", 1, 7_500)

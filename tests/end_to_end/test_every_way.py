@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,6 +32,7 @@ CHAT = "/v1/chat/completions"
 GEMINI = "/v1beta/models/image-1"
 CONFIG = {"aspect_ratio": "1:1", "image_size": "1K"}
 TALK = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
+MARKDOWN = [{"role": "user", "content": "[sample image_place=text] a cube"}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 PART = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
 TURNS = [
@@ -79,6 +81,8 @@ ROWS = [
     Row("openai", IMAGES, {"size": "4K"}, IMAGES, {"size": "4K"}, units=12_500),
     Row("openai", CHAT, {**TALK}, CHAT, {"modalities": ["image", "text"]}),
     Row("openai", CHAT, {**TALK, "stream": True}, CHAT, {"stream_options": {"include_usage": True}}),
+    Row("openai", CHAT, {**TALK, "messages": MARKDOWN}, CHAT, {"messages": MARKDOWN}),
+    Row("openai", CHAT, {**TALK, "messages": MARKDOWN, "stream": True}, CHAT, {"messages": MARKDOWN}),
     Row("openrouter", IMAGES, {"size": "1024x1024"}, CHAT, {"image_config": CONFIG, "modalities": ["image", "text"]}),
     Row("openrouter", IMAGES, {"stream": True}, CHAT, {"messages": [{"role": "user", "content": "a cube"}]}),
     Row("openrouter", IMAGES, {"image_config": {"image_size": "4K"}}, CHAT, {"image_config": {"image_size": "4K"}},
@@ -161,7 +165,7 @@ Every = dict[str, tuple[RunningGateway, SampleProvider]]
 def payloads(body: bytes, document: Any) -> list[str]:
     """The images in an answer, whatever its form."""
     documents = list(events_of(body)) if document is None else [document]
-    found = []
+    found, text = [], ""
     for one in documents:
         if one.get("type") in ("image_generation.completed", "image_edit.completed"):
             found.append(one["b64_json"])
@@ -169,7 +173,8 @@ def payloads(body: bytes, document: Any) -> list[str]:
         for choice in one.get("choices", []):
             message = choice.get("message") or choice["delta"]
             found += [image["image_url"]["url"].partition("base64,")[2] for image in message.get("images", [])]
-    return found
+            text += message.get("content") or ""
+    return found + re.findall(r"!\[[^]]*\]\(data:image/png;base64,([^)]+)\)", text)
 
 
 def sent_by(row: Row, gateway: RunningGateway, key: str) -> Answer:

@@ -74,6 +74,16 @@ async def test_images_may_stand_in_the_content(start: Start) -> None:
     assert sum(len(urls_in(event["choices"][0]["delta"])) for event in events) == 1
 
 
+async def test_images_may_stand_in_the_text(start: Start) -> None:
+    client = await start(image_place="text", image_bytes=400)
+    content = (await complete(client, "[sample images=2] x"))["choices"][0]["message"]["content"]
+    assert content.count("](data:image/png;base64,") == 2
+    events, _ = await deltas(client, "x")
+    texts = [event["choices"][0]["delta"]["content"] for event in events]
+    assert "](data:image/png;base64," in "".join(texts)
+    assert not any("data:image/png;base64," in text for text in texts)
+
+
 async def test_a_stream_has_text_images_usage_and_done(start: Start) -> None:
     events, body = await deltas(await start(image_bytes=400), "[sample images=2 repeats=2] x")
     urls = [url for event in events for url in urls_in(event["choices"][0]["delta"])]

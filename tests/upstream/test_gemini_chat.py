@@ -250,6 +250,9 @@ ROWS: list[tuple[str, bytes, dict[str, Any], int]] = [
      {**ONE, "images": [DATA_URL + "AAAA"] * 2}, 1),
     ("a blocked stream", sse({"promptFeedback": {"blockReason": "SAFETY"}}),
      {**NOTHING, "refusal": "The provider made no answer: SAFETY.", "finish": "content_filter"}, 0),
+    ("an image in the text",
+     sse(gemini({"text": f"![a]({DATA_URL}AA"}, finish=None), gemini({"text": "AA)"}, inline())),
+     {**ONE, "content": f"![a]({DATA_URL}AAAA)"}, 1),
     ("a stream with an end", sse(gemini(inline())) + b"data: [DONE]\n\n", ONE, 1),
 ]  # fmt: skip
 
