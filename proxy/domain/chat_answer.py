@@ -7,6 +7,7 @@ same image twice in one answer, as streams repeat it, counts once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -26,6 +27,7 @@ def _passed(*names: bytes) -> dict[bytes, Shape]:
 
 
 TEXT = "text"
+_LINE_ENDS_TO_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 CHOICES_LIMIT = 16
 """Of one stream, whose texts are read each for itself; those beyond are read as one."""
 
@@ -61,26 +63,20 @@ _TOKENS = _passed(
     b"accepted_prediction_tokens", b"rejected_prediction_tokens",
 )  # fmt: skip
 _DETAILS = Shape(passes=True, members=_TOKENS)
+_CHOICE: Mapping[bytes, Shape] = {
+    b"index": Shape(passes=True, note="index"),
+    b"finish_reason": Shape(passes=True, note="finish_reason"),
+    b"logprobs": WHOLE,
+    b"message": _MESSAGE,
+    b"delta": _MESSAGE,
+    b"error": Shape(note="error"),
+}
 CHAT_SHAPE = Shape(
     passes=True,
     members={
         **_passed(b"id", b"object", b"created", b"system_fingerprint", b"service_tier"),
         b"model": Shape(passes=True, constant="model"),
-        b"choices": Shape(
-            passes=True,
-            items=Shape(
-                passes=True,
-                picture=True,
-                members={
-                    b"index": Shape(passes=True, note="index"),
-                    b"finish_reason": Shape(passes=True, note="finish_reason"),
-                    b"logprobs": WHOLE,
-                    b"message": _MESSAGE,
-                    b"delta": _MESSAGE,
-                    b"error": Shape(note="error"),
-                },
-            ),
-        ),
+        b"choices": Shape(passes=True, items=Shape(passes=True, picture=True, members=_CHOICE)),
         b"usage": Shape(
             passes=True,
             note="usage",
@@ -93,6 +89,16 @@ CHAT_SHAPE = Shape(
         b"error": Shape(note="error"),
     },
 )
+_AS_DELTA: Mapping[bytes, Shape] = {**_CHOICE, b"message": replace(_MESSAGE, renamed=b"delta")}
+CHUNK_SHAPE = replace(
+    CHAT_SHAPE,
+    members={
+        **CHAT_SHAPE.members,
+        b"object": Shape(passes=True, constant="object"),
+        b"choices": Shape(passes=True, items=Shape(passes=True, picture=True, members=_AS_DELTA)),
+    },
+)
+"""A completion, written as a chunk."""
 
 
 class ChatJson:
@@ -182,6 +188,8 @@ class ChatEvents(ImageEvents):
     ``usage`` is asked for whether or not the client wants it: the chunk that holds nothing else is for whoever does.
     """
 
+    _shape = CHAT_SHAPE
+
     def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool) -> None:
         """The client sees ``model`` as the model's name."""
         super().__init__(read_error)
@@ -245,23 +253,59 @@ class ChatEvents(ImageEvents):
 
     def _make_scanner(self) -> ShapedScanner:
         self._choices = 0
-        return ShapedScanner(CHAT_SHAPE, self, self._constants)
+        return ShapedScanner(self._shape, self, self._constants)
 
     def _end_of_stream(self) -> None:
         # It is sent at the very end, when the answer has been charged.
-        self._done = self._ended = True
+        self._done = True
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        for text in self._texts.values():
+            text.end()
+        self.images, self.sizes = self._seen.count, self._seen.sizes
 
     def _end_document(self, kind: bytes, notes: dict[str, bytes], *, has_payload: bool) -> None:
         if kind == b"error" or "error" in notes:
             self._fail(notes)
             return
         if "finish_reason" in notes:
-            self._ended = True
-            for text in self._texts.values():
-                text.end()
+            self._end()
         if not self._choices and not self._wants_usage and not self._holder.begun:
             self._holder.drop()
             return
         self.images, self.sizes = self._seen.count, self._seen.sizes
         self._holder.end(charged=self.images > self._counted)
         self._counted = self.images
+
+
+class ChatChunk(ChatEvents):
+    """A completion that came whole, for a client that has asked for chunks: it becomes one of them while it comes."""
+
+    _shape = CHUNK_SHAPE
+
+    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool) -> None:
+        """The client sees ``model`` as the model's name."""
+        super().__init__(model, read_error, wants_usage=wants_usage)
+        self._constants["object"] = b'"chat.completion.chunk"'
+        self._lead = b"data: "
+
+    def feed(self, piece: bytes) -> bytes:
+        """See ``Answer``."""
+        lead, self._lead = self._lead, b""
+        if b"\n" in piece or b"\r" in piece:
+            # Between tokens a line's end is a blank; it must not end a line of ours.
+            piece = piece.translate(_LINE_ENDS_TO_BLANKS)
+        return super().feed(lead + piece)
+
+    def finish(self) -> bytes:
+        """See ``Answer``."""
+        passed = super().feed(b"\n\n" + write_event(DONE))
+        if not self._choices and not self._failed:
+            raise MalformedResponse("the answer has no choices")
+        return passed + super().finish()
+
+    def break_off(self) -> None:
+        """See ``Answer``; the one event holds all images, which count one by one."""
+        self.images, self.sizes = self._seen.count, self._seen.sizes

@@ -44,9 +44,9 @@ UsageReader = Callable[[bytes], Mapping[str, Any]]
 class ChatReading:
     """How to read one kind of document.
 
-    In its ``shape``, each picture is a part of the answer: its payload is named ``text`` or ``b64_json``, its notes are
-    ``media_type`` and ``skip`` (true where it is a thought). Other notes are ``usage``, ``error``, and what
-    ``read_end`` understands.
+    In its ``shape``, each picture is a part of the answer: its payload is named ``text``, ``b64_json`` or ``url``, its
+    notes are ``media_type`` and ``skip`` (true where it is a thought). A payload outside of pictures is a part of its
+    own. Other notes are ``usage``, ``error``, and what ``read_end`` understands; ``done`` is that of a stream's end.
     """
 
     shape: Shape
@@ -78,7 +78,7 @@ class ChatTranslation:
         self._payload = PayloadImages(self._seen)
         self._text = TextImages(self._seen)
         self._has_content = self._failed = False
-        self._in_part = self._skipped = self._taking = self._begun = self._is_whole = False
+        self._in_part = self._is_alone = self._skipped = self._taking = self._begun = self._is_whole = False
         self._kind = ""
         self._media_type = b""
         self._held: list[bytes] = []
@@ -171,9 +171,11 @@ class ChatTranslation:
 
     def end_event(self, _name: bytes) -> None:
         """See ``EventListener``."""
-        scanner, self._scanner, self._word = self._scanner, None, b""
+        scanner, self._scanner, word, self._word = self._scanner, None, self._word, b""
         if scanner is not None:
             scanner.finish()
+        elif word == DONE:
+            self._notes["done"] = b"true"
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class ChatTranslation:
 
     def end_picture(self) -> None:
         """See ``ShapeListener``."""
-        self._in_part = False
+        self._in_part = self._is_alone = False
         before = self.images
         if not self._skipped and self._held:
             self._begin()
@@ -197,6 +199,9 @@ class ChatTranslation:
 
     def begin_payload(self, name: str) -> None:
         """See ``ShapeListener``. Of two payloads of a part, the first one counts."""
+        if not self._in_part:
+            self.begin_picture()
+            self._is_alone = True
         self._taking = not (self._skipped or self._kind)
         if self._taking:
             self._kind = name
@@ -223,6 +228,8 @@ class ChatTranslation:
         if self._taking:
             self._taking = False
             self._is_whole = self._kind != "text"
+        if self._is_alone:
+            self.end_picture()
 
     def note(self, name: str, value: bytes) -> None:
         """See ``ShapeListener``. Raises the error that the provider tells."""
@@ -246,7 +253,8 @@ class ChatTranslation:
         if self._kind == "text":
             self._writer.begin_text()
         else:
-            self._writer.begin_image(b"data:%b;base64," % (self._media_type or _guess_media_type(held)))
+            kind = self._media_type or _guess_media_type(held)
+            self._writer.begin_image(b"" if self._kind == "url" else b"data:%b;base64," % kind)
         self._write(held)
 
     def _write(self, piece: bytes) -> None:

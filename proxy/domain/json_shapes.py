@@ -23,8 +23,8 @@ class Shape:
 
     ``passes``: what stands there is written, of objects and arrays those ``members`` and ``items`` that have a shape.
     ``whole``: all of it is written, whatever it is. ``payload`` and ``note`` name a string that is an image, and a
-    value that the listener is given as JSON. ``constant`` names what is written in the place of a value. ``picture``:
-    an object here is one image, with what is noted of it.
+    value that the listener is given as JSON. ``constant`` names what is written in the place of a value, ``renamed``
+    what a member is called where it is written. ``picture``: an object here is one image, with what is noted of it.
     """
 
     passes: bool = False
@@ -34,6 +34,7 @@ class Shape:
     payload: str = ""
     note: str = ""
     constant: str = ""
+    renamed: bytes = b""
     picture: bool = False
 
 
@@ -229,7 +230,7 @@ class ShapedScanner:
     def _begin_value(self, shape: Shape, *, passing: bool) -> str:
         """Write the name where there is one; begin the note that is wanted, and return its name."""
         if passing and self._frames and self._frames[-1].is_object:
-            self._writer.name(self._spelling)
+            self._writer.name(shape.renamed or self._spelling)
         if not shape.note or self._captured is not None:
             return ""
         self._captured, self._captured_bytes = JsonWriter(), 0

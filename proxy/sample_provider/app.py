@@ -199,7 +199,7 @@ class _SampleProvider:
             return await _fail(request, behaviour, dialect, status)
         if behaviour.endless:
             return await _send_endless(request, order, behaviour, dialect)
-        if order.stream:
+        if order.stream is not behaviour.other_form:
             image = b"" if behaviour.malformed else await self._image(order, behaviour)
             events = dialects.stream_of(dialect, order, behaviour, image, int(time.time()))
             return await send_events(request, events, behaviour)

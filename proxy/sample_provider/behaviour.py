@@ -186,6 +186,9 @@ class Behaviour:
     )
     comments: bool = field(default=False, metadata=_flag("Send a comment before each event of a stream.", _SWITCH))
     done: bool = field(default=False, metadata=_flag("End every stream with [DONE]; chat's always ends so.", _SWITCH))
+    other_form: bool = field(
+        default=False, metadata=_flag("Answer in one piece where a stream was asked for, and the other way.", _SWITCH)
+    )
     image_place: str = field(
         default="images",
         metadata=_flag("Where chat answers hold images: beside the content, in it, or in its text.", _PLACE),

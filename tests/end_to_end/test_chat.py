@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +126,32 @@ def test_streams_that_fail(
     assert settled(gateway, key) == (outcome, images, images * 7_500)
 
 
+@pytest.mark.parametrize("place", ["images", "content", "text"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_in_another_form_gets_the_one_that_was_asked_for(
+    chatting: tuple[RunningGateway, SampleProvider], place: str, *, stream: bool
+) -> None:
+    gateway, _ = chatting
+    key = gateway.make_key()
+    answer = chat(gateway, key, f"[sample other_form image_place={place}] x", stream=stream)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == ("text/event-stream" if stream else "application/json")
+    documents = list(events_of(answer.body)) if stream else [answer.json]
+    assert {document["object"] for document in documents} == {"chat.completion.chunk" if stream else "chat.completion"}
+    said = documents[0]["choices"][0]["delta" if stream else "message"]
+    assert json.dumps(said).count("data:image/png;base64,iVBOR") == 1
+    assert settled(gateway, key) == ("delivered", 1, 7_500)
+
+
+def test_a_stream_that_cannot_be_put_together_is_an_error(chatting: tuple[RunningGateway, SampleProvider]) -> None:
+    gateway, _ = chatting
+    key = gateway.make_key()
+    answer = chat(gateway, key, "[sample other_form end_after_events=2 image_bytes=400] x")
+    assert (answer.status, answer.json["error"]["code"]) == (502, "upstream_error")
+    assert "1 complete image(s), which are charged" in answer.json["error"]["message"]
+    assert settled(gateway, key) == ("truncated", 1, 7_500)
+
+
 def test_openais_own_client_chats(chatting: tuple[RunningGateway, SampleProvider]) -> None:
     gateway, _ = chatting
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.make_key()) as client:
@@ -139,12 +166,12 @@ def test_openais_own_client_chats(chatting: tuple[RunningGateway, SampleProvider
         assert any("images" in chunk.choices[0].delta.model_dump() for chunk in chunks)
 
 
-@pytest.mark.parametrize("place", ["images", "text"])
-def test_large_images_are_not_held(chatting: tuple[RunningGateway, SampleProvider], place: str) -> None:
+@pytest.mark.parametrize("behaviour", ["image_place=images", "image_place=text", "other_form"])
+def test_large_images_are_not_held(chatting: tuple[RunningGateway, SampleProvider], behaviour: str) -> None:
     gateway, _ = chatting
     key = gateway.make_key()
     for stream in (False, True):
-        text = f"[sample image_bytes=30000000 image_place={place}] x"
+        text = f"[sample image_bytes=30000000 {behaviour}] x"
         chat(gateway, key, text, stream=stream)
         before = gateway.memory_bytes()
         assert len(chat(gateway, key, text, stream=stream).body) > 30_000_000

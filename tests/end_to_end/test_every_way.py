@@ -32,6 +32,7 @@ CHAT = "/v1/chat/completions"
 GEMINI = "/v1beta/models/image-1"
 CONFIG = {"aspect_ratio": "1:1", "image_size": "1K"}
 TALK = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
+OTHER_FORM = [{"role": "user", "content": "[sample other_form] a cube"}]
 MARKDOWN = [{"role": "user", "content": "[sample image_place=text] a cube"}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 PART = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
@@ -130,6 +131,10 @@ ROWS = [
                       {"role": "model", "parts": [{"text": "here"}, PART]},
                       {"role": "user", "parts": [{"text": "[sample images=2] now blue"}, PART]}]},
         images=2, units=25_000),
+    Row("gemini", CHAT, {**TALK, "messages": OTHER_FORM}, f"{GEMINI}:generateContent", {}),
+    Row("gemini", CHAT, {**TALK, "messages": OTHER_FORM, "stream": True}, f"{GEMINI}:streamGenerateContent", {}),
+    Row("openrouter", CHAT, {**TALK, "messages": OTHER_FORM}, CHAT, {"messages": OTHER_FORM}),
+    Row("openrouter", CHAT, {**TALK, "messages": OTHER_FORM, "stream": True}, CHAT, {"stream": True}),
     Row("gemini", CHAT, {**TALK, "stream": True, "temperature": 0.5}, f"{GEMINI}:streamGenerateContent",
         {"generationConfig": {"responseModalities": ["IMAGE", "TEXT"], "temperature": 0.5}}),
 ]  # fmt: skip

@@ -9,16 +9,17 @@ import orjson
 
 from proxy.domain.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.catalog import Ability, ChatCheck, Model
-from proxy.domain.chat_answer import ChatEvents, ChatJson
+from proxy.domain.chat_answer import ChatChunk, ChatEvents, ChatJson
 from proxy.domain.chat_request import ChatRequest
-from proxy.domain.chat_writing import ChatHead
+from proxy.domain.chat_translation import ChatReading, ChatTranslation
+from proxy.domain.chat_writing import ChatEnd, ChatHead, CompletionJson
 from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_inputs import Reference, Upload
 from proxy.domain.image_request import ImageRequest, Task
 from proxy.domain.image_sizing import to_size
 from proxy.domain.images_answer import ImagesAnswer
-from proxy.domain.json_shapes import Shape
+from proxy.domain.json_shapes import Shape, text_of
 from proxy.domain.multipart_writing import write_form
 from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.translation import Reading, translate
@@ -48,11 +49,13 @@ class OpenAIChat:
         return orjson.dumps(fields)
 
     def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
-        """As it comes, scrubbed."""
-        if request.stream != (content_type == EVENT_STREAM):
-            raise UpstreamError("The provider answered in another form than it was asked for.")
+        """As it comes, scrubbed; what is no stream for a client that has asked for one becomes one, and vice versa."""
+        is_stream = content_type == EVENT_STREAM
         if request.stream:
-            return ChatEvents(head.model, read_error, wants_usage=request.wants_usage)
+            kind = ChatEvents if is_stream else ChatChunk
+            return kind(head.model, read_error, wants_usage=request.wants_usage)
+        if is_stream:
+            return ChatTranslation(CHAT_READING, content_type, CompletionJson(head))
         return ChatJson(head.model, read_error)
 
 
@@ -174,3 +177,74 @@ EVENT_READING = Reading(
     ),
     read_error,
 )
+
+
+# --- A chat's chunks, put together ------------------------------------------------------------------------------------
+
+
+def _read_end(notes: Mapping[str, bytes], _has_content: bool) -> ChatEnd | None:
+    if "else" in notes or text_of(notes.get("refusal")):
+        raise UpstreamError("The provider answered with a stream, which cannot be put together to what was asked for.")
+    if "finish" in notes:
+        return ChatEnd(text_of(notes["finish"]) or "stop")
+    return ChatEnd("stop") if "done" in notes else None
+
+
+def _read_usage(usage: bytes) -> Mapping[str, Any]:
+    try:
+        told = orjson.loads(usage)
+    except orjson.JSONDecodeError:
+        return {}
+    return {name: told[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens") if name in told}
+
+
+_ELSE = Shape(note="else")
+_INLINE: Mapping[bytes, Shape] = {
+    b"data": Shape(payload="b64_json"),
+    b"mimeType": Shape(note="media_type"),
+    b"mime_type": Shape(note="media_type"),
+}
+_PART = Shape(
+    picture=True,
+    members={
+        b"text": Shape(payload="text"),
+        b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")}),
+        b"url": Shape(payload="url"),
+        b"b64_json": Shape(payload="b64_json"),
+        b"media_type": Shape(note="media_type"),
+        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(members=_INLINE)),
+    },
+)
+_DELTA = Shape(
+    members={
+        b"content": Shape(payload="text", items=_PART),
+        b"images": Shape(items=_PART),
+        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(picture=True, members=_INLINE)),
+        # What says that they are there: all of it may be too large to be noted.
+        b"tool_calls": Shape(items=Shape(members=dict.fromkeys((b"index", b"id"), _ELSE))),
+        b"function_call": Shape(members={b"name": _ELSE}),
+        b"audio": Shape(members={b"id": _ELSE}),
+        b"refusal": Shape(note="refusal"),
+    }
+)
+_CHUNK_CHOICE = Shape(
+    members={
+        b"delta": _DELTA,
+        b"message": _DELTA,
+        b"finish_reason": Shape(note="finish"),
+        b"error": Shape(note="error"),
+    }
+)
+CHAT_READING = ChatReading(
+    Shape(
+        members={
+            b"choices": Shape(items=_CHUNK_CHOICE),
+            b"usage": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        }
+    ),
+    read_error,
+    _read_end,
+    _read_usage,
+)
+"""Text and images; whoever sends a tool call or a refusal in pieces that nobody asked for is told so."""
