@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import openai
 import pytest
 
 from tests.domain.answers import events_of
@@ -264,6 +265,20 @@ def chat(gateway: RunningGateway, key: str, text: str, **fields: Any) -> Answer:
     messages = [{"role": "user", "content": text}]
     body = {"model": "acme/image-1", "messages": messages, "modalities": ["image", "text"], **fields}
     return ask("POST", gateway.url + CHAT, key=key, body=body)
+
+
+def test_openais_own_client_chats_with_gemini(every: Every) -> None:
+    gateway, _ = every["gemini"]
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.make_key()) as client:
+        asked: dict[str, Any] = {"model": "acme/image-1", **TALK}
+        whole = client.chat.completions.create(**asked)
+        assert whole.choices[0].message.content
+        assert len(whole.choices[0].message.model_dump()["images"]) == 1
+        assert (whole.choices[0].finish_reason, whole.usage is not None) == ("stop", True)
+        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+        assert {chunk.id for chunk in chunks} == {chunks[0].id}
+        assert sum("images" in choice.delta.model_dump() for chunk in chunks for choice in chunk.choices) == 1
+        assert chunks[-1].usage is not None
 
 
 @pytest.mark.parametrize("stream", [False, True])
