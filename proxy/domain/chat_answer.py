@@ -17,7 +17,7 @@ from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, write_event
 from proxy.domain.image_events import ImageEvents, error_event
 from proxy.domain.image_size import Size
-from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner
+from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, object_of
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
@@ -176,8 +176,8 @@ class ChatJson:
 
     def note(self, name: str, value: bytes) -> None:
         """See ``ShapeListener``."""
-        if name == "usage" and value[:1] == b"{":
-            self.usage = value
+        if name == "usage":
+            self.usage = object_of(value) or self.usage
         elif name == "error" and value != b"null":
             self._error = self._read_error(value)
 

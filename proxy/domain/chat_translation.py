@@ -17,7 +17,7 @@ from proxy.domain.chat_writing import ChatEnd, ChatWriter
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, EventReader
 from proxy.domain.image_size import Size
-from proxy.domain.json_shapes import Shape, ShapedScanner, text_of
+from proxy.domain.json_shapes import Shape, ShapedScanner, object_of, text_of
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
@@ -238,7 +238,7 @@ class ChatTranslation:
         if name == "error":
             raise self._reading.read_error(value)
         if name == "usage":
-            self.usage = value if value[:1] == b"{" else None
+            self.usage = object_of(value) or self.usage
         elif self._in_part and name == "skip":
             # Where more was passed on than is held, it is not called back, but not charged either.
             self._skipped = self._skipped or value == b"true"

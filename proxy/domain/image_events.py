@@ -14,7 +14,7 @@ from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, KEEP_ALIVE, EventReader, begin_event, write_event
 from proxy.domain.image_size import Size, SizeProbe, keep_size
-from proxy.domain.json_shapes import PASSED, Shape, ShapedScanner, text_of
+from proxy.domain.json_shapes import PASSED, Shape, ShapedScanner, object_of, text_of
 from proxy.domain.response_scanner import MalformedResponse
 
 HELD_BYTES_LIMIT = 65_536
@@ -255,7 +255,7 @@ class ImageEvents:
 
     def note(self, name: str, value: bytes) -> None:
         """See ``ShapeListener``."""
-        if name == "usage" and value[:1] == b"{":
-            self.usage = value
+        if name == "usage":
+            self.usage = object_of(value) or self.usage
         elif value != b"null":
             self._notes[name] = value

@@ -80,6 +80,14 @@ def text_of(note: bytes | None) -> str:
     return text if isinstance(text, str) else ""
 
 
+def object_of(note: bytes) -> bytes | None:
+    """A note that is an object, to be written into other JSON; None where its strings are not valid (RFC 8259)."""
+    try:
+        return note if isinstance(orjson.loads(note), dict) else None
+    except orjson.JSONDecodeError:
+        return None
+
+
 @dataclass(slots=True)
 class _Frame:
     """An object or an array that has begun; ``note`` where its end is the end of what is captured under that name."""

@@ -18,7 +18,7 @@ from proxy.domain.image_events import PARTIAL
 from proxy.domain.image_request import Task
 from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
-from proxy.domain.json_shapes import Shape, ShapedScanner
+from proxy.domain.json_shapes import Shape, ShapedScanner, object_of
 from proxy.domain.response_scanner import MalformedResponse
 
 PREFIX_BYTES_LIMIT = 256
@@ -215,7 +215,7 @@ class Translation:
         if value == b"null":
             return
         if name == "usage":
-            self.usage = value
+            self.usage = object_of(value) or self.usage
         elif name == "error":
             self._error = self._reading.read_error(value)
         elif self._in_picture and name == "skip":

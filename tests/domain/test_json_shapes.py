@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Shape, ShapedScanner
+from proxy.domain.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Shape, ShapedScanner, object_of
 from proxy.domain.response_scanner import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 
 PICTURE = Shape(passes=True, picture=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
@@ -209,3 +209,11 @@ def test_thirty_megabytes_in_one_string_are_not_held() -> None:
         tracemalloc.stop()
     assert peak < 1_000_000
     assert scanner.feed(b'"}]}') + scanner.finish() == b'"}]}'
+
+
+@pytest.mark.parametrize(
+    ("note", "is_kept"),
+    [(b'{"a":"b"}', True), (b"{}", True), (b"7", False), (b'{"a":"\xff"}', False), (b'{"a":"\n"}', False)],
+)
+def test_an_object_that_cannot_be_written_into_other_json_is_none(note: bytes, *, is_kept: bool) -> None:
+    assert object_of(note) == (note if is_kept else None)

@@ -220,10 +220,7 @@ def _read_end(notes: Mapping[str, bytes], has_content: bool) -> ChatEnd | None:
 
 
 def _read_usage(usage: bytes) -> Mapping[str, Any]:
-    try:
-        told = orjson.loads(usage)
-    except orjson.JSONDecodeError:
-        return {}
+    told = orjson.loads(usage)
     counts = {name: value for name, value in told.items() if type(value) is int}
     prompt = counts.get("promptTokenCount", 0)
     thoughts = counts.get("thoughtsTokenCount", 0)

@@ -191,11 +191,12 @@ def _read_end(notes: Mapping[str, bytes], _has_content: bool) -> ChatEnd | None:
 
 
 def _read_usage(usage: bytes) -> Mapping[str, Any]:
-    try:
-        told = orjson.loads(usage)
-    except orjson.JSONDecodeError:
-        return {}
-    return {name: told[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens") if name in told}
+    told = orjson.loads(usage)
+    return {
+        name: told[name]
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        if type(told.get(name)) is int
+    }
 
 
 _ELSE = Shape(note="else")
