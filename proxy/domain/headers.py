@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from email.utils import mktime_tz, parsedate_tz
 
 from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.errors import InvalidApiKey
+
+_DAYS = frozenset({"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"})
 
 
 def parse_authorization(values: Sequence[str]) -> Credential:
@@ -27,9 +31,41 @@ def parse_authorization(values: Sequence[str]) -> Credential:
     return credential
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> int | None:
-    """A provider's ``Retry-After`` in seconds (RFC 9110 section 10.2.3), at most an hour; None for a date or none."""
+RETRY_AFTER_LIMIT_S = 3600
+_DATE_LENGTH_LIMIT = 40
+DAYS_LIMIT, HOURS, MINUTES = 31, 24, 60
+
+
+def retry_after_seconds(headers: Mapping[str, str], now_s: float) -> int | None:
+    """A provider's ``Retry-After`` in seconds (RFC 9110 section 10.2.3), from 0 to an hour; None where it has none.
+
+    A date is counted from the answer's own ``Date``, for the provider's clock may not be ours; without that, from
+    ``now_s``, in seconds since the epoch.
+    """
     value = headers.get("Retry-After", "").strip()
-    if not (value.isascii() and value.isdigit()):
+    if value.isascii() and value.isdigit():
+        return min(int(value[:9]), RETRY_AFTER_LIMIT_S)
+    until_s = _date_s(value)
+    if until_s is None:
         return None
-    return min(int(value[:9]), 3600)
+    sent_s = _date_s(headers.get("Date", "").strip())
+    wait_s = until_s - (now_s if sent_s is None else sent_s)
+    return math.ceil(min(max(0.0, wait_s), RETRY_AFTER_LIMIT_S))
+
+
+def _date_s(value: str) -> float | None:
+    """An HTTP date (RFC 9110 section 5.6.7) in seconds since the epoch, None where it is not one."""
+    # Each of its three forms begins with a day's name; Python would read much else as a date.
+    if not value.isascii() or len(value) > _DATE_LENGTH_LIMIT or value[:3] not in _DAYS:
+        return None
+    try:
+        parts = parsedate_tz(value)
+        if parts is None or not _is_a_time(*parts[2:6]):
+            return None
+        return mktime_tz(parts)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _is_a_time(day: int, hour: int, minute: int, second: int) -> bool:
+    return 1 <= day <= DAYS_LIMIT and hour < HOURS and minute < MINUTES and second <= MINUTES

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import time
 
 from proxy.domain.errors import (
     ProviderRefusal,
@@ -55,7 +56,7 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return UpstreamRateLimit(
             "The provider is rate-limiting this gateway; nothing was charged. Try again later.",
-            retry_after_s=retry_after_seconds(headers) or 1,
+            retry_after_s=retry_after_seconds(headers, time()) or 1,
         )
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT):
         return UpstreamTimeout("The provider took too long; nothing was charged.")

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 from types import TracebackType
 from typing import Self
 
@@ -113,7 +113,7 @@ class Exchange:
     @property
     def retry_after_s(self) -> int | None:
         """The seconds of the answer's ``Retry-After``, where it has one."""
-        return None if self._response is None else retry_after_seconds(self._response.headers)
+        return None if self._response is None else retry_after_seconds(self._response.headers, time())
 
     @property
     def content_length(self) -> int | None:

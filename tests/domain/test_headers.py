@@ -8,6 +8,10 @@ from proxy.domain.api_key import make_key_text, parse_credential
 from proxy.domain.errors import InvalidApiKey
 from proxy.domain.headers import parse_authorization, retry_after_seconds
 
+NOW_S = 784_111_777.0
+"""Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110."""
+
+HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 KEY = make_key_text("acme_0123456789", lambda characters: characters[7])
 
 # --- Authorization ----------------------------------------------------------------------------------------------------
@@ -70,20 +74,32 @@ def test_a_refusal_never_repeats_what_was_sent(values: list[str], secret: str) -
     [
         ("0", 0), ("1", 1), ("120", 120), (" 7 ", 7), ("3600", 3_600), ("3601", 3_600), ("9" * 5_000, 3_600),
         ("", None), ("-1", None), ("1.5", None), ("+1", None), ("1s", None), ("soon", None), ("1 2", None),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("\u0661", None), ("\u00b2", None), ("1_0", None),
+        ("\u0661", None), ("\u00b2", None), ("1_0", None),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", 30), ("Sunday, 06-Nov-94 08:50:07 GMT", 30), ("Sun Nov  6 08:50:07 1994", 30),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("Fri, 31 Dec 1993 23:59:59 GMT", 0),
+        ("Sun, 06 Nov 1994 20:00:00 GMT", 3_600), ("Fri, 31 Dec 9999 23:59:59 GMT", 3_600),
+        ("Sun, 06 Nov 1994 25:00:00 GMT", None), ("Sun, 36 Nov 1994 08:50:07 GMT", None), ("Sun", None),
+        ("1994-11-06T08:50:07Z", None), ("06 Nov 1994 08:50:07", None), (f"Sun, 06 Nov 1994 08:50:07 {'G' * 99}", None),
     ],
     ids=lambda value: ascii(value)[:30],
 )  # fmt: skip
-def test_retry_after_is_whole_seconds_and_at_most_an_hour(value: str, seconds: int | None) -> None:
-    assert retry_after_seconds({"Retry-After": value}) == seconds
+def test_retry_after_is_seconds_or_a_date_and_at_most_an_hour(value: str, seconds: int | None) -> None:
+    assert retry_after_seconds({"Retry-After": value}, NOW_S) == seconds
+
+
+def test_a_date_is_counted_from_the_providers_own_clock() -> None:
+    headers = {"Retry-After": "Sun, 06 Nov 1994 08:50:07 GMT", "Date": "Sun, 06 Nov 1994 08:50:00 GMT"}
+    assert retry_after_seconds(headers, NOW_S) == 7
+    assert retry_after_seconds({**headers, "Date": "some day"}, NOW_S) == 30
+    assert retry_after_seconds({**headers, "Date": "some day"}, NOW_S + 0.5) == 30
 
 
 def test_no_retry_after_is_none() -> None:
-    assert retry_after_seconds({}) is None
+    assert retry_after_seconds({}, NOW_S) is None
 
 
-@given(st.text())
+@given(st.text() | st.from_regex(r"\A(Mon|Sun), [ -~]{0,36}\Z") | st.datetimes().map(lambda at: at.strftime(HTTP_DATE)))
 @settings(deadline=None)
 def test_any_retry_after_is_within_the_hour_or_none(value: str) -> None:
-    seconds = retry_after_seconds({"Retry-After": value})
+    seconds = retry_after_seconds({"Retry-After": value}, NOW_S)
     assert seconds is None or 0 <= seconds <= 3_600
