@@ -1,8 +1,9 @@
 """Which deployment of a model gets a request. Pure policy: no I/O, and the time is passed in.
 
 A deployment is available while its breaker lets requests through, the provider has not asked for a pause, and it has
-room. Of those of the lowest priority, the one with the least in flight for its weight is chosen; where that is equal,
-weights are kept by stride scheduling (Waldspurger, 1995), so that a quiet gateway shares by weight as well.
+room. Of those of the lowest priority, the one with the least in flight for its weight is chosen. That is counted in
+whole requests of the lightest one: two at a deployment of weight 20 are no more than none at one of weight 1. Where it
+is equal, weights are kept by stride scheduling (Waldspurger, 1995), so that a quiet gateway shares by weight as well.
 """
 
 from __future__ import annotations
@@ -200,17 +201,18 @@ class RetryBudget:
 class Target:
     """A deployment and how it is doing."""
 
-    __slots__ = ("breaker", "deployment", "in_flight", "index", "passed", "paused_until_s")
+    __slots__ = ("breaker", "deployment", "in_flight", "index", "passed", "paused_until_s", "stride")
 
-    def __init__(self, index: int, deployment: Deployment, policy: BreakerPolicy) -> None:
-        """Begin with nothing in flight. ``index`` is its place in the configuration."""
+    def __init__(self, index: int, deployment: Deployment, policy: BreakerPolicy, stride: int) -> None:
+        """Begin with nothing in flight. ``index`` is its place in the configuration, ``stride`` goes by 1 / weight."""
         self.index = index
         self.deployment = deployment
         self.breaker = Breaker(policy)
         self.in_flight = 0
         self.paused_until_s = 0.0
-        self.passed = 0.0
-        """Virtual time: each request moves it by 1 / weight."""
+        self.stride = stride
+        self.passed = 0
+        """Virtual time: each request moves it by a stride."""
 
     def available(self, now_s: float) -> bool:
         """Whether it may get a request now."""
@@ -236,22 +238,34 @@ class Balancer:
         self.models = tuple(
             replace(model, provider=one.provider, upstream_model=one.upstream_model) for one in model.deployments
         )
-        self.targets = tuple(Target(index, one, policy) for index, one in enumerate(model.deployments))
+        # Strides are whole numbers, so that equal shares compare as equal.
+        common = math.lcm(*(one.weight for one in model.deployments))
+        self.targets = tuple(
+            Target(index, one, policy, common // one.weight) for index, one in enumerate(model.deployments)
+        )
         self.budget = RetryBudget()
         self._policy = policy
-        self._virtual_time = 0.0
+        # Of each priority its own: the main ones' requests would lift all spares alike, and one would get everything.
+        self._virtual_times = dict.fromkeys((one.priority for one in model.deployments), 0)
 
     def begin(self, now_s: float, tried: frozenset[int] = frozenset()) -> Attempt | None:
         """Choose a deployment whose index is not in ``tried``, and count the request as in flight there."""
-        candidates = self._candidates(now_s, tried)
-        if not candidates:
+        available = [one for one in self.targets if one.available(now_s)]
+        untried = [one for one in available if one.index not in tried]
+        if not untried:
             return None
+        priority = min(one.deployment.priority for one in untried)
+        peers = [one for one in available if one.deployment.priority == priority]
         # One that was away for long does not catch up on what it missed.
-        for target in candidates:
-            target.passed = max(target.passed, self._virtual_time)
-        self._virtual_time = min(target.passed for target in candidates)
-        chosen = min(candidates, key=lambda one: (one.in_flight / one.deployment.weight, one.passed, one.index))
-        chosen.passed += 1 / chosen.deployment.weight
+        for target in peers:
+            target.passed = max(target.passed, self._virtual_times[priority])
+        self._virtual_times[priority] = min(target.passed for target in peers)
+        lightest = min(target.deployment.weight for target in peers)
+        chosen = min(
+            (one for one in untried if one.deployment.priority == priority),
+            key=lambda one: (one.in_flight * lightest // one.deployment.weight, one.passed, one.index),
+        )
+        chosen.passed += chosen.stride
         chosen.in_flight += 1
         return Attempt(chosen, chosen.breaker.begin(now_s))
 
@@ -270,10 +284,18 @@ class Balancer:
             until_s = now_s + min(retry_after_s, self._policy.pause_limit_s)
             target.paused_until_s = max(target.paused_until_s, until_s)
 
-    def available_in_s(self, now_s: float) -> float:
-        """Seconds until a deployment that is closed to requests may be tried; 0 where one only lacks room."""
+    def available_in_s(self, now_s: float, besides: Target | None = None) -> float:
+        """Seconds until a deployment that is closed to requests may be tried; 0 where one only lacks room.
+
+        ``besides`` is not looked at; infinite where there is no other.
+        """
         return min(
-            max(target.paused_until_s - now_s, target.breaker.opens_again_s(now_s), 0.0) for target in self.targets
+            (
+                max(target.paused_until_s - now_s, target.breaker.opens_again_s(now_s), 0.0)
+                for target in self.targets
+                if target is not besides
+            ),
+            default=math.inf,
         )
 
     def all_paused(self, now_s: float) -> bool:
@@ -285,10 +307,3 @@ class Balancer:
         for target in self.targets:
             paused = now_s < target.paused_until_s
             yield target.deployment.provider, State.OPEN if paused else target.breaker.state(now_s)
-
-    def _candidates(self, now_s: float, tried: frozenset[int]) -> list[Target]:
-        open_ones = [one for one in self.targets if one.index not in tried and one.available(now_s)]
-        if not open_ones:
-            return []
-        lowest = min(one.deployment.priority for one in open_ones)
-        return [one for one in open_ones if one.deployment.priority == lowest]
