@@ -147,14 +147,18 @@ class Metrics:
             self._rejections.values[(observation.error,)] += 1
         if observation.response_bytes:
             self._response_bytes.values[(model,)] += observation.response_bytes
-        if observation.provider:
-            status = str(observation.provider_status or "none")
-            self._upstream_requests.values[observation.provider, model, status] += 1
-            self._upstream_duration.observe((observation.provider, model), observation.provider_s)
+        # Each deployment that was asked has been counted by ``attempted``.
+        if observation.provider and observation.attempts is None:
+            self._asked(observation.provider, model, observation.provider_status, observation.provider_s)
 
-    def attempted(self, provider: str, model: str, result: str) -> None:
-        """A deployment was asked, and it ended."""
+    def attempted(self, provider: str, model: str, result: str, status: int, waited_s: float) -> None:
+        """A deployment was asked, and it ended; ``status`` is 0 where it gave no answer."""
         self._attempts.values[provider, model, result] += 1
+        self._asked(provider, model, status, waited_s)
+
+    def _asked(self, provider: str, model: str, status: int, waited_s: float) -> None:
+        self._upstream_requests.values[provider, model, str(status or "none")] += 1
+        self._upstream_duration.observe((provider, model), waited_s)
 
     def retried(self, reason: str) -> None:
         """A request goes to another deployment."""

@@ -26,6 +26,7 @@ from proxy.domain.errors import (
     ClientGone,
     ProviderRefusal,
     ProxyError,
+    UpstreamError,
     UpstreamRateLimit,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -70,8 +71,9 @@ def result_of(error: BaseException | None, status: int) -> Result:
         return Result.RATE_LIMITED
     if isinstance(error, UpstreamUnreachable):
         return Result.UNREACHABLE
-    if isinstance(error, ProxyError) and not isinstance(error, ClientGone):
+    if isinstance(error, UpstreamError | UpstreamTimeout):
         return Result.FAILED
+    # The client left, the gateway stops, or one of these two is at fault: the deployment has not shown what it can.
     return Result.NEITHER
 
 
@@ -101,6 +103,7 @@ class Failover:
         self._is_moot: Callable[[], bool] | None = None
         self._exchange: Exchange | None = None
         self._attempt: Attempt | None = None
+        self._waited_before_s = 0.0
 
     def end_when(self, is_moot: Callable[[], bool]) -> None:
         """Raise ClientGone in the task as soon as nobody wants the answer any more."""
@@ -122,6 +125,7 @@ class Failover:
                 self._end(attempt, error, exchange.retry_after_s)
                 another = self._another(error, exchange.client.provider, tried)
                 if another is None:
+                    self._wait_for_the_first(error, attempt)
                     raise
                 attempt = another
                 tried |= {attempt.target.index}
@@ -146,16 +150,17 @@ class Failover:
         self._end(attempt, error, broken=error is None and not self._delivery.whole)
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
-        deployment = attempt.target.deployment
-        self._count(number)
         self._delivery.provider_status = 0
-        client = self._clients[deployment.provider]
+        self._waited_before_s = self._observation.provider_s
+        client = self._clients[attempt.target.deployment.provider]
         model = self._balancer.models[attempt.target.index]
         try:
             exchange = client.ask(self._asked, model, self._delivery, self._observation)
-        except BaseException as error:
-            self._end(attempt, error)
+        except BaseException:
+            # Nothing was sent, so nothing is counted.
+            self._balancer.end(attempt, monotonic(), Result.NEITHER)
             raise
+        self._count(number)
         if self._is_moot is not None:
             exchange.watchdog.end_when(self._is_moot)
         return exchange
@@ -192,7 +197,15 @@ class Failover:
         elif retry_after_s is None and result is Result.RATE_LIMITED:
             retry_after_s = 1
         self._balancer.end(attempt, monotonic(), result, retry_after_s)
-        self._metrics.attempted(attempt.target.deployment.provider, self._model.id, result.value)
+        waited_s = self._observation.provider_s - self._waited_before_s
+        self._metrics.attempted(attempt.target.deployment.provider, self._model.id, result.value, status, waited_s)
+
+    def _wait_for_the_first(self, error: BaseException, attempt: Attempt) -> None:
+        """A rate limit tells the client to wait for the deployment that asked for it; another may be back before."""
+        if isinstance(error, UpstreamRateLimit) and error.retry_after_s is not None:
+            others_s = self._balancer.available_in_s(monotonic(), besides=attempt.target)
+            if others_s < error.retry_after_s:
+                error.retry_after_s = max(1, math.ceil(others_s))
 
     def _nobody(self) -> ProxyError:
         """Nothing is sent, so nothing is charged."""

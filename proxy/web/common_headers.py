@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from proxy.telemetry.observation import Observation
 
+ATTEMPTS = "x-lightmeter-attempts"
+"""How many deployments were asked, where the model has several."""
+
 
 def common_headers(observation: Observation) -> dict[str, str]:
     """For one answer."""
     headers = {"x-request-id": observation.request_id, "Server": "lightmeter"}
     if observation.attempts is not None:
-        headers["x-lightmeter-attempts"] = str(observation.attempts)
+        headers[ATTEMPTS] = str(observation.attempts)
     if observation.pace_headers is not None:
         headers.update(observation.pace_headers)
     return headers

@@ -20,7 +20,7 @@ from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.failover import Failover
 from proxy.upstream.pool import Exchange
-from proxy.web.common_headers import common_headers
+from proxy.web.common_headers import ATTEMPTS, common_headers
 from proxy.web.keep_alive import KeepAlive
 
 logger = logging.getLogger(__name__)
@@ -214,6 +214,9 @@ class Relay:
             length = self._exchange.content_length if answer is not None and answer.keeps_length else None
             kind = EVENT_STREAM if answer is None else answer.content_type
             headers = {**_headers(kind), **common_headers(self._observation)}
+            if answer is None:
+                # Another deployment may yet be asked: no number is better than one that turns out wrong.
+                headers.pop(ATTEMPTS, None)
             response = StreamedResponse(length, headers, transport, self._limits.write_timeout_s)
             await response.prepare(self._request)
             self._response = response

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamError, UpstreamRateLimit, UpstreamTimeout
+from proxy.domain.errors import (
+    ClientGone,
+    InvalidRequest,
+    NothingGenerated,
+    ProviderRefusal,
+    UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
 from proxy.domain.errors import UpstreamUnreachable as Unreachable
 from proxy.upstream.failover import result_of, why_again
 from proxy.upstream.provider import Provider
@@ -33,6 +43,12 @@ REFUSAL = ProviderRefusal("no", provider_status=400, provider_code=None, param=N
         (ClientGone(), 503, None, None, Result.NEITHER),
         (asyncio.CancelledError(), 503, None, None, Result.NEITHER),
         (RuntimeError(), 0, None, None, Result.NEITHER),
+        (InvalidRequest("x"), 0, None, None, Result.NEITHER),
+        (InvalidRequest("x"), 200, None, None, Result.NEITHER),
+        (UpstreamMisconfigured("x"), 401, None, None, Result.FAILED),
+        (UpstreamTruncated("x"), 200, None, None, Result.FAILED),
+        (NothingGenerated("x", reason="SAFETY"), 200, None, None, Result.OK),
+        (ClientGone(), 429, None, None, Result.RATE_LIMITED),
     ],
 )
 def test_when_another_deployment_may_be_asked(
