@@ -1,46 +1,20 @@
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 
+from tests.support.deployments import SPARE, deployed
 from tests.support.gateways import (
     RunningGateway,
     SampleProvider,
-    configuration,
-    image_model,
-    running_gateway,
     sample_provider,
 )
 from tests.support.processes import free_port, wait_for
-
-Place = Mapping[str, Any]
-
-
-def deployed(folder: Path, *places: Place) -> AbstractContextManager[RunningGateway]:
-    """A gateway whose model is made at ``places``: each a ``url``, and settings of its provider and deployment."""
-    return running_gateway(folder, toml_of(folder, *places))
-
-
-def toml_of(folder: Path, *places: Place) -> str:
-    model = {name: value for name, value in image_model().items() if name not in ("provider", "upstream_model")}
-    toml = configuration(f"embedded:{folder}/data", "http://127.0.0.1:1", models=[model])
-    deployments, providers = "", ""
-    for index, place in enumerate(places):
-        name, deployment = f"place{index}", place.get("deployment", {})
-        settings = {"connect_timeout": 1, "api_key_env": "SAMPLE_PROVIDER_KEY", **place.get("provider", {})}
-        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-        providers += f'[[providers]]\nname = "{name}"\nbase_url = "{place["url"]}/v1"\n{lines}'
-        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in deployment.items())
-        deployments += f'[[models.deployments]]\nprovider = "{name}"\nupstream_model = "image-1"\n{lines}'
-    return f"{toml}\n{deployments}\n{providers}"
 
 
 @contextmanager
@@ -55,9 +29,6 @@ def check_one_charge(gateway: RunningGateway, key: str, provider: str, attempts:
     assert (entry["outcome"], entry["images"], entry["charged"], entry["provider"]) == ("delivered", 1, 5_000, provider)
     assert entry.get("attempts", 1) == attempts
     gateway.check_books(key)
-
-
-SPARE = {"priority": 1}
 
 
 @pytest.mark.parametrize(
@@ -167,30 +138,6 @@ def test_a_pause_that_every_provider_asks_for_is_passed_on(tmp_path: Path) -> No
         assert 1 <= int(answers[-1].headers["Retry-After"]) <= 7
         assert len(first.requests()) == len(second.requests()) == 1
         assert {(entry["outcome"], entry["charged"]) for entry in gateway.ledger(key)} == {("refused", 0)}
-        gateway.check_books(key)
-
-
-def test_an_outage_does_not_multiply_the_load(tmp_path: Path) -> None:
-    """Each provider fails half of the time, so that breakers stay closed for a while and retries would be many."""
-    with (
-        failing(tmp_path / "first", "--failure-rate", "0.45", "--failure-status", "502", "--seed", "1") as first,
-        failing(tmp_path / "second", "--failure-rate", "0.45", "--failure-status", "502", "--seed", "2") as second,
-        deployed(
-            tmp_path,
-            {"url": first.url, "provider": {"retry_bad_gateway": True}},
-            {"url": second.url, "provider": {"retry_bad_gateway": True}},
-        ) as gateway,
-    ):
-        key = gateway.make_key()
-        began = monotonic()
-        counts = Counter(gateway.generate(key).status for _ in range(60))
-        took_s = monotonic() - began
-        asked = len(first.requests()) + len(second.requests())
-        found = re.search(r"lightmeter_retries_total\{.*\} (\d+)", gateway.metrics())
-        assert found is not None
-        assert asked <= 60 + int(found[1])
-        assert int(found[1]) <= 10 + 0.2 * 60 + took_s
-        assert counts[200] > 20
         gateway.check_books(key)
 
 

@@ -92,6 +92,8 @@ def scripted_provider(script: Script) -> Iterator[ScriptedProvider]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # The body is a write of its own, and would wait for the acknowledgement of the headers.
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             provider.handle(self)
