@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import aiohttp
-import psutil
 import pytest
 
 from tests.support.forms import BOUNDARY, FORM, PNG, Part, form, form_of, part
@@ -30,6 +29,7 @@ from tests.support.gateways import (
     sample_provider,
 )
 from tests.support.processes import free_port, wait_for
+from tests.support.stores import store_server
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 TEXTS: list[Part] = [("model", "acme/image-1"), ("prompt", "a cube")]
@@ -385,12 +385,15 @@ async def test_sixteen_uploads_of_50_mb_keep_memory_flat(roomy: RunningGateway, 
 
 
 def test_a_gateway_that_is_killed_leaves_no_upload_behind(tmp_path: Path, quiet_provider: SampleProvider) -> None:
-    toml = configuration(f"embedded:{tmp_path}/data", quiet_provider.url)
-    with running_gateway(tmp_path, toml) as gateway:
+    # An embedded store would outlive its gateway.
+    with (
+        store_server("valkey", tmp_path) as (store_url, _store),
+        running_gateway(tmp_path / "gateway", configuration(store_url, quiet_provider.url)) as gateway,
+    ):
         key, body = gateway.make_key(), form_of([*TEXTS, ("image", LARGE)])
         with connection_to(gateway, key, f"Content-Length: {len(body)}") as connection:
             connection.sendall(body[:-1])
             wait_for(lambda: uploads_open(gateway) == 1, "the upload to be on the disk")
-            psutil.Process(gateway.server.process.pid).kill()
+            gateway.server.process.kill()
             gateway.server.process.wait(10)
-        assert list((tmp_path / "data" / "uploads").iterdir()) == []
+        assert list((tmp_path / "gateway" / "data" / "uploads").iterdir()) == []
