@@ -8,6 +8,8 @@ import socket
 import socketserver
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
@@ -236,6 +238,7 @@ def test_a_provider_that_fails_is_charged_nothing_and_leaves_nothing(gateway: Ru
 class Hasty(socketserver.StreamRequestHandler):
     """A provider that refuses as soon as it has seen the headers, and leaves the connection open."""
 
+    status: ClassVar[bytes] = b"400 Bad Request"
     lines: ClassVar[list[str]] = []
 
     def handle(self) -> None:
@@ -246,24 +249,63 @@ class Hasty(socketserver.StreamRequestHandler):
                 name, _, value = header.decode().partition(":")
                 length = int(value) if name.lower() == "content-length" else length
             body = b'{"error":{"message":"no","code":"no"}}'
-            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (self.status, len(body))
+            self.wfile.write(head + body)
             while length and (piece := self.rfile.read1(min(length, 65_536))):
                 length -= len(piece)
 
 
-def test_what_is_left_of_a_refused_upload_is_never_taken_for_the_next_request(tmp_path: Path) -> None:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hasty) as server:
+@contextmanager
+def hasty(status: str) -> Iterator[tuple[str, list[str]]]:
+    """Its address, and the first lines of the requests that it gets."""
+    lines: list[str] = []
+    handler = type("Handler", (Hasty,), {"status": status.encode(), "lines": lines})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         Thread(target=server.serve_forever, daemon=True).start()
-        toml = configuration(f"embedded:{tmp_path}/data", f"http://127.0.0.1:{server.server_address[1]}")
-        with running_gateway(tmp_path, toml) as gateway:
-            key = gateway.make_key()
-            for _ in range(5):
-                assert send(gateway, key, form_of([*TEXTS, ("image", LARGE * 8)])).status == 400
-                assert gateway.generate(key).json["error"]["message"] == "no"
-            check_nothing_is_left(gateway)
+        yield f"http://127.0.0.1:{server.server_address[1]}", lines
         server.shutdown()
-    assert Hasty.lines == ["POST /v1/images/edits HTTP/1.1", "POST /v1/images/generations HTTP/1.1"] * 5
+
+
+def test_what_is_left_of_a_refused_upload_is_never_taken_for_the_next_request(tmp_path: Path) -> None:
+    with (
+        hasty("400 Bad Request") as (url, lines),
+        running_gateway(tmp_path, configuration(f"embedded:{tmp_path}/data", url)) as gateway,
+    ):
+        key = gateway.make_key()
+        for _ in range(5):
+            assert send(gateway, key, form_of([*TEXTS, ("image", LARGE * 8)])).status == 400
+            assert gateway.generate(key).json["error"]["message"] == "no"
+        check_nothing_is_left(gateway)
+        assert lines == ["POST /v1/images/edits HTTP/1.1", "POST /v1/images/generations HTTP/1.1"] * 5
+
+
+def deployed_at(folder: Path, *urls: str) -> str:
+    """A model that is made at the first of these, or where that refuses, at the next ones."""
+    model = {name: value for name, value in image_model().items() if name not in ("provider", "upstream_model")}
+    toml = configuration(f"embedded:{folder}/data", "http://127.0.0.1:1", models=[model])
+    for index, url in enumerate(urls):
+        toml += (
+            f'\n[[models.deployments]]\nprovider = "p{index}"\nupstream_model = "image-1"\npriority = {index}\n'
+            f'[[providers]]\nname = "p{index}"\nbase_url = "{url}/v1"\napi_key_env = "SAMPLE_PROVIDER_KEY"\n'
+        )
+    return toml
+
+
+def test_an_upload_that_was_refused_before_it_was_read_is_sent_whole_to_the_next_deployment(
+    quiet_provider: SampleProvider, tmp_path: Path
+) -> None:
+    with (
+        hasty("503 Service Unavailable") as (url, lines),
+        running_gateway(tmp_path, deployed_at(tmp_path, url, quiet_provider.url)) as gateway,
+    ):
+        key = gateway.make_key()
+        answer = send(gateway, key, form_of([*TEXTS, ("image", LARGE * 8)]))
+        assert (answer.status, answer.headers["x-lightmeter-attempts"], len(lines)) == (200, "2", 1)
+        [request] = quiet_provider.requests()
+        assert request["parts"][-1]["sha256"] == sha256(LARGE * 8).hexdigest()
+        gateway.check_books(key)
+        check_nothing_is_left(gateway)
 
 
 def test_a_deployment_that_refuses_leaves_the_whole_upload_to_the_next_one(
@@ -271,14 +313,7 @@ def test_a_deployment_that_refuses_leaves_the_whole_upload_to_the_next_one(
 ) -> None:
     (tmp_path / "busy").mkdir()
     with sample_provider(tmp_path / "busy", "--status", "503") as busy:
-        places = [busy.url, f"http://127.0.0.1:{free_port()}", quiet_provider.url]
-        model = {name: value for name, value in image_model().items() if name not in ("provider", "upstream_model")}
-        toml = configuration(f"embedded:{tmp_path}/data", "http://127.0.0.1:1", models=[model])
-        for index, url in enumerate(places):
-            toml += (
-                f'\n[[models.deployments]]\nprovider = "p{index}"\nupstream_model = "image-1"\npriority = {index}\n'
-                f'[[providers]]\nname = "p{index}"\nbase_url = "{url}/v1"\napi_key_env = "SAMPLE_PROVIDER_KEY"\n'
-            )
+        toml = deployed_at(tmp_path, busy.url, f"http://127.0.0.1:{free_port()}", quiet_provider.url)
         with running_gateway(tmp_path, toml) as gateway:
             key = gateway.make_key()
             answer = send(gateway, key, form_of([*TEXTS, ("image", LARGE), ("mask", PNG)]))
