@@ -289,6 +289,7 @@ def test_one_probe_at_a_time_and_one_whose_client_leaves_is_no_verdict(tmp_path:
     ):
         key = gateway.make_key()
         assert [attempts(gateway.generate(key)) for _ in range(6)] == ["2"] * 5 + ["1"]
+        assert value(gateway, state) == 2
         first.script = lambda _: Reply(held=held)
         wait_for(lambda: value(gateway, state) == 1, "the time of the breaker to be over")
         prober = LeavingClient(gateway, key)
