@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -29,7 +30,6 @@ IMAGES_LIMIT = 16
 """How many images one edit may start from, as OpenAI's own limit is."""
 
 FILE_ID_LENGTH_LIMIT = 1_000
-VARIATION_FIELDS = frozenset({"model", "n", "response_format", "size", "user"})
 _INTEGERS = frozenset({"n", "output_compression", "partial_images"})
 _SWITCHES = {"true": True, "false": False}
 _integer = re.compile(r"-?[0-9]{1,100}")
@@ -39,6 +39,9 @@ _image_field = re.compile(r"image(\[[0-9]{0,3}\])?")
 _ABILITIES = {Task.EDIT: Ability.EDITS, Task.VARIATION: Ability.VARIATIONS}
 
 Checks = Mapping[str, Callable[[str, object], None]]
+
+VARIATION_CHECKS: Checks = {name: EDIT_CHECKS[name] for name in ("model", "n", "response_format", "size", "user")}
+"""What checks each field that a variation may have, its image excepted."""
 
 
 def parse_edit_request(body: bytes) -> ImageRequest:
@@ -59,13 +62,15 @@ def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], t
     A form has only texts, so ``2`` is a number where one belongs, ``true`` a switch, and an empty text is no more than
     one that was left out. Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    checks = EDIT_CHECKS
-    if task is Task.VARIATION:
-        checks = {name: check for name, check in EDIT_CHECKS.items() if name in VARIATION_FIELDS}
+    checks = _checks_of(task)
     fields: dict[str, Any] = {}
     for name, value in _join_config(texts).items():
         fields[name] = _checked(name, value, checks)
     return request_of_fields(fields, task, _inputs_of_files(files, task))
+
+
+def _checks_of(task: Task) -> Checks:
+    return VARIATION_CHECKS if task is Task.VARIATION else EDIT_CHECKS
 
 
 def _checked(name: str, value: Any, checks: Checks) -> Any:
@@ -129,11 +134,23 @@ def _reference(name: str, given: object) -> Reference:
 # --- Forms ------------------------------------------------------------------------------------------------------------
 
 
-def is_file_field(name: str, task: Task) -> bool:
-    """Whether a form's field of this name is a file: ``image``, and for an edit ``image[]`` and ``mask``."""
-    if task is Task.VARIATION:
-        return name == "image"
-    return name == "mask" or _image_field.fullmatch(name) is not None
+class FieldKind(Enum):
+    """What a field of a form holds."""
+
+    TEXT = "text"
+    FILE = "file"
+
+
+def kind_of_field(name: str, task: Task) -> FieldKind | None:
+    """What belongs into a form's field of this name: a file into ``image``, and for an edit ``image[]`` and ``mask``.
+
+    None where nobody knows the field.
+    """
+    is_edit = task is Task.EDIT
+    if name == "image" or (is_edit and (name == "mask" or _image_field.fullmatch(name))):
+        return FieldKind.FILE
+    is_known = name in _checks_of(task) or (is_edit and _config_path.fullmatch(name))
+    return FieldKind.TEXT if is_known else None
 
 
 def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
@@ -170,9 +187,13 @@ def _join_config(texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def _value(name: str, text: str) -> Any:
     if name in _INTEGERS:
-        return int(text) if _integer.fullmatch(text) else text
+        if not _integer.fullmatch(text):
+            raise InvalidRequest(f"'{name}' should be an integer, not '{shown(text)}'.", param=name)
+        return int(text)
     if name == "stream":
-        return _SWITCHES.get(text, text)
+        if text not in _SWITCHES:
+            raise InvalidRequest(f"'stream' should be true or false, not '{shown(text)}'.", param=name)
+        return _SWITCHES[text]
     if name == "image_config":
         try:
             return orjson.loads(text)

@@ -8,9 +8,10 @@ from hashlib import sha256
 
 import orjson
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
-from proxy.domain.errors import InvalidRequest, PayloadTooLarge
+from proxy.domain.edit_request import FieldKind
+from proxy.domain.errors import InvalidRequest, PayloadTooLarge, UnknownParameter
 from proxy.domain.image_inputs import SIGNATURE_BYTES, Source, Upload, kind_of_file
 from proxy.domain.image_request import shown
 
@@ -18,6 +19,9 @@ MULTIPART = "multipart/form-data"
 TEXTS_LIMIT = 64
 HEADERS_LIMIT = 16
 HEADER_BYTES_LIMIT = 4_096
+PADDING_LIMIT = 1_000
+"""Blanks after a boundary, in one piece of the body."""
+
 PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 """Of a part: that its bytes are what they are."""
 
@@ -130,26 +134,30 @@ class FormReader:
         content_type: str,
         limits: FormLimits,
         source: Source,
-        is_file_field: Callable[[str], bool],
+        kind_of_field: Callable[[str], FieldKind | None],
         *,
         hashes: bool = False,
     ) -> None:
-        """``content_type`` is the header's, with the boundary; ``is_file_field`` says which names files may have.
+        """``content_type`` is the header's, with the boundary; ``kind_of_field`` says what belongs into a field, None
+        where nobody knows it.
 
         Files are said to lie in ``source``; with ``hashes``, they have a SHA-256. Raises InvalidRequest.
         """
-        _, options = parse_options_header(content_type)
-        self._is_file_field = is_file_field
+        options = parse_options_header(content_type)[1] if content_type.isascii() else {}
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise InvalidRequest("The header 'Content-Type' of a form should tell its boundary, in ASCII.")
+        self._kind_of_field = kind_of_field
         self._form = _Gathered(limits, source, hashes)
         self._headers: dict[bytes, str] = {}
         self._header_name, self._header_value = bytearray(), bytearray()
         self._part: _TextPart | _FilePart | None = None
         self._ended = False
-        if not options.get(b"boundary"):
-            raise InvalidRequest("The header 'Content-Type' of a form should tell its boundary.")
+        self._delimiter = b"\r\n--" + boundary
+        self._delimiters_left = TEXTS_LIMIT + limits.max_files
         try:
             self._parser = MultipartParser(
-                options[b"boundary"],
+                boundary,
                 {
                     "on_part_begin": self._begin_part,
                     "on_header_field": self._add_to_name,
@@ -172,6 +180,7 @@ class FormReader:
             self._parser.write(piece)
         except FormParserError as error:
             raise _malformed(str(error)) from None
+        self._check_effort(piece)
         stored, self._form.stored = self._form.stored, []
         return stored
 
@@ -180,6 +189,17 @@ class FormReader:
         if not self._ended:
             raise _malformed("it ends before its last boundary")
         return Form(tuple(self._form.texts), tuple(self._form.files))
+
+    def _check_effort(self, piece: bytes) -> None:
+        """Refuse what the parser looks at byte by byte, hundreds of times as slowly as at a file, if there is much."""
+        if self._ended:
+            return
+        self._delimiters_left -= piece.count(self._delimiter)
+        if self._delimiters_left < 0:
+            raise _malformed("it has more boundaries than it may have parts")
+        in_padding = self._parser.state is MultipartState.BOUNDARY_PADDING
+        if in_padding and len(piece) > PADDING_LIMIT and piece[-PADDING_LIMIT:].isspace():
+            raise _malformed("a boundary is followed by too many blanks")
 
     # --- What the parser tells ----------------------------------------------------------------------------------------
 
@@ -211,9 +231,7 @@ class FormReader:
             )
         # A name in the extended form alone is not read (RFC 7578 section 4.2), but it is a file's.
         is_file = b"filename" in options or "filename*=" in told.lower()
-        if self._is_file_field(name) != is_file:
-            wanted = "a file, sent with its name" if self._is_file_field(name) else "a text, not a file"
-            raise InvalidRequest(f"'{shown(name)}' should be {wanted}.", param=shown(name))
+        self._check_kind(name, is_file=is_file)
         if is_file:
             if len(self._form.files) == self._form.limits.max_files:
                 raise PayloadTooLarge(f"The form has more than {self._form.limits.max_files} files.", param=name)
@@ -223,6 +241,16 @@ class FormReader:
         if len(self._form.texts) == TEXTS_LIMIT:
             raise InvalidRequest(f"The form has more than {TEXTS_LIMIT} texts.", param=shown(name))
         self._part = _TextPart(self._form, name)
+
+    def _check_kind(self, name: str, *, is_file: bool) -> None:
+        """Here, and not when all of it has come: a client need not send the rest of what is refused anyway."""
+        kind = self._kind_of_field(name)
+        if kind is None:
+            raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
+        if kind is FieldKind.FILE and not is_file:
+            raise InvalidRequest(f"'{name}' should be a file, sent with a file name.", param=name)
+        if kind is FieldKind.TEXT and is_file:
+            raise InvalidRequest(f"'{name}' should be a text, not a file.", param=name)
 
     def _add_to_part(self, data: bytes, start: int, end: int) -> None:
         if self._part is not None:

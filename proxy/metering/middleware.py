@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.domain.api_key import Credential
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.chat_request import ChatRequest, check_chat
-from proxy.domain.edit_request import check_task, is_file_field, request_of_form
+from proxy.domain.edit_request import check_task, kind_of_field, request_of_form
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
@@ -139,7 +139,7 @@ class RequestReader:
 
     async def _read_form(self, request: web.Request, task: Task, spool: Spool) -> tuple[Asked, bytes]:
         hashes = HEADER in request.headers
-        form = await read_form(request, self._upload_limits, spool, partial(is_file_field, task=task), hashes=hashes)
+        form = await read_form(request, self._upload_limits, spool, partial(kind_of_field, task=task), hashes=hashes)
         return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.domain.edit_request import FieldKind
 from proxy.domain.errors import InvalidRequest, RequestTimeout
 from proxy.metering.form_reader import Form, FormLimits, FormReader
 from proxy.metering.request_body import accept_body, body_too_large, check_body
@@ -29,16 +30,17 @@ async def read_form(
     request: web.Request,
     limits: UploadLimits,
     spool: Spool,
-    is_file_field: Callable[[str], bool],
+    kind_of_field: Callable[[str], FieldKind | None],
     *,
     hashes: bool,
 ) -> Form:
     """The form in the body of ``request``; its files lie in ``spool``. See ``FormReader`` for the arguments.
 
-    Raises PayloadTooLarge, RequestTimeout, UploadsUnavailable, or InvalidRequest, also where it breaks off.
+    Raises PayloadTooLarge, RequestTimeout, UploadsUnavailable, UnknownParameter, or InvalidRequest, also where the body
+    breaks off.
     """
     check_body(request, limits.max_bytes)
-    reader = FormReader(request.headers["Content-Type"], limits.form, spool, is_file_field, hashes=hashes)
+    reader = FormReader(request.headers["Content-Type"], limits.form, spool, kind_of_field, hashes=hashes)
     accept_body(request)
     loop = asyncio.get_running_loop()
     ends = loop.time() + limits.timeout_s

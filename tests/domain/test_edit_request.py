@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import Ability
-from proxy.domain.edit_request import IMAGES_LIMIT, check_task, is_file_field, parse_edit_request, request_of_form
+from proxy.domain.edit_request import (
+    IMAGES_LIMIT,
+    FieldKind,
+    check_task,
+    kind_of_field,
+    parse_edit_request,
+    request_of_form,
+)
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.image_inputs import Reference
 from proxy.domain.image_request import ImageRequest, Task
@@ -111,10 +118,29 @@ def test_the_files_that_are_needed_and_no_others(names: list[str], task: Task, p
     assert caught.value.param == param
 
 
-def test_which_fields_are_files() -> None:
-    names = ["image", "image[]", "image[0]", "mask", "images", "image[x]", "prompt"]
-    assert [name for name in names if is_file_field(name, Task.EDIT)] == ["image", "image[]", "image[0]", "mask"]
-    assert [name for name in names if is_file_field(name, Task.VARIATION)] == ["image"]
+@pytest.mark.parametrize(
+    ("name", "edit_kind", "variation_kind"),
+    [
+        ("image", FieldKind.FILE, FieldKind.FILE),
+        ("image[]", FieldKind.FILE, None),
+        ("image[0]", FieldKind.FILE, None),
+        ("mask", FieldKind.FILE, None),
+        ("n", FieldKind.TEXT, FieldKind.TEXT),
+        ("prompt", FieldKind.TEXT, None),
+        ("image_config[colour]", FieldKind.TEXT, None),
+        ("images", None, None),
+        ("image[x]", None, None),
+        ("N", None, None),
+    ],
+)
+def test_what_belongs_into_a_field(name: str, edit_kind: FieldKind | None, variation_kind: FieldKind | None) -> None:
+    assert (kind_of_field(name, Task.EDIT), kind_of_field(name, Task.VARIATION)) == (edit_kind, variation_kind)
+
+
+@pytest.mark.parametrize(("name", "text"), [("n", "two"), ("n", "2.0"), ("stream", "True"), ("partial_images", " 1")])
+def test_a_text_that_is_no_number_is_given_back_in_the_message(name: str, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"not '{text}'"):
+        edit((name, text))
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

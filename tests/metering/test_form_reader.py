@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.errors import InvalidRequest, PayloadTooLarge, ProxyError
+from proxy.domain.edit_request import FieldKind
+from proxy.domain.errors import InvalidRequest, PayloadTooLarge, ProxyError, UnknownParameter
 from proxy.metering.form_reader import HEADERS_LIMIT, TEXTS_LIMIT, Form, FormLimits, FormReader
 from tests.support.forms import BOUNDARY, FORM, PNG, form, form_of, part
 from tests.support.sources import Bytes
@@ -24,7 +25,13 @@ BODY = form(
 
 
 def reader(limits: FormLimits = LIMITS, *, hashes: bool = True, kind: str = FORM) -> FormReader:
-    return FormReader(kind, limits, Bytes(), lambda name: name in ("image", "mask"), hashes=hashes)
+    return FormReader(kind, limits, Bytes(), kind_of_field, hashes=hashes)
+
+
+def kind_of_field(name: str) -> FieldKind | None:
+    if name in ("image", "mask"):
+        return FieldKind.FILE
+    return None if name.startswith("un") else FieldKind.TEXT
 
 
 def read(body: bytes, cuts: list[int] | None = None) -> tuple[Form, bytes]:
@@ -71,6 +78,30 @@ def test_a_form_that_is_cut_is_never_whole() -> None:
             read(BODY[:end])
 
 
+@pytest.mark.parametrize(
+    ("costly", "why"),
+    [
+        (f"\r\n--{BOUNDARY}x" * 100, "more boundaries"),
+        (f"\r\n--{BOUNDARY}-x" * 100, "more boundaries"),
+        (f"\r\n--{BOUNDARY}\rx" * 100, "more boundaries"),
+        (f"\r\n--{BOUNDARY}" + " \t" * 1_000, "blanks"),
+    ],
+)
+def test_what_is_parsed_byte_by_byte_is_refused_where_there_is_much_of_it(costly: str, why: str) -> None:
+    form_reader = reader(FormLimits(max_files=3, max_file_bytes=10_000, max_text_bytes=10_000))
+    with pytest.raises(InvalidRequest, match=why):
+        form_reader.feed(part("image", PNG)[:-2] + costly.encode())
+
+
+def test_as_many_parts_as_there_may_be_and_blanks_after_a_boundary_are_read() -> None:
+    parts = [*[part(f"t{index}", "") for index in range(TEXTS_LIMIT)], *[part("image", PNG)] * LIMITS.max_files]
+    blanks = form(*parts).replace(f"--{BOUNDARY}\r\n".encode(), f"--{BOUNDARY} \t\r\n".encode())
+    body = f"--{BOUNDARY}\r\n".encode() + blanks.partition(b"\r\n")[2]
+    for cuts in ([], list(range(len(body)))):
+        whole, _ = read(body, cuts)
+        assert (len(whole.texts), len(whole.files)) == (TEXTS_LIMIT, LIMITS.max_files)
+
+
 def test_what_comes_after_the_end_is_not_read() -> None:
     assert read(BODY + b"epilogue")[0] == read(BODY)[0]
 
@@ -81,6 +112,8 @@ def test_what_comes_after_the_end_is_not_read() -> None:
         (form(part("prompt", b"a file")), InvalidRequest, "prompt"),
         (form(part("image", "a text")), InvalidRequest, "image"),
         (form(part("picture", PNG)), InvalidRequest, "picture"),
+        (form(part("unknown", PNG)), UnknownParameter, "unknown"),
+        (form(part("unknown", "a text")), UnknownParameter, "unknown"),
         (form(part("image", b"")), InvalidRequest, "image"),
         (form(part("image", PNG, more="Content-Transfer-Encoding: base64\r\n")), InvalidRequest, "image"),
         (form(part("prompt", "x").replace(b' name="prompt"', b"")), InvalidRequest, None),
@@ -105,7 +138,16 @@ def test_what_is_wrong_is_named(body: bytes, kind: type[ProxyError], param: str 
     assert (type(caught.value), caught.value.param) == (kind, param)
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", f"{FORM}{'x' * 300}"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        f"{FORM}{'x' * 300}",
+        "multipart/form-data; boundary=€",
+        "multipart/form-data; boundary=\udcff",
+    ],
+)
 def test_a_form_needs_a_boundary(kind: str) -> None:
     with pytest.raises(InvalidRequest):
         reader(kind=kind)
