@@ -147,11 +147,14 @@ class Exchange:
         return piece
 
     async def _send(self) -> None:
-        client = self.client
+        client, body = self.client, self._body
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
         began = perf_counter()
         try:
-            response = await self._post(client.session)
+            if isinstance(body, bytes):
+                response = await client.session.post(self._url, data=body, allow_redirects=False)
+            else:
+                response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             logger.warning("provider %s cannot be reached: %s", client.provider.name, error)
             raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error
@@ -165,10 +168,7 @@ class Exchange:
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
 
-    async def _post(self, session: ClientSession) -> ClientResponse:
-        body = self._body
-        if isinstance(body, bytes):
-            return await session.post(self._url, data=body, allow_redirects=False)
+    async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
         payload = UploadPayload(body, self._uploaded)
         headers = {"Content-Type": body.content_type}
         return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
