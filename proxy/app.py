@@ -276,8 +276,9 @@ class Gateway:
 
     def _reader(self) -> RequestReader:
         server, limits = self._settings.server, self._body_limits()
-        spools = Spools(self._settings.upload_folder)
+        spools = Spools(self._settings.upload_folder, max_disk_bytes=server.max_upload_disk)
         self._parts.callback(spools.close)
+        self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes))
         form = FormLimits(
             max_files=IMAGES_LIMIT + 1, max_file_bytes=server.max_upload_file, max_text_bytes=limits.max_body_bytes
         )

@@ -27,6 +27,7 @@ class ServerSettings(Section):
     body_timeout: Seconds = 30
     max_upload: Bytes = 2**30
     max_upload_file: Bytes = 50 * 2**20
+    max_upload_disk: Bytes = 8 * 2**30
     upload_timeout: Seconds = 300
     upload_folder: str | None = None
     write_timeout: Seconds = 60

@@ -30,6 +30,7 @@ max_body = 2048
 body_timeout = 1.5
 max_upload = 4096
 max_upload_file = 3072
+max_upload_disk = 8192
 upload_timeout = 60
 upload_folder = "./uploads"
 write_timeout = 20
@@ -160,6 +161,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "body_timeout": 1.5,
         "max_upload": 4_096,
         "max_upload_file": 3_072,
+        "max_upload_disk": 8_192,
         "upload_timeout": 60,
         "upload_folder": "./uploads",
         "write_timeout": 20,

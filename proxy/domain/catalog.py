@@ -95,10 +95,12 @@ class Catalog:
         """Index the models by id; ``default_model`` serves requests that name none."""
         self._models: Mapping[str, Model] = {model.id: model for model in models}
         self.default_model = default_model
+        self.least_units = min((model.unit_price for model in self._models.values()), default=0)
+        """What the cheapest request costs, in quota units."""
 
     def replace(self, other: Catalog) -> None:
         """Take over the other catalogue's models."""
-        self._models, self.default_model = other._models, other.default_model
+        self._models, self.default_model, self.least_units = other._models, other.default_model, other.least_units
 
     def get(self, model_id: str) -> Model:
         """The model of exactly this id, or ModelNotFound."""

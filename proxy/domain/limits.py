@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from proxy.domain.errors import InsufficientQuota
+
 EVERY_MODEL = ("*",)
 
 QUOTAS = ("quota_units", "quota_units_per_day", "quota_units_per_month")
@@ -118,6 +120,19 @@ class Caller:
     def may_use(self, model_id: str) -> bool:
         """Whether both the key and its team may use the model."""
         return may_use(self.key.limits.models, model_id) and may_use(self.team.limits.models, model_id)
+
+
+def check_can_pay(caller: Caller, least_units: int) -> None:
+    """Refuse whoever could not even pay ``least_units``, before anything large is read. Raises InsufficientQuota."""
+    for whose, account in (("the key", caller.key), ("its team", caller.team)):
+        for name, quota in account.quotas.items():
+            remaining = quota.remaining
+            if remaining is not None and remaining < least_units:
+                raise InsufficientQuota(
+                    f"An image needs at least {least_units:,} quota units and {whose} has {remaining:,} left "
+                    f"({name}: limit {quota.limit:,}, used {quota.posted:,}, "
+                    f"reserved by requests in progress {quota.reserved:,})."
+                )
 
 
 def may_use(models: tuple[str, ...], model_id: str) -> bool:

@@ -24,6 +24,7 @@ from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_
 from proxy.domain.image_request import ImageRequest, Task, check_n, check_stream
 from proxy.domain.image_size import DeliveredPrices
 from proxy.domain.image_sizing import asked_size
+from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.metering.form_reader import MULTIPART
@@ -75,8 +76,7 @@ def metering(
         credential = parse_authorization(request.headers.getall("Authorization", ()))
         if endpoint.form is None or request.content_type != MULTIPART:
             return await meter_one(request, handler, credential, endpoint, None)
-        # Only who has a key may fill the disk.
-        await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
+        await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
         async with reader.spools.open() as spool:
             return await meter_one(request, handler, credential, endpoint, spool)
 
@@ -174,7 +174,16 @@ def _give_again(answer: KeptAnswer) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
 
 
-async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> None:
+async def _look_at_the_key(meter: Meter, credential: Credential, request: web.Request, *, least_units: int) -> None:
+    """Only who has a key, and something left on it, may fill the disk."""
+    caller = await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
+    # What was answered before may be asked for again without paying.
+    if HEADER not in request.headers:
+        check_can_pay(caller, least_units)
+
+
+async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> Caller:
     """A stranger learns that its key is bad, not which models there are. Good requests pay no round trip for this."""
-    await meter.store.read_own_key(credential)
+    caller = await meter.store.read_own_key(credential)
     observation.key_id = credential.key_id
+    return caller

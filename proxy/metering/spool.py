@@ -27,16 +27,28 @@ THREADS = 4
 
 
 class Spools:
-    """Makes spools, whose files lie in one folder."""
+    """Makes spools, whose files lie in one folder, and are not more than so many bytes together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_disk_bytes: int) -> None:
         """``folder`` is made when it is needed for the first time."""
         self.folder = folder
+        self._max_disk_bytes = max_disk_bytes
+        self.disk_bytes = 0
         self.threads = ThreadPoolExecutor(THREADS, "uploads")
 
     def open(self) -> Spool:
         """One for one request: a context."""
         return Spool(self)
+
+    def take_room(self, size: int) -> None:
+        """Count ``size`` bytes that are about to be on the disk. Raises UploadsUnavailable."""
+        if self.disk_bytes + size > self._max_disk_bytes:
+            logger.warning(
+                "uploads on the disk would be more than the %d bytes of server.max_upload_disk: one was refused",
+                self._max_disk_bytes,
+            )
+            raise UploadsUnavailable
+        self.disk_bytes += size
 
     def close(self) -> None:
         """End the threads that read and write."""
@@ -53,6 +65,7 @@ class Spool:
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._file: BinaryIO | None = None
+        self._disk_bytes = 0
         # What reads may still be under way in a thread when the request has ended.
         self._lock = Lock()
 
@@ -65,6 +78,7 @@ class Spool:
     ) -> None:
         """Let go of everything. A large file takes its time, which nobody has to wait for."""
         self._memory, self._batch = None, []
+        self._spools.disk_bytes -= self._disk_bytes
         if self._file is not None:
             self._spools.threads.submit(self._close)
 
@@ -94,9 +108,11 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._read, start, size)
 
     async def _flush(self) -> None:
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        batch, self._batch, self._batch_bytes = b"".join(self._batch), [], 0
+        self._spools.take_room(len(batch))
+        self._disk_bytes += len(batch)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._append, b"".join(batch))
+            await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._append, batch)
         except OSError as error:
             logger.error(
                 "uploads cannot be kept in %s (%s): make room there, or set server.upload_folder",

@@ -60,6 +60,7 @@ class Metrics:
             "overhead_seconds", "Lightmeter's own time: waiting neither for the provider nor the client", FAST_BOUNDS_S
         )
 
+        self._uploads = make.gauge("upload_disk_bytes", "What uploads take on the disk while their requests last")
         self._reloads = make.counter(
             "config_reloads", "Configurations read again, by whether they were taken", "result"
         )
@@ -173,6 +174,10 @@ class Metrics:
         self._deployments.values.clear()
         for place, state in states.items():
             self._deployments.values[place] = state
+
+    def uploads(self, disk_bytes: int) -> None:
+        """What uploads take on the disk, at this scrape."""
+        self._uploads.values[()] = disk_bytes
 
     def reloaded(self, *, taken: bool) -> None:
         """The configuration was read again, and was taken or refused."""

@@ -159,6 +159,19 @@ def test_a_bad_key_is_refused_before_anything_is_uploaded(gateway: RunningGatewa
                 assert status_of(connection) == 401
 
 
+def test_who_cannot_pay_for_any_image_uploads_nothing(sdk_gateway: RunningGateway) -> None:
+    gateway = sdk_gateway
+    poor = gateway.make_key(4_999)
+    with connection_to(gateway, poor, "Content-Length: 1000000000", "Expect: 100-continue") as connection:
+        assert status_of(connection) == 429
+    assert gateway.ledger(poor) == []
+    # An answer that was given before is given again all the same.
+    spent, call = gateway.make_key(5_000), {"Idempotency-Key": "last-one"}
+    assert send(gateway, spent, form_of(SMALL), **call).status == 200
+    assert send(gateway, spent, form_of(SMALL)).json["error"]["code"] == "insufficient_quota"
+    assert send(gateway, spent, form_of(SMALL), **call).headers["Idempotency-Replayed"] == "true"
+
+
 def test_a_good_key_is_told_to_go_on(gateway: RunningGateway) -> None:
     key, body = gateway.make_key(), form_of(SMALL)
     with connection_to(gateway, key, f"Content-Length: {len(body)}", "Expect: 100-continue") as connection:

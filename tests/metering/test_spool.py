@@ -14,7 +14,7 @@ from proxy.metering.spool import BATCH_BYTES, MEMORY_BYTES_LIMIT, Spool, Spools
 
 @pytest.fixture(name="spools", scope="module")
 def _spools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spools]:
-    spools = Spools(tmp_path_factory.mktemp("spool") / "uploads")
+    spools = Spools(tmp_path_factory.mktemp("spool") / "uploads", max_disk_bytes=2**30)
     yield spools
     spools.close()
 
@@ -62,12 +62,33 @@ async def test_a_file_has_no_name_and_is_gone_at_the_end(spools: Spools) -> None
 
 async def test_a_folder_that_cannot_be_written_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    spools = Spools(tmp_path / "file" / "uploads")
+    spools = Spools(tmp_path / "file" / "uploads", max_disk_bytes=2**30)
     try:
         async with spools.open() as spool:
             with caplog.at_level(logging.ERROR), pytest.raises(UploadsUnavailable) as caught:
                 await spool.write([b"x" * 2 * MEMORY_BYTES_LIMIT])
         assert (caught.value.wire_status, caught.value.retry_after_s) == (503, 10)
         assert "server.upload_folder" in caplog.text
+    finally:
+        spools.close()
+
+
+async def test_all_together_take_no_more_of_the_disk_than_they_may(tmp_path: Path) -> None:
+    spools = Spools(tmp_path, max_disk_bytes=5 * MEMORY_BYTES_LIMIT)
+    large = [b"x" * 2 * MEMORY_BYTES_LIMIT]
+    try:
+        async with spools.open() as first, spools.open() as second:
+            await first.write(large)
+            await second.write(large)
+            async with spools.open() as third:
+                with pytest.raises(UploadsUnavailable):
+                    await third.write(large)
+                # What is small has room in memory.
+                async with spools.open() as fourth:
+                    await fourth.write([b"x"])
+            assert spools.disk_bytes == 4 * MEMORY_BYTES_LIMIT
+        assert spools.disk_bytes == 0
+        async with spools.open() as again:
+            await again.write(large)
     finally:
         spools.close()
