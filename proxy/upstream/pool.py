@@ -24,6 +24,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.chat_request import ChatRequest, no_chat
 from proxy.domain.errors import (
     ProxyError,
+    UploadsUnavailable,
     UpstreamError,
     UpstreamMisconfigured,
     UpstreamTimeout,
@@ -171,7 +172,13 @@ class Exchange:
     async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
         payload = UploadPayload(body, self._uploaded)
         headers = {"Content-Type": body.content_type}
-        return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+        try:
+            return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, OSError):
+            if payload.unreadable is None:
+                raise
+            logger.exception("an upload cannot be read any more: look at the disk of server.upload_folder")
+            raise UploadsUnavailable from payload.unreadable
 
     def _uploaded(self) -> None:
         # What a provider takes slowly is not an answer that is late.

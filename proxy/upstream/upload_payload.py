@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
+from proxy.domain.image_inputs import Upload
 from proxy.domain.outgoing_body import FileBytes, OutgoingBody
 
 READ_BYTES = 3 * 65_536
@@ -23,6 +24,8 @@ class UploadPayload(Payload):
         self._size = body.size_bytes
         self._body = body
         self._on_progress = on_progress
+        self.unreadable: Exception | None = None
+        """Why a file could not be read, which is not the provider's fault."""
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """See ``Payload``: for bodies that are texts."""
@@ -41,9 +44,17 @@ class UploadPayload(Payload):
         upload = file.upload
         at, end = upload.start, upload.start + upload.size_bytes
         while at < end:
-            data = await upload.source.read(at, min(READ_BYTES, end - at))
-            if not data:
-                raise OSError("an uploaded file is shorter than it was")
+            data = await self._read(upload, at, min(READ_BYTES, end - at))
             at += len(data)
             await writer.write(base64.b64encode(data) if file.in_base64 else data)
             self._on_progress()
+
+    async def _read(self, upload: Upload, start: int, size: int) -> bytes:
+        try:
+            data = await upload.source.read(start, size)
+            if not data:
+                raise OSError("an uploaded file is shorter than it was")
+        except (OSError, ValueError) as error:
+            self.unreadable = error
+            raise
+        return data

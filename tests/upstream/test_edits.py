@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.edit_request import parse_edit_request, request_of_form
+from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.image_inputs import Upload
 from proxy.domain.image_request import ImageRequest, Task
 from proxy.domain.outgoing_body import FileBytes, OutgoingBody
+from proxy.domain.settlement import Delivery
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import Observation
 from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.failover import result_of, why_again
+from proxy.upstream.pool import Pool
+from proxy.upstream.provider import Provider
+from proxy.upstream.routing import Result
 from proxy.upstream.upload_payload import READ_BYTES, UploadPayload
 from tests.domain.answers import events_of, passed_however_cut
 from tests.domain.samples import make_model
@@ -125,3 +135,31 @@ def test_an_edit_that_is_streamed_has_events_of_its_own_however_it_is_cut(dialec
     [event] = events_of(seen.output)
     assert (event["type"], event["b64_json"], seen.images) == ("image_edit.completed", "AAAA", 1)
     assert seen.output.startswith(b"event: image_edit.completed\n")
+
+
+class Broken:
+    """A disk that cannot be read."""
+
+    async def read(self, start: int, size: int) -> bytes:
+        raise OSError(f"no {size} bytes at {start}")
+
+
+async def test_a_disk_that_cannot_be_read_is_no_fault_of_the_provider(caplog: pytest.LogCaptureFixture) -> None:
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response({"data": []})
+
+    app = web.Application()
+    app.router.add_post("/images/edits", take)
+    async with TestServer(app) as server:
+        provider = Provider("acme", "openai", str(server.make_url("/")))
+        model, delivery = make_model(), Delivery()
+        pool = Pool([provider], [model], Metrics())
+        request = edit("a cube", upload(size_bytes=1_000, source=Broken()))
+        exchange = pool.ask(request, model, delivery, Observation("req_1", "edits"), lambda: False)
+        with pytest.raises(UploadsUnavailable) as caught:
+            await exchange.__aenter__()
+        await pool.close()
+    assert "server.upload_folder" in caplog.text
+    assert result_of(caught.value, delivery.provider_status) is Result.NEITHER
+    assert why_again(caught.value, delivery.provider_status, provider) is None
