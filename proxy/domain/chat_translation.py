@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.domain.answer import EVENT_STREAM, ErrorReader
 from proxy.domain.chat_writing import ChatEnd, ChatWriter
+from proxy.domain.document_reader import DocumentReader
 from proxy.domain.errors import ProxyError, UpstreamTruncated
-from proxy.domain.event_stream import DONE, EventReader
+from proxy.domain.image_inputs import PLAIN_BYTES, SIGNATURE_BYTES, kind_of_file
 from proxy.domain.image_size import Size
-from proxy.domain.json_shapes import Shape, ShapedScanner, object_of, text_of
+from proxy.domain.json_shapes import Shape, object_of, text_of
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
 PART_BYTES_LIMIT = 65_536
 """Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
 
-UNKNOWN_KIND = b"application/octet-stream"
-_KINDS = (
-    (b"iVBORw0KGgo", b"image/png"),
-    (b"/9j/", b"image/jpeg"),
-    (b"UklGR", b"image/webp"),
-    (b"R0lGOD", b"image/gif"),
-)
+_SIGNATURE_BASE64_BYTES = SIGNATURE_BYTES * 4 // 3
 _media_type = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}")
 
 EndReader = Callable[[Mapping[str, bytes], bool], ChatEnd | None]
@@ -56,7 +52,7 @@ class ChatReading:
 
 
 class ChatTranslation:
-    """See ``Answer``, and ``EventListener`` and ``ShapeListener`` for what it hears."""
+    """See ``Answer``, and ``ShapeListener`` for what it hears."""
 
     keeps_length = False
     complete = False
@@ -68,11 +64,8 @@ class ChatTranslation:
         self.usage: bytes | None = None
         self._reading = reading
         self._writer = writer
-        self._events = EventReader(self) if content_type == EVENT_STREAM else None
-        self._scanner: ShapedScanner | None = None
-        if self._events is None:
-            self._scanner = ShapedScanner(reading.shape, self)
-        self._word = b""
+        self._is_stream = content_type == EVENT_STREAM
+        self._documents = DocumentReader(reading.shape, content_type, self)
         self._notes: dict[str, bytes] = {}
         self._seen = SeenImages()
         self._payload = PayloadImages(self._seen)
@@ -104,10 +97,7 @@ class ChatTranslation:
         if self._failed:
             return b""
         try:
-            if self._events is not None:
-                self._events.feed(piece)
-            elif self._scanner is not None:
-                self._scanner.feed(piece)
+            self._documents.feed(piece)
         except ProxyError as error:
             return self._fail(error)
         return self._writer.take()
@@ -117,10 +107,7 @@ class ChatTranslation:
         if self._failed:
             return b""
         try:
-            if self._events is not None:
-                self._events.finish()
-            elif self._scanner is not None:
-                self._scanner.finish()
+            self._documents.finish()
             end = self._end()
             self._text.end()
             self._count()
@@ -146,8 +133,9 @@ class ChatTranslation:
         return told
 
     def _end(self) -> ChatEnd:
-        end = self._reading.read_end(self._notes, self._has_content)
-        if end is None and self._events is not None:
+        notes = {**self._notes, "done": b"true"} if self._documents.is_done else self._notes
+        end = self._reading.read_end(notes, self._has_content)
+        if end is None and self._is_stream:
             raise UpstreamTruncated("The provider's stream ended before its answer was complete.")
         if end is None and not self._has_content:
             raise MalformedResponse("the answer holds nothing")
@@ -155,27 +143,6 @@ class ChatTranslation:
 
     def _usage(self) -> Mapping[str, Any] | None:
         return None if self.usage is None else self._reading.read_usage(self.usage)
-
-    # --- Events ------------------------------------------------------------------------------------------------------
-
-    def data(self, piece: bytes, _name: bytes) -> None:
-        """See ``EventListener``."""
-        if self._scanner is None:
-            piece = self._word + piece
-            if DONE.startswith(piece):
-                self._word = piece
-                return
-            self._word = b""
-            self._scanner = ShapedScanner(self._reading.shape, self)
-        self._scanner.feed(piece)
-
-    def end_event(self, _name: bytes) -> None:
-        """See ``EventListener``."""
-        scanner, self._scanner, word, self._word = self._scanner, None, self._word, b""
-        if scanner is not None:
-            scanner.finish()
-        elif word == DONE:
-            self._notes["done"] = b"true"
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 
@@ -276,5 +243,8 @@ def _read_media_type(note: bytes) -> bytes:
 
 
 def _guess_media_type(base64_prefix: bytes) -> bytes:
-    begin = base64_prefix[:32].replace(b"\\/", b"/")
-    return next((kind for mark, kind in _KINDS if begin.startswith(mark)), UNKNOWN_KIND)
+    begin = base64_prefix[: 2 * _SIGNATURE_BASE64_BYTES].replace(b"\\/", b"/")[:_SIGNATURE_BASE64_BYTES]
+    try:
+        return kind_of_file(None, b64decode(begin)).encode()
+    except ValueError:
+        return PLAIN_BYTES.encode()

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.domain.answer import EVENT_STREAM, JSON
+from proxy.domain.answer_holder import AnswerHolder
 from proxy.domain.errors import ProxyError
 from proxy.domain.event_stream import KEEP_ALIVE, begin_event
 from proxy.domain.image_events import EventHolder, error_event
 from proxy.domain.response_scanner import MalformedResponse
-
-WHOLE_BYTES_LIMIT = 65_536
 
 Details = Mapping[str, bytes]
 """What is known of an image beside itself, as JSON: ``revised_prompt``, ``media_type``."""
@@ -63,8 +62,7 @@ class ImagesJson:
 
     def __init__(self, created_s: int) -> None:
         """``created_s`` is in seconds since the epoch."""
-        self._held: list[bytes] | None = []
-        self._held_bytes = 0
+        self._holder = AnswerHolder()
         self._out: list[bytes] = [b'{"created":%d,"data":[' % created_s]
         self._separator = b""
 
@@ -84,20 +82,11 @@ class ImagesJson:
     def take(self) -> bytes:
         """See ``ImagesWriter``."""
         out, self._out = b"".join(self._out), []
-        if self._held is None:
-            return out
-        self._held.append(out)
-        self._held_bytes += len(out)
-        if self._held_bytes <= WHOLE_BYTES_LIMIT:
-            return b""
-        held, self._held = b"".join(self._held), None
-        return held
+        return self._holder.pass_on(out)
 
     def finish(self) -> bytes:
         """See ``ImagesWriter``."""
-        self._out.append(b"]}")
-        out = self.take()
-        return out if self._held is None else b"".join(self._held)
+        return self._holder.end(b"".join([*self._out, b"]}"]))
 
     def tell(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""

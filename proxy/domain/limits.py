@@ -1,7 +1,7 @@
 """What a key and its team may spend, how fast and on what; and how much of it is gone.
 
-The same limits exist on both, and a request has to fit into all of them. ``admit.lua`` decides; what is here is for
-showing it.
+The same limits exist on both, and a request has to fit into all of them. ``admit.lua`` decides; what is here shows it,
+and spares whoever has nothing left a large upload.
 """
 
 from __future__ import annotations

@@ -13,9 +13,6 @@ from proxy.domain.catalog import Model, unit_price
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
 
-TOTALS = ("total_tokens", "totalTokenCount")
-"""What providers call the tokens of an answer and its request together."""
-
 TOKENS_LIMIT = 2**31
 """Of one answer; at the dearest price there is, their charge stays below 2^53."""
 
@@ -56,16 +53,22 @@ def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
     return Tier.STANDARD
 
 
-def text_units(usage: bytes | None, token_multiplier: Decimal) -> int:
-    """``ceil(total_tokens × token_multiplier)`` for the provider's usage, a JSON object, in exact decimals.
+@dataclass(frozen=True, slots=True)
+class TextPrice:
+    """What an answer without an image costs: its tokens, which the provider tells in its usage as ``total_tokens``."""
 
-    0 where that tells no number of tokens, or one that cannot be true.
-    """
-    told = orjson.loads(usage or b"{}")
-    tokens = next((told[name] for name in TOTALS if name in told), None)
-    if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
-        return 0
-    return unit_price(tokens, token_multiplier)
+    token_multiplier: Decimal
+    total_tokens: str
+
+    def units(self, usage: bytes | None) -> int:
+        """``ceil(total tokens × token_multiplier)`` for the provider's usage, a JSON object, in exact decimals.
+
+        0 where that tells no number of tokens, or one that cannot be true.
+        """
+        tokens = orjson.loads(usage or b"{}").get(self.total_tokens)
+        if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
+            return 0
+        return unit_price(tokens, self.token_multiplier)
 
 
 def _is_4k(size: str | None, four_k_long_edge: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +20,7 @@ from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, K
 from proxy.domain.image_size import DeliveredPrices, Size
 from proxy.domain.image_sizing import AskedSize
 from proxy.domain.limits import PaceUsage
-from proxy.domain.pricing import Quote, text_units
+from proxy.domain.pricing import Quote, TextPrice
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -66,8 +65,8 @@ class Delivery:
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
     ``provider_usage`` is the provider's account of it, as JSON; ``attempts`` counts the deployments that were asked.
-    ``text_multiplier`` is what a token costs in an answer without an image, where it costs anything, and ``text_units``
-    what such an answer is charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
+    ``text_price`` is what an answer without an image costs, where it costs anything, and ``text_units`` what it is
+    charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
     asked for; with ``delivered_prices`` they say what is charged, ``image_units``. ``keeper`` gathers the answer where
     the client may ask for it again.
     """
@@ -81,7 +80,7 @@ class Delivery:
     attempts: int = 1
     ended: bool = False
     whole: bool = False
-    text_multiplier: Decimal | None = field(default=None, compare=False)
+    text_price: TextPrice | None = field(default=None, compare=False)
     text_units: int = 0
     sizes: tuple[Size | None, ...] = ()
     asked_size: AskedSize | None = field(default=None, compare=False)
@@ -95,8 +94,8 @@ class Delivery:
         self.whole = complete
         if self.delivered_prices is not None:
             self.image_units = self.delivered_prices.units(self.sizes, self.images)
-        if not self.images and self.text_multiplier is not None and (complete or client_gone):
-            self.text_units = text_units(self.provider_usage, self.text_multiplier)
+        if not self.images and self.text_price is not None and (complete or client_gone):
+            self.text_units = self.text_price.units(self.provider_usage)
         if client_gone:
             self.outcome = Outcome.ABANDONED
         elif not complete:

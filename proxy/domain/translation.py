@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from proxy.domain.answer import EVENT_STREAM, JSON, ErrorReader
 from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.document_reader import DocumentReader
 from proxy.domain.errors import ProxyError
-from proxy.domain.event_stream import DONE, EventReader
 from proxy.domain.image_events import PARTIAL
 from proxy.domain.image_request import Task
 from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
-from proxy.domain.json_shapes import Shape, ShapedScanner, object_of
+from proxy.domain.json_shapes import Shape, object_of
 from proxy.domain.response_scanner import MalformedResponse
 
 PREFIX_BYTES_LIMIT = 256
@@ -54,7 +54,7 @@ class Reading:
 
 
 class Translation:
-    """See ``Answer``, and ``EventListener`` and ``ShapeListener`` for what it hears."""
+    """See ``Answer``, and ``ShapeListener`` for what it hears."""
 
     keeps_length = False
     complete = False
@@ -67,11 +67,7 @@ class Translation:
         self.usage: bytes | None = None
         self._reading = reading
         self._writer = writer
-        self._events = EventReader(self) if content_type == EVENT_STREAM else None
-        self._scanner: ShapedScanner | None = None
-        if self._events is None:
-            self._scanner = ShapedScanner(reading.shape, self)
-        self._word = b""
+        self._documents = DocumentReader(reading.shape, content_type, self, self._begin_document)
         self._notes: dict[str, bytes] = {}
         self._error: ProxyError | None = None
         self._details: dict[str, bytes] = {}
@@ -96,19 +92,13 @@ class Translation:
 
     def feed(self, piece: bytes) -> bytes:
         """See ``Answer``."""
-        if self._events is not None:
-            self._events.feed(piece)
-        elif self._scanner is not None:
-            self._scanner.feed(piece)
+        self._documents.feed(piece)
         self._raise_error()
         return self._writer.take()
 
     def finish(self) -> bytes:
         """See ``Answer``."""
-        if self._events is not None:
-            self._events.finish()
-        elif self._scanner is not None:
-            self._scanner.finish()
+        self._documents.finish()
         self._raise_error()
         if not self.images and (refusal := self._reading.refuse(self._notes)) is not None:
             raise refusal
@@ -125,25 +115,8 @@ class Translation:
         if self._error is not None:
             raise self._error
 
-    # --- Events ------------------------------------------------------------------------------------------------------
-
-    def data(self, piece: bytes, name: bytes) -> None:
-        """See ``EventListener``."""
-        if self._scanner is None:
-            piece = self._word + piece
-            if DONE.startswith(piece):
-                self._word = piece
-                return
-            self._word = b""
-            self._is_partial = name.endswith(PARTIAL)
-            self._scanner = ShapedScanner(self._reading.shape, self)
-        self._scanner.feed(piece)
-
-    def end_event(self, _name: bytes) -> None:
-        """See ``EventListener``."""
-        scanner, self._scanner, self._word = self._scanner, None, b""
-        if scanner is not None:
-            scanner.finish()
+    def _begin_document(self, name: bytes) -> None:
+        self._is_partial = name.endswith(PARTIAL)
 
     # --- Images ------------------------------------------------------------------------------------------------------
 

@@ -341,9 +341,7 @@ async def serve(
     try:
         bound_port = await _listen(runner, host, port)
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Windows has no such handlers; there, Ctrl-C ends the run with an exception.
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
         if exit_with_stdin:
             _stop_with_stdin(stop, loop)
         shown_host = f"[{host}]" if ":" in host else host

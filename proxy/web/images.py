@@ -27,6 +27,7 @@ from proxy.domain.errors import (
     UpstreamTimeout,
 )
 from proxy.domain.idempotency import HEADER
+from proxy.domain.pricing import TextPrice
 from proxy.metering.middleware import METERED
 from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
@@ -114,8 +115,6 @@ class ImageRoutes:
         if request.transport is None:
             raise ClientGone
         asked, model, delivery = metered.asked, metered.model, metered.delivery
-        if isinstance(asked, ChatRequest):
-            delivery.text_multiplier = model.token_multiplier if model.text == "tokens" else None
 
         def client_left() -> bool:
             return request.transport is None
@@ -128,10 +127,13 @@ class ImageRoutes:
         def read(exchange: Exchange) -> Answer:
             kind, dialect = exchange.content_type, exchange.client.dialect
             if isinstance(asked, ChatRequest):
-                if dialect.chat is None:
+                chat = dialect.chat
+                if chat is None:
                     raise no_chat()
+                if model.text == "tokens":
+                    delivery.text_price = TextPrice(model.token_multiplier, chat.total_tokens)
                 head = ChatHead(f"chatcmpl-{observation.request_id}", int(time()), model.id)
-                return dialect.chat.read(kind, asked, head)
+                return chat.read(kind, asked, head)
             return dialect.read_images(kind, asked, created_s=int(time()))
 
         if asked.stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,3 +60,16 @@ def events_of(stream: bytes) -> Iterator[dict[str, Any]]:
         assert len(data) == 1
         if data[0] != b"[DONE]":
             yield orjson.loads(data[0])
+
+
+def check_that_thirty_megabytes_flow(answer: Answer, *, held_pieces: int = 0) -> None:
+    """An image whose string has begun is passed on while it comes, all but ``held_pieces`` of 64 KiB."""
+    piece = b"A" * 65_536
+    tracemalloc.start()
+    try:
+        sent = sum(len(answer.feed(piece)) for _ in range(460))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert sent >= (460 - held_pieces) * 65_536

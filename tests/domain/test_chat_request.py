@@ -9,7 +9,7 @@ import pytest
 
 from proxy.domain.chat_request import ChatRequest, check_chat, parse_chat_request
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.pricing import TOKENS_LIMIT, Quote, Tier, price, text_units
+from proxy.domain.pricing import TOKENS_LIMIT, Quote, TextPrice, Tier, price
 from tests.domain.samples import make_model
 
 MESSAGES = [{"role": "user", "content": "a cube"}]
@@ -96,13 +96,14 @@ def test_models_that_do_not_chat_or_make_images_only_or_have_no_words_for_a_fiel
     ("usage", "units"),
     [
         (b'{"total_tokens":7}', 9), (b'{"total_tokens":0}', 0), (b'{"total_tokens":-1}', 0), (b"{}", 0), (None, 0),
-        (b'{"totalTokenCount":7}', 9),
+        (b'{"totalTokenCount":7}', 0),
         (b'{"total_tokens":true}', 0), (b'{"total_tokens":7.5}', 0), (b'{"total_tokens":%d}' % (TOKENS_LIMIT + 1), 0),
     ],
 )  # fmt: skip
 def test_text_costs_its_tokens_rounded_up(usage: bytes | None, units: int) -> None:
-    assert text_units(usage, Decimal("1.2")) == units
+    assert TextPrice(Decimal("1.2"), "total_tokens").units(usage) == units
 
 
 def test_the_dearest_text_stays_exact() -> None:
-    assert text_units(b'{"total_tokens":%d}' % TOKENS_LIMIT, Decimal(1_000_000)) < 2**53
+    price = TextPrice(Decimal(1_000_000), "totalTokenCount")
+    assert 0 < price.units(b'{"totalTokenCount":%d}' % TOKENS_LIMIT) < 2**53

@@ -20,6 +20,7 @@ from proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from proxy.domain.image_size import DeliveredPrices
+from proxy.domain.pricing import TextPrice
 from proxy.domain.settlement import Delivery, Outcome, settle
 from tests.domain.samples import make_quote, make_reservation
 
@@ -138,7 +139,8 @@ def test_a_settlement_holds_what_it_settles() -> None:
 def test_an_answer_without_an_image_is_charged_its_tokens(
     images: int, outcome: Outcome, charged: int, *, complete: bool, client_gone: bool
 ) -> None:
-    delivery = Delivery(images=images, provider_usage=b'{"total_tokens":7}', text_multiplier=Decimal("1.5"))
+    price = TextPrice(Decimal("1.5"), "total_tokens")
+    delivery = Delivery(images=images, provider_usage=b'{"total_tokens":7}', text_price=price)
     delivery.end(complete=complete, client_gone=client_gone)
     settlement = settle(make_reservation(make_quote(1, 5_000)), delivery)
     assert (delivery.outcome, settlement.charged_units) == (outcome, charged)

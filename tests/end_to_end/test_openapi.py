@@ -26,7 +26,7 @@ from tests.support.gateways import (
 )
 from tests.support.processes import ROOT
 
-EXAMPLES = 12
+EXAMPLES = 20
 SEED = os.environ.get("LIGHTMETER_TEST_SEED", "1")
 
 

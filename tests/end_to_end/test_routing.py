@@ -93,6 +93,26 @@ def test_what_may_have_been_generated_is_never_asked_for_again(
         gateway.check_books(key)
 
 
+def test_a_breaker_opens_and_lets_a_probe_through_later(quiet_provider: SampleProvider, tmp_path: Path) -> None:
+    port = free_port()
+    away = {"url": f"http://127.0.0.1:{port}"}
+    with deployed(tmp_path, away, {"url": quiet_provider.url, "deployment": SPARE}) as gateway:
+        key = gateway.make_key()
+        attempts = [gateway.generate(key).headers["x-lightmeter-attempts"] for _ in range(8)]
+        assert attempts == ["2"] * 5 + ["1"] * 3
+        state = 'lightmeter_deployment_state{model="acme/image-1",provider="place0"}'
+        assert f"{state} 2.0" in gateway.metrics()
+        assert state.replace("place0", "place1") + " 0.0" in gateway.metrics()
+        (tmp_path / "again").mkdir()
+        with sample_provider(tmp_path / "again", "--port", str(port)) as again:
+            wait_for(lambda: f"{state} 1.0" in gateway.metrics(), "the breaker to be half-open")
+            for _ in range(2):
+                assert gateway.generate(key).headers["x-lightmeter-attempts"] == "1"
+            assert f"{state} 0.0" in gateway.metrics()
+            assert len(again.requests()) == 2
+        gateway.check_books(key)
+
+
 def test_nobody_can_be_reached(tmp_path: Path) -> None:
     places = [{"url": f"http://127.0.0.1:{free_port()}"} for _ in range(2)]
     with deployed(tmp_path, *places) as gateway:

@@ -36,6 +36,7 @@ class OpenAIChat:
     """See ``ChatDialect``."""
 
     check: ChatCheck | None = None
+    total_tokens = "total_tokens"
 
     def path(self, _request: ChatRequest, _model: Model) -> str:
         """The same for every model."""
