@@ -186,7 +186,18 @@ def resident_megabytes(process: psutil.Process) -> float:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """The time that a process has been on a CPU."""
+    """Processor time that a process has used: to the nanosecond where the kernel tells it, else to its clock's tick.
+
+    A tick is ten milliseconds, which is all that a store uses in a short slice
+    (https://docs.kernel.org/scheduler/sched-stats.html).
+    """
+    told = []
+    for path in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+        # A thread may end meanwhile.
+        with contextlib.suppress(OSError):
+            told.append(int(path.read_text().split()[0]))
+    if told:
+        return sum(told) / 1e9
     times = process.cpu_times()
     return float(times.user + times.system)
 
