@@ -17,6 +17,7 @@ import click
 from proxy.app import Gateway
 from proxy.cli.output import show_json
 from proxy.cli.running import StopSignals, run
+from proxy.domain.image_request import LISTED_PARAMETERS
 from proxy.metering.embedded import EmbeddedStoreError
 from proxy.settings import ConfigurationError, Settings, read_settings
 from proxy.telemetry.logs import set_up_logs
@@ -116,7 +117,7 @@ def _settings(folder: Path, provider_url: str, port: int, admin_port: int, envir
                 "provider": "sample",
                 "upstream_model": "image-1",
                 "token_multiplier": "1.5",
-                "parameters": ["n", "size", "quality", "style", "user", "image_config", "response_format"],
+                "parameters": sorted(LISTED_PARAMETERS),
             }
         ],
     }
