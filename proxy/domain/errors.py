@@ -394,6 +394,16 @@ class StoreUnavailable(ProxyError):
         self.may_have_happened = may_have_happened
 
 
+class StoreBusy(StoreUnavailable):
+    """Others use every connection for reading; the store itself may be well."""
+
+    def __init__(self) -> None:
+        """Ask for a retry after one second."""
+        super().__init__()
+        self.message = "Too many others read from the quota store now. Try again."
+        self.args = (self.message,)
+
+
 class JournalUnavailable(StoreUnavailable):
     """A settlement could not be kept, should Redis go away; the provider was not called."""
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from redis import DriverInfo
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -11,12 +16,18 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from proxy.domain.errors import StoreUnavailable
+from proxy.domain.errors import StoreBusy, StoreUnavailable
 from proxy.metering.sentinel import SCHEME, parse_sentinel_url, sentinels_of
 
 SCHEMES = ("redis://", "rediss://", "unix://", SCHEME)
 
 CONNECTIONS = 32
+SPARE_CONNECTIONS = 4
+"""For what does not go through ``ask``."""
+
+WAIT_S = 10.0
+"""For a connection, where others use all of them."""
+
 READ_TIMEOUT_S = 10.0
 """Of one command of the admin wire; a connection that took longer is closed, and its reply reaches nobody."""
 
@@ -29,11 +40,12 @@ def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
     """
     settings: dict[str, Any] = {
         "protocol": 2,
-        "max_connections": CONNECTIONS,
+        "max_connections": CONNECTIONS + SPARE_CONNECTIONS,
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": timeout_s,
         "socket_timeout": READ_TIMEOUT_S,
-        "client_name": "lightmeter",
+        # A name by SETNAME is refused to a user without CLIENT, and the connection with it; this one is only a wish.
+        "driver_info": DriverInfo("lightmeter"),
     }
     if not url.startswith(SCHEME):
         return ConnectionPool.from_url(url, **settings)
@@ -55,11 +67,37 @@ class SentinelPool(SentinelConnectionPool):
         await self.sentinel_manager.aclose()
 
 
+_places: WeakKeyDictionary[ConnectionPool, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _place(pool: ConnectionPool) -> AsyncIterator[None]:
+    """A place among those who use ``pool`` at the same time. Raises StoreBusy where none is free in ``WAIT_S``."""
+    places = _places.get(pool)
+    if places is None:
+        places = _places[pool] = asyncio.Semaphore(CONNECTIONS)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await places.acquire()
+    except TimeoutError:
+        raise StoreBusy from None
+    try:
+        yield
+    finally:
+        places.release()
+
+
 async def ask(redis: Redis, *words: str | int) -> Any:
-    """The reply to a command that may be sent twice. Raises StoreUnavailable.
+    """The reply to a command that may be sent twice. Raises StoreUnavailable, or StoreBusy.
 
     A connection that broke while nobody used it is noticed by its next user only, so there is a second try on new ones.
+    Who finds all connections in use waits for one: the library would say that the store is away.
     """
+    async with _place(redis.connection_pool):
+        return await _ask(redis, words)
+
+
+async def _ask(redis: Redis, words: tuple[str | int, ...]) -> Any:
     command: Any = redis.execute_command
     try:
         return await command(*words)

@@ -104,7 +104,10 @@ class ScriptConnection(asyncio.Protocol):
             self._transport.write(b"".join([call.packed() for call in calls]))
 
     async def greet(self, commands: Sequence[bytes]) -> None:
-        """Send what a new connection begins with. Raises ConnectError where Redis refuses any of it."""
+        """Send what a new connection begins with. Raises ConnectError where Redis refuses any of it.
+
+        The last one only names the connection, for which a user without the right to ``CLIENT`` is no worse.
+        """
         if commands and self._transport is not None:
             self._greeting, self._greetings = asyncio.get_running_loop().create_future(), len(commands)
             self._transport.write(b"".join(commands))
@@ -142,9 +145,10 @@ class ScriptConnection(asyncio.Protocol):
     def _take(self, reply: Any) -> None:
         if self._greeting is not None and not self._greeting.done():
             self._greetings -= 1
-            if isinstance(reply, hiredis.ReplyError):
+            is_last = self._greetings == 0
+            if isinstance(reply, hiredis.ReplyError) and not (is_last and str(reply).startswith("NOPERM")):
                 self._greeting.set_exception(ConnectError(str(reply)))
-            elif self._greetings == 0:
+            elif is_last:
                 self._greeting.set_result(None)
         elif self._under_way:
             self._on_reply(self._under_way.popleft(), reply)
@@ -200,13 +204,13 @@ async def _find(url: str, timeout_s: float) -> dict[str, Any]:
 
 
 def _greeting(options: dict[str, Any]) -> list[bytes]:
-    commands = [pack("CLIENT", "SETNAME", "lightmeter")]
+    commands: list[bytes] = []
     if options.get("password") is not None:
         user = (options["username"],) if options.get("username") else ()
-        commands.insert(0, pack("AUTH", *user, options["password"]))
+        commands.append(pack("AUTH", *user, options["password"]))
     if options.get("db"):
         commands.append(pack("SELECT", options["db"]))
-    return commands
+    return [*commands, pack("CLIENT", "SETNAME", "lightmeter")]
 
 
 def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:

@@ -31,6 +31,7 @@ from proxy.domain.errors import (
     RequestTimeout,
     RoleNotAllowed,
     ShuttingDown,
+    StoreBusy,
     StoreUnavailable,
     UnknownParameter,
     UnsupportedMediaType,
@@ -78,6 +79,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (IdempotencyMismatch(), 422, "idempotency_mismatch", Blame.CLIENT),
     (ClientGone(), 499, "client_gone", Blame.CLIENT),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (StoreBusy(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (UploadsUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
@@ -155,6 +157,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     InternalError: DO_NOT_RETRY,
     Conflict: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
+    StoreBusy: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
     UploadsUnavailable: {"Retry-After": "10"},
     ShuttingDown: RETRY_SOON,
@@ -190,7 +193,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
-        JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
+        StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
     }  # fmt: skip
 
 
