@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from proxy.domain.errors import InvalidApiKey, RoleNotAllowed
+from proxy.domain.errors import InvalidApiKey, RateLimitExceeded, RoleNotAllowed
 from proxy.metering.actor import Actor
 from proxy.telemetry.observation import OBSERVATION
 
@@ -32,10 +33,10 @@ LONGEST_DELAY_S = 5.0
 FORGET_AFTER_S = 300.0
 ADDRESSES_LIMIT = 1_000
 WAITING_LIMIT = 1_000
-"""Answers that are held back at one moment; each costs little more than the idle connection that it waits on.
+"""Answers that are held back at one moment; each costs little more than the idle connection that it waits on."""
 
-Past them a wrong token is told at once: a flood holds no more than this.
-"""
+WAITING_LIMIT_A_NETWORK = 100
+"""Of those, for one network: at the longest delay, 20 guesses a second."""
 
 
 class Role(StrEnum):
@@ -67,15 +68,16 @@ class WrongTokens:
     """Makes those wait who send wrong tokens, the longer the more of them came from their address.
 
     A right token never waits: it is looked at first. So it is the waiting that slows guesses down, and the length of a
-    token that makes them hopeless. Addresses are remembered for ``FORGET_AFTER_S``, and the latest
-    ``ADDRESSES_LIMIT`` of them only.
+    token that makes them hopeless. Where too many answers are held back already, no token is looked at from a network
+    that has sent wrong ones: an answer at once would tell a flood what it asks. Addresses are remembered for
+    ``FORGET_AFTER_S``, and the latest ``ADDRESSES_LIMIT`` of them only.
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         """``now`` counts seconds."""
         self._now = now
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._closing = asyncio.Event()
 
     def delay_s(self, address: str) -> float:
@@ -91,19 +93,31 @@ class WrongTokens:
             self._failures.popitem(last=False)
         return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(count - 1, 32)))
 
+    def check_flood(self, address: str) -> None:
+        """Raise RateLimitExceeded where no token should be looked at from ``address`` now."""
+        network = _network(address)
+        if self._waiting[network] >= WAITING_LIMIT_A_NETWORK or (
+            self._waiting.total() >= WAITING_LIMIT and network in self._failures
+        ):
+            raise RateLimitExceeded(
+                "Too many wrong admin tokens came from here; this one was not looked at. Try again later.",
+                retry_after_s=math.ceil(LONGEST_DELAY_S),
+                pace_headers={},
+            )
+
     async def wait(self, address: str) -> None:
-        """Wait as a failure from ``address`` has to, unless too many wait already."""
-        delay_s = self.delay_s(address)
-        if self._waiting >= WAITING_LIMIT:
-            return
-        self._waiting += 1
+        """Wait as a failure from ``address`` has to."""
+        delay_s, network = self.delay_s(address), _network(address)
+        self._waiting[network] += 1
         try:
             async with asyncio.timeout(delay_s):
                 await self._closing.wait()
         except TimeoutError:
             pass
         finally:
-            self._waiting -= 1
+            self._waiting[network] -= 1
+            if not self._waiting[network]:
+                del self._waiting[network]
 
     async def let_go(self, _app: web.Application) -> None:
         """Nobody waits any longer: the application shuts down."""
@@ -118,6 +132,7 @@ def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middlewar
     async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not request.path.startswith(ADMIN_PREFIX):
             return await handler(request)
+        wrong.check_flood(request.remote or "")
         text = _bearer(request.headers.getall("Authorization", ()))
         token = _find(known, text)
         if token is None:

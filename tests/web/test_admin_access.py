@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
+from pytest_aiohttp import AiohttpClient
 
+from proxy.domain.errors import ProxyError, RateLimitExceeded
+from proxy.telemetry.observation import request_ids
 from proxy.web import admin_access
 from proxy.web.admin_access import (
     ADDRESSES_LIMIT,
     FIRST_DELAY_S,
     FORGET_AFTER_S,
     LONGEST_DELAY_S,
+    WAITING_LIMIT_A_NETWORK,
     AdminToken,
     Role,
     WrongTokens,
+    require_token,
 )
+from proxy.web.middleware.errors import error_response
+from proxy.web.middleware.observe import number
+from tests.support.polling import eventually
 
 
 class Clock:
@@ -45,8 +55,8 @@ async def test_failures_are_forgotten() -> None:
 
 async def test_memory_is_bounded_whatever_the_number_of_addresses() -> None:
     wrong = WrongTokens(Clock())
-    for number in range(3 * ADDRESSES_LIMIT):
-        wrong.delay_s(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
+    for index in range(3 * ADDRESSES_LIMIT):
+        wrong.delay_s(f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}")
     assert len(wrong._failures) == ADDRESSES_LIMIT
 
 
@@ -57,17 +67,75 @@ async def test_a_network_of_ipv6_is_one_address() -> None:
     assert wrong.delay_s("2001:db8:0:1::1") == FIRST_DELAY_S
 
 
-async def test_past_the_limit_nobody_waits_and_at_the_end_everybody_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_access, "WAITING_LIMIT", 3)
+def hold_back(wrong: WrongTokens, addresses: Iterable[str]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(wrong.wait(address)) for address in addresses]
+
+
+async def test_a_flood_from_one_network_learns_nothing_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_access, "FIRST_DELAY_S", 60.0)
     monkeypatch.setattr(admin_access, "LONGEST_DELAY_S", 60.0)
     wrong = WrongTokens(Clock())
-    waiting = [asyncio.create_task(wrong.wait("192.0.2.1")) for _ in range(3)]
+    waiting = hold_back(wrong, ["192.0.2.1"] * WAITING_LIMIT_A_NETWORK)
     await asyncio.sleep(0)
-    await wrong.wait("192.0.2.1")
-    assert not any(task.done() for task in waiting)
+    with pytest.raises(RateLimitExceeded, match="not looked at"):
+        wrong.check_flood("192.0.2.1")
+    wrong.check_flood("192.0.2.2")
     await wrong.let_go(web.Application())
     await asyncio.gather(*waiting)
+    wrong.check_flood("192.0.2.1")
+
+
+async def test_a_flood_from_everywhere_is_bounded_and_stops_nobody_who_sent_no_wrong_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin_access, "WAITING_LIMIT", 20)
+    monkeypatch.setattr(admin_access, "FIRST_DELAY_S", 60.0)
+    wrong = WrongTokens(Clock())
+    waiting = hold_back(wrong, [f"192.0.2.{number}" for number in range(20)])
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimitExceeded):
+        wrong.check_flood("192.0.2.19")
+    wrong.check_flood("192.0.2.20")
+    assert len(wrong._waiting) == 20
+    await wrong.let_go(web.Application())
+    await asyncio.gather(*waiting)
+    assert not wrong._waiting
+
+
+@web.middleware
+async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ProxyError as error:
+        return error_response(error)
+
+
+async def test_a_right_token_is_not_looked_at_in_a_flood_from_its_own_network(
+    aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_access, "WAITING_LIMIT_A_NETWORK", 5)
+    monkeypatch.setattr(admin_access, "FIRST_DELAY_S", 60.0)
+    monkeypatch.setattr(admin_access, "LONGEST_DELAY_S", 60.0)
+    wrong = WrongTokens()
+    right = AdminToken.of("admin", Role.ADMIN, "the-token-of-the-tests")
+    app = web.Application(middlewares=[number(request_ids()), answer_refusals, require_token((right,), wrong)])
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    app.router.add_get("/admin/v1/teams", answer)
+    client = await aiohttp_client(app)
+
+    async def status(token: str) -> int:
+        async with client.get("/admin/v1/teams", headers={"Authorization": f"Bearer {token}"}) as response:
+            return response.status
+
+    guesses = [asyncio.create_task(status("a-guess-of-a-stranger")) for _ in range(5)]
+    await eventually(lambda: wrong._waiting.total() == 5)
+    assert [await status("a-guess-of-a-stranger"), await status("the-token-of-the-tests")] == [429, 429]
+    await wrong.let_go(app)
+    assert await asyncio.gather(*guesses) == [401] * 5
+    assert await status("the-token-of-the-tests") == 200
 
 
 @pytest.mark.parametrize("text", ["", "the-token-of-the-test", "the-token-of-the-tests ", "\udcff"])
