@@ -1,17 +1,19 @@
-"""Speaking the admin wire from the command line."""
+"""Speaking the admin API from the command line."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import click
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 TIMEOUT_S = 30
+CLIENT = "proxy.cli.admin_client"
+"""Where the context of a command keeps its connection."""
 
 
 class AdminRefusal(click.ClickException):
@@ -26,37 +28,77 @@ class AdminRefusal(click.ClickException):
 def call_admin(
     method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str | None] | None = None
 ) -> Any:
-    """What the running gateway answers. Raises click.ClickException with what to do about it."""
-    url = os.environ.get("LIGHTMETER_ADMIN_URL", DEFAULT_URL).rstrip("/")
-    token = os.environ.get("LIGHTMETER_ADMIN_TOKEN", "")
-    if not token:
-        raise click.ClickException(
-            "set LIGHTMETER_ADMIN_TOKEN to the gateway's admin token; the gateway's log tells where it is kept "
-            "(with the default store: export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token))"
-        )
-    given = {name: value for name, value in (query or {}).items() if value is not None}
-    try:
-        return asyncio.run(_call(method, url + path, token, body, given))
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise click.ClickException(
-            f"no gateway answers at {url} ({error}): start it with 'lightmeter serve', or set LIGHTMETER_ADMIN_URL"
-        ) from None
+    """What the running gateway answers. Raises click.ClickException with what to do about it.
+
+    All calls of one command share a connection, which ends with the command.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        with AdminClient.from_environment() as client:
+            return client.call(method, path, body, query)
+    root = context.find_root()
+    known = root.meta.get(CLIENT)
+    if known is None:
+        known = root.meta[CLIENT] = root.with_resource(AdminClient.from_environment())
+    return known.call(method, path, body, query)
 
 
-async def _call(method: str, url: str, token: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Any:
-    headers = {"Authorization": f"Bearer {token}"}
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with (
-        aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-        session.request(method, url, json=body, params=query, allow_redirects=False) as response,
-    ):
-        try:
-            answer = await response.json()
-        except (aiohttp.ContentTypeError, ValueError):
+class AdminClient:
+    """A connection to the admin API; a context."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Nothing is sent yet."""
+        self.url = url
+        self._token = token
+        self._runner = asyncio.Runner()
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """To the gateway that the environment names. Raises click.ClickException."""
+        token = os.environ.get("LIGHTMETER_ADMIN_TOKEN", "")
+        if not token:
             raise click.ClickException(
-                f"{url} answers {response.status} and not as a Lightmeter would: check LIGHTMETER_ADMIN_URL"
+                "set LIGHTMETER_ADMIN_TOKEN to the gateway's admin token; the gateway's log tells where it is kept "
+                "(with the default store: export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token))"
+            )
+        return cls(os.environ.get("LIGHTMETER_ADMIN_URL", DEFAULT_URL).rstrip("/"), token)
+
+    def __enter__(self) -> Self:
+        """Use it until the block is left."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close the connection."""
+        if self._session is not None:
+            self._runner.run(self._session.close())
+        self._runner.close()
+
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str | None] | None
+    ) -> Any:
+        """See ``call_admin``."""
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            return self._runner.run(self._call(method, self.url + path, body, given))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise click.ClickException(
+                f"no gateway answers at {self.url} ({error}): start it with 'lightmeter serve', "
+                "or set LIGHTMETER_ADMIN_URL"
             ) from None
-        if response.status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
-            message = answer.get("error", {}).get("message", f"status {response.status}")
-            raise AdminRefusal(message, response.status)
-        return answer
+
+    async def _call(self, method: str, url: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Any:
+        if self._session is None:
+            headers = {"Authorization": f"Bearer {self._token}"}
+            self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+        async with self._session.request(method, url, json=body, params=query, allow_redirects=False) as response:
+            try:
+                answer = await response.json()
+            except (aiohttp.ContentTypeError, ValueError):
+                raise click.ClickException(
+                    f"{url} answers {response.status} and not as a Lightmeter would: check LIGHTMETER_ADMIN_URL"
+                ) from None
+            if response.status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+                message = answer.get("error", {}).get("message", f"status {response.status}")
+                raise AdminRefusal(message, response.status)
+            return answer
