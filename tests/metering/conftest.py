@@ -12,13 +12,15 @@ import pytest
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.api_key import Credential, parse_credential
-from proxy.domain.limits import KeyRecord, Limits
+from proxy.domain.limits import KeyRecord, Limits, TeamRecord
 from proxy.domain.pricing import Quote, Tier
-from proxy.domain.settlement import Reservation
+from proxy.domain.settlement import LedgerEntry, Reservation
+from proxy.metering.charges import Charges
 from proxy.metering.journal import Journal
 from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
+from proxy.metering.records import utc_day
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
@@ -74,21 +76,37 @@ class Bench:
         return await self.registry.get_key(credential.key_id)
 
     async def check_books(self, credential: Credential) -> None:
-        """Counters equal the ledger, and nothing is held."""
-        record = await self.record(credential)
-        page = await self.ledger.list_entries(LedgerFilter(key_id=credential.key_id), cursor=None, limit=1_000)
+        """The counters of the key and of its team equal the ledger, window by window, and nothing is held."""
+        page = await self.ledger.list_entries(LedgerFilter(team=credential.team), cursor=None, limit=1_000)
+        assert page.next_cursor is None
         charges = [entry for entry in page.items if entry.kind != "grant"]
-        assert record.quota.posted == sum(entry.facts["charged"] for entry in charges)
-        assert record.overage_units == sum(entry.facts["overage"] for entry in charges)
-        assert record.images == sum(entry.facts["images"] for entry in charges)
         requests = [entry.facts["request"] for entry in charges if entry.kind == "request"]
         assert len(set(requests)) == len(requests)
-        assert record.quota.reserved == 0
         assert await self.redis.zcard(f"lm:{{{credential.team}}}:leases") == 0
-        _record, by_model, by_day = await self.registry.usage(credential.key_id)
-        for headings in (by_model, by_day):
-            assert sum(each.quota_units for each in headings.values()) == record.quota.posted
-            assert sum(each.images for each in headings.values()) == record.images
+        check_account(await self.teams.usage(credential.team), charges)
+        own = [entry for entry in charges if entry.facts["key"] == credential.key_id]
+        check_account(await self.registry.usage(credential.key_id), own)
+
+
+def check_account(
+    usage: tuple[KeyRecord | TeamRecord, dict[str, Charges], dict[str, Charges]], charges: list[LedgerEntry]
+) -> None:
+    """What a key or a team has counted is what these entries add up to, and nothing is held."""
+    record, by_model, by_day = usage
+    assert record.quota.posted == sum(entry.facts["charged"] for entry in charges)
+    assert record.overage_units == sum(entry.facts["overage"] for entry in charges)
+    assert record.images == sum(entry.facts["images"] for entry in charges)
+    assert record.held == 0
+    for name in ("quota_units_per_day", "quota_units_per_month"):
+        window = record.quotas[name]
+        assert window.window is not None
+        assert window.posted == sum(
+            entry.facts["charged"] for entry in charges if utc_day(entry.facts["admitted_ms"]).startswith(window.window)
+        )
+    assert {quota.reserved for quota in record.quotas.values()} == {0}
+    for headings in (by_model, by_day):
+        assert sum(each.quota_units for each in headings.values()) == record.quota.posted
+        assert sum(each.images for each in headings.values()) == record.images
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from proxy.metering.records import utc_day
 from tests.support.processes import Server, python_module, running
 
 ADMIN_TOKEN = "the-token-of-the-tests"
@@ -107,13 +108,14 @@ class RunningGateway:
         quota: dict[str, int] = answer.json["limits"]["quota_units"]
         return quota
 
-    def ledger(self, key: str) -> list[dict[str, Any]]:
-        """The key's ledger entries."""
+    def ledger(self, key: str, *, whole_team: bool = False) -> list[dict[str, Any]]:
+        """The key's ledger entries, or those of all keys of its team."""
         team = key_id(key).rpartition("_")[0]
         entries: list[dict[str, Any]] = []
+        whose = f"team={team}" if whole_team else f"team={team}&key={key_id(key)}"
         cursor = ""
         while True:
-            answer = self.admin("GET", f"/admin/v1/ledger?limit=1000&team={team}&key={key_id(key)}{cursor}")
+            answer = self.admin("GET", f"/admin/v1/ledger?limit=1000&{whose}{cursor}")
             assert answer.status == 200, answer.body
             entries += answer.json["data"]
             if answer.json["next_cursor"] is None:
@@ -121,16 +123,24 @@ class RunningGateway:
             cursor = f"&cursor={answer.json['next_cursor']}"
 
     def check_books(self, key: str) -> None:
-        """Counters equal the ledger, each request has one entry, and nothing is held."""
-        usage = self.admin("GET", f"/admin/v1/keys/{key_id(key)}/usage").json
-        entries = [entry for entry in self.ledger(key) if entry["kind"] != "grant"]
-        quota = usage["limits"]["quota_units"]
-        assert quota["posted"] == sum(entry["charged"] for entry in entries)
-        assert quota["reserved"] == 0
-        assert usage["images"] == sum(entry["images"] for entry in entries)
-        assert usage["overage_units"] == sum(entry["overage"] for entry in entries)
+        """The counters of the key and of its team equal the ledger, each request has one entry, and nothing is held."""
+        team = key_id(key).rpartition("_")[0]
+        entries = [entry for entry in self.ledger(key, whole_team=True) if entry["kind"] != "grant"]
         requests = [entry["request"] for entry in entries if entry["kind"] == "request"]
         assert len(set(requests)) == len(requests)
+        self._check_usage(f"teams/{team}", entries)
+        self._check_usage(f"keys/{key_id(key)}", [entry for entry in entries if entry["key"] == key_id(key)])
+
+    def _check_usage(self, account: str, entries: list[dict[str, Any]]) -> None:
+        usage = self.admin("GET", f"/admin/v1/{account}/usage").json
+        assert usage["limits"]["quota_units"]["posted"] == sum(entry["charged"] for entry in entries)
+        assert usage["images"] == sum(entry["images"] for entry in entries)
+        assert usage["overage_units"] == sum(entry["overage"] for entry in entries)
+        assert {quota["reserved"] for name, quota in usage["limits"].items() if name.startswith("quota_units")} == {0}
+        assert usage["limits"]["concurrent_requests"]["in_progress"] == 0
+        for window in (usage["limits"]["quota_units_per_day"], usage["limits"]["quota_units_per_month"]):
+            admitted = [entry for entry in entries if utc_day(entry["admitted_ms"]).startswith(window["window"])]
+            assert window["posted"] == sum(entry["charged"] for entry in admitted)
 
     def memory_bytes(self) -> int:
         """Resident memory of the gateway's process."""
