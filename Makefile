@@ -49,7 +49,7 @@ format: $(READY)
 
 lock: $(READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --extra demo --extra dev --extra traces --output-file requirements.lock $(ARGS) pyproject.toml
+		--no-emit-trusted-host --extra demo --extra dev --extra embedded --extra traces --output-file requirements.lock $(ARGS) pyproject.toml
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

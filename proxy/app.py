@@ -30,6 +30,7 @@ from proxy.metering.ledger_pages import LedgerPages
 from proxy.metering.ledger_retention import LedgerRetention
 from proxy.metering.meter import Meter
 from proxy.metering.middleware import Endpoint, RequestReader, metering
+from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.request_body import BodyLimits
@@ -344,7 +345,7 @@ class Gateway:
 
 
 def _read_or_make_token(path: Path) -> str:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     if path.exists():
         token = path.read_text().strip()
         if len(token) < TOKEN_LENGTH_LEAST:

