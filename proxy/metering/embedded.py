@@ -1,7 +1,8 @@
 """The embedded store: a real Valkey server of our own, on a Unix socket, its append-only file in the data folder.
 
-The server runs in a session of its own, so that Ctrl-C at a terminal reaches Lightmeter first. Where Lightmeter was
-killed, its server is still there at the next start; it is asked to shut down, which writes all it has to disk.
+The server runs in a session of its own, so that Ctrl-C at a terminal reaches Lightmeter first. Where Lightmeter is
+killed, the kernel tells its server to shut down, which writes all it has to disk; where no kernel does so, the next
+start does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
+from proxy.metering import bound_child
 from proxy.metering.private_folder import make_private_folder, take_back_from_others
 from proxy.metering.server_binary import ServerBinaryError, find_server_binary
 from proxy.metering.tasks import end_task
@@ -174,7 +176,8 @@ class EmbeddedStore:
         log = (self._folder / "valkey.log").open("ab")
         with log:
             self._process = await asyncio.create_subprocess_exec(
-                binary,
+                # It ends with this process, also where that is killed: nothing else may hold the folder then.
+                *bound_child.command_of(binary),
                 *("--port", "0", "--unixsocket", SOCKET_NAME, "--unixsocketperm", "700", "--dir", "."),
                 *("--appendonly", "yes", "--appendfsync", self._appendfsync, "--save", ""),
                 *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
@@ -183,8 +186,6 @@ class EmbeddedStore:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # The data holds hashes of keys, the ledger, and answers that are kept.
-                umask=0o077,
             )
         silent_s = 0.0
         while (state := await self._state()) is not _State.READY:

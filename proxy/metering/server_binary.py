@@ -6,6 +6,7 @@ First the one that ``store.server`` names, then the Valkey of the extra ``embedd
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,8 @@ def find_server_binary(named: str | None) -> str:
         found = shutil.which(named)
         if found is None:
             raise ServerBinaryError(f"store.server: there is no program {named!r}")
-        return found
+        # It runs in the data folder.
+        return os.path.abspath(found)  # noqa: PTH100 - a link stays a link
     packaged = _packaged()
     if packaged is not None:
         return packaged
