@@ -49,14 +49,17 @@ from proxy.upstream.pool import Pool
 from proxy.web.admin import KeyAdminRoutes
 from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
 from proxy.web.audit import AuditRoutes
+from proxy.web.connection import ConnectionLimits
+from proxy.web.descriptors import connection_caps, raise_descriptor_limit
 from proxy.web.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
 from proxy.web.key import KeyRoutes
 from proxy.web.ledger import LedgerRoutes
 from proxy.web.lifecycle import Lifecycle
 from proxy.web.listener import Listener
 from proxy.web.middleware.errors import errors
-from proxy.web.middleware.observe import number, observe
+from proxy.web.middleware.observe import OTHER, Refusals, number, observe
 from proxy.web.models import ModelRoutes
+from proxy.web.open_connections import OpenConnections
 from proxy.web.openapi import describe
 from proxy.web.operations import Description, OperationRoutes
 from proxy.web.relay import RelayLimits
@@ -204,8 +207,10 @@ class Gateway:
             ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),
         )
-        self.public_address = await self._listen(public, settings.server.listen, "server.listen")
-        self.admin_address = await self._listen(admin, settings.admin.listen, "admin.listen")
+        caps = connection_caps(raise_descriptor_limit(), settings.server.max_connections)
+        logger.info("at most %d connections of clients, and %d of the admin listener", caps.public, caps.admin)
+        self.public_address = await self._listen(public, "server", settings.server.listen, caps.public, log)
+        self.admin_address = await self._listen(admin, "admin", settings.admin.listen, caps.admin, log)
         self._description.tell(
             describe(self._public_routes, self._admin_routes, version=package_version(), public_url=self.public_address)
         )
@@ -308,16 +313,22 @@ class Gateway:
         self._parts.push_async_callback(store.stop)
         return store.url
 
-    async def _listen(self, app: web.Application, address: str, setting: str) -> str:
+    async def _listen(
+        self, app: web.Application, section: str, address: str, max_connections: int, log: RequestLog
+    ) -> str:
         server = self._settings.server
         host, _, port = address.rpartition(":")
-        listener = Listener(app, keepalive_s=server.keepalive_timeout)
+        name = "public" if section == "server" else section
+        refusals = Refusals(OTHER if section == "server" else section, self.metrics, log, request_ids())
+        opened = OpenConnections(name, max_connections, self.metrics, refusals.next_id)
+        limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout)
+        listener = Listener(app, opened, limits, refusals)
         self._parts.push_async_callback(listener.close)
         self._listeners.append(listener)
         try:
             return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
         except OSError as error:
-            raise ConfigurationError(_why_not_listening(error, address, setting)) from None
+            raise ConfigurationError(_why_not_listening(error, address, f"{section}.listen")) from None
 
     def _admin_tokens(self) -> list[AdminToken]:
         tokens = self._settings.admin_tokens(self._environment)

@@ -36,6 +36,7 @@ upload_folder = "./uploads"
 write_timeout = 20
 stream_keepalive_seconds = 5
 keepalive_timeout = 30
+max_connections = 700
 drain_seconds = 0
 
 [admin]
@@ -167,6 +168,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "write_timeout": 20,
         "stream_keepalive_seconds": 5,
         "keepalive_timeout": 30,
+        "max_connections": 700,
         "drain_seconds": 0,
     }
     assert loaded.admin.model_dump() == {
@@ -379,6 +381,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("body_timeout = 1.5", "body_timeout = -1", "server.body_timeout", ["is -1", "greater than 0"]),
     ("body_timeout = 1.5", "body_timeout = inf", "server.body_timeout", ["is inf", "86400"]),
     ("body_timeout = 1.5", "body_timeout = nan", "server.body_timeout", ["is nan", "86400"]),
+    ("max_connections = 700", "max_connections = 0", "server.max_connections", ["is 0", "greater than or equal to 1"]),
+    ("max_connections = 700", "max_connections = true", "server.max_connections", ["should be an integer"]),
     ("drain_seconds = 0", "drain_seconds = -1", "server.drain_seconds", ["is -1", "greater than or equal to 0"]),
     ("max_body = 2048", "max_bodies = 2048", "server.max_bodies", [NO_SETTING]),
     ("[logs]", "[log]", "log", [NO_SETTING]),

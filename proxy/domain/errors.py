@@ -258,6 +258,32 @@ class UnsupportedMediaType(ProxyError):
     blame = Blame.CLIENT
 
 
+class HeadersTooLarge(ProxyError):
+    """The request line or the headers are larger than this gateway reads."""
+
+    status = 431
+    code = "headers_too_large"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__("The request's first line or a header is too long, or there are too many headers.")
+
+
+class ExpectationFailed(ProxyError):
+    """The client expects what this gateway does not do."""
+
+    status = 417
+    code = "expectation_failed"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__("The header 'Expect' should be '100-continue', or be left out.")
+
+
 class InsufficientQuota(ProxyError):
     """The request costs more than what is left."""
 
@@ -424,6 +450,22 @@ class UploadsUnavailable(StoreUnavailable):
         self.message = "This gateway has no room for uploads now; nothing was charged. Try again."
         self.args = (self.message,)
         self.retry_after_s = 10
+
+
+class TooManyConnections(ProxyError):
+    """This gateway has as many connections as it may have, and all of them are at work."""
+
+    status = 503
+    code = "too_many_connections"
+    type = "service_unavailable"
+    blame = Blame.OPERATOR
+    retryable = True
+
+    def __init__(self) -> None:
+        """Ask for a retry after one second."""
+        super().__init__(
+            "This gateway has no room for another connection; nothing was charged. Try again.", retry_after_s=1
+        )
 
 
 class ShuttingDown(ProxyError):

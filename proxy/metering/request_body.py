@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.domain.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 JSON = "application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EXPECTS_CONTINUE = web.RequestKey("expects_continue", bool)
+"""Its client waits to be told to send its body. aiohttp does not see the header, or it would tell it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def check_body(request: web.Request, limit_bytes: int) -> None:
 
 def accept_body(request: web.Request) -> None:
     """Tell a client that asked before sending its body (RFC 9110 section 10.1.1) to go on."""
-    if request.headers.get("Expect") and request.version == HttpVersion11 and request.transport is not None:
+    if not request.content.is_eof() and EXPECTS_CONTINUE in request and request.transport is not None:
+        del request[EXPECTS_CONTINUE]
         request.transport.write(CONTINUE)
 
 
@@ -71,10 +74,6 @@ async def _read_parts(request: web.Request, limit_bytes: int) -> bytes:
         if size > limit_bytes:
             raise body_too_large(limit_bytes)
     return b"".join(parts)
-
-
-async def no_early_continue(_request: web.Request) -> None:
-    """Leave ``Expect: 100-continue`` to ``accept_body``, so that the key is looked at before an upload."""
 
 
 def body_too_large(limit_bytes: int) -> PayloadTooLarge:

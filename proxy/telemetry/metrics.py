@@ -60,6 +60,13 @@ class Metrics:
             "overhead_seconds", "Lightmeter's own time: waiting neither for the provider nor the client", FAST_BOUNDS_S
         )
 
+        self._connections = make.gauge("connections", "Connections of clients that are open", "listener")
+        self._closed = make.counter(
+            "connections_closed",
+            "Connections that the gateway closed on its own: evicted for a new one, refused, or with an answer unread",
+            "listener",
+            "reason",
+        )
         self._uploads = make.gauge("upload_disk_bytes", "What uploads take on the disk while their requests last")
         self._reloads = make.counter(
             "config_reloads", "Configurations read again, by whether they were taken", "result"
@@ -178,6 +185,14 @@ class Metrics:
     def uploads(self, disk_bytes: int) -> None:
         """What uploads take on the disk, at this scrape."""
         self._uploads.values[()] = disk_bytes
+
+    def connections(self, listener: str, count: int) -> None:
+        """How many connections a listener has, at this scrape."""
+        self._connections.values[(listener,)] = count
+
+    def connection_closed(self, listener: str, reason: str) -> None:
+        """A listener has closed a connection on its own."""
+        self._closed.values[listener, reason] += 1
 
     def reloaded(self, *, taken: bool) -> None:
         """The configuration was read again, and was taken or refused."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from proxy.telemetry.observation import Observation
 
+SERVER = "lightmeter"
 ATTEMPTS = "x-lightmeter-attempts"
 """How many deployments were asked, where the model has several."""
 
 
 def common_headers(observation: Observation) -> dict[str, str]:
     """For one answer."""
-    headers = {"x-request-id": observation.request_id, "Server": "lightmeter"}
+    headers = {"x-request-id": observation.request_id, "Server": SERVER}
     if observation.attempts is not None:
         headers[ATTEMPTS] = str(observation.attempts)
     if observation.pace_headers is not None:

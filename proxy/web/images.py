@@ -29,7 +29,6 @@ from proxy.domain.errors import (
 from proxy.domain.idempotency import HEADER
 from proxy.domain.pricing import TextPrice
 from proxy.metering.middleware import METERED
-from proxy.metering.request_body import no_early_continue
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Exchange, Pool
 from proxy.web.public_wire import (
@@ -84,7 +83,6 @@ class ImageRoutes:
             access=Access.KEY,
             headers=(HEADER,),
             errors=FORWARDING_ERRORS,
-            on_expect=no_early_continue,
         )
         images, chat = {200: ImagesAnswer}, {200: ChatAnswer}
         return (

@@ -7,47 +7,43 @@ import socket
 
 from aiohttp import web
 
-BACKLOG = 4_096
-READ_BUFFER_BYTES = 65_536
-LINGERING_S = 1.0
-"""How long a refused upload may go on before its connection is closed: time enough to read the refusal."""
+from proxy.web.connection import Connection, ConnectionLimits, Refuse
+from proxy.web.open_connections import OpenConnections
+from proxy.web.request_factory import request_factory
 
+BACKLOG = 4_096
 ACCEPT_LIMIT = 100_000
 
 
 class Listener:
     """One aiohttp application on one address."""
 
-    def __init__(self, app: web.Application, *, keepalive_s: float) -> None:
-        """Serve ``app``, and close a connection that is silent for ``keepalive_s`` seconds."""
-        self._keepalive_s = keepalive_s
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=keepalive_s,
-            read_bufsize=READ_BUFFER_BYTES,
-            auto_decompress=False,
-            shutdown_timeout=1.0,
-            lingering_time=LINGERING_S,
-        )
-        self._sites: list[web.SockSite] = []
+    def __init__(self, app: web.Application, opened: OpenConnections, limits: ConnectionLimits, refuse: Refuse) -> None:
+        """Serve ``app`` on connections within ``limits``, which are counted in ``opened``.
+
+        ``refuse`` answers what never becomes a request of ``app``.
+        """
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._opened = opened
+        self._limits = limits
+        self._refuse = refuse
+        self._servers: list[asyncio.Server] = []
         self._doors: list[socket.socket] = []
 
     async def open(self, host: str, port: int, *, reuse_port: bool) -> str:
         """Listen; the URL. With ``reuse_port`` other processes may listen there as well. Raises OSError."""
         await self._runner.setup()
         server = self._runner.server
-        # aiohttp drops all of its keywords, with a mere warning, where one of them is mistyped. A client that leaves
-        # must not cancel its request: the task is the application's own, and settles.
-        if server is None or server().keepalive_timeout != self._keepalive_s or server.handler_cancellation:
+        # A client that leaves must not cancel its request: the task is the application's own, and settles.
+        if server is None or server.handler_cancellation:
             raise RuntimeError("aiohttp did not take the listener's settings")
+        server.request_factory = request_factory(server.request_factory)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _kind, _protocol, _name, address in dict.fromkeys(found):
-            site = web.SockSite(self._runner, self._bind(family, address, reuse_port=reuse_port), backlog=BACKLOG)
-            await site.start()
-            self._sites.append(site)
-        bound_host, bound_port = self._runner.addresses[0][:2]
+            listening = self._bind(family, address, reuse_port=reuse_port)
+            self._servers.append(await loop.create_server(self._connect, sock=listening, backlog=BACKLOG))
+        bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
         return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     async def close_door(self) -> None:
@@ -56,21 +52,32 @@ class Listener:
         The kernel hands out new connections among all that listen, and drops those that a closed socket has not taken
         yet. So the last of them are taken here, and the socket is closed in the same breath.
         """
-        loop, server = asyncio.get_running_loop(), self._runner.server
-        for site in self._sites:
-            await site.stop()
+        loop = asyncio.get_running_loop()
+        self._stop_listening()
         doors, self._doors = self._doors, []
         for door in doors:
             taken = _take_all(door)
             door.close()
             for connection in taken:
-                await loop.connect_accepted_socket(server, connection)  # type: ignore[arg-type]
+                await loop.connect_accepted_socket(self._connect, connection)
 
     async def close(self) -> None:
         """Close every connection."""
+        self._stop_listening()
         for door in self._doors:
             door.close()
         await self._runner.cleanup()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _connect(self) -> Connection:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the listener is closed")
+        return Connection(server, self._opened, self._limits, self._refuse)
 
     def _bind(self, family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)

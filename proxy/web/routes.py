@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 
 from aiohttp import web
@@ -59,7 +59,6 @@ class Route:
     errors: tuple[type[ProxyError], ...] = ()
     media_type: str = "application/json"
     streams: bool = False
-    on_expect: Callable[[web.Request], Awaitable[None]] | None = field(default=None)
 
     @property
     def all_errors(self) -> tuple[type[ProxyError], ...]:
@@ -82,4 +81,4 @@ def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
         if route.method == "GET":
             app.router.add_get(route.path, route.handler)
         else:
-            app.router.add_route(route.method, route.path, route.handler, expect_handler=route.on_expect)
+            app.router.add_route(route.method, route.path, route.handler)

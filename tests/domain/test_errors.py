@@ -11,6 +11,8 @@ from proxy.domain.errors import (
     Blame,
     ClientGone,
     Conflict,
+    ExpectationFailed,
+    HeadersTooLarge,
     IdempotencyInProgress,
     IdempotencyMismatch,
     IdempotencyResponseGone,
@@ -33,6 +35,7 @@ from proxy.domain.errors import (
     ShuttingDown,
     StoreBusy,
     StoreUnavailable,
+    TooManyConnections,
     UnknownParameter,
     UnsupportedMediaType,
     UploadsUnavailable,
@@ -59,6 +62,8 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (Conflict("x"), 409, "conflict", Blame.CLIENT),
     (PayloadTooLarge("x"), 413, "payload_too_large", Blame.CLIENT),
     (UnsupportedMediaType("x"), 415, "unsupported_media_type", Blame.CLIENT),
+    (ExpectationFailed(), 417, "expectation_failed", Blame.CLIENT),
+    (HeadersTooLarge(), 431, "headers_too_large", Blame.CLIENT),
     (InsufficientQuota("x"), 429, "insufficient_quota", Blame.CLIENT),
     (RateLimitExceeded("x", retry_after_s=1, pace_headers={}), 429, "rate_limit_exceeded", Blame.CLIENT),
     (
@@ -82,6 +87,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (StoreBusy(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (UploadsUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (TooManyConnections(), 503, "too_many_connections", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
 ]
 EVERY_ERROR = [error for error, *_ in WIRE]
@@ -160,6 +166,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     StoreBusy: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
     UploadsUnavailable: {"Retry-After": "10"},
+    TooManyConnections: RETRY_SOON,
     ShuttingDown: RETRY_SOON,
 }
 
@@ -194,6 +201,7 @@ def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
         StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
+        TooManyConnections,
     }  # fmt: skip
 
 

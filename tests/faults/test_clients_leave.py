@@ -93,6 +93,32 @@ def test_before_the_first_byte(play: tuple[Scene, RunningGateway, str, str]) -> 
     assert outcomes(gateway, key) == [("request", "abandoned", images, images * PRICE)]
 
 
+def test_closing_only_its_side_is_not_leaving(play: tuple[Scene, RunningGateway, str, str]) -> None:
+    made, gateway, key, _ = play
+    client = Client(gateway, key, "[sample delay_ms=1000] a cube", n=2)
+    with client.socket:
+        client.socket.sendall(client.request)
+        client.socket.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := client.socket.recv(65_536):
+            received += part
+    assert b"\r\n\r\nHTTP/1.1 200 OK\r\n" in received
+    assert len(json.loads(received.rpartition(b"\r\n\r\n")[2])["data"]) == 2
+    made.check(gateway, key)
+    assert outcomes(gateway, key) == [("request", "delivered", 2, 2 * PRICE)]
+
+
+def test_closing_its_connection_is_leaving(play: tuple[Scene, RunningGateway, str, str]) -> None:
+    made, gateway, key, client_gone = play
+    client = Client(gateway, key, "[sample delay_ms=1000] a cube", n=2)
+    with client.socket:
+        client.socket.sendall(client.request)
+        wait_for(lambda: bool(made.provider.requests()), "the provider's request")
+    made.check(gateway, key)
+    images = 2 if client_gone == "finish" else 0
+    assert outcomes(gateway, key) == [("request", "abandoned", images, images * PRICE)]
+
+
 def test_in_the_middle_of_the_answer(play: tuple[Scene, RunningGateway, str, str]) -> None:
     made, gateway, key, client_gone = play
     prompt = "[sample image_bytes=200000 chunk_bytes=100000 chunk_delay_ms=150] a cube"

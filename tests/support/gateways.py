@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +198,14 @@ def image_model(name: str = "acme/image-1", multiplier: str = "1", **more: Any) 
 
 
 @contextmanager
-def running_gateway(folder: Path, toml: str, environment: Mapping[str, str] | None = None) -> Iterator[RunningGateway]:
-    """``lightmeter serve`` with this configuration."""
+def running_gateway(
+    folder: Path, toml: str, environment: Mapping[str, str] | None = None, *, prefix: Sequence[str] = ()
+) -> Iterator[RunningGateway]:
+    """``lightmeter serve`` with this configuration; ``prefix`` is the command that starts it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lightmeter.toml"
     path.write_text(toml)
-    command = python_module("proxy.cli", "serve", "--config", str(path))
+    command = [*prefix, *python_module("proxy.cli", "serve", "--config", str(path))]
     variables = {
         "SAMPLE_PROVIDER_KEY": PROVIDER_KEY,
         "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN,

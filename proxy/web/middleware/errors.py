@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 
 import orjson
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
 from proxy.telemetry.observation import OBSERVATION, OK, REJECTED
+from proxy.web.connection import Connection
 from proxy.web.lifecycle import Lifecycle
+from proxy.web.strict_http import check_http
 
 logger = logging.getLogger(__name__)
-
-PATHS_WITH_ESCAPES = "/v1/models/"
 
 
 def errors(lifecycle: Lifecycle) -> Middleware:
@@ -23,8 +23,13 @@ def errors(lifecycle: Lifecycle) -> Middleware:
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         observation = request[OBSERVATION]
+        is_http = False
         try:
+            connection = request.protocol
+            if isinstance(connection, Connection) and (refusal := connection.take_refusal()) is not None:
+                raise refusal
             check_http(request)
+            is_http = True
             if lifecycle.draining:
                 raise ShuttingDown
             return await handler(request)
@@ -38,7 +43,11 @@ def errors(lifecycle: Lifecycle) -> Middleware:
         observation.error = failure.code
         if observation.outcome == OK:
             observation.outcome = REJECTED
-        return error_response(failure)
+        response = error_response(failure)
+        if not is_http:
+            # Where this request ends is not certain, so there is no next one (RFC 9112 section 6.1).
+            response.force_close()
+        return response
 
     return answer_errors
 
@@ -51,20 +60,6 @@ def error_response(error: ProxyError) -> web.Response:
         content_type="application/json",
         headers=error.headers(),
     )
-
-
-def check_http(request: web.Request) -> None:
-    """Refuse requests of ambiguous framing (RFC 9112 section 6.1) or target, before anything is made of them."""
-    if request.version not in (HttpVersion11, HttpVersion10):
-        raise InvalidRequest("Speak HTTP/1.1 or HTTP/1.0.")
-    coding = request.headers.get("Transfer-Encoding")
-    if coding is not None and (coding.strip().lower() != "chunked" or request.version != HttpVersion11):
-        raise InvalidRequest("The only Transfer-Encoding understood here is 'chunked', and only in HTTP/1.1.")
-    target = request.message.path
-    if not target.startswith("/"):
-        raise InvalidRequest("The request's target should be a path that begins with '/'.")
-    if "%" in target and not request.path.startswith(PATHS_WITH_ESCAPES) and "%" in target.partition("?")[0]:
-        raise NotFound("No such route.")
 
 
 def _translate(request: web.Request, error: web.HTTPException) -> ProxyError:

@@ -9,11 +9,13 @@ from time import perf_counter
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
+from proxy.domain.errors import ProxyError
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import OBSERVATION, Observation
 from proxy.web.common_headers import common_headers
 from proxy.web.lifecycle import Lifecycle
+from proxy.web.middleware.errors import error_response
 
 OTHER = "other"
 
@@ -56,6 +58,31 @@ def number(request_ids: Iterator[str]) -> Middleware:
         return response
 
     return number_request
+
+
+class Refusals:
+    """Answers what never becomes a request, for no middleware sees it."""
+
+    def __init__(self, endpoint: str, metrics: Metrics, log: RequestLog, request_ids: Iterator[str]) -> None:
+        """Metrics and log call it ``endpoint``."""
+        self._endpoint = endpoint
+        self._metrics = metrics
+        self._log = log
+        self._request_ids = request_ids
+
+    def __call__(self, error: ProxyError) -> web.Response:
+        """The answer, which has been written down."""
+        observation = Observation(self.next_id(), self._endpoint, error=error.code, status=error.wire_status)
+        ended = perf_counter()
+        self._metrics.observed(observation, ended)
+        self._log.write(observation, ended)
+        response = error_response(error)
+        response.headers.update(common_headers(observation))
+        return response
+
+    def next_id(self) -> str:
+        """A new id."""
+        return next(self._request_ids)
 
 
 def _endpoint(request: web.Request) -> str:
