@@ -189,7 +189,7 @@ class Gateway:
 
         outermost = () if traces is None else (traces.middleware(),)
         public = self._public_app(meter, catalog, pool, metrics, log, outermost)
-        books = LedgerBooks(runner, redis_pool, settled_ids_ms=accounting.settled_ids_seconds * 1000)
+        books = LedgerBooks(runner, redis_pool, store)
         retention = LedgerRetention(books, days=accounting.ledger_days)
         retention.start()
         parts.push_async_callback(retention.stop)

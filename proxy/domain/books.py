@@ -45,6 +45,12 @@ class Books:
         )
         self.windows[f"{window} reserved"] = sum(units for day, units in held_units.items() if day.startswith(window))
 
+    def take_reserved(self, other: Books) -> None:
+        """Believe ``other`` in what is reserved: it is not known here."""
+        self.reserved, self.held = other.reserved, other.held
+        for name in [name for name in (*self.windows, *other.windows) if name.endswith(" reserved")]:
+            self.windows[name] = other.windows[name]
+
     def figures(self) -> Iterator[tuple[str, int]]:
         """Each counter with its name."""
         for name in ("posted", "overage", "images", "granted", "reserved", "held"):

@@ -13,12 +13,20 @@ from redis.asyncio import ConnectionPool, Redis
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering import key_names, records
 from proxy.metering.actor import NOBODY, Actor
-from proxy.metering.redis_connection import ask
+from proxy.metering.pages import Page
+from proxy.metering.redis_connection import names_after
+from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
 TRIM_BATCH = 200
 """Entries in one call of a script, which no other call may wait long for."""
+
+LEASES_COMPARED = 2_000
+"""Of a team, at one moment: each is read in the same call of a script as the counters that it belongs to."""
+
+FIELDS_A_PAGE = 5_000
+"""Of usage, after which a page of keys ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +34,15 @@ class KeyBooks:
     """What the store says of one key at one moment; counters by their names in the store.
 
     ``checkpoint`` is what trimmed entries add up to, ``held_units`` what live leases hold, by the UTC day of their
-    admission, ``YYYY-MM-DD``. The team itself has an empty id.
+    admission, ``YYYY-MM-DD``; ``held_reservations`` is None where the team has more leases than are looked at. The team
+    itself has an empty id.
     """
 
     id: str
     record: dict[str, str]
     usage: dict[str, str]
     checkpoint: dict[str, str]
-    held_reservations: int
+    held_reservations: int | None
     held_units: dict[str, int]
 
 
@@ -45,36 +54,42 @@ class BooksPage:
     trimmed: str
     stray_leases: list[str]
     keys: list[KeyBooks]
+    next_cursor: str | None
 
 
 class LedgerBooks:
     """Everything here raises StoreUnavailable where the store cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, *, settled_ids_ms: int) -> None:
-        """Run scripts on ``runner``, list teams through ``pool``."""
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+        """Run scripts on ``runner``, list teams through ``pool``.
+
+        ``store`` takes back what leases hold that have run out, before each look at the counters.
+        """
         self._runner = runner
         self._redis = Redis(connection_pool=pool)
-        self._settled_ids_ms = settled_ids_ms
+        self._store = store
         self._call_ids = count(1)
 
-    async def teams(self) -> list[str]:
-        """All teams that there are."""
-        names: list[bytes] = await ask(self._redis, "ZRANGE", key_names.TEAMS, 0, -1)
-        return [name.decode() for name in names]
+    async def teams(self, *, cursor: str | None = None, limit: int) -> Page[str]:
+        """Teams in the order of their ids."""
+        names = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
+        return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
 
     async def read(self, team: str, *, after: str, limit: int) -> BooksPage:
         """Up to ``limit`` keys of ``team``, beginning after the key ``after``, all at one moment."""
+        await self._store.reclaim(team)
         reply = await self._runner.run(
             load_script("read_books"),
             (key_names.leases(team),),
-            (f"books_{next(self._call_ids)}", after, limit, self._settled_ids_ms),
+            (f"books_{next(self._call_ids)}", after, limit, LEASES_COMPARED, FIELDS_A_PAGE),
         )
-        as_of, trimmed, strays, keys = reply
+        as_of, trimmed, strays, keys, more = reply
         return BooksPage(
             as_of=as_of.decode(),
             trimmed=trimmed.decode(),
             stray_leases=[stray.decode() for stray in strays],
             keys=[_key_books(key) for key in keys],
+            next_cursor=keys[-1][0].decode() if more else None,
         )
 
     async def refund(self, team: str, stream_id: str, *, reason: str, by: Actor = NOBODY) -> str:
@@ -116,4 +131,5 @@ def _key_books(reply: list[Any]) -> KeyBooks:
     key_id, record, usage, checkpoint, reservations, by_day = reply
     units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
     counters, charged, trimmed = (records.fields_from_pairs(pairs) for pairs in (record, usage, checkpoint))
-    return KeyBooks(key_id.decode(), counters, charged, trimmed, reservations, units)
+    held = None if reservations < 0 else reservations
+    return KeyBooks(key_id.decode(), counters, charged, trimmed, held, units)

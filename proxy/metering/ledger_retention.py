@@ -12,6 +12,7 @@ from proxy.metering.tasks import end_task
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 3600.0
+TEAMS_A_PAGE = 1_000
 DAY_MS = 86_400_000
 
 
@@ -37,12 +38,21 @@ class LedgerRetention:
     async def _keep_trimming(self) -> None:
         while True:
             try:
-                for team in await self._books.teams():
-                    trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS)
-                    if trimmed:
-                        logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed)
+                await self._trim_all()
             except StoreUnavailable:
                 logger.warning("the ledger could not be trimmed; it will be tried again in an hour")
             except Exception:
                 logger.exception("the ledger could not be trimmed; it will be tried again in an hour")
             await asyncio.sleep(PAUSE_S)
+
+    async def _trim_all(self) -> None:
+        cursor = None
+        while True:
+            page = await self._books.teams(cursor=cursor, limit=TEAMS_A_PAGE)
+            for team in page.items:
+                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS)
+                if trimmed:
+                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed)
+            cursor = page.next_cursor
+            if cursor is None:
+                return

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.api_key import Credential
+from proxy.domain.errors import StoreUnavailable
 from proxy.domain.idempotency import Idempotency
 from proxy.domain.limits import Caller
 from proxy.domain.pricing import Quote
@@ -19,14 +20,18 @@ from proxy.domain.settlement import Reservation, Settlement
 from proxy.metering import key_names, records
 from proxy.metering.admission_replies import read_paces, read_refusal
 from proxy.metering.recent_settlements import RecentSettlements
+from proxy.metering.reclaiming import Reclaiming
 from proxy.metering.script_connection import Argument, pack
 from proxy.metering.script_runner import ScriptRunner
-from proxy.metering.scripts import load_script
+from proxy.metering.scripts import Script, load_script
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 LEDGER_ENTRIES_A_LOOK = 500
+TRIES_TO_RECLAIM = 10
+"""How often a call is made again because very many leases have run out; more keep running out meanwhile."""
+
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 
@@ -49,7 +54,6 @@ class RedisStore:
         """
         self._burst_us = burst_ms * 1_000
         self._runner = runner
-        self._metrics = metrics
         self._charge_expired = charge_expired
         self._call_ids = count(1)
         self._lease_ms = lease_ms
@@ -59,7 +63,7 @@ class RedisStore:
         self._void = load_script("void")
         self._read_key = load_script("read_key")
         self._renew = load_script("renew")
-        self._reclaim = load_script("reclaim")
+        self._reclaiming = Reclaiming(runner, metrics, remember_ms=settled_ids_ms)
         self._find_entry = load_script("find_entry")
         self._recent = RecentSettlements(runner, self._settle, metrics)
         runner.on_connected.append(self._recent.tell_again)
@@ -96,8 +100,7 @@ class RedisStore:
         if idempotency is not None:
             keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
-        reply = await self._runner.reply_to(self._runner.submit(self._admit, keys, arguments))
-        self._count_expired(reply[-1])
+        reply = await self._ask_and_reclaim(team, self._admit, keys, arguments)
         if reply[0] != b"admitted":
             raise read_refusal(reply, model, quote)
         return Reservation(
@@ -145,10 +148,7 @@ class RedisStore:
 
     async def reclaim(self, team: str) -> records.Moment:
         """Take back what leases of ``team`` hold that have run out; when that was. Raises StoreUnavailable."""
-        arguments = (f"reclaim_{next(self._call_ids)}", self._settled_ids_ms)
-        expired, now_us = await self._runner.run(self._reclaim, (key_names.leases(team),), arguments)
-        self._count_expired(expired)
-        return self.moment(now_us)
+        return self.moment(await self._reclaiming.reclaim(team))
 
     def moment(self, now_us: int) -> records.Moment:
         """What it takes to read records that a script gave at ``now_us``."""
@@ -223,7 +223,8 @@ class RedisStore:
 
     async def read_own_key(self, credential: Credential) -> Caller:
         """See ``Store.read_own_key``."""
-        reply = await self._runner.run(
+        reply = await self._ask_and_reclaim(
+            credential.team,
             self._read_key,
             (
                 key_names.key_record(credential.team, credential.key_id),
@@ -232,7 +233,6 @@ class RedisStore:
             ),
             (credential.key_id, credential.secret_sha256, self._settled_ids_ms),
         )
-        self._count_expired(reply[-1])
         refusal = records.invalid_key(reply[0])
         if refusal:
             raise refusal
@@ -243,10 +243,17 @@ class RedisStore:
             records.team_from_fields(credential.team, records.fields_from_pairs(team), at),
         )
 
-    def _count_expired(self, leases: int) -> None:
-        if leases:
-            logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
-            self._metrics.expired(leases)
+    async def _ask_and_reclaim(
+        self, team: str, script: Script, keys: tuple[str, ...], arguments: tuple[Argument, ...]
+    ) -> list[Any]:
+        """The reply of a script that takes back a few leases itself, and says ``again`` where they are many."""
+        for _ in range(TRIES_TO_RECLAIM):
+            reply = await self._runner.reply_to(self._runner.submit(script, keys, arguments))
+            self._reclaiming.count(reply[-1])
+            if reply[0] != b"again":
+                return reply
+            await self._reclaiming.reclaim(team)
+        raise StoreUnavailable
 
 
 def _entry_id(settlement: Settlement, reply: list[Any]) -> str:

@@ -172,10 +172,10 @@ class TeamName(_View):
 
 
 class TeamNames(_View):
-    """All of them."""
+    """A page of them."""
 
     data: list[TeamName]
-    next_cursor: None
+    next_cursor: str | None
 
 
 class HeldView(_View):
@@ -193,7 +193,10 @@ class WindowView(_View):
 
 
 class BooksView(_View):
-    """Counters of a key, or of a team under its own id, and what of them does not stand in the ledger."""
+    """Counters of a key, or of a team under its own id, and what of them does not stand in the ledger.
+
+    ``held`` is null where the team holds more reservations than are compared at one moment.
+    """
 
     id: str
     quota_units: int | None
@@ -201,7 +204,7 @@ class BooksView(_View):
     windows: dict[str, WindowView]
     usage: Counters
     checkpoint: Counters
-    held: HeldView
+    held: HeldView | None
 
 
 class BooksPage(_View):

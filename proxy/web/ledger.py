@@ -17,7 +17,7 @@ from proxy.metering.request_body import BodyLimits
 from proxy.web.admin import list_response, read_request
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import RefundBody
-from proxy.web.admin_queries import LedgerQuery, PageQuery, read_query, since_ms, split_entry_id
+from proxy.web.admin_queries import LedgerQuery, PageQuery, TeamsQuery, read_query, since_ms, split_entry_id
 from proxy.web.admin_wire import BooksPage, EntryPage, RefundView, TeamNames
 from proxy.web.models import json_response
 from proxy.web.routes import Access, Route
@@ -43,7 +43,7 @@ class LedgerRoutes:
         return (
             Route("GET", "/admin/v1/ledger", self.list_entries, read, {200: EntryPage}, query=LedgerQuery),
             Route("POST", refund, self.refund, Access.ADMIN, {201: RefundView}, RefundBody, errors=(Conflict,)),
-            Route("GET", books, self.list_teams, read, {200: TeamNames}),
+            Route("GET", books, self.list_teams, read, {200: TeamNames}, query=TeamsQuery),
             Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery),
         )
 
@@ -67,9 +67,11 @@ class LedgerRoutes:
         refund = await self._books.refund(team, stream_id, reason=body.reason, by=actor(request))
         return json_response({"ledger_entry": refund, "refunds": request.match_info["entry"]}, status=201)
 
-    async def list_teams(self, _request: web.Request) -> web.Response:
-        """Teams that have books."""
-        return json_response({"data": [{"team": team} for team in await self._books.teams()], "next_cursor": None})
+    async def list_teams(self, request: web.Request) -> web.Response:
+        """Teams that have books, in the order of their ids."""
+        query = read_query(request, TeamsQuery)
+        page = await self._books.teams(cursor=query.cursor, limit=query.limit)
+        return list_response([{"team": team} for team in page.items], page.next_cursor)
 
     async def read_books(self, request: web.Request) -> web.Response:
         """Counters of a team's keys, and what they should add up to beside the ledger; each page at one moment."""
@@ -78,14 +80,13 @@ class LedgerRoutes:
             raise NotFound(f"There is no team '{team[:100]}'.")
         limit = min(KEYS_A_PAGE, query.limit)
         page = await self._books.read(team, after=query.cursor or "", limit=limit)
-        keys = [key.id for key in page.keys if key.id]
         return json_response(
             {
                 "data": [_view(key, team) for key in page.keys],
                 "as_of": f"{team}_{page.as_of}",
                 "trimmed": f"{team}_{page.trimmed}",
                 "stray_leases": page.stray_leases,
-                "next_cursor": keys[-1] if len(keys) == limit else None,
+                "next_cursor": page.next_cursor,
             }
         )
 
@@ -99,7 +100,9 @@ def _view(key: KeyBooks, team: str) -> dict[str, Any]:
         "windows": _windows(key.record),
         "usage": {name: int(value) for name, value in key.usage.items()},
         "checkpoint": {name: int(value) for name, value in key.checkpoint.items()},
-        "held": {"reservations": key.held_reservations, "quota_units": key.held_units},
+        "held": None
+        if key.held_reservations is None
+        else {"reservations": key.held_reservations, "quota_units": key.held_units},
     }
 
 

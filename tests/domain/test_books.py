@@ -63,3 +63,13 @@ def test_usage_that_is_wrong_or_missing_is_told_and_zeros_are_not() -> None:
         Difference("acme", "key", "usage 2026-11-23:units:a", 5, 4),
         Difference("acme", "key", "usage 2026-11-24:units:a", 0, 1),
     ]
+
+
+def test_where_leases_are_not_known_what_is_reserved_is_believed_and_nothing_else() -> None:
+    found = Books(posted=5, reserved=7, held=2, windows=Counter({"2026-11-23 posted": 5, "2026-11-23 reserved": 7}))
+    rebuilt = Books(posted=4, windows=Counter({"2026-11-23 posted": 4, "2026-11-23 reserved": 0}))
+    rebuilt.take_reserved(found)
+    assert list(compare("acme", "key", found, rebuilt)) == [
+        Difference("acme", "key", "posted", 5, 4),
+        Difference("acme", "key", "2026-11-23 posted", 5, 4),
+    ]

@@ -74,7 +74,7 @@ async def test_a_refund_is_recorded_with_its_key(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     reservation = await bench.admit(key, "req_1", 5_000)
     entry = await bench.store.settle(settle(reservation, Delivery(images=1)))
-    books = LedgerBooks(bench.runner, bench.pool, settled_ids_ms=60_000)
+    books = LedgerBooks(bench.runner, bench.pool, bench.store)
     await books.refund("acme", entry, reason="black", by=ANN)
     with pytest.raises(Conflict):
         await books.refund("acme", entry, reason="black", by=ANN)

@@ -3,13 +3,15 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import InsufficientQuota, StoreUnavailable
+from proxy.domain.errors import InsufficientQuota, InvalidApiKey, StoreUnavailable
 from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
 from proxy.metering.leases import BATCH, Leases
 from proxy.metering.ledger_pages import LedgerFilter
@@ -277,3 +279,59 @@ def test_a_runner_without_a_listener_connects(store_url: str) -> None:
 
 def test_outcomes_hold_expired() -> None:
     assert Outcome("expired") is Outcome.EXPIRED
+
+
+MANY = 10_000
+MOST_A_CALL = 100
+
+
+async def fill_with_dead(bench: Bench, key: Credential, count: int) -> None:
+    """``count`` leases that have run out, as a gateway leaves them that died; counters as admissions make them."""
+    facts = orjson.dumps({"key": key.key_id, "endpoint": ENDPOINT, "model": MODEL, "requested_images": 1})
+    pipe = bench.redis.pipeline(transaction=False)
+    for number in range(count):
+        pipe.execute_command("SET", f"lm:{{acme}}:reservation:dead_{number}", b"held 1 1700000000000 " + facts)
+        pipe.execute_command("ZADD", LEASES, 1 + number, f"dead_{number}")
+    for record in (f"lm:{{acme}}:key:{key.key_id}", "lm:{acme}:team"):
+        counters = struct.pack(">13q", count, 0, 0, 0, count, *([0] * 8))
+        pipe.execute_command("HSET", record, "counters", counters)
+    await pipe.execute()
+
+
+async def scripts_run(bench: Bench) -> int:
+    stats = await bench.redis.info("commandstats")
+    return sum(stats.get(name, {}).get("calls", 0) for name in ("cmdstat_evalsha", "cmdstat_eval"))
+
+
+LOOKS: list[Callable[[Bench, Credential], Awaitable[object]]] = [
+    lambda bench, key: bench.admit(key, "req_alive", 5_000),
+    lambda bench, key: bench.store.read_own_key(key),
+    lambda bench, key: bench.registry.usage(key.key_id),
+    lambda bench, key: asyncio.gather(*(bench.admit(key, f"req_{number}", 100) for number in range(50))),
+]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["admit", "own key", "usage", "50 at once"])
+async def test_very_many_leases_that_run_out_at_once_hold_the_store_up_for_no_call(
+    bench: Bench, look: Callable[[Bench, Credential], Awaitable[object]]
+) -> None:
+    key = await bench.make_key(MANY)
+    await fill_with_dead(bench, key, MANY)
+    before = await scripts_run(bench)
+    await look(bench, key)
+    assert await scripts_run(bench) - before >= MANY / MOST_A_CALL
+    assert await bench.redis.zcount(LEASES, 0, 10**12) == 0
+    assert await bench.redis.xlen("lm:{acme}:ledger") == MANY
+    assert bench.metrics.registry.get_sample_value("lightmeter_expired_leases_total") == MANY
+
+
+async def test_a_made_up_secret_takes_nothing_back(bench: Bench) -> None:
+    key = await bench.make_key(10_000)
+    await fill_with_dead(bench, key, 200)
+    stranger = replace(key, secret_sha256="0" * 64)
+    with pytest.raises(InvalidApiKey):
+        await bench.admit(stranger, "req_stranger", 5_000)
+    with pytest.raises(InvalidApiKey):
+        await bench.store.read_own_key(stranger)
+    assert await bench.redis.zcard(LEASES) == 200
+    assert await bench.redis.xlen("lm:{acme}:ledger") == 0

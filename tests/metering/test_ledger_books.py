@@ -14,6 +14,7 @@ from proxy.metering.actor import NOBODY
 from proxy.metering.ledger_books import LedgerBooks
 from proxy.metering.ledger_pages import LedgerFilter
 from proxy.metering.ledger_retention import LedgerRetention
+from proxy.metering.pages import Page
 from proxy.metering.records import utc_day
 from proxy.metering.scripts import load_script
 from tests.metering.conftest import MODEL, Bench
@@ -22,7 +23,7 @@ from tests.support.polling import eventually
 
 @pytest.fixture
 def books(bench: Bench) -> LedgerBooks:
-    return LedgerBooks(bench.runner, bench.pool, settled_ids_ms=60_000)
+    return LedgerBooks(bench.runner, bench.pool, bench.store)
 
 
 async def deliver(bench: Bench, reservation: Reservation, images: int = 1) -> str:
@@ -39,7 +40,7 @@ async def check(bench: Bench, books: LedgerBooks, key: Credential) -> None:
     for one in page.keys:
         if one.id not in ("", key.key_id):
             continue
-        found, rebuilt = Books(), Books(reserved=sum(one.held_units.values()), held=one.held_reservations)
+        found, rebuilt = Books(), Books(reserved=sum(one.held_units.values()), held=one.held_reservations or 0)
         for name in ("posted", "overage", "images", "granted", "reserved", "held"):
             setattr(found, name, int(one.record.get(name, 0)))
             setattr(rebuilt, name, getattr(rebuilt, name) + int(one.checkpoint.get(name, 0)))
@@ -188,5 +189,48 @@ async def test_books_are_read_in_pages(bench: Bench, books: LedgerBooks) -> None
     first = await books.read("acme", after="", limit=3)
     second = await books.read("acme", after=first.keys[-1].id, limit=3)
     assert [key.id for key in (*first.keys, *second.keys)] == ["", *keys]
-    assert await books.teams() == ["acme"]
+    assert (first.next_cursor, second.next_cursor) == (keys[2], None)
+    assert await books.teams(limit=1) == Page(["acme"], None)
     assert (first.as_of, first.trimmed) == ("0-0", "0-0")
+
+
+async def test_a_page_of_books_ends_where_its_keys_have_very_many_figures(
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_books, "FIELDS_A_PAGE", 10)
+    keys = sorted([(await bench.make_key(None)).key_id for _ in range(4)])
+    for key_id in keys:
+        await bench.redis.hset(f"lm:{{acme}}:usage:{key_id}", mapping={f"{day}:units:m": 1 for day in range(6)})
+    found, cursor = [], ""
+    while True:
+        page = await books.read("acme", after=cursor, limit=50)
+        found.append([key.id for key in page.keys])
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+    assert found == [["", *keys[:2]], keys[2:]]
+
+
+async def test_more_leases_than_are_looked_at_are_not_compared(
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await bench.make_key(None)
+    await asyncio.gather(*(bench.admit(key, f"req_{number}", 5_000) for number in range(4)))
+    monkeypatch.setattr(ledger_books, "LEASES_COMPARED", 4)
+    assert [each.held_reservations for each in (await books.read("acme", after="", limit=50)).keys] == [4, 4]
+    await check(bench, books, key)
+    monkeypatch.setattr(ledger_books, "LEASES_COMPARED", 3)
+    page = await books.read("acme", after="", limit=50)
+    assert [(each.held_reservations, each.held_units) for each in page.keys] == [(None, {}), (None, {})]
+    assert page.stray_leases == []
+
+
+async def test_leases_that_have_run_out_are_taken_back_before_the_books_are_read(
+    bench: Bench, books: LedgerBooks
+) -> None:
+    key = await bench.make_key(None)
+    await bench.admit(key, "req_1", 5_000)
+    await bench.redis.zadd("lm:{acme}:leases", {"req_1": 1})
+    page = await books.read("acme", after="", limit=50)
+    assert [each.held_reservations for each in page.keys] == [0, 0]
+    await check(bench, books, key)

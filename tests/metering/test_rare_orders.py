@@ -36,7 +36,7 @@ async def posted(bench: Bench, key: Credential) -> tuple[int, int]:
 
 
 def books_of(bench: Bench) -> LedgerBooks:
-    return LedgerBooks(bench.runner, bench.pool, settled_ids_ms=60_000)
+    return LedgerBooks(bench.runner, bench.pool, bench.store)
 
 
 @pytest.mark.parametrize("charge_expired", [False, True])

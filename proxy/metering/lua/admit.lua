@@ -1,6 +1,7 @@
 -- Authenticate a key, check every limit of it and of its team, and reserve units for one request: all of it or nothing.
 -- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
--- Leases of the team that have run out are taken back first, so that what a dead gateway held can be reserved again.
+-- Leases of the team that have run out are taken back first, so that what a dead gateway held can be reserved again. Where
+-- they are many, that is left to reclaim.lua: no other call should wait for it. A key that is not good costs no such work.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
@@ -29,6 +30,7 @@
 --   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, paces, count}, where
 --      wait_us is -1 if no waiting helps: more images at once than the pace ever allows
 --   {id, 'void', count} where void.lua came first, or where the lease has run out since
+--   {id, 'again', 0} where so many leases have run out that reclaim.lua has to take them back first; nothing is reserved
 -- paces are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
 --
 -- @include clock
@@ -38,6 +40,8 @@
 -- @include pace
 -- @include authenticate
 -- @include reclaim_part
+
+local MOST_RECLAIMED = 10
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
 
@@ -70,17 +74,28 @@ local function may_use(models)
   return false
 end
 
-local reclaimed = reclaim(KEYS[3], ARGV[8])
--- This very call made before: the first answer stands, whatever has become of the key since.
-local before = redis.call('GET', KEYS[2])
-local state, _, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
-if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
+local reclaimed, before, state, then_ms, of_key, of_team = 0, nil, nil, nil, nil, nil
 
-local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
-  'previous_until_ms', 'models', 'limits', 'counters')
-local of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
+local function look()
+  before = redis.call('GET', KEYS[2])
+  local units_held
+  state, units_held, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
+  of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+    'previous_until_ms', 'models', 'limits', 'counters')
+  of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
+end
+
+look()
+-- This very call made before: the first answer stands, whatever has become of the key since.
 local verdict = before and 'ok' or authenticate(ARGV[2], of_key, of_team[1])
-if verdict ~= 'ok' then return {id, verdict, reclaimed} end
+if verdict ~= 'ok' then return {id, verdict, 0} end
+local ids = run_out(KEYS[3], MOST_RECLAIMED + 1)
+if #ids > MOST_RECLAIMED then return {id, 'again', 0} end
+if #ids > 0 then
+  reclaimed = reclaim(KEYS[3], ids, ARGV[8])
+  look()
+end
+if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
 local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
 local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
 if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end

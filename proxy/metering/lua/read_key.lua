@@ -1,5 +1,5 @@
--- Authenticate a key and read its record and its team's, for the caller's own view of itself. Leases of the team that have
--- run out are taken back first.
+-- Authenticate a key and read its record and its team's, for the caller's own view of itself. A few leases of
+-- the team that have run out are taken back first.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  leases of the team (sorted set)
@@ -9,7 +9,8 @@
 -- ARGV[3]  how long the end of a reservation is remembered, milliseconds
 --
 -- Reply: {id, 'ok', {field, value, …} of the key, {field, value, …} of the team, now_us, count} or {id, 'unknown' |
--- 'revoked' | 'expired', count}, where count is the number of leases taken back
+-- 'revoked' | 'expired', count}, where count is the number of leases taken back; or {id, 'again', 0} where so many leases have
+-- run out that reclaim.lua has to take them back first
 --
 -- @include clock
 -- @include calendar
@@ -17,9 +18,13 @@
 -- @include authenticate
 -- @include reclaim_part
 
-local reclaimed = reclaim(KEYS[2], ARGV[3])
+local MOST = 10
+
 local key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
   'previous_until_ms')
 local verdict = authenticate(ARGV[2], key, redis.call('HGET', KEYS[3], 'revoked_ms'))
-if verdict ~= 'ok' then return {ARGV[1], verdict, reclaimed} end
+if verdict ~= 'ok' then return {ARGV[1], verdict, 0} end
+local ids = run_out(KEYS[2], MOST + 1)
+if #ids > MOST then return {ARGV[1], 'again', 0} end
+local reclaimed = reclaim(KEYS[2], ids, ARGV[3])
 return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[3]), now_us, reclaimed}

@@ -1,14 +1,17 @@
--- Take back what is held by leases that have run out, for a look at what a team has used.
+-- Take back what is held by leases that have run out, the longest ago first, a part of them a call.
 --
 -- KEYS[1]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  how long a reservation's end is remembered, milliseconds
 --
--- Reply: {id, number of leases taken back, now_us}
+-- Reply: {id, number of leases taken back, 1 where there may be more to take back or else 0, now_us}
 --
 -- @include clock
 -- @include calendar
 -- @include counters
 -- @include reclaim_part
 
-return {ARGV[1], reclaim(KEYS[1], ARGV[2]), now_us}
+local MOST = 100
+
+local ids = run_out(KEYS[1], MOST)
+return {ARGV[1], reclaim(KEYS[1], ids, ARGV[2]), #ids == MOST and 1 or 0, now_us}

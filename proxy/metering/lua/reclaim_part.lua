@@ -1,15 +1,21 @@
 -- A part of other scripts: take back what is held by leases that have run out, and write each to the ledger as expired.
 -- Needs clock, calendar and counters.
 --
--- count = reclaim(leases, remember_ms)
+-- ids = run_out(leases, most)
 --   leases       leases of the team (sorted set); the names of the team's other keys follow from its name
+--   most         number of ids; no other call of the store should wait long for what is done with them
+-- count = reclaim(leases, ids, remember_ms)
+--   ids          of leases that have run out
 --   remember_ms  how long the reservation's end is remembered, for a settlement that comes late
 --
 -- A reservation whose facts say "expired": "charge" is charged whole, any other nothing.
-local function reclaim(leases, remember_ms)
+local function run_out(leases, most)
+  return redis.call('ZRANGEBYSCORE', leases, 0, now_ms, 'LIMIT', 0, most)
+end
+
+local function reclaim(leases, ids, remember_ms)
   local count = 0
   local team = string.sub(leases, 1, -#'leases' - 1)
-  local ids = redis.call('ZRANGEBYSCORE', leases, 0, now_ms)
   for _, id in ipairs(ids) do
     local name = team .. 'reservation:' .. id
     local units, admitted_ms, facts = string.match(redis.call('GET', name) or '', '^held (%d+) (%d+) (.+)$')
