@@ -44,6 +44,7 @@ from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, Configuration
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
+from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
 from proxy.web.admin import KeyAdminRoutes
@@ -139,6 +140,7 @@ class Gateway:
 
         What is in flight ends as it began. All other settings are those of the start; which of them differ is logged.
         """
+        KNOWN_SECRETS.add(settings.secret_texts(self._environment))
         providers = settings.provider_list(self._environment)
         catalog = settings.catalog()
         self._pool.replace(providers, catalog.all())
@@ -150,7 +152,9 @@ class Gateway:
 
     async def _start(self) -> None:
         settings, parts = self._settings, self._parts
+        KNOWN_SECRETS.add(settings.secret_texts(self._environment))
         self.admin_token = self._find_admin_token()
+        KNOWN_SECRETS.add([self.admin_token])
         self.store_url = await self._start_store()
         traces = self._start_traces()
         metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)

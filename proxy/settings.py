@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -196,6 +197,18 @@ class Settings(Section):
             AdminToken.of(given.name, Role(given.role), environment.get(given.token_env, "").strip())
             for given in self.admin.tokens
         ]
+
+    def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
+        """What nobody may read in a log or an error: keys and tokens of the environment, passwords in ``store.url``."""
+        names = (*(given.api_key_env for given in self.providers), *(given.token_env for given in self.admin.tokens))
+        yield from (environment.get(name, "").strip() for name in names if name)
+        userinfo = self.store.url.partition("://")[2].rpartition("@")[0]
+        query = self.store.url.partition("?")[2]
+        for password in (
+            userinfo.partition(":")[2],
+            *(value for name, _, value in (each.partition("=") for each in query.split("&")) if "password" in name),
+        ):
+            yield from {password, unquote(password)}
 
     def provider_list(self, environment: Mapping[str, str]) -> list[Provider]:
         """The providers with their keys, which come from the environment only."""

@@ -109,10 +109,13 @@ class ChatJson:
     whole = True
     comment = b""
 
-    def __init__(self, model: str, read_error: ErrorReader) -> None:
-        """The client sees ``model`` as the model's name; ``read_error`` reads what the provider says of an error."""
+    def __init__(self, model: str, read_error: ErrorReader, *, in_text: bool = True) -> None:
+        """The client sees ``model`` as the model's name; ``read_error`` reads what the provider says of an error.
+
+        Images in text count where ``in_text``.
+        """
         self.usage: bytes | None = None
-        self._seen = SeenImages()
+        self._seen = SeenImages(in_text=in_text)
         self._payload = PayloadImages(self._seen)
         self._text = TextImages(self._seen)
         self._reading: PayloadImages | TextImages = self._payload
@@ -190,12 +193,12 @@ class ChatEvents(ImageEvents):
 
     _shape = CHAT_SHAPE
 
-    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool) -> None:
-        """The client sees ``model`` as the model's name."""
+    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
+        """The client sees ``model`` as the model's name. Images in text count where ``in_text``."""
         super().__init__(read_error)
         self._constants = {"model": orjson.dumps(model)}
         self._wants_usage = wants_usage
-        self._seen = SeenImages()
+        self._seen = SeenImages(in_text=in_text)
         self._payload = PayloadImages(self._seen)
         self._texts: dict[bytes, TextImages] = {}
         self._choice = b""
@@ -285,9 +288,9 @@ class ChatChunk(ChatEvents):
 
     _shape = CHUNK_SHAPE
 
-    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool) -> None:
+    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
         """The client sees ``model`` as the model's name."""
-        super().__init__(model, read_error, wants_usage=wants_usage)
+        super().__init__(model, read_error, wants_usage=wants_usage, in_text=in_text)
         self._constants["object"] = b'"chat.completion.chunk"'
         self._lead = b"data: "
 

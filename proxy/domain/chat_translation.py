@@ -57,8 +57,11 @@ class ChatTranslation:
     keeps_length = False
     complete = False
 
-    def __init__(self, reading: ChatReading, content_type: str, writer: ChatWriter) -> None:
-        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``."""
+    def __init__(self, reading: ChatReading, content_type: str, writer: ChatWriter, *, in_text: bool = True) -> None:
+        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``.
+
+        Images in text count where ``in_text``.
+        """
         self.images = 0
         self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
@@ -67,7 +70,7 @@ class ChatTranslation:
         self._is_stream = content_type == EVENT_STREAM
         self._documents = DocumentReader(reading.shape, content_type, self)
         self._notes: dict[str, bytes] = {}
-        self._seen = SeenImages()
+        self._seen = SeenImages(in_text=in_text)
         self._payload = PayloadImages(self._seen)
         self._text = TextImages(self._seen)
         self._has_content = self._failed = False

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 RETRIED_BY_SDKS = frozenset({408, 409, 429})
 SERVER_ERROR = 500
+CODE_LENGTH_LIMIT = 64
+"""Of a provider's own word for what it refuses."""
 
 
 class Blame(StrEnum):
@@ -351,7 +353,8 @@ class NothingGenerated(ProviderRefusal):
 
     def __init__(self, message: str, *, reason: str) -> None:
         """``reason`` is the provider's word for it."""
-        code = reason.lower() if reason.isascii() and reason.replace("_", "").isalnum() else None
+        is_word = len(reason) <= CODE_LENGTH_LIMIT and reason.isascii() and reason.replace("_", "").isalnum()
+        code = reason.lower() if is_word else None
         super().__init__(message, provider_status=400, provider_code=code, param=None)
 
 

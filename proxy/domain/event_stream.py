@@ -7,6 +7,7 @@ on as the slices that it came in: an image of ten megabytes in one line is never
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 NAME_BYTES_LIMIT = 256
@@ -17,6 +18,10 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CARRIAGE_RETURN, _LINE_FEED, _SPACE = b"\r\n "
 
 _FIELD, _LEAD, _DATA, _EVENT, _SKIP = range(5)
+
+# Lines that say nothing, however many of them: between two events, and within one, where a blank line would end it.
+_nothing_between = re.compile(rb"(?::[^\r\n]*+(?:\r\n?|\n)|[\r\n])*+")
+_nothing_within = re.compile(rb"(?::[^\r\n]*+(?:\r\n?|\n))*+")
 
 DONE = b"[DONE]"
 """The data of the event by which OpenAI's streams end; it is not JSON."""
@@ -46,7 +51,10 @@ class EventReader:
     ``is_between`` tells whether no event has begun that is not ended.
     """
 
-    __slots__ = ("_after_carriage_return", "_begun", "_field", "_has_data", "_listener", "_name", "_state", "_value")
+    __slots__ = (
+        "_after_carriage_return", "_begun", "_field", "_has_data", "_line_feed", "_listener", "_name", "_state",
+        "_value",
+    )  # fmt: skip
 
     def __init__(self, listener: EventListener) -> None:
         """Start before the first byte, and tell ``listener``."""
@@ -58,6 +66,7 @@ class EventReader:
         self._has_data = False
         self._begun = False
         self._after_carriage_return = False
+        self._line_feed = -1
 
     @property
     def is_between(self) -> bool:
@@ -74,6 +83,7 @@ class EventReader:
         if not self._begun:
             chunk = self._skip_mark(chunk)
         at, end = 0, len(chunk)
+        self._line_feed = -1
         while at < end:
             if self._after_carriage_return:
                 self._after_carriage_return = False
@@ -86,6 +96,8 @@ class EventReader:
                 at = self._read_field(chunk, at)
             else:
                 at = self._read_value(chunk, at)
+            if self._state == _FIELD and not self._field and not self._after_carriage_return:
+                at = self._skip_nothing(chunk, at)
 
     def finish(self) -> None:
         """The stream has ended: data whose lines are whole is an event also without the blank line after it."""
@@ -101,10 +113,17 @@ class EventReader:
         chunk, self._field = self._field.removeprefix(_BYTE_ORDER_MARK), b""
         return chunk
 
+    def _skip_nothing(self, chunk: bytes, at: int) -> int:
+        nothing = _nothing_within if self._has_data or self._name else _nothing_between
+        match = nothing.match(chunk, at)
+        stop = at if match is None else match.end()
+        self._after_carriage_return = stop > at and chunk[stop - 1] == _CARRIAGE_RETURN
+        return stop
+
     # --- One line. Each step reads at `at` and returns where the next one goes on ------------------------------------
 
     def _read_field(self, chunk: bytes, at: int) -> int:
-        stop = _line_end(chunk, at)
+        stop = self._line_end(chunk, at)
         colon = chunk.find(b":", at, stop)
         end = stop if colon < 0 else colon
         if len(self._field) <= _FIELD_BYTES_LIMIT:
@@ -137,7 +156,7 @@ class EventReader:
             self._value = b""
 
     def _read_value(self, chunk: bytes, at: int) -> int:
-        stop = _line_end(chunk, at)
+        stop = self._line_end(chunk, at)
         if stop > at:
             if self._state == _DATA:
                 self._listener.data(chunk[at:stop], self._name)
@@ -157,19 +176,20 @@ class EventReader:
         self._after_carriage_return = chunk[stop] == _CARRIAGE_RETURN
         return stop + 1
 
+    def _line_end(self, chunk: bytes, at: int) -> int:
+        if self._line_feed < at:
+            # Once for all lines before it: each line may end in a carriage return.
+            found = chunk.find(b"\n", at)
+            self._line_feed = len(chunk) if found < 0 else found
+        # Only up to the line feed: a search to the end of the chunk for each short line would cost more than the rest.
+        carriage_return = chunk.find(b"\r", at, self._line_feed)
+        return self._line_feed if carriage_return < 0 else carriage_return
+
     def _end_event(self) -> None:
         name, self._name = self._name, b""
         if self._has_data:
             self._has_data = False
             self._listener.end_event(name)
-
-
-def _line_end(chunk: bytes, at: int) -> int:
-    feed = chunk.find(b"\n", at)
-    stop = len(chunk) if feed < 0 else feed
-    # Only up to the line feed: a search to the end of the chunk for each short line would cost more than all the rest.
-    carriage_return = chunk.find(b"\r", at, stop)
-    return stop if carriage_return < 0 else carriage_return
 
 
 def begin_event(name: bytes) -> bytes:

@@ -18,8 +18,12 @@ from proxy.domain.errors import (
 )
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.telemetry.secrets import KNOWN_SECRETS
 
 MESSAGE_LENGTH_LIMIT = 1_000
+READ_LENGTH_LIMIT = 4_096
+"""Characters that are looked at of a provider's message, which may be what a client has sent."""
+
 CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 """Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
 
@@ -28,10 +32,10 @@ _REFUSING_WORDS = ("moderation", "policy", "safety", "content_filter", "prohibit
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _secret = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+"
-    # Letters and digits mixed in one long word: a key of a kind that has no mark.
-    r"|(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{20,}",
+    r"|[a-z0-9]{20,}",
     re.IGNORECASE | re.ASCII,
 )
+_letters_alone = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE | re.ASCII)
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -80,9 +84,19 @@ def error_in_answer(report: ErrorReport) -> ProxyError:
 
 
 def _plain_code(code: str | None) -> str | None:
-    return code if code and _code.fullmatch(code) and not _secret.search(code) else None
+    return code if code and _code.fullmatch(code) and clean(code) == code else None
 
 
 def clean(message: str) -> str:
     """A provider's message without control characters, links and what looks like a secret, of bounded length."""
-    return _secret.sub("[removed]", _control.sub(" ", message)).strip()[:MESSAGE_LENGTH_LIMIT]
+    if len(message) > READ_LENGTH_LIMIT:
+        # Not through the middle of a word: half of a secret would not be known as one.
+        message = message[:READ_LENGTH_LIMIT]
+        message = message.rpartition(" ")[0] or message
+    plain = _control.sub(" ", KNOWN_SECRETS.remove(message))
+    return _secret.sub(_remove, plain).strip()[:MESSAGE_LENGTH_LIMIT]
+
+
+def _remove(found: re.Match[str]) -> str:
+    """Letters and digits mixed in one long word are a key of a kind that has no mark."""
+    return found[0] if _letters_alone.fullmatch(found[0]) else "[removed]"

@@ -194,10 +194,7 @@ class Exchange:
                 body += piece
         except (aiohttp.ClientError, OSError):
             logger.warning("provider %s broke its refusal off", client.provider.name)
-        # A provider may repeat the key that it was given.
-        secret = client.provider.api_key.encode()
-        text = bytes(body).replace(secret, b"[removed]") if secret else bytes(body)
-        error = client.dialect.read_refusal(response.status, response.headers, text)
+        error = client.dialect.read_refusal(response.status, response.headers, bytes(body))
         if isinstance(error, UpstreamMisconfigured):
             logger.error(
                 "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",

@@ -14,6 +14,7 @@ from aiohttp import ClientError, web
 from proxy.domain.answer import EVENT_STREAM, Answer
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamError, UpstreamTruncated
 from proxy.domain.event_stream import KEEP_ALIVE
+from proxy.domain.idempotency import AnswerKeeper
 from proxy.domain.image_events import error_event
 from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.settlement import Delivery
@@ -21,6 +22,7 @@ from proxy.telemetry.observation import Observation
 from proxy.upstream.failover import Failover
 from proxy.upstream.pool import Exchange
 from proxy.web.common_headers import ATTEMPTS, common_headers
+from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
 
 logger = logging.getLogger(__name__)
@@ -139,17 +141,11 @@ class Relay:
         The end is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
         self._answer = answer
-        whole, keeper = b"", delivery.keeper
         try:
-            while piece := await self._exchange.read():
-                passed = answer.feed(piece)
-                if keeper is not None:
-                    keeper.add(passed)
-                if passed and not self._client_gone:
-                    await self._send(passed, is_last=answer.complete)
+            await self._pass_pieces(answer, delivery.keeper)
             whole = answer.finish()
-            if keeper is not None:
-                keeper.add(whole)
+            if delivery.keeper is not None:
+                delivery.keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
             answer.break_off()
             if isinstance(error, ProviderRefusal) and not answer.images:
@@ -171,6 +167,17 @@ class Relay:
         self._observation.response_bytes += len(whole)
         self._response.end += whole
         return self._response
+
+    async def _pass_pieces(self, answer: Answer, keeper: AnswerKeeper | None) -> None:
+        parts = EvenParts(answer.feed)
+        while piece := await self._exchange.read():
+            for passed in parts.read(piece):
+                if keeper is not None:
+                    keeper.add(passed)
+                if passed and not self._client_gone:
+                    await self._send(passed, is_last=answer.complete)
+                if parts.is_turn_due:
+                    await asyncio.sleep(0)
 
     async def _send(self, piece: bytes, *, is_last: bool) -> None:
         began = perf_counter()

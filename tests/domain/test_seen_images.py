@@ -56,7 +56,32 @@ def found_however_cut(text: bytes) -> tuple[int, list[Size | None]]:
         (f"![a]({DATA})", 0),
         (f"![a]({DATA}iVBORw0KGgo…)", 0),
         (f"write {DATA}AAAA as an address", 0),
-        ("![a](https://images.example/1.png)", 0),
+        ("![a](https://images.example/1.png)", 1),
+        ("![](http://images.example/1.png)", 1),
+        ("![a](https://images.example/1.png) ![b](https://images.example/2.png)", 2),
+        ("![a](https://images.example/1.png) ![b](https://images.example/1.png)", 1),
+        ('![a](<https://images.example/1.png> "title")', 1),
+        ("[![a](https://images.example/1.png)](https://images.example/)", 1),
+        ("![a [b] c](https://images.example/1.png)", 1),
+        (f"![{'x' * 100}](https://images.example/1.png)", 1),
+        ("![a](https://images.example/1.png?a=b&c=d+e)", 1),
+        ('<img alt="a" src="https://images.example/1.png">', 1),
+        ("<img width=1 src='https://images.example/1.png'/>", 1),
+        ("<IMG SRC=https://images.example/1.png>", 1),
+        ("https://images.example/1.png", 1),
+        ("\n https://images.example/1.png \n", 1),
+        ("[a](https://images.example/1.png)", 0),
+        ("![a] and [b](https://images.example/1.png)", 1),
+        ("![a](https://images.example/1.png)[b](https://images.example/)", 1),
+        ("see https://images.example/1.png", 0),
+        ("https://images.example/1.png is it", 0),
+        ("https://images.example/1.png https://images.example/2.png", 0),
+        ('<script src="https://scripts.example/1.js">', 0),
+        ('<a href="https://images.example/1.png">', 0),
+        ('<img src="a.png"> <script src="https://scripts.example/1.js">', 0),
+        ("![a](https://images.example/1.png", 0),
+        ("![a](ftp://images.example/1.png)", 0),
+        (f"![a](https://images.example/{'x' * 5_000})", 0),
         ("![a](data:image/svg+xml,%3Csvg/%3E)", 0),
         ("![a](data:text/plain;base64,AAAA)", 0),
         (f"![a](x{DATA}AAAA)", 0),
@@ -101,7 +126,34 @@ def test_a_text_that_has_ended_does_not_go_on_in_the_next() -> None:
     assert seen.count == 0
 
 
+def test_text_is_not_searched_where_no_image_was_asked_for() -> None:
+    seen = SeenImages(in_text=False)
+    text, payload = TextImages(seen), PayloadImages(seen)
+    text.add(f"![a]({DATA}AAAA) ![b](https://images.example/1.png)".encode())
+    text.end()
+    assert seen.count == 0
+    payload.begin()
+    payload.add(b"https://images.example/1.png")
+    payload.end()
+    assert seen.count == 1
+
+
+def test_a_linked_image_in_text_is_the_same_as_one_beside_it() -> None:
+    seen = SeenImages()
+    text, payload = TextImages(seen), PayloadImages(seen)
+    text.add(b"![a](https://images.example/1.png)")
+    payload.begin()
+    payload.add(b"https://images.example/1.png")
+    payload.end()
+    assert seen.count == 1
+
+
 FRAGMENTS = [
+    "http",
+    "https://a.example/1",
+    "://",
+    "<img ",
+    "\\n",
     "](",
     "<",
     ">",

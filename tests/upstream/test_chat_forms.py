@@ -31,7 +31,8 @@ def image(payload: str = "AAAA") -> dict[str, Any]:
 
 
 def make(kind: str, *, stream: bool) -> Answer:
-    body = {"model": "acme/chat", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+    messages = [{"role": "user", "content": "x"}]
+    body = {"model": "acme/chat", "messages": messages, "stream": stream, "modalities": ["image", "text"]}
     return CHAT.read(kind, parse_chat_request(orjson.dumps(body)), HEAD)
 
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxy.domain.answer import Answer
 from proxy.domain.api_key import make_key_text
 from proxy.domain.errors import (
+    NothingGenerated,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -16,8 +18,17 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
-from proxy.domain.image_request import KNOWN_PARAMETERS
-from proxy.upstream.failures import MESSAGE_LENGTH_LIMIT, ErrorReport, clean, error_for_status
+from proxy.domain.image_request import KNOWN_PARAMETERS, parse_image_request
+from proxy.domain.response_scanner import MalformedResponse
+from proxy.telemetry.secrets import KNOWN_SECRETS
+from proxy.upstream.dialects import DIALECTS, Dialect
+from proxy.upstream.failures import (
+    MESSAGE_LENGTH_LIMIT,
+    READ_LENGTH_LIMIT,
+    ErrorReport,
+    clean,
+    error_for_status,
+)
 
 # --- Statuses ---------------------------------------------------------------------------------------------------------
 
@@ -203,17 +214,61 @@ messages = st.text(max_size=80) | st.text(
 )
 
 
+def read_whole(answer: Answer, body: bytes) -> None:
+    answer.feed(body)
+    answer.finish()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@pytest.mark.parametrize(
+    "spelling", ["AbC\\/dEf+12==", "AbC\\u002fdEf+12==", "AbC%2FdEf%2B12%3D%3D", "QWJDL2RFZisxMj09"]
+)
+def test_the_providers_own_key_is_removed_however_it_spells_it(dialect: Dialect, spelling: str) -> None:
+    KNOWN_SECRETS.add(["AbC/dEf+12=="])
+    body = b'{"error":{"message":"bad key %b","code":"invalid","status":"INVALID"}}' % spelling.encode()
+    for error in (dialect.read_refusal(400, {}, body), dialect.read_refusal(422, {}, body)):
+        assert error.message == "bad key [removed]"
+    for kind in ("application/json", "text/event-stream"):
+        told = body if kind == "application/json" else b"data: " + body + b"\n\n"
+        answer = dialect.read_images(kind, parse_image_request(b'{"prompt":"x"}'), created_s=0)
+        with pytest.raises((ProxyError, MalformedResponse)) as caught:
+            read_whole(answer, told)
+        assert "AbC" not in str(caught.value)
+        assert "QWJD" not in str(caught.value)
+
+
+def test_an_error_in_an_answer_that_is_no_json_is_the_providers_failure() -> None:
+    answer = DIALECTS["openrouter"].read_images("application/json", parse_image_request(b'{"prompt":"x"}'), created_s=0)
+    with pytest.raises(UpstreamError):
+        read_whole(answer, b'{"error":{"code":500,"message":"\\q"}}')
+
+
+def test_a_reason_of_any_length_becomes_no_code() -> None:
+    assert NothingGenerated("x", reason="IMAGE_SAFETY").wire_code == "image_safety"
+    assert NothingGenerated("x", reason="A" * 65).wire_code == "provider_refusal"
+    assert NothingGenerated("x", reason="no word").wire_code == "provider_refusal"
+
+
+def test_half_of_a_secret_is_not_left_where_a_message_is_too_long_to_be_read() -> None:
+    KNOWN_SECRETS.add(["an-odd/key.of:the~provider"])
+    for at in range(30):
+        message = (
+            "sk-" + "x" * (READ_LENGTH_LIMIT - 60 - at) + " is bad, and so is an-odd/key.of:the~provider " + "y" * 90
+        )
+        assert "an-odd" not in clean(message)
+
+
 @given(messages)
 @example("\x1b[31mred\x1b[0m")
 @example("\u009b31mred")
 @example("a\r\nb\x85c")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=2_000)
 def test_no_control_character_is_passed_on(message: str) -> None:
     assert "Cc" not in {unicodedata.category(character) for character in clean(message)}
 
 
 @given(messages, st.integers(1, 200))
-@settings(deadline=None)
+@settings(deadline=2_000)
 def test_a_message_is_of_bounded_length_without_blanks_around_it(message: str, times: int) -> None:
     cleaned = clean(message * times)
     assert len(cleaned) <= MESSAGE_LENGTH_LIMIT

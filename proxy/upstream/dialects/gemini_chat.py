@@ -11,7 +11,7 @@ from proxy.domain.answer import Answer
 from proxy.domain.catalog import Model
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.chat_translation import ChatReading, ChatTranslation
-from proxy.domain.chat_writing import ChatEnd, ChatHead, CompletionChunks, CompletionJson
+from proxy.domain.chat_writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.image_inputs import split_data_url
 from proxy.domain.image_request import kind_of
@@ -46,9 +46,10 @@ class GeminiChat:
 
     def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
         """Written anew as a completion or as chunks, each image while it arrives."""
+        writer: ChatWriter = CompletionJson(head)
         if request.stream:
-            return ChatTranslation(READING, content_type, CompletionChunks(head, wants_usage=request.wants_usage))
-        return ChatTranslation(READING, content_type, CompletionJson(head))
+            writer = CompletionChunks(head, wants_usage=request.wants_usage)
+        return ChatTranslation(READING, content_type, writer, in_text=request.wants_image)
 
 
 # --- Messages --------------------------------------------------------------------------------------------------------

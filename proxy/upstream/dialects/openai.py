@@ -54,10 +54,10 @@ class OpenAIChat:
         is_stream = content_type == EVENT_STREAM
         if request.stream:
             kind = ChatEvents if is_stream else ChatChunk
-            return kind(head.model, read_error, wants_usage=request.wants_usage)
+            return kind(head.model, read_error, wants_usage=request.wants_usage, in_text=request.wants_image)
         if is_stream:
-            return ChatTranslation(CHAT_READING, content_type, CompletionJson(head))
-        return ChatJson(head.model, read_error)
+            return ChatTranslation(CHAT_READING, content_type, CompletionJson(head), in_text=request.wants_image)
+        return ChatJson(head.model, read_error, in_text=request.wants_image)
 
 
 class OpenAIDialect:

@@ -69,7 +69,10 @@ def _body(request: ImageRequest, model: Model, content: object) -> dict[str, obj
 
 def _read_error(text: bytes) -> ProxyError:
     """Within an answer, ``code`` is the status that it would have had."""
-    error = orjson.loads(text)
+    try:
+        error = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return read_error(text)
     code = error.get("code") if isinstance(error, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     if isinstance(code, int) and code >= HTTPStatus.BAD_REQUEST and isinstance(message, str):
