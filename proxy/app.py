@@ -211,8 +211,11 @@ class Gateway:
             ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),
         )
-        caps = connection_caps(raise_descriptor_limit(), settings.server.max_connections)
-        logger.info("at most %d connections of clients, and %d of the admin listener", caps.public, caps.admin)
+        descriptors = raise_descriptor_limit()
+        caps = connection_caps(descriptors, settings.server.max_connections)
+        logger.info(
+            "%d descriptors: at most %d connections of clients, and %d of the admin listener", descriptors, *caps
+        )
         self.public_address = await self._listen(public, "server", settings.server.listen, caps.public, log)
         self.admin_address = await self._listen(admin, "admin", settings.admin.listen, caps.admin, log)
         self._description.tell(

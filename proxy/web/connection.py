@@ -85,7 +85,6 @@ class Connection(web.RequestHandler):
         "_raw_bytes",
         "_refusal",
         "_refuse",
-        "_start_bytes",
         "_unread_bytes",
         "_unread_since",
         "_version",
@@ -115,7 +114,7 @@ class Connection(web.RequestHandler):
         self._is_between = True
         self._body: StreamReader | None = None
         self._body_is_chunked = False
-        self._raw_bytes = self._start_bytes = self._marked_bytes = 0
+        self._raw_bytes = self._marked_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._unread_since: float | None = None
         self._unread_bytes = 0
@@ -173,51 +172,62 @@ class Connection(web.RequestHandler):
         if body is not None:
             was_paused = self._reading_paused
             _receive(self, data)
+            self._raw_bytes += len(data)
             if not body.is_eof():
-                self._go_on(body, len(data), is_broken=len(queue) > known, was_paused=was_paused)
+                self._go_on(body, is_broken=len(queue) > known, was_paused=was_paused)
                 return
-            self._body, self._is_between = None, False
+            self._body = None
+            self._is_between = data.endswith(HEAD_END) or self._raw_bytes == body.total_bytes
             if len(queue) > known:
-                self._begin(known, None)
+                self._begin(known, data, at_start=False)
             return
         _receive(self, data)
         if len(queue) > known:
-            self._begin(known, data)
+            self._begin(known, data, at_start=self._is_between)
         elif len(self._head) < HEAD_BYTES:
             self._head += data
 
-    def _begin(self, first: int, data: bytes | None) -> None:
-        """Look at the requests from the ``first`` in the queue on; ``data`` begins with it, unless that is None."""
+    def _begin(self, first: int, data: bytes, *, at_start: bool) -> None:
+        """Look at the requests from the ``first`` in the queue on, which have come in ``data``.
+
+        Where that is certain, ``at_start``, the first of them begins where what is kept of its head does, and ``data``
+        after that.
+        """
         queue = self._messages
         message, payload = queue[first]
+        is_whole = at_start and len(self._head) < HEAD_BYTES
+        if self._head:
+            # Of a longer head, pieces are missing here.
+            data, self._head = self._head + data, b""
         if not isinstance(message, RawRequestMessage):
             # Of what is behind an error, nothing can be read.
             self._discards = True
-            if data is not None and self._is_between:
+            if is_whole:
                 error = queue.pop()
-                queue.extend((*self._read_again(self._head + data), error))
+                queue.extend((*self._read_again(data), error))
             return
-        if data is not None and not has_exact_line(message, data):
-            seen = (self._head + data).lstrip(b"\r\n")
-            if seen.startswith(message.method.encode() + b" ") and not has_exact_line(message, seen):
-                # llhttp takes RTSP for HTTP, and any number of blanks.
-                queue[first] = message._replace(version=NO_HTTP), payload
-        self._head = b""
+        if at_start and not has_exact_line(message, data) and not has_exact_line(message, data.lstrip(b"\r\n")):
+            # llhttp takes RTSP for HTTP, and any number of blanks.
+            queue[first] = message._replace(version=NO_HTTP), payload
         self._version = message.version
+        is_one = first == len(queue) - 1
         payload = queue[-1][1]
-        if payload.is_eof():
-            self._is_between = data is not None and data.endswith(HEAD_END)
-        else:
-            self._begin_body(payload, data if first == len(queue) - 1 else None)
+        if not payload.is_eof():
+            self._begin_body(payload, data if is_one else None)
+            return
+        # What ends so has nothing behind it that could be a part of the next request.
+        self._is_between = data.endswith(HEAD_END) or (
+            is_whole and is_one and data.find(HEAD_END) + len(HEAD_END) + payload.total_bytes == len(data)
+        )
 
     def _begin_body(self, body: StreamReader, data: bytes | None) -> None:
         """The last request has a body that is not whole yet; ``data`` begins with that request, unless it is None."""
         self._body, self._body_is_chunked = body, bool(getattr(self._messages[-1][0], "chunked", False))
-        self._raw_bytes = self._start_bytes = self._marked_bytes = 0
-        received_bytes = body.total_bytes
-        if data is not None:
-            received_bytes = len(data) - (data.find(HEAD_END) + len(HEAD_END))
-        self._go_on(body, received_bytes, is_broken=False, was_paused=False)
+        self._marked_bytes = 0
+        self._raw_bytes = body.total_bytes
+        if data is not None and self._body_is_chunked:
+            self._raw_bytes = len(data) - (data.find(HEAD_END) + len(HEAD_END))
+        self._go_on(body, is_broken=False, was_paused=False)
 
     def _read_again(self, data: bytes) -> list[tuple[RawRequestMessage, StreamReader]]:
         """The whole requests before an error in the same segment, which aiohttp's parser forgets about.
@@ -249,16 +259,14 @@ class Connection(web.RequestHandler):
                     data = data[body_bytes:]
         return [(message, payload) for message, payload in found if payload.is_eof()]
 
-    def _go_on(self, body: StreamReader, received_bytes: int, *, is_broken: bool, was_paused: bool) -> None:
+    def _go_on(self, body: StreamReader, *, is_broken: bool, was_paused: bool) -> None:
         """Refuse a chunked body that is no such thing, or has more framing than its data is worth."""
         if is_broken:
             # aiohttp would answer the request twice, the second time for the error, and tell its reader nothing.
             self._messages.pop()
             self._break_off(body, "its chunks are malformed")
-        elif self._body_is_chunked:
-            self._raw_bytes += received_bytes
-            if self._is_mostly_framing(body, was_paused=was_paused):
-                self._break_off(body, "its chunks are too small")
+        elif self._body_is_chunked and self._is_mostly_framing(body, was_paused=was_paused):
+            self._break_off(body, "its chunks are too small")
 
     def _is_mostly_framing(self, body: StreamReader, *, was_paused: bool) -> bool:
         if self._reading_paused:
@@ -266,7 +274,7 @@ class Connection(web.RequestHandler):
             # READ_BUFFER_BYTES that nobody has read, or thousands of chunks with less in them.
             grown_bytes, self._marked_bytes = body.total_bytes - self._marked_bytes, body.total_bytes
             return not was_paused and grown_bytes <= READ_BUFFER_BYTES
-        framing_bytes = self._raw_bytes - (body.total_bytes - self._start_bytes)
+        framing_bytes = self._raw_bytes - body.total_bytes
         return framing_bytes > FREE_FRAMING_BYTES + body.total_bytes // DATA_FOR_FRAMING
 
     def _break_off(self, body: StreamReader, why: str) -> None:
@@ -279,7 +287,7 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send ``resp``, and close the connection behind it where no other request can follow."""
-        if self._body is not None or self._discards or self._half_closed:
+        if self._body is not None or self._discards or self._half_closed or self._upgraded:
             self._choose_end(request, resp)
         return _finish(self, request, resp, start_time)
 
@@ -289,6 +297,9 @@ class Connection(web.RequestHandler):
             unread_bytes = (request.content_length or 0) - body.total_bytes
             # To parse what nobody reads is work that a stranger can ask for, most of all in chunks.
             self._discards = self._body_is_chunked or unread_bytes > DRAINED_BYTES
+        if self._upgraded:
+            # Nothing is spoken here but HTTP, and what aiohttp has put aside would come past this connection's checks.
+            self._discards = True
         if not self._messages:
             response.force_close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from dataclasses import dataclass
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,7 @@ OWN_MOST = 4_096
 SHARE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionCaps:
+class ConnectionCaps(NamedTuple):
     """How many connections each listener may have."""
 
     public: int

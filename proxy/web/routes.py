@@ -11,6 +11,8 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from proxy.domain.errors import (
+    ExpectationFailed,
+    HeadersTooLarge,
     InternalError,
     InvalidApiKey,
     InvalidRequest,
@@ -63,7 +65,7 @@ class Route:
     @property
     def all_errors(self) -> tuple[type[ProxyError], ...]:
         """Every error that it may answer."""
-        found: list[type[ProxyError]] = [InvalidRequest, InternalError]
+        found: list[type[ProxyError]] = [InvalidRequest, ExpectationFailed, HeadersTooLarge, InternalError]
         if self.access is not Access.FREE:
             found += [InvalidApiKey, StoreUnavailable]
         if self.access is Access.ADMIN:

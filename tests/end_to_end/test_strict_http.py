@@ -186,6 +186,16 @@ def test_endless_chunk_extensions(target: Target) -> None:
     check_refused(answered, 400)
 
 
+def test_nothing_is_spoken_but_http(target: Target) -> None:
+    upgrade = b"GET /healthz HTTP/1.1\r\nHost: lightmeter\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    behind = target.head(b"Transfer-Encoding: chunked") + b"1\r\na\r\n" * 10_000
+    answered = exchange(target.url, upgrade + behind, behind)
+    (answer,) = answered.answers
+    assert answer.headers["Connection"] == "close"
+    assert answered.closed
+    assert answered.took_s < 1
+
+
 BEHIND = {
     "no HTTP": b"NONSENSE\r\n\r\n",
     "a body longer than its length": b"}",

@@ -232,14 +232,12 @@ ECHO = b"\r\n".join(
         (65_536, 1_000_000, b";a=" + b"b" * 100, True),
     ],
 )
-@pytest.mark.parametrize("segment_bytes", [100, 1_460, 65_536, 10**7])
+@pytest.mark.parametrize("segment_bytes", [500, 1_460, 65_536, 10**7])
 async def test_framing_may_not_outweigh_its_data(
     bench: Bench, size: int, length: int, extension: bytes, good: bool, segment_bytes: int
 ) -> None:
     body = bytes(range(32, 127)) * (length // 95 + 1)
     sent = ECHO + chunked(body[:length], size, extension)
-    if len(sent) > 2_000 * segment_bytes:
-        pytest.skip("too many segments")
     loop, client = await bench.connect(2**20)
     with client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,159 @@
+"""However a client's bytes are cut into segments, they are the same requests."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from itertools import pairwise
+from typing import Any
+
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.metering.request_body import accept_body
+from proxy.telemetry.logs import RequestLog
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import request_ids
+from proxy.web.connection import Connection, ConnectionLimits
+from proxy.web.lifecycle import Lifecycle
+from proxy.web.middleware.errors import errors
+from proxy.web.middleware.observe import Refusals, number
+from proxy.web.open_connections import OpenConnections
+from proxy.web.request_factory import request_factory
+
+
+class Wire(asyncio.Transport):
+    """A client that reads all at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Nothing waits in a kernel here."""
+
+    def resume_reading(self) -> None:
+        """The same."""
+
+
+async def echo(request: web.Request) -> web.Response:
+    accept_body(request)
+    return web.Response(text=f"{request.path} {len(await request.read())}")
+
+
+async def serve(segments: list[bytes]) -> tuple[bytes, bool]:
+    """What is answered to ``segments``, and whether the connection is closed then."""
+    app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle())])
+    app.router.add_route("*", "/{tail:.*}", echo)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    assert runner.server is not None
+    runner.server.request_factory = request_factory(runner.server.request_factory)
+    metrics = Metrics()
+    refusals = Refusals("test", metrics, RequestLog(), request_ids())
+    opened = OpenConnections("test", 10, metrics, refusals.next_id)
+    connection, wire = Connection(runner.server, opened, ConnectionLimits(75, 60), refusals), Wire()
+    connection.connection_made(wire)
+    for segment in segments:
+        if wire.closed:
+            break
+        connection.data_received(segment)
+        await asyncio.sleep(0)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    answered, closed = wire.written, wire.closed
+    connection.connection_lost(None)
+    await runner.cleanup()
+    return answered, closed
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+bodies = st.binary(max_size=200) | st.sampled_from([b"POST /x HTTP/1.1\r\n\r\n", b"GET  /y RTSP/1.0\r\n", b"\r\n\r\n"])
+
+
+@st.composite
+def good_requests(draw: st.DrawFn) -> tuple[bytes, str]:
+    """A request, and what is answered to it."""
+    path = draw(st.sampled_from(["/", "/a", "/a?b=c", "/" + "x" * 200]))
+    body = draw(bodies)
+    headers = draw(st.sampled_from([b"", b"X-A: POST /x HTTP/1.1\r\n", b"X-A: GET  / RTSP/1.0\r\nB:\r\n"]))
+    before = draw(st.sampled_from([b"", b"\r\n"]))
+    kind = draw(st.sampled_from(["none", "length", "chunks"]))
+    if kind == "none":
+        head, framed, body = b"GET %b HTTP/1.1\r\n", b"", b""
+    elif kind == "length":
+        head, framed = b"POST %%b HTTP/1.1\r\nContent-Length: %d\r\n" % len(body), body
+    else:
+        head, framed = b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", chunked(body, draw(st.integers(1, 50)))
+    request = before + head % path.encode() + b"Host: h\r\n" + headers + b"\r\n" + framed
+    return request, f"{path.partition('?')[0]} {len(body)}"
+
+
+bad_requests = st.sampled_from(
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n",
+        b"\0",
+        b"GET / HTTP/2.0\r\n\r\n",
+    ]
+)
+STATUS = re.compile(rb"HTTP/1\.1 (\d+) ")
+
+
+def cut(sent: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(sent), *(place % (len(sent) + 1) for place in places)})
+    return [sent[start:end] for start, end in pairwise(edges)]
+
+
+def run(segments: list[bytes]) -> tuple[bytes, bool]:
+    with asyncio.Runner() as runner:
+        return runner.run(serve(segments))
+
+
+@settings(max_examples=150, deadline=2_000)
+@given(st.lists(good_requests(), min_size=1, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
+def test_good_requests_are_answered_in_their_order_however_they_are_cut(
+    requests: list[tuple[bytes, str]], places: list[int]
+) -> None:
+    answered, closed = run(cut(b"".join(request for request, _ in requests), places))
+    assert STATUS.findall(answered) == [b"200"] * len(requests), answered
+    assert [line.decode() for line in re.findall(rb"\r\n\r\n(/[^ ]* \d+)", answered)] == [told for _, told in requests]
+    assert not closed
+
+
+@settings(max_examples=150, deadline=2_000)
+@given(
+    st.lists(good_requests(), max_size=4), bad_requests, good_requests(), st.lists(st.integers(0, 10_000), max_size=8)
+)
+def test_nothing_is_run_behind_a_bad_one_however_they_are_cut(
+    requests: list[tuple[bytes, str]], bad: bytes, behind: tuple[bytes, str], places: list[int]
+) -> None:
+    sent = b"".join(request for request, _ in requests) + bad
+    answered, closed = run(cut(sent + behind[0], places))
+    statuses = STATUS.findall(answered)
+    assert statuses[-1] == b"400"
+    assert set(statuses[:-1]) <= {b"200"}
+    assert len(statuses) <= len(requests) + 1
+    assert closed
