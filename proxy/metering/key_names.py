@@ -50,6 +50,11 @@ def grant(team: str, grant_id: str) -> str:
     return f"lm:{{{team}}}:grant:{grant_id}"
 
 
+def change(team: str, change_id: str) -> str:
+    """String: the memory that a record was changed."""
+    return f"lm:{{{team}}}:change:{change_id}"
+
+
 def leases(team: str) -> str:
     """Sorted set: reservations that are held, by the millisecond when their lease runs out."""
     return f"lm:{{{team}}}:leases"

@@ -22,6 +22,9 @@ from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
+IDS_TRIED = 5
+"""One of them is taken where another of the team's keys has the same ten random characters."""
+
 
 class KeyRegistry:
     """Keys in Redis. Everything here raises StoreUnavailable where Redis cannot be asked."""
@@ -40,22 +43,25 @@ class KeyRegistry:
         self, team: str, *, name: str, limits: Limits, expires_ms: int | None, by: Actor = NOBODY
     ) -> tuple[KeyRecord, str]:
         """A new key of ``team``, which is made where it is new; and its text, which nobody can read again."""
-        key_id = make_key_id(team, secrets.choice)
-        text = make_key_text(key_id, secrets.choice)
         given = given_fields({"name": name, "expires_ms": expires_ms, **asdict(limits)})
         # The index of teams is outside of the team's slot; a team in it that has no key yet does no harm.
         await self._ask("ZADD", key_names.TEAMS, 0, team)
-        call = by.asks(
-            (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
-            (key_id, key_id, "secret_sha256", hash_key(text), *flat(given)),
-            team=team,
-            action="key.create",
-            target=key_id,
-        )
-        reply = await self._runner.run(load_script("create_key"), *call)
-        if reply[0] == b"team_revoked":
-            raise Conflict(f"The team '{team}' has been deleted, and gets no new keys.")
-        return await self.get_key(key_id), text
+        for _ in range(IDS_TRIED):
+            key_id = make_key_id(team, secrets.choice)
+            text = make_key_text(key_id, secrets.choice)
+            call = by.asks(
+                (key_names.key_record(team, key_id), key_names.team_keys(team), key_names.team_record(team)),
+                (key_id, key_id, "secret_sha256", hash_key(text), *flat(given)),
+                team=team,
+                action="key.create",
+                target=key_id,
+            )
+            reply = await self._runner.run(load_script("create_key"), *call)
+            if reply[0] == b"team_revoked":
+                raise Conflict(f"The team '{team}' has been deleted, and gets no new keys.")
+            if reply[0] == b"created":
+                return await self.get_key(key_id), text
+        raise Conflict(f"{IDS_TRIED} ids for a new key of '{team}' were all taken. Try again.")
 
     async def get_key(self, key_id: str) -> KeyRecord:
         """One key. Raises NotFound."""

@@ -18,6 +18,8 @@ from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
 
 GRANT_IDS_MS = 86_400_000
+CHANGE_IDS_MS = 3_600_000
+"""A call whose reply was lost comes again within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ class RecordChanges:
     ) -> Changed:
         """``update``, ``revoke`` or ``rotate`` a record. Raises NotFound or Conflict."""
         said = "delete" if action == "revoke" and target.ended == "deleted" else action
+        change_id = f"change_{secrets.token_hex(12)}"
         call = by.asks(
-            (target.record,),
-            (target.id, action, overlap_ms, *rest),
+            (target.record, key_names.change(target.team, change_id)),
+            (change_id, action, overlap_ms, CHANGE_IDS_MS, *rest),
             team=target.team,
             action=f"{target.kind}.{said}",
             target=target.id,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import pytest
 
@@ -8,8 +10,11 @@ from proxy.domain.api_key import parse_credential
 from proxy.domain.errors import Conflict, InsufficientQuota, InvalidApiKey, InvalidRequest, NotFound
 from proxy.domain.limits import Limits
 from proxy.domain.settlement import Delivery, settle
+from proxy.metering import key_registry
 from proxy.metering.ledger_pages import LedgerFilter
-from tests.metering.conftest import Bench
+from proxy.metering.script_connection import Argument
+from proxy.metering.scripts import Script
+from tests.metering.conftest import Bench, open_bench
 
 
 async def test_a_new_key_has_its_limits_and_only_the_hash_of_its_text_is_stored(bench: Bench) -> None:
@@ -180,3 +185,64 @@ async def test_the_ledger_is_searched_by_key_outcome_and_time(bench: Bench) -> N
     everything = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
     assert await requests(since_ms=everything.items[-1].at_ms + 1) == []
     assert await requests(since_ms=everything.items[0].at_ms) == ["req_0", "req_1", "req_2"]
+
+
+def lose_the_first_reply(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, script: str, meanwhile: list[Awaitable[object]]
+) -> None:
+    """The next call of ``script`` is made twice, as after a lost reply, and ``meanwhile`` happens in between."""
+    run = bench.runner.run
+
+    async def run_twice(called: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        if called.name == script and meanwhile:
+            await run(called, keys, arguments)
+            await meanwhile.pop()
+        return await run(called, keys, arguments)
+
+    monkeypatch.setattr(bench.runner, "run", run_twice)
+
+
+async def test_a_change_whose_reply_was_lost_does_not_undo_what_another_has_changed_since(
+    bench: Bench, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await bench.make_key(1_000)
+    async with open_bench(store_url) as other:
+        meanwhile: list[Awaitable[object]] = [other.registry.update_key(key.key_id, {"quota_units": 3_000})]
+        lose_the_first_reply(bench, monkeypatch, "update_record", meanwhile)
+        changed = await bench.registry.update_key(key.key_id, {"quota_units": 2_000, "name": "mine"})
+        assert (changed.limits.quota_units, changed.name) == (3_000, "mine")
+        meanwhile.append(other.teams.update_team("acme", {"quota_units": 5}))
+        assert (await bench.teams.update_team("acme", {"quota_units": 4})).limits.quota_units == 5
+    assert (await bench.record(key)).limits.quota_units == 3_000
+    # The same change asked for again is another change.
+    assert (await bench.registry.update_key(key.key_id, {"quota_units": 2_000})).limits.quota_units == 2_000
+
+
+async def test_a_rotation_whose_reply_was_lost_does_not_undo_a_later_one(
+    bench: Bench, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await bench.make_key(1_000)
+    later: list[str] = []
+    async with open_bench(store_url) as other:
+
+        async def rotate() -> None:
+            later.append((await other.registry.rotate_key(key.key_id, overlap_ms=0))[1])
+
+        lose_the_first_reply(bench, monkeypatch, "update_record", [rotate()])
+        await bench.registry.rotate_key(key.key_id, overlap_ms=0)
+    credential = parse_credential(later[0])
+    assert credential is not None
+    await bench.admit(credential, "req_1", 1)
+
+
+async def test_a_key_id_that_is_taken_is_not_given_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = await bench.make_key(1_000)
+    ids = [taken.key_id, taken.key_id, "acme_0000000000"]
+    monkeypatch.setattr(key_registry, "make_key_id", lambda _team, _choose: ids.pop(0))
+    made = await bench.make_key(5)
+    assert (made.key_id, ids) == ("acme_0000000000", [])
+    await bench.admit(made, "req_1", 5)
+    assert (await bench.record(taken)).limits.quota_units == 1_000
+    monkeypatch.setattr(key_registry, "make_key_id", lambda _team, _choose: taken.key_id)
+    with pytest.raises(Conflict, match="were all taken"):
+        await bench.make_key(5)
