@@ -108,6 +108,7 @@ class _TeamAudit:
         self.limits: dict[str, int | None] = {}
         self.held_units: dict[str, dict[str, int]] = {}
         self.held_is_unknown = False
+        self.usage_from: dict[str, str] = {}
         self.windows: dict[str, list[str]] = defaultdict(list)
         self.trimmed: set[str] = set()
         self.strays: set[str] = set()
@@ -138,7 +139,7 @@ class _TeamAudit:
                 setattr(rebuilt, name, value)
         self.found[key["id"]], self.rebuilt[key["id"]] = found, rebuilt
         self.as_of[key["id"]], self.limits[key["id"]] = as_of, key["quota_units"]
-        self.held_units[key["id"]] = held_units
+        self.held_units[key["id"]], self.usage_from[key["id"]] = held_units, key["usage_from"] or ""
         for window, counts in key["windows"].items():
             found.windows.update({f"{window} {name}": count for name, count in counts.items()})
             self.windows[key["id"]].append(window)
@@ -184,6 +185,8 @@ class _TeamAudit:
         for key_id, found in self.found.items():
             for window in self.windows[key_id]:
                 self.rebuilt[key_id].count_window(window, self.held_units[key_id])
+            for books in (found, self.rebuilt[key_id]):
+                books.fold_before(self.usage_from[key_id])
             if self.held_is_unknown:
                 self.rebuilt[key_id].take_reserved(found)
             yield from compare(self.team, key_id, found, self.rebuilt[key_id])

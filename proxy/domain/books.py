@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+EARLIER = "earlier"
+"""The heading of all days that are long past."""
+
 
 @dataclass(slots=True)
 class Books:
@@ -44,6 +47,12 @@ class Books:
             if heading.startswith(window) and heading.split(":", 2)[1] == "units"
         )
         self.windows[f"{window} reserved"] = sum(units for day, units in held_units.items() if day.startswith(window))
+
+    def fold_before(self, first_day: str) -> None:
+        """Sum up the usage of days before ``first_day``, ``YYYY-MM-DD``, under ``earlier``."""
+        for heading in [heading for heading in self.usage if heading < first_day]:
+            _day, _, rest = heading.partition(":")
+            self.usage[f"{EARLIER}:{rest}"] += self.usage.pop(heading)
 
     def take_reserved(self, other: Books) -> None:
         """Believe ``other`` in what is reserved: it is not known here."""

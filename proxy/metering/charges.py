@@ -6,6 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+FIRST_DAY = "from"
+"""The field of a usage hash that says which day is the first that is kept as one; see ``fold_usage.lua``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Charges:
@@ -16,10 +19,12 @@ class Charges:
 
 
 def charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, Charges]]:
-    """What a usage hash says, by model and by UTC day."""
+    """What a usage hash says, by model and by UTC day; ``earlier`` stands for all days that are long past."""
     by_model: dict[str, Counter[str]] = defaultdict(Counter)
     by_day: dict[str, Counter[str]] = defaultdict(Counter)
     for name, value in counters.items():
+        if name == FIRST_DAY:
+            continue
         day, what, model = name.split(":", 2)
         by_model[model][what] += int(value)
         by_day[day][what] += int(value)

@@ -17,7 +17,7 @@ from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.charges import Charges, charges
 from proxy.metering.pages import Page
 from proxy.metering.record_changes import Changed, RecordChanges, Target, fields_of, flat, given_fields
-from proxy.metering.redis_connection import ask, names_after
+from proxy.metering.redis_connection import ask, names_after, read_hash
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
@@ -113,7 +113,7 @@ class KeyRegistry:
     async def usage(self, key_id: str) -> tuple[KeyRecord, dict[str, Charges], dict[str, Charges]]:
         """A key, and what it was charged by model and by UTC day. Raises NotFound."""
         record = await self.get_key(key_id)
-        counters = records.texts((await self._ask("HGETALL", key_names.key_usage(record.team, key_id))).items())
+        counters = records.texts((await read_hash(self._redis, key_names.key_usage(record.team, key_id))).items())
         return record, *charges(counters)
 
     def _after(self, key_id: str, changed: Changed) -> KeyRecord:

@@ -13,6 +13,7 @@ from redis.asyncio import ConnectionPool, Redis
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering import key_names, records
 from proxy.metering.actor import NOBODY, Actor
+from proxy.metering.charges import FIRST_DAY
 from proxy.metering.pages import Page
 from proxy.metering.redis_connection import names_after
 from proxy.metering.redis_store import RedisStore
@@ -33,15 +34,16 @@ FIELDS_A_PAGE = 5_000
 class KeyBooks:
     """What the store says of one key at one moment; counters by their names in the store.
 
-    ``checkpoint`` is what trimmed entries add up to, ``held_units`` what live leases hold, by the UTC day of their
-    admission, ``YYYY-MM-DD``; ``held_reservations`` is None where the team has more leases than are looked at. The team
-    itself has an empty id.
+    ``checkpoint`` is what trimmed entries add up to. Usage of days before ``usage_from`` stands under ``earlier``.
+    ``held_units`` is what live leases hold, by the UTC day of their admission, ``YYYY-MM-DD``; ``held_reservations`` is
+    None where the team has more leases than are looked at. The team itself has an empty id.
     """
 
     id: str
     record: dict[str, str]
     usage: dict[str, str]
     checkpoint: dict[str, str]
+    usage_from: str | None
     held_reservations: int | None
     held_units: dict[str, int]
 
@@ -132,4 +134,5 @@ def _key_books(reply: list[Any]) -> KeyBooks:
     units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
     counters, charged, trimmed = (records.fields_from_pairs(pairs) for pairs in (record, usage, checkpoint))
     held = None if reservations < 0 else reservations
-    return KeyBooks(key_id.decode(), counters, charged, trimmed, held, units)
+    first_day = charged.pop(FIRST_DAY, None)
+    return KeyBooks(key_id.decode(), counters, charged, trimmed, first_day, held, units)

@@ -25,6 +25,8 @@ CONNECTIONS = 32
 SPARE_CONNECTIONS = 4
 """For what does not go through ``ask``."""
 
+FIELDS_A_COMMAND = 1_000
+
 WAIT_S = 10.0
 """For a connection, where others use all of them."""
 
@@ -95,6 +97,21 @@ async def ask(redis: Redis, *words: str | int) -> Any:
     """
     async with _place(redis.connection_pool):
         return await _ask(redis, words)
+
+
+async def read_hash(redis: Redis, name: str) -> dict[bytes, bytes]:
+    """All fields of a hash that may be large, a part of them a command. Raises StoreUnavailable, or StoreBusy.
+
+    What is written meanwhile may be in it or not.
+    """
+    fields: dict[bytes, bytes] = {}
+    cursor = 0
+    while True:
+        after, found = await ask(redis, "HSCAN", name, cursor, "COUNT", FIELDS_A_COMMAND)
+        fields.update(found)
+        cursor = int(after)
+        if cursor == 0:
+            return fields
 
 
 async def _ask(redis: Redis, words: tuple[str | int, ...]) -> Any:

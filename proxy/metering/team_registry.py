@@ -17,7 +17,7 @@ from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.charges import Charges, charges
 from proxy.metering.pages import Page
 from proxy.metering.record_changes import Changed, RecordChanges, Target, fields_of, flat, given_fields
-from proxy.metering.redis_connection import ask, names_after
+from proxy.metering.redis_connection import ask, names_after, read_hash
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
@@ -90,7 +90,7 @@ class TeamRegistry:
     async def usage(self, team: str) -> tuple[TeamRecord, dict[str, Charges], dict[str, Charges]]:
         """A team, and what its keys were charged by model and by UTC day. Raises NotFound."""
         record = await self.get_team(team)
-        usage = await ask(self._redis, "HGETALL", key_names.team_usage(team))
+        usage = await read_hash(self._redis, key_names.team_usage(team))
         return record, *charges(records.texts(usage.items()))
 
     def _after(self, team: str, changed: Changed) -> TeamRecord:

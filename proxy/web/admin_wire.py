@@ -105,7 +105,7 @@ class ChargesView(_View):
 
 
 class UsageView(_View):
-    """What was used, by model and by UTC day."""
+    """What was used, by model and by UTC day. Days that are more than about 400 days past are one, ``earlier``."""
 
     id: str
     limits: LimitsUsage
@@ -195,6 +195,7 @@ class WindowView(_View):
 class BooksView(_View):
     """Counters of a key, or of a team under its own id, and what of them does not stand in the ledger.
 
+    Usage of days before ``usage_from`` stands under ``earlier``.
     ``held`` is null where the team holds more reservations than are compared at one moment.
     """
 
@@ -202,6 +203,7 @@ class BooksView(_View):
     quota_units: int | None
     counters: Counters
     windows: dict[str, WindowView]
+    usage_from: str | None
     usage: Counters
     checkpoint: Counters
     held: HeldView | None

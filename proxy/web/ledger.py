@@ -98,6 +98,7 @@ def _view(key: KeyBooks, team: str) -> dict[str, Any]:
         "quota_units": int(key.record["quota_units"]) if "quota_units" in key.record else None,
         "counters": {name: int(key.record.get(name, 0)) for name in _COUNTERS},
         "windows": _windows(key.record),
+        "usage_from": key.usage_from,
         "usage": {name: int(value) for name, value in key.usage.items()},
         "checkpoint": {name: int(value) for name, value in key.checkpoint.items()},
         "held": None
