@@ -143,6 +143,16 @@ def test_good_requests_are_answered_in_their_order_however_they_are_cut(
     assert not closed
 
 
+def test_a_head_of_which_only_pieces_are_kept_is_not_read_again() -> None:
+    # Without its middle, this would be a request that nobody has sent.
+    start = b"GET /a HTTP/1.1\r\nHost: h\r\nX-A: " + b"a" * 7_000 + b"\r\nX-B: " + b"b" * 7_000
+    whole = [start, b"\r\nX-C: c", b"\r\n\r\n", b"\0"]
+    answered, closed = run(whole)
+    assert (STATUS.findall(answered), closed) == ([b"200", b"400"], True)
+    answered, closed = run([start, b"\r\nTransfer-Encoding: chunked", b"\r\n\r\nZ\r\n"])
+    assert (STATUS.findall(answered), closed) == ([b"400"], True)
+
+
 @settings(max_examples=150, deadline=2_000)
 @given(
     st.lists(good_requests(), max_size=4), bad_requests, good_requests(), st.lists(st.integers(0, 10_000), max_size=8)
