@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -38,13 +37,9 @@ class StreamedResponse(web.StreamResponse):
     being copied into chunks.
     """
 
-    def __init__(
-        self, length: int | None, headers: dict[str, str], transport: asyncio.Transport, limit_s: float
-    ) -> None:
-        """``length`` in bytes, None where it is not known; the end may take ``limit_s`` seconds for each 64 KiB."""
+    def __init__(self, length: int | None, headers: dict[str, str]) -> None:
+        """``length`` in bytes, None where it is not known. How long a client may take is its connection's affair."""
         super().__init__(headers=headers)
-        self._transport = transport
-        self._limit_s = limit_s
         self._ended = False
         self._unsent = length
         if length is not None:
@@ -65,24 +60,11 @@ class StreamedResponse(web.StreamResponse):
         end, self.end = self.end + data, b""
         if self._unsent is not None:
             blanks, self._unsent = self._unsent - len(end), 0
-            await self._write_in_time(end)
+            await self.write(end)
             for _ in range(blanks // len(BLANKS)):
-                await self._write_in_time(BLANKS)
+                await self.write(BLANKS)
             end = BLANKS[: blanks % len(BLANKS)]
-        with self._deadline():
-            await super().write_eof(end)
-
-    async def _write_in_time(self, piece: bytes) -> None:
-        with self._deadline():
-            await self.write(piece)
-
-    @contextlib.contextmanager
-    def _deadline(self) -> Iterator[None]:
-        timer = asyncio.get_running_loop().call_later(self._limit_s, self._transport.abort)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        await super().write_eof(end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +196,7 @@ class Relay:
         async with self._preparing:
             if self._response is not None:
                 return self._response
-            transport = self._request.transport
-            if transport is None:
+            if self._request.transport is None:
                 raise ConnectionResetError("the client has left")
             answer = self._answer
             length = self._exchange.content_length if answer is not None and answer.keeps_length else None
@@ -224,7 +205,7 @@ class Relay:
             if answer is None:
                 # Another deployment may yet be asked: no number is better than one that turns out wrong.
                 headers.pop(ATTEMPTS, None)
-            response = StreamedResponse(length, headers, transport, self._limits.write_timeout_s)
+            response = StreamedResponse(length, headers)
             await response.prepare(self._request)
             self._response = response
             return response
