@@ -9,7 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
+from proxy.domain.errors import InvalidRequest
 from proxy.domain.image_request import LISTED_PARAMETERS
+from proxy.domain.size_words import read_size
 from proxy.metering.redis_connection import SCHEMES
 from proxy.metering.sentinel import SCHEME as SENTINEL
 from proxy.metering.sentinel import parse_sentinel_url
@@ -94,6 +96,16 @@ def _known_parameter(name: str) -> str:
     return name
 
 
+def _size(text: str) -> str:
+    try:
+        size = read_size("size", text)
+    except InvalidRequest:
+        size = None
+    if size is None:
+        raise ValueError("should be WIDTHxHEIGHT, like 1024x1024, or a word, like 2K")
+    return size
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Whole = Annotated[int, BeforeValidator(no_boolean)]
 Seconds = Annotated[float, BeforeValidator(no_boolean), AfterValidator(_seconds)]
@@ -103,4 +115,5 @@ Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
+Size = Annotated[str, AfterValidator(_size)]
 Parameter = Annotated[str, AfterValidator(_known_parameter)]

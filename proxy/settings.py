@@ -42,6 +42,7 @@ from proxy.setting_values import (
     Name,
     Parameter,
     Seconds,
+    Size,
     VariableName,
     Whole,
     one_of,
@@ -105,6 +106,7 @@ class ModelSettings(Section):
     default_n: Annotated[Whole, Field(ge=1, le=1_000)] = 1
     max_n: Annotated[Whole, Field(ge=1, le=1_000)] = 10
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
+    sizes: Annotated[tuple[Size, ...], Field(max_length=100)] = ()
     parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
@@ -134,6 +136,7 @@ class ModelSettings(Section):
             default_n=self.default_n,
             max_n=min([self.max_n, *most]),
             four_k_long_edge=self.four_k_long_edge,
+            sizes=self.sizes,
             created=self.created,
             text=self.text,
             chats=all(chat is not None for chat in chats),

@@ -93,6 +93,7 @@ token_multiplier = "1.5"
 default_n = 2
 max_n = 4
 four_k_long_edge = 0
+sizes = [" 1k", "1024X1024"]
 parameters = ["n", "size", "image_config"]
 created = 1744000000
 text = "free"
@@ -215,6 +216,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "default_n": 2,
         "max_n": 4,
         "four_k_long_edge": 0,
+        "sizes": ("1K", "1024x1024"),
         "created": 1_744_000_000,
         "text": "free",
         "chats": True,

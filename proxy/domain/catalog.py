@@ -59,6 +59,7 @@ class Model:
     """One model on the public wire, and where its requests go: to ``provider``, or to one of ``deployments``.
 
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
+    ``sizes`` are all that it takes, any where there are none.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``chats`` is whether its provider's
     dialect knows chat, ``chat_checks`` refuse the fields of one that it has no words for (InvalidRequest), and
@@ -73,6 +74,7 @@ class Model:
     default_n: int = 1
     max_n: int = 10
     four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
+    sizes: tuple[str, ...] = ()
     created: int = 0
     text: str = "tokens"
     chats: bool = True

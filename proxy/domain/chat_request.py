@@ -13,7 +13,15 @@ import orjson
 
 from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.image_request import check_boolean, check_image_config, check_model, kind_of, shown, without_nulls
+from proxy.domain.image_request import (
+    check_boolean,
+    check_image_config,
+    check_model,
+    kind_of,
+    read_image_config,
+    shown,
+    without_nulls,
+)
 
 KNOWN_FIELDS = frozenset(
     {
@@ -65,9 +73,9 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         raise InvalidRequest(
             '\'modalities\' should be an array of strings, like ["image", "text"].', param="modalities"
         )
-    image_config = fields.get("image_config", {})
-    if image_config:
-        fields["image_config"] = without_nulls(image_config)
+    image_config = read_image_config(fields.get("image_config", {}))
+    if "image_config" in fields:
+        fields["image_config"] = image_config
     return ChatRequest(
         model=fields.pop("model", None),
         image_size=image_config.get("image_size"),

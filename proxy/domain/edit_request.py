@@ -20,6 +20,7 @@ from proxy.domain.image_request import (
     ImageRequest,
     Task,
     kind_of,
+    read_image_config,
     read_object,
     request_of_fields,
     shown,
@@ -78,7 +79,7 @@ def _checked(name: str, value: Any, checks: Checks) -> Any:
     if check is None:
         raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
     check(name, value)
-    return value if name != "image_config" else without_nulls(value)
+    return value if name != "image_config" else read_image_config(value)
 
 
 def check_task(request: ImageRequest, model: Model) -> None:

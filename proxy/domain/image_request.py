@@ -11,6 +11,7 @@ import orjson
 
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.image_inputs import Inputs
+from proxy.domain.size_words import read_aspect_ratio, read_size
 
 WORD_LENGTH_LIMIT = 1_000
 """Characters in any string but the prompt: sizes, hints and user ids are short."""
@@ -62,7 +63,7 @@ def parse_image_request(body: bytes) -> ImageRequest:
             raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
         if value is not None:
             check(name, value)
-            fields[name] = value if name != "image_config" else without_nulls(value)
+            fields[name] = value if name != "image_config" else read_image_config(value)
     return request_of_fields(fields)
 
 
@@ -84,6 +85,9 @@ def request_of_fields(fields: dict[str, Any], task: Task = Task.GENERATION, inpu
     if "prompt" not in fields and task is not Task.VARIATION:
         raise InvalidRequest("Missing required parameter: 'prompt', the text that describes the image.", param="prompt")
     image_config = fields.get("image_config")
+    if "size" in fields:
+        size = read_size("size", fields.pop("size"))
+        fields |= {} if size is None else {"size": size}
     return ImageRequest(
         model=fields.pop("model", None),
         prompt=fields.get("prompt", ""),
@@ -164,6 +168,20 @@ def check_image_config(name: str, value: object) -> None:
             raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
         if setting is not None:
             _word(path, setting)
+
+
+def read_image_config(given: Mapping[str, Any]) -> dict[str, str]:
+    """What a checked ``image_config`` says, written anew; what is null or blank is left out.
+
+    Raises InvalidRequest, which names the setting.
+    """
+    config = {}
+    for name, value in given.items():
+        read = read_size if name == "image_size" else read_aspect_ratio
+        written = None if value is None else read(f"image_config.{name}", value)
+        if written is not None:
+            config[name] = written
+    return config
 
 
 def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:

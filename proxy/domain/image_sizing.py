@@ -29,23 +29,22 @@ FACTORS: Mapping[str, int] = {"1K": 1, "2K": 2, "4K": 4}
 OPENAI_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
 """What OpenAI's image models all make; of larger sizes each knows its own."""
 
-_pixels = re.compile(r"\s*(\d{1,6})\s*[x×X]\s*(\d{1,6})\s*")
-_ratio = re.compile(r"\s*(\d{1,4})\s*:\s*(\d{1,4})\s*")
+_pixels = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+_ratio = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 
 
-def to_image_config(size: str) -> dict[str, str]:
+def to_image_config(size: str, four_k_long_edge: int) -> dict[str, str]:
     """``aspect_ratio`` and ``image_size`` for a ``size``; empty where it says neither, as ``auto``.
 
-    4K is asked for only where it is the price of 4K that is charged by default.
+    4K is asked for exactly where its price is charged: from the model's ``four_k_long_edge`` on, in pixels.
     """
-    word = size.strip().upper()
-    if word in FACTORS:
-        return {"image_size": word}
+    if size in FACTORS:
+        return {"image_size": size}
     pixels = _pixels.fullmatch(size)
-    if pixels is None or not int(pixels[1]) or not int(pixels[2]):
+    if pixels is None:
         return {}
     width, height = int(pixels[1]), int(pixels[2])
-    if max(width, height) >= DEFAULT_FOUR_K_LONG_EDGE:
+    if 0 < four_k_long_edge <= max(width, height):
         image_size = "4K"
     else:
         image_size = "2K" if width * height >= 2 * 1024 * 1024 else "1K"
@@ -53,21 +52,23 @@ def to_image_config(size: str) -> dict[str, str]:
     return {"aspect_ratio": ratio, "image_size": image_size}
 
 
-def to_size(aspect_ratio: str | None, image_size: str | None) -> str | None:
+def to_size(aspect_ratio: str | None, image_size: str | None, four_k_long_edge: int) -> str | None:
     """``WIDTHxHEIGHT`` for an ``image_config``; None where it says nothing that is known.
 
-    In 1K, one of the sizes that every model of OpenAI's knows.
+    In 1K, one of the sizes that every model of OpenAI's knows. What is not charged as 4K stays below the model's
+    ``four_k_long_edge``, in pixels.
     """
-    factor = FACTORS.get((image_size or "1K").strip().upper())
+    word = image_size or "1K"
     ratio = _ratio.fullmatch(aspect_ratio or "1:1")
-    if factor is None or ratio is None or not int(ratio[1]) or not int(ratio[2]):
+    if word not in FACTORS or ratio is None:
         return None
     shape = int(ratio[1]), int(ratio[2])
-    if factor == 1:
-        width, height = min(OPENAI_SIZES, key=lambda one: _distance(one, shape))
-        return f"{width}x{height}"
-    width, height = min(PIXELS_1K.values(), key=lambda one: _distance(one, shape))
-    return f"{width * factor}x{height * factor}"
+    for factor in range(FACTORS[word], 0, -1):
+        sizes = OPENAI_SIZES if factor == 1 else PIXELS_1K.values()
+        width, height = min(sizes, key=lambda one: _distance(one, shape))
+        if word == "4K" or four_k_long_edge == 0 or max(width, height) * factor < four_k_long_edge:
+            return f"{width * factor}x{height * factor}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def asked_size(size: str | None, image_size: str | None) -> AskedSize | None:
     pixels = _pixels.fullmatch(size or "")
     if pixels is not None:
         return AskedSize(int(pixels[1]) * int(pixels[2]), 0)
-    return _NAMED.get((image_size or size or "").strip().upper())
+    return _NAMED.get(image_size or size or "")
 
 
 _NAMED: Mapping[str, AskedSize] = {

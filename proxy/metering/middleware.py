@@ -27,6 +27,7 @@ from proxy.domain.image_sizing import asked_size
 from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
+from proxy.domain.size_words import check_sizes
 from proxy.metering.form_reader import MULTIPART
 from proxy.metering.meter import Meter
 from proxy.metering.request_body import JSON, BodyLimits, read_json_body
@@ -157,6 +158,7 @@ def _model_of(asked: Asked, catalog: Catalog) -> Model:
             "Missing required parameter: 'model'; GET /v1/models lists those there are.", param="model"
         )
     model = catalog.get(model_id)
+    check_sizes(asked.size, asked.image_size, model)
     if isinstance(asked, ChatRequest):
         check_chat(asked, model)
     else:

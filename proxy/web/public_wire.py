@@ -12,14 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.domain.edit_request import FILE_ID_LENGTH_LIMIT, IMAGES_LIMIT
 from proxy.domain.image_request import WORD_LENGTH_LIMIT
+from proxy.domain.size_words import ASPECT_RATIO_PATTERN, SIZE_PATTERN
 
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 
 Word = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT)]
+Size = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=SIZE_PATTERN)]
+AspectRatio = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=ASPECT_RATIO_PATTERN)]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # The patterns look ahead, which pydantic's own engine does not.
+    model_config = ConfigDict(extra="forbid", regex_engine="python-re")
 
 
 class ErrorFacts(_Wire):
@@ -43,8 +47,8 @@ class ErrorAnswer(_Wire):
 class ImageConfig(_Wire):
     """Settings that no provider's name is on; ``image_size`` ``4K`` is the one that changes the price."""
 
-    aspect_ratio: Word | None = None
-    image_size: Word | None = None
+    aspect_ratio: AspectRatio | None = None
+    image_size: Size | None = None
 
 
 class GenerationRequest(_Wire):
@@ -56,7 +60,7 @@ class GenerationRequest(_Wire):
     model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
     prompt: Annotated[str, Field(pattern=NOT_BLANK)]
     n: Annotated[int, Field(ge=1)] | None = None
-    size: Word | None = None
+    size: Size | None = None
     quality: Word | None = None
     style: Word | None = None
     user: Word | None = None
@@ -130,7 +134,7 @@ class VariationForm(_Wire):
     image: File
     model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
-    size: Word | None = None
+    size: Size | None = None
     response_format: Word | None = None
     user: Word | None = None
 

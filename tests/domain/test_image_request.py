@@ -84,16 +84,24 @@ def test_of_a_name_given_twice_the_value_that_is_metered_is_the_one_that_is_forw
 LONG = "x" * WORD_LENGTH_LIMIT
 NO_WORDS: list[Any] = [3, 1.5, True, False, ["x"], {}, LONG + "x"]
 NO_INTEGERS: list[Any] = ["1", "", 1.0, 1.5, True, False, [1], {}, -1, 2**64, -(2**63), 1e300]
+NO_SIZES = [
+    "+3840x2160", "3_840x2_160", "3840x+2160", "3840*2160", "3840.0x2160", "3.84e3x2160", "3840x2160px", "3840x2160;",
+    "3840\uff582160", "\uff14\uff2b", "4K\u200b", "\u00a04K", "4\u212a", "03840x2160", "3840x02160", "0x3840",
+    "3840x2160x1",
+    "-1x1", "3840 x 2160", "4 K", "04K", "4.0K", "3840:2160", "3840\u00d72160", "\u0663\u0668\u0664\u0660x1",
+    "x3840", "3840x",
+    "9999999x1", "a" * 17, "4K,1K", "0x1p5",
+]  # fmt: skip
 FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "model": (["acme/image-1", "x", LONG], [*NO_WORDS, "", " ", "\t\n"]),
     "prompt": (["a cube", "é\U0001f600", LONG * 40, " a "], [3, 1.5, True, ["a cube"], {"text": "a cube"}, "", " \n "]),
     "n": ([1, 2, 10, 11, 1_000, 2**63], [*NO_INTEGERS, 0]),
-    "size": (["1024x1024", "auto", "4K", "", LONG], NO_WORDS),
+    "size": (["1024x1024", "auto", "4K", "0.5K", "512", "hd"], [*NO_WORDS, *NO_SIZES]),
     "quality": (["high", ""], NO_WORDS),
     "style": (["vivid", ""], NO_WORDS),
     "user": (["user-1", LONG], NO_WORDS),
     "image_config": (
-        [{}, {"aspect_ratio": "16:9"}, {"image_size": "4K"}, {"aspect_ratio": "1:1", "image_size": ""}],
+        [{}, {"aspect_ratio": "16:9"}, {"image_size": "4K"}, {"aspect_ratio": "1:1", "image_size": "2K"}],
         ["4K", 4, 1.5, True, False, [], [{"image_size": "4K"}], ""],
     ),
     "background": (["transparent"], NO_WORDS),

@@ -13,12 +13,14 @@ NO_SCHEMA_SAYS_SO = (
     "'expires_at': should be from 2000 to 9000.",
     "'quota_units' brings the sum of grants",
     "but this model makes at most",
+    "should be WIDTHxHEIGHT, like ",
     "'key' should be a key's id, of the team that 'team' names.",
     "This Idempotency-Key was sent before with another request",
     # On the public wire an integer has no fraction: 1.0 is none, and is one for JSON Schema.
     ", not a number.",
     # The provider's own refusal.
     "response_format must be url or b64_json.",
+    "output_format must be png, jpeg or webp.",
     "messages must hold one of the user.",
 )
 

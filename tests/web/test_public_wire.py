@@ -26,7 +26,11 @@ VALUES = st.one_of(
     st.text(max_size=3),
     st.sampled_from(["", " ", "\x1c", "\x85", "x" * WORD_LENGTH_LIMIT, "x" * (WORD_LENGTH_LIMIT + 1)]),
     st.just([]),
-    st.dictionaries(st.sampled_from(["aspect_ratio", "image_size", "other"]), st.sampled_from(["4K", None, 1])),
+    st.sampled_from([" 4k ", "3840x2160", "+3840x2160", "3840x2160px", "04K", "a3840x1", "0.5K", "\u00a04K", "a" * 17]),
+    st.dictionaries(
+        st.sampled_from(["aspect_ratio", "image_size", "other"]),
+        st.sampled_from(["4K", None, 1, "16:9", "auto", "3_840x1", "1920 x 1080", ""]),
+    ),
 )
 
 

@@ -114,7 +114,7 @@ def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
     listed = {name: value for name, value in request.fields.items() if name in model.parameters}
     config = request.fields.get("image_config")
     if config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
-        size = to_size(config.get("aspect_ratio"), config.get("image_size"))
+        size = to_size(config.get("aspect_ratio"), config.get("image_size"), model.four_k_long_edge)
         listed |= {} if size is None else {"size": size}
     prompt = {} if request.task is Task.VARIATION else {"prompt": request.prompt}
     return {"model": model.upstream_model, **prompt, **listed}

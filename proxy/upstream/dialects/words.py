@@ -20,7 +20,7 @@ def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:
     """
     config: dict[str, str] = {}
     if request.size is not None and "size" in model.parameters:
-        config |= to_image_config(request.size)
+        config |= to_image_config(request.size, model.four_k_long_edge)
     if "image_config" in model.parameters:
         config |= request.fields.get("image_config", {})
     return config
