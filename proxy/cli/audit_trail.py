@@ -25,7 +25,10 @@ def audit_log() -> None:
 @paged
 @json_option
 def list_audit(team: str | None, since: str | None, paging: Paging, as_json: bool) -> None:
-    """List changes, oldest first, each with the name of the admin token that made it."""
+    """List changes, each with the name of the admin token that made it.
+
+    The order is that of the teams' ids, and oldest first within a team.
+    """
     answer = paging.read("/admin/v1/audit", {"team": team, "since": since})
     if as_json:
         return show_json(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
@@ -14,7 +14,7 @@ import orjson
 from proxy.cli.admin_client import call_admin
 from proxy.cli.audit import Audit
 from proxy.cli.manage import json_option
-from proxy.cli.output import show_json, show_table
+from proxy.cli.output import leave_output, show_json, show_table
 from proxy.cli.paging import Paging, paged, read_pages, show_more
 
 CSV_COLUMNS = (
@@ -39,7 +39,7 @@ def ledger() -> None:
 @paged
 @json_option
 def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str | None) -> None:
-    """List ledger entries, oldest first."""
+    """List ledger entries in the order of the teams' ids, oldest first within a team."""
     answer = paging.read("/admin/v1/ledger", {"key": key_id, **query})
     if as_json:
         return show_json(answer)
@@ -65,27 +65,54 @@ def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str 
 @click.option("--team", help="Only this team's.")
 @click.option("--key", "key_id", help="Only this key's.")
 @click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
-@click.option("--cursor", help="Go on after this entry; no heading is written then.")
+@click.option("--cursor", help="Where the export before this one ended; no heading is written then.")
 def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: str | None) -> None:
-    """Write the whole ledger to standard output, oldest entries first.
+    """Write the ledger to standard output.
 
-    Where it is interrupted, standard error tells the cursor to go on from: nothing is written twice or left out.
+    The order is that of the teams' ids, and oldest first within a team. Entries that are made after the command has
+    begun are left to the next export: standard error tells its cursor at the end, and where the command is interrupted.
+    With it, nothing is written twice or left out.
     """
-    written = cursor
+    export = _Export(form, cursor)
     try:
         if form == "csv" and cursor is None:
             _write(_csv_line(CSV_COLUMNS))
         for page in read_pages("/admin/v1/ledger", {"key": key_id, **query}, cursor):
-            lines = [_csv_row(entry) if form == "csv" else orjson.dumps(entry) + b"\n" for entry in page["data"]]
-            _write(b"".join(lines))
-            written = page["next_cursor"] or (page["data"][-1]["id"] if page["data"] else written)
-    except (click.ClickException, KeyboardInterrupt) as error:
-        why = error.format_message() if isinstance(error, click.ClickException) else "interrupted"
-        go_on = f"go on with --cursor {written}" if written else "nothing was written"
-        click.echo(f"{why}; {go_on}", err=True)
-        raise SystemExit(1) from None
-    if written:
-        click.echo(f"for what comes later: --cursor {written}", err=True)
+            export.write(page)
+    except click.ClickException as error:
+        export.break_off(error.format_message())
+    except KeyboardInterrupt:
+        export.break_off("interrupted")
+    except OSError as error:
+        leave_output()
+        export.break_off(f"standard output takes nothing more ({error.strerror})")
+    if export.cursor:
+        click.echo(f"for what comes later: --cursor {export.cursor}", err=True)
+
+
+class _Export:
+    """What has been written, and where to go on after it."""
+
+    def __init__(self, form: str, cursor: str | None) -> None:
+        self._form = form
+        self._last: str | None = None
+        self.cursor = cursor
+
+    def write(self, page: dict[str, Any]) -> None:
+        entries = page["data"]
+        lines = [_csv_row(entry) if self._form == "csv" else orjson.dumps(entry) + b"\n" for entry in entries]
+        _write(b"".join(lines))
+        self._last = entries[-1]["id"] if entries else self._last
+        self.cursor = page["next_cursor"] or page["resume_cursor"] or self.cursor
+
+    def break_off(self, why: str) -> NoReturn:
+        """End the command; it says how to go on."""
+        if self.cursor is None:
+            click.echo(f"{why}; no entry was written whole: begin again", err=True)
+        else:
+            cut = f"cut whatever follows entry {self._last}, and " if self._last else ""
+            click.echo(f"{why}; {cut}go on with --cursor {self.cursor}", err=True)
+        raise SystemExit(1)
 
 
 @ledger.command("refund")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,13 @@ import orjson
 def show_json(answer: Any) -> None:
     """The answer as it came."""
     click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+
+
+def leave_output() -> None:
+    """Forget standard output, which takes nothing more: at the end of the process, Python would try once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

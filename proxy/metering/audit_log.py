@@ -9,9 +9,8 @@ from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.metering import key_names, records
-from proxy.metering.pages import Page
-from proxy.metering.redis_connection import ask
 from proxy.metering.redis_store import RedisStore
+from proxy.metering.stream_walk import StreamPage, StreamWalk
 
 TEAM_ACTIONS = "team."
 
@@ -39,25 +38,18 @@ class AuditLog:
 
     def __init__(self, pool: ConnectionPool, store: RedisStore) -> None:
         """Read through ``pool``; ``store`` knows what it takes to read records."""
-        self._redis = Redis(connection_pool=pool)
+        self._walk: StreamWalk[AuditEntry] = StreamWalk(Redis(connection_pool=pool), key_names.audit)
         self._store = store
 
     async def list_entries(
         self, team: str | None, *, since_ms: int | None, cursor: str | None, limit: int
-    ) -> Page[AuditEntry]:
-        """Changes of each team from the oldest to the newest, team by team."""
-        after_team, _, after = (cursor or "").rpartition("_")
-        found: list[AuditEntry] = []
-        for name in [team] if team is not None else await self._teams(after_team):
-            start = f"({after}" if after and name == after_team else str(since_ms or "-")
-            found += await self._entries(name, start, limit + 1 - len(found))
-            if len(found) > limit:
-                return Page(found[:limit], found[limit - 1].id)
-        return Page(found, None)
+    ) -> StreamPage[AuditEntry]:
+        """Changes of one team, oldest first; or of all, team by team, up to the moment of the first page.
 
-    async def _entries(self, team: str, start: str, count: int) -> list[AuditEntry]:
-        found = await ask(self._redis, "XRANGE", key_names.audit(team), start, "+", "COUNT", count)
-        return [self._entry(team, stream_id.decode(), fields) for stream_id, fields in found]
+        A page may hold fewer than ``limit``, even none, and still not be the last. Raises InvalidRequest for a cursor
+        of another list.
+        """
+        return await self._walk.read(team, since_ms=since_ms, cursor=cursor, limit=limit, convert=self._entry)
 
     def _entry(self, team: str, stream_id: str, fields: Mapping[bytes, bytes]) -> AuditEntry:
         at_ms = int(stream_id.partition("-")[0])
@@ -85,8 +77,3 @@ class AuditLog:
             before=record(b"before."),
             after=record(b"after."),
         )
-
-    async def _teams(self, after: str) -> list[str]:
-        start = f"[{after}" if after else "-"
-        names: list[bytes] = await ask(self._redis, "ZRANGEBYLEX", key_names.TEAMS, start, "+")
-        return [name.decode() for name in names]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.api_key import hash_key, make_key_id, make_key_text, team_of
-from proxy.domain.errors import Conflict, NotFound
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.limits import KeyRecord, Limits
 from proxy.metering import key_names, records
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.charges import Charges, charges
 from proxy.metering.pages import Page
 from proxy.metering.record_changes import Changed, RecordChanges, Target, fields_of, flat, given_fields
-from proxy.metering.redis_connection import ask, names_after, read_hash
+from proxy.metering.redis_connection import ask, ask_all, names_after, read_hash
 from proxy.metering.redis_store import RedisStore
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
+
+TEAMS_LIMIT = 100
+"""Teams that one page looks at, at the most, however few of them have keys."""
+
+KEYS_A_ROUND_TRIP = 100
 
 IDS_TRIED = 5
 """One of them is taken where another of the team's keys has the same ten random characters."""
@@ -75,19 +80,53 @@ class KeyRegistry:
         return records.key_from_fields(key_id, records.texts(fields.items()), at)
 
     async def list_keys(self, team: str | None, *, cursor: str | None, limit: int) -> Page[KeyRecord]:
-        """Keys in the order of their ids, of one team or of all."""
-        after = _target(cursor).team if cursor else None
-        ids: list[tuple[str, records.Moment]] = []
-        teams = [team] if team is not None else await names_after(self._redis, key_names.TEAMS, after, inclusive=True)
-        for one in teams:
-            at = await self._store.reclaim(one)
-            begin = cursor if cursor and one == after else None
-            names = await names_after(self._redis, key_names.team_keys(one), begin, count=limit + 1 - len(ids))
-            ids += [(name, at) for name in names]
-            if len(ids) > limit:
+        """Keys in the order of their ids, of one team or of all.
+
+        A page may hold fewer than ``limit`` keys and still not be the last, where many teams have none: its cursor is a
+        team's id then. Raises InvalidRequest for a cursor of another team.
+        """
+        after_team = team_of(cursor) if cursor else None
+        if team is not None and cursor is not None and after_team != team:
+            raise InvalidRequest(f"'cursor' should be of the team '{team}'.", param="cursor")
+        more_teams = False
+        if team is not None:
+            teams = [team]
+        else:
+            begin, is_in_it = after_team or cursor, after_team is not None
+            teams = await names_after(self._redis, key_names.TEAMS, begin, inclusive=is_in_it, count=TEAMS_LIMIT + 1)
+            teams, more_teams = teams[:TEAMS_LIMIT], len(teams) > TEAMS_LIMIT
+        ids = await self._ids_of(teams, cursor if after_team else None, limit + 1)
+        if len(ids) > limit:
+            return Page(await self._read_keys(ids[:limit]), ids[limit - 1])
+        return Page(await self._read_keys(ids), teams[-1] if more_teams else None)
+
+    async def _ids_of(self, teams: Sequence[str], after: str | None, count: int) -> list[str]:
+        """Up to ``count`` ids of the keys of ``teams``, beginning after the key ``after``."""
+        firsts = await ask_all(
+            self._redis, [("ZRANGEBYLEX", key_names.team_keys(team), "-", "+", "LIMIT", 0, 1) for team in teams]
+        )
+        ids: list[str] = []
+        for team, first in zip(teams, firsts, strict=True):
+            if first:
+                begin = after if after and team_of(after) == team else None
+                ids += await names_after(self._redis, key_names.team_keys(team), begin, count=count - len(ids))
+            if len(ids) >= count:
                 break
-        more, ids = len(ids) > limit, ids[:limit]
-        return Page([await self._read_key(key_id, at) for key_id, at in ids], ids[-1][0] if more else None)
+        return ids
+
+    async def _read_keys(self, ids: Sequence[str]) -> list[KeyRecord]:
+        found: list[KeyRecord] = []
+        for start in range(0, len(ids), KEYS_A_ROUND_TRIP):
+            part = ids[start : start + KEYS_A_ROUND_TRIP]
+            teams = sorted({_target(key_id).team for key_id in part})
+            moments = dict(zip(teams, await self._store.reclaim_all(teams), strict=True))
+            records_found = await ask_all(self._redis, [("HGETALL", _target(key_id).record) for key_id in part])
+            found += [
+                records.key_from_fields(key_id, records.texts(fields.items()), moments[_target(key_id).team])
+                for key_id, fields in zip(part, records_found, strict=True)
+                if fields
+            ]
+        return found
 
     async def update_key(self, key_id: str, changes: Mapping[str, Any], *, by: Actor = NOBODY) -> KeyRecord:
         """Change ``name``, ``expires_ms`` or limits by their names; None takes one away. Raises NotFound."""

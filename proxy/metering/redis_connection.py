@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -97,6 +97,30 @@ async def ask(redis: Redis, *words: str | int) -> Any:
     """
     async with _place(redis.connection_pool):
         return await _ask(redis, words)
+
+
+async def ask_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    """The replies to commands that may be sent twice, in one round trip. Raises StoreUnavailable, or StoreBusy."""
+    if not commands:
+        return []
+    async with _place(redis.connection_pool):
+        try:
+            return await _send_all(redis, commands)
+        except (ResponseError, RedisTimeoutError) as error:
+            raise StoreUnavailable from error
+        except (RedisError, OSError, RuntimeError):
+            await redis.connection_pool.disconnect(inuse_connections=False)
+        try:
+            return await _send_all(redis, commands)
+        except (RedisError, OSError, RuntimeError) as error:
+            raise StoreUnavailable from error
+
+
+async def _send_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for words in commands:
+            pipe.execute_command(*words)
+        return await pipe.execute()
 
 
 async def read_hash(redis: Redis, name: str) -> dict[bytes, bytes]:

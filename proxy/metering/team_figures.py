@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
-from proxy.domain.errors import StoreUnavailable
+from proxy.domain.errors import NotFound, StoreUnavailable
 from proxy.domain.limits import QuotaUsage
 from proxy.metering.tasks import end_task
 from proxy.metering.team_registry import TeamRegistry
@@ -20,6 +21,9 @@ FIRST_READING_S = 2.0
 PAGE = 100
 """Teams in one part of the list."""
 
+PAGES_A_READING = 10
+"""Parts of the list that are looked at in one reading, at the most."""
+
 
 class TeamFigures:
     """A task that shows the quota of the first teams by id, as it was at most ``refresh_s`` seconds ago."""
@@ -30,6 +34,9 @@ class TeamFigures:
         self._metrics = metrics
         self._refresh_s = refresh_s
         self._task: asyncio.Task[None] | None = None
+        self._cursor: str | None = None
+        self._found: dict[str, Mapping[str, QuotaUsage]] = {}
+        self._shown: dict[str, Mapping[str, QuotaUsage]] = {}
 
     async def start(self) -> None:
         """Show them for as long as the process lives, and wait a little for the first time."""
@@ -58,13 +65,23 @@ class TeamFigures:
             first.set()
             await asyncio.sleep(self._refresh_s)
 
-    async def _read(self) -> dict[str, Mapping[str, QuotaUsage]]:
-        """The quotas of the first teams by name; those that are revoked take nobody's place."""
-        teams: dict[str, Mapping[str, QuotaUsage]] = {}
-        cursor: str | None = None
-        while True:
-            page = await self._registry.list_teams(cursor=cursor, limit=min(PAGE, self._metrics.label_teams))
-            teams |= {team.id: team.quotas for team in page.items if team.revoked_ms is None}
-            cursor = page.next_cursor
-            if cursor is None or len(teams) >= self._metrics.label_teams:
-                return teams
+    async def _read(self) -> Mapping[str, Mapping[str, QuotaUsage]]:
+        """The quotas of the first teams by name; those that are revoked take nobody's place.
+
+        Where very many have been revoked, the first ones are not found in one reading. Until they are, those that were
+        found before are read again.
+        """
+        for _ in range(PAGES_A_READING):
+            page = await self._registry.list_teams(cursor=self._cursor, limit=min(PAGE, self._metrics.label_teams))
+            self._found |= {team.id: team.quotas for team in page.items if team.revoked_ms is None}
+            self._cursor = page.next_cursor
+            if self._cursor is None or len(self._found) >= self._metrics.label_teams:
+                self._shown, self._found, self._cursor = self._found, {}, None
+                return self._shown
+        again = {}
+        for name in self._shown:
+            with suppress(NotFound):
+                team = await self._registry.get_team(name)
+                if team.revoked_ms is None:
+                    again[name] = team.quotas
+        return again

@@ -14,6 +14,7 @@ from proxy.domain.limits import Account, KeyRecord
 from proxy.metering.charges import Charges
 from proxy.metering.key_registry import KeyRegistry
 from proxy.metering.request_body import BodyLimits, read_json_body
+from proxy.metering.stream_walk import StreamPage
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import (
     Body,
@@ -165,3 +166,8 @@ def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:
 def list_response(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
     """A page of a list."""
     return json_response({"data": items, "next_cursor": next_cursor})
+
+
+def stream_response(items: list[dict[str, Any]], page: StreamPage[Any]) -> web.Response:
+    """A page of a list that grows: its end says where to go on later."""
+    return json_response({"data": items, "next_cursor": page.next_cursor, "resume_cursor": page.resume_cursor})

@@ -20,13 +20,16 @@ from pydantic import (
 from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, team_of
 from proxy.domain.errors import InvalidRequest, NotFound
 from proxy.domain.settlement import Outcome
+from proxy.metering.stream_walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
 
 PAGE_LIMIT = 1_000
 PAGE_DEFAULT = 100
-STREAM_ID_PATTERN = r"[0-9]{1,19}-[0-9]{1,19}"
 
 Query = TypeVar("Query", bound=BaseModel)
 
+STREAM_CURSOR_PATTERN = rf"{ENTRY_ID_PATTERN}|{WALK_PATTERN}"
+
+_stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
 _stream_id = re.compile(STREAM_ID_PATTERN)
 _time = re.compile(r"\d{4}-\d{2}-\d{2}.*", re.DOTALL)
 
@@ -65,6 +68,12 @@ def _key_cursor(text: str) -> str:
     return text
 
 
+def _keys_cursor(text: str) -> str:
+    if team_of(text) is None and not is_team_id(text):
+        raise ValueError("should be the next_cursor of an earlier answer")
+    return text
+
+
 def _team_cursor(text: str) -> str:
     if not is_team_id(text):
         raise ValueError("should be the next_cursor of an earlier answer")
@@ -72,8 +81,8 @@ def _team_cursor(text: str) -> str:
 
 
 def _entry_cursor(text: str) -> str:
-    if entry_team(text) is None:
-        raise ValueError("should be the next_cursor of an earlier answer")
+    if not _stream_cursor.fullmatch(text):
+        raise ValueError("should be the next_cursor or the resume_cursor of an earlier answer")
     return text
 
 
@@ -97,8 +106,8 @@ def _moment(text: object) -> object:
     return moment
 
 
-ENTRY_ID_PATTERN = rf"{TEAM_ID_PATTERN}_{STREAM_ID_PATTERN}"
 CURSOR = "Where the page begins: the next_cursor of the answer before"
+RESUME_CURSOR = f"{CURSOR}, or the resume_cursor of a list that ended"
 
 PageLimit = Annotated[
     int,
@@ -108,8 +117,9 @@ PageLimit = Annotated[
 TeamOf = Annotated[str, AfterValidator(_team), text_schema(TEAM_ID_PATTERN, "Only this team's")]
 KeyOf = Annotated[str, AfterValidator(_key), text_schema(KEY_ID_PATTERN, "Only this key's")]
 KeyCursor = Annotated[str, AfterValidator(_key_cursor), text_schema(KEY_ID_PATTERN, CURSOR)]
+KeysCursor = Annotated[str, AfterValidator(_keys_cursor), text_schema(rf"{KEY_ID_PATTERN}|{TEAM_ID_PATTERN}", CURSOR)]
 TeamCursor = Annotated[str, AfterValidator(_team_cursor), text_schema(TEAM_ID_PATTERN, CURSOR)]
-EntryCursor = Annotated[str, AfterValidator(_entry_cursor), text_schema(ENTRY_ID_PATTERN, CURSOR)]
+EntryCursor = Annotated[str, AfterValidator(_entry_cursor), text_schema(STREAM_CURSOR_PATTERN, RESUME_CURSOR)]
 OutcomeOf = Annotated[str, AfterValidator(_outcome), WithJsonSchema({"type": "string", "enum": list(Outcome)})]
 Since = Annotated[AwareDatetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 
@@ -125,9 +135,11 @@ class PageQuery(_Query):
     limit: PageLimit = PAGE_DEFAULT
 
 
-class KeysQuery(PageQuery):
+class KeysQuery(_Query):
     """``GET /admin/v1/keys``."""
 
+    cursor: KeysCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
     team: TeamOf | None = None
 
 

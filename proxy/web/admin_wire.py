@@ -131,10 +131,14 @@ class EntryView(BaseModel):
 
 
 class EntryPage(_View):
-    """A page of ledger entries. It may hold fewer than asked for and still not be the last."""
+    """A page of ledger entries. It may hold fewer than asked for and still not be the last.
+
+    The last one has a ``resume_cursor``: what is written after this list comes in a list that begins there.
+    """
 
     data: list[EntryView]
     next_cursor: str | None
+    resume_cursor: str | None
 
 
 class RefundView(_View):
@@ -159,10 +163,11 @@ class AuditEntryView(_View):
 
 
 class AuditPage(_View):
-    """A page of changes."""
+    """A page of changes. It may hold fewer than asked for and still not be the last, which has a ``resume_cursor``."""
 
     data: list[AuditEntryView]
     next_cursor: str | None
+    resume_cursor: str | None
 
 
 class TeamName(_View):

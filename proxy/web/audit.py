@@ -9,7 +9,7 @@ from aiohttp import web
 
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.metering.audit_log import AuditEntry, AuditLog
-from proxy.web.admin import key_view, list_response
+from proxy.web.admin import key_view, stream_response
 from proxy.web.admin_queries import AuditQuery, read_query, since_ms
 from proxy.web.admin_wire import AuditPage
 from proxy.web.routes import Access, Route
@@ -29,12 +29,12 @@ class AuditRoutes:
         return (Route("GET", "/admin/v1/audit", self.list, Access.VIEWER, {200: AuditPage}, query=AuditQuery),)
 
     async def list(self, request: web.Request) -> web.Response:
-        """Changes that were made over the admin wire, oldest first within a team."""
+        """Changes over the admin wire: of one team oldest first, of all team by team, each oldest first."""
         query = read_query(request, AuditQuery)
         page = await self._log.list_entries(
             query.team, since_ms=since_ms(query.since), cursor=query.cursor, limit=query.limit
         )
-        return list_response([_view(entry) for entry in page.items], page.next_cursor)
+        return stream_response([_view(entry) for entry in page.items], page)
 
 
 def _view(entry: AuditEntry) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from proxy.metering.ledger_books import KeyBooks, LedgerBooks
 from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
 from proxy.metering.records import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.metering.request_body import BodyLimits
-from proxy.web.admin import list_response, read_request
+from proxy.web.admin import list_response, read_request, stream_response
 from proxy.web.admin_access import actor
 from proxy.web.admin_bodies import RefundBody
 from proxy.web.admin_queries import LedgerQuery, PageQuery, TeamsQuery, read_query, since_ms, split_entry_id
@@ -48,7 +48,7 @@ class LedgerRoutes:
         )
 
     async def list_entries(self, request: web.Request) -> web.Response:
-        """Ledger entries, oldest first within a team."""
+        """Ledger entries: of one team oldest first, of all team by team, each oldest first."""
         query = read_query(request, LedgerQuery)
         team = query.team
         if query.key is not None:
@@ -58,7 +58,7 @@ class LedgerRoutes:
             team = key_team
         wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
         page = await self._pages.list_entries(wanted, cursor=query.cursor, limit=query.limit)
-        return list_response([entry_view(entry) for entry in page.items], page.next_cursor)
+        return stream_response([entry_view(entry) for entry in page.items], page)
 
     async def refund(self, request: web.Request) -> web.Response:
         """Reverse an entry, once."""

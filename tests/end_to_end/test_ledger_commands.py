@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,7 +165,7 @@ def test_nobody_to_ask() -> None:
     result = run("ledger", "verify", environment=away)
     assert (result.returncode, "no gateway answers" in result.stderr) == (2, True)
     export = run("ledger", "export", environment=away)
-    assert (export.returncode, "nothing was written" in export.stderr) == (1, True)
+    assert (export.returncode, "no entry was written whole: begin again" in export.stderr) == (1, True)
 
 
 def test_an_export_can_be_gone_on_with(books: RunningGateway) -> None:
@@ -174,14 +176,58 @@ def test_an_export_can_be_gone_on_with(books: RunningGateway) -> None:
     assert [row["id"] for row in rows] == [entry["id"] for entry in entries]
     assert [row["charged"] for row in rows] == [str(entry.get("charged", "")) for entry in entries]
     assert rows[-1]["reason"] == "'=goodwill"
-    assert f"--cursor {entries[-1]['id']}" in whole.stderr
-    rest = run("ledger", "export", "--cursor", entries[3]["id"], environment=environment(books))
+    team = ("--team", "acme")
+    rest = run("ledger", "export", *team, "--cursor", entries[3]["id"], environment=environment(books))
     assert whole.stdout.endswith(rest.stdout)
     assert len(rest.stdout.splitlines()) == len(entries) - 4
+    assert resume_cursor(rest.stderr) == entries[-1]["id"]
     lines = run("ledger", "export", "--format", "jsonl", "--team", "acme", environment=environment(books)).stdout
     assert [json.loads(line) for line in lines.splitlines()] == entries
-    nothing = run("ledger", "export", "--cursor", entries[-1]["id"], environment=environment(books))
+    nothing = run("ledger", "export", *team, "--cursor", entries[-1]["id"], environment=environment(books))
     assert (nothing.returncode, nothing.stdout) == (0, "")
+    other_list = run("ledger", "export", "--cursor", entries[-1]["id"], environment=environment(books))
+    assert (other_list.returncode, "goes with 'team'" in other_list.stderr) == (1, True)
+
+
+def resume_cursor(told: str) -> str:
+    """The cursor that a command told on standard error."""
+    return told.rpartition("--cursor ")[2].strip()
+
+
+def test_an_export_that_goes_on_has_what_a_team_earlier_in_the_alphabet_got_since(books: RunningGateway) -> None:
+    spend(books, "research")
+    first = run("ledger", "export", "--json", environment=environment(books))
+    key = spend(books, "acme")
+    spend(books, "zoo")
+    rest = run("ledger", "export", "--json", "--cursor", resume_cursor(first.stderr), environment=environment(books))
+    entries = [json.loads(line) for line in (first.stdout + rest.stdout).splitlines()]
+    assert [entry["id"] for entry in entries if entry["team"] == "acme"] == [entry["id"] for entry in books.ledger(key)]
+    assert len({entry["id"] for entry in entries}) == len(entries) == 24
+    nothing = run("ledger", "export", "--json", "--cursor", resume_cursor(rest.stderr), environment=environment(books))
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+
+def test_an_export_to_a_full_disk_says_where_to_go_on(books: RunningGateway) -> None:
+    spend(books)
+    done = run("ledger", "export", "--json", environment=environment(books))
+    command = [sys.executable, "-m", "proxy.cli", "ledger", "export"]
+    for arguments, told in (
+        ((), "no entry was written whole: begin again"),
+        (("--cursor", "0."), "go on with --cursor 0.\n"),
+    ):
+        with Path("/dev/full").open("wb") as full:
+            result = subprocess.run(
+                [*command, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=30,
+                check=False,
+                env={**os.environ, **environment(books)},
+            )
+        assert result.returncode == 1
+        assert result.stderr == f"standard output takes nothing more (No space left on device); {told.strip()}\n"
+    assert len(done.stdout.splitlines()) == 8
 
 
 def test_a_refund_on_the_wire(books: RunningGateway) -> None:
