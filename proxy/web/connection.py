@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 from proxy.domain.errors import InternalError, ProxyError
-from proxy.metering.request_body import CONTINUE
+from proxy.metering.request_body import CONTINUE, EXPECTS_CONTINUE
 from proxy.web.open_connections import UNREAD, OpenConnections
 from proxy.web.strict_http import HEAD_BYTES, error_of, has_exact_line
 
@@ -150,7 +150,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the client."""
         self._open.remove(self)
-        self._wire = self._body = None
+        self._wire = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -200,8 +200,8 @@ class Connection(web.RequestHandler):
             # Of a longer head, pieces are missing here.
             data, self._head = self._head + data, b""
         if not isinstance(message, RawRequestMessage):
-            # Of what is behind an error, nothing can be read.
-            self._discards = True
+            # Of what is behind an error, nothing can be read. It holds the frame that holds it, and the connection.
+            self._discards, message.exc.__traceback__ = True, None
             if is_whole:
                 error = queue.pop()
                 queue.extend((*self._read_again(data), error))
@@ -263,7 +263,9 @@ class Connection(web.RequestHandler):
         """Refuse a chunked body that is no such thing, or has more framing than its data is worth."""
         if is_broken:
             # aiohttp would answer the request twice, the second time for the error, and tell its reader nothing.
-            self._messages.pop()
+            error, _ = self._messages.pop()
+            if not isinstance(error, RawRequestMessage):
+                error.exc.__traceback__ = None
             self._break_off(body, "its chunks are malformed")
         elif self._body_is_chunked and self._is_mostly_framing(body, was_paused=was_paused):
             self._break_off(body, "its chunks are too small")
@@ -296,10 +298,11 @@ class Connection(web.RequestHandler):
         if not body.is_eof() and not self._discards:
             unread_bytes = (request.content_length or 0) - body.total_bytes
             # To parse what nobody reads is work that a stranger can ask for, most of all in chunks.
-            self._discards = self._body_is_chunked or unread_bytes > DRAINED_BYTES
+            # And a client that was never told to go on may send its next request in place of its body.
+            self._discards = self._body_is_chunked or unread_bytes > DRAINED_BYTES or EXPECTS_CONTINUE in request
         if self._upgraded:
             # Nothing is spoken here but HTTP, and what aiohttp has put aside would come past this connection's checks.
-            self._discards = True
+            self._discards, self._message_tail = True, b""
         if not self._messages:
             response.force_close()
 
@@ -315,6 +318,11 @@ class Connection(web.RequestHandler):
 
     def _expect_end(self, _task: asyncio.Task[None]) -> None:
         """Nothing more is served here: what is still on its way has a deadline as well."""
+        body, self._body = self._body, None
+        broken_off = None if body is None else body.exception()
+        if broken_off is not None:
+            # It holds the frames that read the body, which hold all that came of it, and the exception.
+            broken_off.__traceback__ = None
         if self._wire is not None and self._wire.get_write_buffer_size():
             self._start_deadline()
 

@@ -37,6 +37,8 @@ class Listener:
         # A client that leaves must not cancel its request: the task is the application's own, and settles.
         if server is None or server.handler_cancellation:
             raise RuntimeError("aiohttp did not take the listener's settings")
+        # Now, and not with the first client: aiohttp may have other settings one day.
+        self._connect()
         server.request_factory = request_factory(server.request_factory)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from proxy.metering.request_body import read_json_body
 from proxy.telemetry.logs import RequestLog
@@ -255,3 +258,62 @@ async def test_framing_may_not_outweigh_its_data(
             return
     assert received.startswith(b"HTTP/1.1 200" if good else b"HTTP/1.1 400")
     assert bench.bodies == ([body[:length]] if good else [])
+
+
+# --- What stays of a connection ---------------------------------------------------------------------------------------
+
+LIVES = {
+    "a good one": ECHO + chunked(b"{}", 2),
+    "bad chunks": ECHO + b"1\r\na\r\nZ\r\n",
+    "mostly framing": ECHO + b"1\r\na\r\n" * 20_000,
+    "no HTTP": b"NONSENSE\r\n\r\n",
+    "a good one and no HTTP": get("/late?s=0") + b"NONSENSE\r\n\r\n",
+    "a large body that nobody reads": get("/late?s=0", "Content-Length: 1000000") + b"x" * 100_000,
+    "chunks that nobody reads": get("/late?s=0", "Transfer-Encoding: chunked") + b"1\r\na\r\n" * 100,
+    "an upgrade": get("/late?s=0", "Connection: Upgrade", "Upgrade: websocket") + b"x" * 1_000,
+}
+
+
+@pytest.mark.parametrize("sent", LIVES.values(), ids=LIVES)
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_nothing_of_a_connection_waits_for_the_garbage_collector(
+    bench: Bench, caplog: pytest.LogCaptureFixture, sent: bytes, pieces: int
+) -> None:
+    # As in a gateway; what is logged here is kept, with all that its frames hold.
+    caplog.set_level(logging.CRITICAL, logger="aiohttp.server")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            loop, client = await bench.connect()
+            with client:
+                half = sent.find(b"\r\n\r\n") + 4 + 6
+                for piece in (sent[:half], sent[half:]) if pieces == 2 else (sent,):
+                    with contextlib.suppress(ConnectionError):
+                        await loop.sock_sendall(client, piece)
+                    await asyncio.sleep(0.02)
+                assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 ")
+        await until(lambda: not alive(Connection) and not alive(StreamReader))
+    finally:
+        gc.enable()
+
+
+async def test_nothing_of_a_body_that_its_client_has_left_waits_for_it_either(bench: Bench) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for sent in (
+            ECHO + b"5\r\nhello\r\n",
+            ECHO.replace(b"Transfer-Encoding: chunked", b"Content-Length: 9") + b"hello",
+        ):
+            loop, client = await bench.connect()
+            with client:
+                await loop.sock_sendall(client, sent)
+                await asyncio.sleep(0.1)
+        await until(lambda: not alive(Connection) and not alive(StreamReader))
+    finally:
+        gc.enable()
+
+
+def alive(kind: type[object]) -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, kind) and one is not EMPTY_PAYLOAD]

@@ -5,52 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from itertools import pairwise
-from typing import Any
 
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.metering.request_body import accept_body
-from proxy.telemetry.logs import RequestLog
-from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
-from proxy.web.connection import Connection, ConnectionLimits
 from proxy.web.lifecycle import Lifecycle
 from proxy.web.middleware.errors import errors
-from proxy.web.middleware.observe import Refusals, number
-from proxy.web.open_connections import OpenConnections
-from proxy.web.request_factory import request_factory
-
-
-class Wire(asyncio.Transport):
-    """A client that reads all at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        """Nothing waits in a kernel here."""
-
-    def resume_reading(self) -> None:
-        """The same."""
+from proxy.web.middleware.observe import number
+from tests.web.wire import on_a_wire
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -62,26 +27,15 @@ async def serve(segments: list[bytes]) -> tuple[bytes, bool]:
     """What is answered to ``segments``, and whether the connection is closed then."""
     app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle())])
     app.router.add_route("*", "/{tail:.*}", echo)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    assert runner.server is not None
-    runner.server.request_factory = request_factory(runner.server.request_factory)
-    metrics = Metrics()
-    refusals = Refusals("test", metrics, RequestLog(), request_ids())
-    opened = OpenConnections("test", 10, metrics, refusals.next_id)
-    connection, wire = Connection(runner.server, opened, ConnectionLimits(75, 60), refusals), Wire()
-    connection.connection_made(wire)
-    for segment in segments:
-        if wire.closed:
-            break
-        connection.data_received(segment)
-        await asyncio.sleep(0)
-    for _ in range(200):
-        await asyncio.sleep(0)
-    answered, closed = wire.written, wire.closed
-    connection.connection_lost(None)
-    await runner.cleanup()
-    return answered, closed
+    async with on_a_wire(app) as (connection, wire):
+        for segment in segments:
+            if wire.closed:
+                break
+            connection.data_received(segment)
+            await asyncio.sleep(0)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return wire.written, wire.closed
 
 
 def chunked(body: bytes, size: int) -> bytes:

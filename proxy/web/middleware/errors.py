@@ -34,7 +34,8 @@ def errors(lifecycle: Lifecycle) -> Middleware:
                 raise ShuttingDown
             return await handler(request)
         except ProxyError as error:
-            failure = error
+            # It would hold this frame, which holds it, and all that the request has read until the collector comes.
+            failure = error.with_traceback(None)
         except web.HTTPException as error:
             failure = _translate(request, error)
         except Exception:
