@@ -12,9 +12,7 @@ from yarl import URL
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.image_request import LISTED_PARAMETERS
 from proxy.domain.size_words import read_size
-from proxy.metering.redis_connection import SCHEMES
-from proxy.metering.sentinel import SCHEME as SENTINEL
-from proxy.metering.sentinel import parse_sentinel_url
+from proxy.metering.store_address import check_store_address
 
 EMBEDDED = "embedded:"
 LAST_PORT = 65_535
@@ -33,14 +31,9 @@ def _address(text: str) -> str:
 
 
 def _store_url(text: str) -> str:
-    if text.startswith(EMBEDDED) and text != EMBEDDED:
-        return text
-    if text.startswith(SENTINEL):
-        parse_sentinel_url(text)
-        return text
-    if text.startswith(SCHEMES):
-        return text
-    raise ValueError(f"should be embedded:PATH, or begin with {', '.join(SCHEMES)}")
+    if not text.startswith(EMBEDDED) or text == EMBEDDED:
+        check_store_address(text)
+    return text
 
 
 def _base_url(text: str) -> str:

@@ -313,7 +313,9 @@ def _list_name(place: tuple[int | str, ...]) -> str:
 
 
 def _may_hold_a_secret(key: str, value: str) -> bool:
-    return "@" in value or key.endswith(("api_key_env", "token_env"))
+    """Whether a value is better not repeated; ``key`` may be a variable of the environment."""
+    names = ("store.url", "store_url", "key_env", "token_env", "secret", "password")
+    return any(mark in value for mark in "@?") or key.lower().endswith(names)
 
 
 def _check_store(settings: Settings) -> Iterator[str]:

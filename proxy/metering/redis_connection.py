@@ -19,8 +19,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from proxy.domain.errors import StoreBusy, StoreUnavailable
 from proxy.metering.sentinel import SCHEME, parse_sentinel_url, sentinels_of
 
-SCHEMES = ("redis://", "rediss://", "unix://", SCHEME)
-
 CONNECTIONS = 32
 SPARE_CONNECTIONS = 4
 """For what does not go through ``ask``."""

@@ -73,5 +73,5 @@ def _place(host: str) -> tuple[str, int]:
     if not colon or port.endswith("]"):
         name, port = host, str(DEFAULT_PORT)
     if not name or not (port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
-        raise ValueError(f"should name each sentinel as host:port, and not {host[:100]!r}")
+        raise ValueError("should name each sentinel as host:port")
     return name.strip("[]"), int(port)

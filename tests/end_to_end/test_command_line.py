@@ -213,7 +213,7 @@ def test_config_check(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"embedded:./data"', '"mysql://x"').replace("drain_seconds", "drane"))
     done = run("config", "check", "--config", str(path), environment=secret)
     assert done.returncode == 1
-    assert f"{path}: store.url: is 'mysql://x': should be embedded:PATH" in done.stderr
+    assert f"{path}: store.url: should be embedded:PATH" in done.stderr
     assert f"{path}: server.drane: is not a setting" in done.stderr
     assert run("config", "check", "--config", str(path), "--json", environment=secret).returncode == 1
     assert not (tmp_path / "data").exists()
