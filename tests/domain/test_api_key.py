@@ -37,7 +37,6 @@ def keys(draw: st.DrawFn) -> tuple[str, str, str]:
 
 
 @given(keys())
-@settings(deadline=None)
 def test_a_key_says_its_team_its_id_and_its_hash(key: tuple[str, str, str]) -> None:
     team, key_id, text = key
     assert parse_credential(text) == Credential(team, key_id, sha256(text.encode()).hexdigest())
@@ -46,7 +45,6 @@ def test_a_key_says_its_team_its_id_and_its_hash(key: tuple[str, str, str]) -> N
 
 
 @given(keys())
-@settings(deadline=None)
 def test_a_key_has_the_form_that_secret_scanners_are_told_of(key: tuple[str, str, str]) -> None:
     told = re.search(r"``(lm_\[\S+)``", api_key.__doc__ or "")
     assert told is not None
@@ -54,7 +52,7 @@ def test_a_key_has_the_form_that_secret_scanners_are_told_of(key: tuple[str, str
 
 
 @given(keys())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_key_with_any_one_character_changed_left_out_or_typed_twice_is_refused(key: tuple[str, str, str]) -> None:
     text = key[2]
     for at, character in enumerate(text):
@@ -66,7 +64,6 @@ def test_a_key_with_any_one_character_changed_left_out_or_typed_twice_is_refused
 
 
 @given(keys())
-@settings(deadline=None)
 def test_a_key_with_two_neighbours_exchanged_is_refused(key: tuple[str, str, str]) -> None:
     text = key[2]
     for at, (one, other) in enumerate(pairwise(text)):
@@ -109,7 +106,6 @@ def test_what_is_no_key_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=80))
-@settings(deadline=None)
 def test_a_guess_is_refused(text: str) -> None:
     assert parse_credential(text) is None
     assert parse_credential("lm_acme_0123456789_" + text) is None

@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, UNITS_LIMIT, Catalog, Model, unit_price
@@ -31,7 +31,6 @@ def test_the_bases_are_those_of_the_public_page() -> None:
 @example(Decimal(1_000_000), BASE_UNITS_4K)
 @example(Decimal("1E-12"), BASE_UNITS)
 @example(Decimal("0E-12"), BASE_UNITS)
-@settings(deadline=None)
 def test_the_unit_price_is_the_exact_product_rounded_up(multiplier: Decimal, base_units: int) -> None:
     assert unit_price(base_units, multiplier) == math.ceil(Fraction(multiplier) * base_units)
 
@@ -52,14 +51,12 @@ def test_the_unit_price_is_exact_for_many_digits(multiplier: str, units: int) ->
 
 
 @given(multipliers, multipliers, st.sampled_from([BASE_UNITS, BASE_UNITS_4K]))
-@settings(deadline=None)
 def test_a_greater_multiplier_never_makes_a_lower_price(one: Decimal, other: Decimal, base_units: int) -> None:
     low, high = sorted((one, other))
     assert unit_price(base_units, low) <= unit_price(base_units, high)
 
 
 @given(multipliers)
-@settings(deadline=None)
 def test_4k_never_costs_less_than_standard_and_only_a_multiplier_of_zero_is_free(multiplier: Decimal) -> None:
     assert unit_price(BASE_UNITS, multiplier) <= unit_price(BASE_UNITS_4K, multiplier)
     assert (unit_price(BASE_UNITS, multiplier) == 0) == (multiplier == 0)

@@ -75,13 +75,13 @@ fragments = st.sampled_from(
 streams = st.lists(fragments, max_size=40).map(b"".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(stream=streams)
 def test_the_events_are_those_of_the_standard(stream: bytes) -> None:
     assert read([stream]) == read_as_the_standard_says(stream)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(stream=streams, cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_it_does_not_matter_how_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     whole = read([stream], finished=True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.api_key import make_key_text, parse_credential
@@ -57,7 +57,6 @@ def test_what_is_no_single_bearer_key_is_refused_and_the_message_says_why(values
 
 
 @given(st.lists(st.text(max_size=30), max_size=2), st.text(max_size=60))
-@settings(deadline=None)
 def test_a_refusal_never_repeats_what_was_sent(values: list[str], secret: str) -> None:
     for sent in (values, [f"Bearer {secret}secret-{KEY}"], [f"{secret}secret-{KEY}"]):
         with pytest.raises(InvalidApiKey) as caught:
@@ -99,7 +98,6 @@ def test_no_retry_after_is_none() -> None:
 
 
 @given(st.text() | st.from_regex(r"\A(Mon|Sun), [ -~]{0,36}\Z") | st.datetimes().map(lambda at: at.strftime(HTTP_DATE)))
-@settings(deadline=None)
 def test_any_retry_after_is_within_the_hour_or_none(value: str) -> None:
     seconds = retry_after_seconds({"Retry-After": value}, NOW_S)
     assert seconds is None or 0 <= seconds <= 3_600

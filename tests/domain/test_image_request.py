@@ -215,7 +215,6 @@ def test_a_body_that_is_no_json_object_is_refused_without_a_name(body: bytes) ->
 
 
 @given(st.integers(1, 2**63), st.integers(1, 1_000))
-@settings(deadline=None)
 def test_more_than_the_model_makes_in_one_request_is_refused(n: int, max_n: int) -> None:
     request = parse(n=n)
     if n <= max_n:
@@ -268,14 +267,14 @@ def has_the_types_it_promises(request: ImageRequest) -> bool:
 
 
 @given(json_values | bodies)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_a_request_or_refused(value: Any) -> None:
     request = parse_or_refuse(json.dumps(value).encode())
     assert request is None or has_the_types_it_promises(request)
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_a_request_or_refused(noise: bytes, at: int) -> None:
     good = b'{"prompt":"a cube","n":2,"size":"4K","image_config":{"image_size":"4K"}}'
     for body in (noise, good[:at] + noise + good[at:], good[:at] + noise):
@@ -284,7 +283,7 @@ def test_any_bytes_are_a_request_or_refused(noise: bytes, at: int) -> None:
 
 
 @given(good_bodies, st.integers(1, 10))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_metered_is_what_is_forwarded(body: dict[str, Any], default_n: int) -> None:
     request = parse_or_refuse(json.dumps(body).encode())
     if request is None:
@@ -302,7 +301,6 @@ spellings_of_n = st.sampled_from(['"n"', r'"\u006e"'])
 
 
 @given(st.lists(st.tuples(spellings_of_n, st.integers(1, 10)), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_of_a_name_given_many_times_one_value_is_metered_and_forwarded(counts: list[tuple[str, int]]) -> None:
     members = ",".join(f"{name}:{n}" for name, n in counts)
     request = parse_image_request(f'{{"prompt":"a cube",{members}}}'.encode())

@@ -38,7 +38,7 @@ def cut(body: bytes, at: list[int]) -> list[bytes]:
     return [body[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     answer=answers,
     cuts=st.lists(st.integers(0, 500), max_size=6),
@@ -63,7 +63,7 @@ def test_every_cut_gives_the_same_and_only_what_is_allowed(
     assert len(output) <= len(body)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(answer=answers)
 def test_small_and_large_answers_are_read_alike(answer: dict[str, object]) -> None:
     body = json.dumps(answer).encode()

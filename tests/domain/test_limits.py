@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.limits import (
@@ -40,7 +40,6 @@ def test_what_remains_is_what_can_still_be_reserved(
 
 
 @given(units, units, units)
-@settings(deadline=None)
 def test_limit_posted_reserved_and_remaining_add_up(limit: int, posted: int, reserved: int) -> None:
     remaining = QuotaUsage(limit, posted, reserved).remaining
     assert remaining is not None
@@ -90,7 +89,6 @@ def test_a_key_may_use_exact_ids_what_stands_behind_a_prefix_or_everything(
 
 
 @given(st.lists(st.sampled_from(["a", "a/b", "a/*", "b/*", "*", "b/c"])), st.sampled_from(["a", "a/b", "a/c", "b/c"]))
-@settings(deadline=None)
 def test_one_more_pattern_never_takes_a_model_away(models: list[str], model_id: str) -> None:
     assert may_use(tuple(models), model_id) == any(may_use((pattern,), model_id) for pattern in models)
 

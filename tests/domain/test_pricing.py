@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.image_request import ImageRequest, parse_image_request
@@ -37,7 +37,6 @@ def test_the_contract_holds(row: dict[str, Any]) -> None:
 
 
 @given(counts, multipliers, sizes, sizes)
-@settings(deadline=None)
 def test_units_are_images_times_the_unit_price_of_their_tier(
     n: int, multiplier: Decimal, size: str | None, image_size: str | None
 ) -> None:
@@ -48,7 +47,6 @@ def test_units_are_images_times_the_unit_price_of_their_tier(
 
 
 @given(counts, counts, multipliers, multipliers, sizes)
-@settings(deadline=None)
 def test_more_images_or_a_greater_multiplier_never_cost_less(
     n: int, other_n: int, multiplier: Decimal, other_multiplier: Decimal, size: str | None
 ) -> None:
@@ -92,7 +90,6 @@ def test_4k_is_the_word_or_a_long_edge_whatever_its_case_and_blanks(size: str, t
 
 
 @given(sizes, sizes, st.sampled_from([0, 1_024, 3_840]))
-@settings(deadline=None)
 def test_the_dearer_of_both_sizes_counts(size: str | None, image_size: str | None, long_edge: int) -> None:
     alone = {tier_of(request_for(size=one), long_edge) for one in (size, image_size)}
     both = tier_of(request_for(size=size, image_size=image_size), long_edge)
@@ -100,7 +97,6 @@ def test_the_dearer_of_both_sizes_counts(size: str | None, image_size: str | Non
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 10_000))
-@settings(deadline=None)
 def test_a_picture_is_4k_from_the_models_long_edge_on(width: int, height: int, long_edge: int) -> None:
     tier = tier_of(request_for(size=f"{width}x{height}"), long_edge)
     assert (tier is Tier.FOUR_K) == (max(width, height) >= long_edge)

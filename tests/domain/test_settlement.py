@@ -5,7 +5,7 @@ from decimal import Decimal
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.errors import (
@@ -106,7 +106,6 @@ def test_the_first_error_says_how_it_ended() -> None:
 
 
 @given(st.integers(1, 1_000), st.integers(0, 12_500_000), st.integers(0, 2_000))
-@settings(deadline=None)
 def test_what_was_reserved_is_charged_without_its_overage_or_released(
     reserved_images: int, unit_price: int, images: int
 ) -> None:

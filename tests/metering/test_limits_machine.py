@@ -231,7 +231,7 @@ def test_all_limits_decide_and_count_as_the_model_does(shared_store_url: str) ->
         settings=settings(
             max_examples=40,
             stateful_step_count=30,
-            deadline=None,
+            deadline=20_000,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

@@ -211,7 +211,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(limit=st.integers(0, 60_000), plan=steps)
 def test_every_interleaving_keeps_to_the_limit(shared_store_url: str, limit: int, plan: Plan) -> None:
     asyncio.run(check_interleaving(shared_store_url, limit, plan))

@@ -33,7 +33,7 @@ async def test_what_is_small_stays_in_memory(spools: Spools) -> None:
 
 
 @given(sizes=st.lists(st.integers(0, BATCH_BYTES + 1), max_size=12), big=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 async def test_what_was_written_is_read(spools: Spools, sizes: list[int], *, big: bool) -> None:
     pieces = [b"%d" % (index % 10) * size for index, size in enumerate(sizes)]
     if big:

@@ -73,7 +73,6 @@ names = st.sets(st.sampled_from(sorted(KNOWN_PARAMETERS)))
 
 
 @given(names, names)
-@settings(deadline=None)
 def test_a_field_is_forwarded_where_the_model_lists_it_and_left_out_otherwise(sent: set[str], listed: set[str]) -> None:
     body = written({name: EVERY_FIELD[name] for name in sent}, parameters=frozenset(listed))
     expected = {name: EVERY_FIELD[name] for name in sent & listed}
@@ -183,7 +182,7 @@ errors = st.dictionaries(
     st.integers(100, 599).filter(lambda status: not 200 <= status < 300),
     st.binary(max_size=40) | errors.map(lambda error: orjson.dumps({"error": error})),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_answer_that_is_no_success_becomes_an_error_of_the_wire(status: int, body: bytes) -> None:
     error = refusal(body, status)
     assert 400 <= error.wire_status < 600
