@@ -21,7 +21,7 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-from proxy.domain.errors import InternalError, ProxyError
+from proxy.domain.errors import InternalError, InvalidRequest, ProxyError
 from proxy.metering.request_body import CONTINUE, EXPECTS_CONTINUE
 from proxy.web.open_connections import UNREAD, OpenConnections
 from proxy.web.strict_http import HEAD_BYTES, error_of, has_exact_line
@@ -268,7 +268,7 @@ class Connection(web.RequestHandler):
                 error.exc.__traceback__ = None
             self._break_off(body, "its chunks are malformed")
         elif self._body_is_chunked and self._is_mostly_framing(body, was_paused=was_paused):
-            self._break_off(body, "its chunks are too small")
+            self._break_off(body, "its chunks are too small, for their framing outweighs their data")
 
     def _is_mostly_framing(self, body: StreamReader, *, was_paused: bool) -> bool:
         if self._reading_paused:
@@ -281,7 +281,7 @@ class Connection(web.RequestHandler):
 
     def _break_off(self, body: StreamReader, why: str) -> None:
         self._discards = True
-        body.set_exception(web.RequestPayloadError(why))
+        body.set_exception(InvalidRequest(f"The request's body cannot be read: {why}."))
 
     # --- Answering: how long that may take ----------------------------------------------------------------------------
 

@@ -65,6 +65,9 @@ LINES = {
     "small letters": b"post %b HTTP/1.1",
     "an absolute target": b"POST http://canary-7391%b HTTP/1.1",
     "an authority": b"POST canary-7391:80 HTTP/1.1",
+    "CONNECT": b"CONNECT canary-7391:80 HTTP/1.1",
+    "an asterisk": b"OPTIONS * HTTP/1.1",
+    "HTTP/2's first words": b"PRI * HTTP/2.0",
 }
 
 
@@ -184,6 +187,7 @@ def test_endless_chunk_extensions(target: Target) -> None:
     head = target.head(b"Transfer-Encoding: chunked")
     answered = exchange(target.url, head, b"1;" + b"a" * 30_000, silence_s=3)
     check_refused(answered, 400)
+    assert "framing outweighs" in answered.answers[0].json["error"]["message"]
 
 
 def test_nothing_is_spoken_but_http(target: Target) -> None:

@@ -121,3 +121,38 @@ def test_nothing_is_run_behind_a_bad_one_however_they_are_cut(
     assert set(statuses[:-1]) <= {b"200"}
     assert len(statuses) <= len(requests) + 1
     assert closed
+
+
+fragments = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"POST /a HTTP/1.1\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n",
+        b"Host: h\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Expect: x\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"5;a=b\r\n",
+        b"hello",
+        b"X-A: b\r\n",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=2_000)
+@given(st.lists(fragments | st.binary(max_size=20), max_size=25), st.lists(st.integers(0, 10_000), max_size=5))
+def test_whatever_is_sent_is_answered_in_one_form_or_not_at_all(sent: list[bytes], places: list[int]) -> None:
+    answered, closed = run(cut(b"".join(sent), places))
+    statuses = [int(status) for status in STATUS.findall(answered)]
+    assert set(statuses) <= {100, 200, 400, 404, 417, 431}
+    final = [status for status in statuses if status != 100]
+    assert answered.count(b"\r\nx-request-id: req_") == len(final)
+    if closed:
+        assert b"\r\nConnection: close\r\n" in answered
+    assert answered.count(b'{"error":{') == sum(status >= 400 for status in final)
