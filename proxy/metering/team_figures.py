@@ -56,7 +56,7 @@ class TeamFigures:
     async def _keep_showing(self, first: asyncio.Event) -> None:
         while True:
             try:
-                self._metrics.show(await self._read())
+                self._metrics.show(await self.read())
             except StoreUnavailable:
                 # The last figures stay; lightmeter_store_up says that they are old.
                 logger.debug("the quota of teams could not be read")
@@ -65,7 +65,7 @@ class TeamFigures:
             first.set()
             await asyncio.sleep(self._refresh_s)
 
-    async def _read(self) -> Mapping[str, Mapping[str, QuotaUsage]]:
+    async def read(self) -> Mapping[str, Mapping[str, QuotaUsage]]:
         """The quotas of the first teams by name; those that are revoked take nobody's place.
 
         Where very many have been revoked, the first ones are not found in one reading. Until they are, those that were

@@ -247,3 +247,12 @@ def test_a_refund_on_the_wire(books: RunningGateway) -> None:
     assert books.admin("POST", f"/admin/v1/ledger/{empty['id']}/refund", body={"reason": "x"}).status == 400
     assert books.admin("GET", "/admin/v1/ledger/books/No%20Team").status == 404
     books.check_books(key)
+
+
+def test_sixty_readers_at_once_are_all_answered(books: RunningGateway) -> None:
+    key = key_id(spend(books))
+    paths = ["/admin/v1/ledger", "/admin/v1/keys", "/admin/v1/audit", f"/admin/v1/keys/{key}/usage", "/admin/v1/teams"]
+    with ThreadPoolExecutor(64) as threads:
+        answers = list(threads.map(lambda number: books.admin("GET", paths[number % len(paths)]), range(320)))
+    assert [answer.status for answer in answers] == [200] * 320
+    assert "lightmeter_store_up 1.0" in books.metrics()

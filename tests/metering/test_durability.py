@@ -61,7 +61,7 @@ SAFE = StoreFacts(
         ),
     ],
 )  # fmt: skip
-def test_what_may_be_lost(facts: StoreFacts, min_replicas: int, levels: str, words: list[str]) -> None:
+def test_unit_what_may_be_lost(facts: StoreFacts, min_replicas: int, levels: str, words: list[str]) -> None:
     findings = list(judge(facts, min_replicas=min_replicas))
     by_letter = {"i": logging.INFO, "w": logging.WARNING, "e": logging.ERROR}
     assert [finding.level for finding in findings] == [by_letter[letter] for letter in levels]

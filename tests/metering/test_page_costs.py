@@ -48,7 +48,7 @@ async def commands_of(bench: Bench, page: Awaitable[object]) -> int:
 async def read_figures(bench: Bench) -> None:
     metrics = Metrics(label_teams=5)
     assert metrics.teams is not None
-    await TeamFigures(bench.teams, metrics.teams, refresh_s=60)._read()
+    await TeamFigures(bench.teams, metrics.teams, refresh_s=60).read()
 
 
 PAGES: dict[str, Callable[[Bench], Awaitable[object]]] = {
@@ -111,8 +111,8 @@ async def test_figures_are_found_behind_very_many_teams_that_are_revoked(bench: 
     for team in ("x", "y", "z"):
         await bench.make_key(team=team)
     figures = TeamFigures(bench.teams, metrics.teams, refresh_s=60)
-    shown = [sorted(await figures._read()) for _ in range(4)]
+    shown = [sorted(await figures.read()) for _ in range(4)]
     assert shown == [[], [], [], ["x", "y"]]
     await bench.teams.revoke_team("x")
     # The ones before are read again until the walk has come so far.
-    assert [sorted(await figures._read()) for _ in range(4)] == [["y"], ["y"], ["y"], ["y", "z"]]
+    assert [sorted(await figures.read()) for _ in range(4)] == [["y"], ["y"], ["y"], ["y", "z"]]
