@@ -20,11 +20,14 @@ from proxy.domain.chat_request import parse_chat_request
 from proxy.domain.edit_request import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.image_request import Task, parse_image_request
 from proxy.metering.audit_log import AuditLog
+from proxy.metering.body_memory import BodyMemory
+from proxy.metering.body_pieces import Patience
 from proxy.metering.durability import DurabilityReport
 from proxy.metering.embedded import EmbeddedStore
 from proxy.metering.form_reader import FormLimits
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.key_registry import KeyRegistry
+from proxy.metering.large_json import TEXT_BYTES_LIMIT
 from proxy.metering.ledger_books import LedgerBooks
 from proxy.metering.ledger_pages import LedgerPages
 from proxy.metering.ledger_retention import LedgerRetention
@@ -279,8 +282,9 @@ class Gateway:
             response.headers["Connection"] = "close"
 
     def _body_limits(self) -> BodyLimits:
+        """Of the admin listener, and of whatever of a request is text."""
         server = self._settings.server
-        return BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+        return BodyLimits(max_body_bytes=min(server.max_body, TEXT_BYTES_LIMIT), body_timeout_s=server.body_timeout)
 
     def _make_pool(self, catalog: Catalog, metrics: Metrics, traces: Traces | None) -> Pool:
         trace_configs = () if traces is None else (traces.client_config(),)
@@ -288,17 +292,17 @@ class Gateway:
         return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs)
 
     def _reader(self) -> RequestReader:
-        server, limits = self._settings.server, self._body_limits()
+        server, texts = self._settings.server, self._body_limits()
+        limits = BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
+        memory = BodyMemory(server.max_body_memory, max_body_bytes=server.max_body)
         spools = Spools(self._settings.upload_folder, max_disk_bytes=server.max_upload_disk)
         self._parts.callback(spools.close)
-        self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes))
+        self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes, memory.held_bytes))
         form = FormLimits(
-            max_files=IMAGES_LIMIT + 1, max_file_bytes=server.max_upload_file, max_text_bytes=limits.max_body_bytes
+            max_files=IMAGES_LIMIT + 1, max_file_bytes=server.max_upload_file, max_text_bytes=texts.max_body_bytes
         )
-        upload_limits = UploadLimits(
-            form, server.max_upload, timeout_s=server.upload_timeout, idle_timeout_s=limits.body_timeout_s
-        )
-        return RequestReader(limits, upload_limits, spools)
+        patience = Patience(server.upload_timeout, server.body_timeout, server.min_upload_rate)
+        return RequestReader(limits, UploadLimits(form, server.max_upload, patience), spools, memory)
 
     def _start_traces(self) -> Traces | None:
         given = self._settings.traces

@@ -23,12 +23,14 @@ class ServerSettings(Section):
     reuse_port: bool = False
     default_model: str | None = None
     data_folder: str = "./data"
-    max_body: Bytes = 2**20
+    max_body: Bytes = 32 * 2**20
+    max_body_memory: Bytes = 256 * 2**20
     body_timeout: Seconds = 30
     max_upload: Bytes = 2**30
     max_upload_file: Bytes = 50 * 2**20
     max_upload_disk: Bytes = 8 * 2**30
     upload_timeout: Seconds = 300
+    min_upload_rate: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, le=2**30)] = 1_024
     upload_folder: str | None = None
     write_timeout: Seconds = 60
     stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15

@@ -319,6 +319,8 @@ def _may_hold_a_secret(key: str, value: str) -> bool:
 
 
 def _check_store(settings: Settings) -> Iterator[str]:
+    if settings.server.max_body_memory < settings.server.max_body:
+        yield "server.max_body_memory: is less than server.max_body, so that a body of that size could never be read"
     if settings.server.reuse_port and settings.embedded_folder is not None:
         yield "server.reuse_port: processes cannot share an embedded store; set store.url to one that they can"
     if settings.store.min_replicas and settings.embedded_folder is not None:

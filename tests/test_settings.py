@@ -27,11 +27,13 @@ listen = "0.0.0.0:9080"
 default_model = "acme/image-1"
 data_folder = "./state"
 max_body = 2048
+max_body_memory = 8192
 body_timeout = 1.5
 max_upload = 4096
 max_upload_file = 3072
 max_upload_disk = 8192
 upload_timeout = 60
+min_upload_rate = 512
 upload_folder = "./uploads"
 write_timeout = 20
 stream_keepalive_seconds = 5
@@ -160,11 +162,13 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "default_model": "acme/image-1",
         "data_folder": "./state",
         "max_body": 2_048,
+        "max_body_memory": 8_192,
         "body_timeout": 1.5,
         "max_upload": 4_096,
         "max_upload_file": 3_072,
         "max_upload_disk": 8_192,
         "upload_timeout": 60,
+        "min_upload_rate": 512,
         "upload_folder": "./uploads",
         "write_timeout": 20,
         "stream_keepalive_seconds": 5,
@@ -378,6 +382,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('"[::1]:9081"', '"::1"', "admin.listen", ["is '::1'", HOST_AND_PORT]),
     ("max_body = 2048", "max_body = 1023", "server.max_body", ["is 1023", "greater than or equal to 1024"]),
     ("max_body = 2048", 'max_body = "2 MB"', "server.max_body", ["is '2 MB'", "integer"]),
+    ("max_body = 2048", "max_body = 8193", "server.max_body_memory", ["less than server.max_body"]),
     ("max_body = 2048", "max_body = 2048.5", "server.max_body", ["is 2048.5", "integer"]),
     ("body_timeout = 1.5", "body_timeout = 0", "server.body_timeout", ["is 0", "greater than 0"]),
     ("body_timeout = 1.5", "body_timeout = -1", "server.body_timeout", ["is -1", "greater than 0"]),

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.image_request import (
@@ -19,6 +17,7 @@ from proxy.domain.image_request import (
     check_model,
     kind_of,
     read_image_config,
+    read_object,
     shown,
     without_nulls,
 )
@@ -51,17 +50,12 @@ class ChatRequest:
     size: str | None = None
 
 
-def parse_chat_request(body: bytes) -> ChatRequest:
-    """Read a body of ``POST /v1/chat/completions``.
+def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
+    """Read a body of ``POST /v1/chat/completions``, decoded or not.
 
     Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
-    if type(given) is not dict:
-        raise InvalidRequest("The request body should be a JSON object with 'model' and 'messages'.")
+    given = read_object(body, "'model' and 'messages'")
     for name in given:
         if name not in KNOWN_FIELDS:
             raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))

@@ -45,8 +45,8 @@ VARIATION_CHECKS: Checks = {name: EDIT_CHECKS[name] for name in ("model", "n", "
 """What checks each field that a variation may have, its image excepted."""
 
 
-def parse_edit_request(body: bytes) -> ImageRequest:
-    """Read a JSON body of ``POST /v1/images/edits``.
+def parse_edit_request(body: bytes | dict[str, Any]) -> ImageRequest:
+    """Read a JSON body of ``POST /v1/images/edits``, decoded or not.
 
     Raises InvalidRequest, which names the field, or UnknownParameter.
     """

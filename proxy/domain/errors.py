@@ -455,6 +455,17 @@ class UploadsUnavailable(StoreUnavailable):
         self.retry_after_s = 10
 
 
+class BodiesUnavailable(StoreUnavailable):
+    """Others' large requests, or those of the same key, take all the memory there is for them; nothing was reserved."""
+
+    def __init__(self) -> None:
+        """Ask for a retry after five seconds: others make room when they end."""
+        super().__init__()
+        self.message = "This gateway has no memory for another large request now; nothing was charged. Try again."
+        self.args = (self.message,)
+        self.retry_after_s = 5
+
+
 class TooManyConnections(ProxyError):
     """This gateway has as many connections as it may have, and all of them are at work."""
 

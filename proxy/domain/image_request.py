@@ -16,6 +16,9 @@ from proxy.domain.size_words import read_aspect_ratio, read_size
 WORD_LENGTH_LIMIT = 1_000
 """Characters in any string but the prompt: sizes, hints and user ids are short."""
 
+DEPTH_LIMIT = 64
+"""Objects and arrays within each other, in all of a request."""
+
 NO_INPUTS = Inputs()
 
 
@@ -47,8 +50,8 @@ class ImageRequest:
     inputs: Inputs = NO_INPUTS
 
 
-def parse_image_request(body: bytes) -> ImageRequest:
-    """Read a body of ``POST /v1/images/generations``.
+def parse_image_request(body: bytes | dict[str, Any]) -> ImageRequest:
+    """Read a body of ``POST /v1/images/generations``, decoded or not.
 
     The same name twice: the last one counts, here and in what is forwarded, for that is written from this result.
     ``n``'s upper end depends on the model: see ``check_n``.
@@ -67,17 +70,43 @@ def parse_image_request(body: bytes) -> ImageRequest:
     return request_of_fields(fields)
 
 
-def read_object(body: bytes, wanted: str) -> dict[str, Any]:
+def read_object(body: bytes | dict[str, Any], wanted: str) -> dict[str, Any]:
     """The object that a JSON body holds. Raises InvalidRequest, which says what is ``wanted`` in it."""
+    if isinstance(body, dict):
+        return body
     if not body:
         raise InvalidRequest(f"The request has no body; it should be a JSON object with {wanted}.")
+    return parse_json(body, f" with {wanted}")
+
+
+def parse_json(body: bytes, wanted: str = "") -> dict[str, Any]:
+    """The object in ``body``, no deeper than a request may be. Raises InvalidRequest, which says what is ``wanted``."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     if type(given) is not dict:
-        raise InvalidRequest(f"The request body should be a JSON object with {wanted}.")
+        raise InvalidRequest(f"The request body should be a JSON object{wanted}.")
+    # A body with fewer brackets cannot be deeper; most have a few.
+    if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT:
+        check_depth(given)
     return given
+
+
+def check_depth(given: dict[str, Any]) -> None:
+    """Refuse what is nested deeper than ``DEPTH_LIMIT`` (InvalidRequest, which names the field)."""
+    for name, value in given.items():
+        level, depth = _nested([value]), 1
+        while level:
+            depth += 1
+            if depth > DEPTH_LIMIT:
+                raise InvalidRequest(f"'{shown(name)}' is nested more than {DEPTH_LIMIT} deep.", param=shown(name))
+            level = [inner for outer in level for inner in _nested(outer)]
+
+
+def _nested(outer: dict[str, Any] | list[Any]) -> list[dict[str, Any] | list[Any]]:
+    values = outer.values() if isinstance(outer, dict) else outer
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 def request_of_fields(fields: dict[str, Any], task: Task = Task.GENERATION, inputs: Inputs = NO_INPUTS) -> ImageRequest:

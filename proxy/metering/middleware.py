@@ -5,11 +5,12 @@ Everything that costs quota goes through here, and nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -20,7 +21,7 @@ from proxy.domain.chat_request import ChatRequest, check_chat
 from proxy.domain.edit_request import check_task, kind_of_field, request_of_form
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import parse_authorization
-from proxy.domain.idempotency import HEADER, AlreadyAnswered, KeptAnswer, parse_idempotency
+from proxy.domain.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.image_request import ImageRequest, Task, check_n, check_stream
 from proxy.domain.image_size import DeliveredPrices
 from proxy.domain.image_sizing import asked_size
@@ -28,7 +29,9 @@ from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.domain.size_words import check_sizes
+from proxy.metering.body_memory import BodyMemory, HeldBody
 from proxy.metering.form_reader import MULTIPART
+from proxy.metering.large_json import SMALL_BODY_BYTES, LargeJsonReader
 from proxy.metering.meter import Meter
 from proxy.metering.request_body import JSON, BodyLimits, read_json_body
 from proxy.metering.spool import Spool, Spools
@@ -36,7 +39,7 @@ from proxy.metering.uploads import UploadLimits, read_form
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 
 Asked = ImageRequest | ChatRequest
-Parser = Callable[[bytes], Asked]
+Parser = Callable[[bytes | dict[str, Any]], Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +78,28 @@ def metering(
         if endpoint is None or request.method != "POST":
             return await handler(request)
         credential = parse_authorization(request.headers.getall("Authorization", ()))
-        if endpoint.form is None or request.content_type != MULTIPART:
-            return await meter_one(request, handler, credential, endpoint, None)
-        await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
-        async with reader.spools.open() as spool:
-            return await meter_one(request, handler, credential, endpoint, spool)
+        if endpoint.form is not None and request.content_type == MULTIPART:
+            await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
+            async with reader.spools.open() as spool:
+                return await meter_one(request, handler, credential, endpoint, spool)
+        if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
+            return await meter_one(request, handler, credential, endpoint)
+        check_key = partial(_look_at_the_key, meter, credential, request, least_units=catalog.least_units)
+        with reader.memory.open(credential.key_id) as held:
+            return await meter_one(request, handler, credential, endpoint, reader.large(held, check_key))
 
     async def meter_one(
-        request: web.Request, handler: Handler, credential: Credential, endpoint: Endpoint, spool: Spool | None
+        request: web.Request,
+        handler: Handler,
+        credential: Credential,
+        endpoint: Endpoint,
+        source: Spool | LargeJsonReader | None = None,
     ) -> web.StreamResponse:
         observation = request[OBSERVATION]
-        idempotency = None
         try:
-            asked, identity = await reader.read(request, endpoint, spool)
+            asked, identity = await reader.read(request, endpoint, source)
             model = _model_of(asked, catalog)
-            if HEADER in request.headers:
-                idempotency = parse_idempotency(request.headers.getall(HEADER), request.path, identity)
+            idempotency = _idempotency_of(request, identity)
         except ProxyError:
             await _tell_a_bad_key_first(meter, credential, observation)
             raise
@@ -117,31 +126,50 @@ def metering(
 class RequestReader:
     """Reads a request from its client, who may be slow, or send too much."""
 
-    def __init__(self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools) -> None:
-        """JSON is read within ``limits``; forms within ``upload_limits``, their files into ``spools``."""
+    def __init__(self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools, memory: BodyMemory) -> None:
+        """JSON is read within ``limits``, into ``memory`` where it is large; forms within ``upload_limits``, their
+        files into ``spools``.
+        """
         self.spools = spools
+        self.memory = memory
         self._limits = limits
         self._upload_limits = upload_limits
 
-    async def read(self, request: web.Request, endpoint: Endpoint, spool: Spool | None) -> tuple[Asked, bytes]:
-        """What is asked for, by a form where there is a ``spool``; and what makes it the same as another request."""
+    def large(self, held: HeldBody, check_key: Callable[[], Awaitable[object]]) -> LargeJsonReader:
+        """What reads a body that may be large, and asks ``check_key`` before it holds much of it."""
+        return LargeJsonReader(self._limits.max_body_bytes, self._upload_limits.patience, held, check_key)
+
+    async def read(
+        self, request: web.Request, endpoint: Endpoint, source: Spool | LargeJsonReader | None
+    ) -> tuple[Asked, bytes]:
+        """What is asked for, by a form where ``source`` is a spool; and what makes it the same as another request."""
         began = perf_counter()
+        body: bytes | dict[str, Any]
         try:
-            if spool is not None and endpoint.form is not None:
-                return await self._read_form(request, endpoint.form, spool)
+            if isinstance(source, Spool) and endpoint.form is not None:
+                return await self._read_form(request, endpoint.form, source)
             if endpoint.parse is None or (endpoint.form is not None and request.content_type != JSON):
                 raise _wrong_kind(request.content_type, endpoint)
-            body = await read_json_body(
-                request, limit_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
-            )
+            if isinstance(source, LargeJsonReader):
+                body, identity = await source.read(request, hashes=HEADER in request.headers)
+            else:
+                body = identity = await read_json_body(
+                    request, limit_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
+                )
         finally:
             request[OBSERVATION].client_s += perf_counter() - began
-        return endpoint.parse(body), body
+        return endpoint.parse(body), identity
 
     async def _read_form(self, request: web.Request, task: Task, spool: Spool) -> tuple[Asked, bytes]:
         hashes = HEADER in request.headers
         form = await read_form(request, self._upload_limits, spool, partial(kind_of_field, task=task), hashes=hashes)
         return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
+
+
+def _idempotency_of(request: web.Request, identity: bytes) -> Idempotency | None:
+    if HEADER not in request.headers:
+        return None
+    return parse_idempotency(request.headers.getall(HEADER), request.path, identity)
 
 
 def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:

@@ -29,10 +29,7 @@ async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: f
 
     Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, or InvalidRequest where it breaks off.
     """
-    if request.content_type != JSON:
-        raise UnsupportedMediaType(
-            f"The body is '{request.content_type}'; send JSON with the header 'Content-Type: application/json'."
-        )
+    check_is_json(request)
     check_body(request, limit_bytes)
     accept_body(request)
     content = request.content
@@ -48,6 +45,14 @@ async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: f
         raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
         raise InvalidRequest("The request's body broke off before its end.") from None
+
+
+def check_is_json(request: web.Request) -> None:
+    """Refuse, by its header, what is no JSON (UnsupportedMediaType)."""
+    if request.content_type != JSON:
+        raise UnsupportedMediaType(
+            f"The body is '{request.content_type}'; send JSON with the header 'Content-Type: application/json'."
+        )
 
 
 def check_body(request: web.Request, limit_bytes: int) -> None:

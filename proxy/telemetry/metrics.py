@@ -68,6 +68,7 @@ class Metrics:
             "reason",
         )
         self._uploads = make.gauge("upload_disk_bytes", "What uploads take on the disk while their requests last")
+        self._bodies = make.gauge("body_memory_bytes", "What large JSON bodies have while their requests last")
         self._reloads = make.counter(
             "config_reloads", "Configurations read again, by whether they were taken", "result"
         )
@@ -182,9 +183,10 @@ class Metrics:
         for place, state in states.items():
             self._deployments.values[place] = state
 
-    def uploads(self, disk_bytes: int) -> None:
-        """What uploads take on the disk, at this scrape."""
+    def uploads(self, disk_bytes: int, memory_bytes: int) -> None:
+        """What uploads take on the disk, and large bodies in memory, at this scrape."""
         self._uploads.values[()] = disk_bytes
+        self._bodies.values[()] = memory_bytes
 
     def connections(self, listener: str, count: int) -> None:
         """How many connections a listener has, at this scrape."""

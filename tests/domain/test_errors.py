@@ -9,6 +9,7 @@ import pytest
 from proxy.domain import errors
 from proxy.domain.errors import (
     Blame,
+    BodiesUnavailable,
     ClientGone,
     Conflict,
     ExpectationFailed,
@@ -87,6 +88,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (StoreBusy(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (UploadsUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (BodiesUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (TooManyConnections(), 503, "too_many_connections", Blame.OPERATOR),
     (ShuttingDown(), 503, "shutting_down", Blame.OPERATOR),
 ]
@@ -166,6 +168,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     StoreBusy: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
     UploadsUnavailable: {"Retry-After": "10"},
+    BodiesUnavailable: {"Retry-After": "5"},
     TooManyConnections: RETRY_SOON,
     ShuttingDown: RETRY_SOON,
 }
@@ -201,7 +204,7 @@ def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
         StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
-        TooManyConnections,
+        TooManyConnections, BodiesUnavailable,
     }  # fmt: skip
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from proxy.domain.catalog import Catalog
 from proxy.domain.errors import InvalidRequest, ProxyError, UnknownParameter
 from proxy.domain.image_request import (
+    DEPTH_LIMIT,
     KNOWN_PARAMETERS,
     WORD_LENGTH_LIMIT,
     ImageRequest,
     check_n,
     parse_image_request,
+    parse_json,
 )
 from proxy.domain.pricing import price
 from proxy.upstream.dialects.openai import OpenAIDialect
@@ -310,3 +312,22 @@ def test_of_a_name_given_many_times_one_value_is_metered_and_forwarded(counts: l
 def test_a_field_is_checked_in_the_spelling_that_counts() -> None:
     assert parse_image_request(rb'{"prompt":"a cube","n":"two","\u006e":2}').n == 2
     assert refusal(rb'{"prompt":"a cube","n":2,"\u006e":"two"}').param == "n"
+
+
+# --- Depth ------------------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> bytes:
+    return b'{"prompt":"a cube","metadata":%b1%b}' % (b'[{"a":' * (depth // 2), b"}]" * (depth // 2))
+
+
+@pytest.mark.parametrize("depth", [DEPTH_LIMIT, 252, 1_000])
+def test_what_is_nested_too_deep_is_refused_by_its_field(depth: int) -> None:
+    with pytest.raises(InvalidRequest, match="nested more than 64 deep") as caught:
+        parse_json(nested(depth))
+    assert caught.value.param == "metadata"
+
+
+def test_what_is_nested_as_deep_as_may_be_is_read_and_written() -> None:
+    body = nested(DEPTH_LIMIT - 2)
+    assert orjson.loads(orjson.dumps(parse_json(body))) == json.loads(body)
