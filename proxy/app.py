@@ -197,9 +197,7 @@ class Gateway:
         outermost = () if traces is None else (traces.middleware(),)
         public = self._public_app(meter, catalog, pool, metrics, log, outermost)
         books = LedgerBooks(runner, redis_pool, store)
-        retention = LedgerRetention(books, days=accounting.ledger_days)
-        retention.start()
-        parts.push_async_callback(retention.stop)
+        self._keep_house(store, books)
         teams = TeamRegistry(runner, redis_pool, store)
         if metrics.teams is not None:
             figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
@@ -229,6 +227,13 @@ class Gateway:
         parts.push_async_callback(report.stop)
         if not await runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
+
+    def _keep_house(self, store: RedisStore, books: LedgerBooks) -> None:
+        """Trim ledgers, and sum up usage of days that are long past, for as long as the process lives."""
+        retention = LedgerRetention(books, days=self._settings.accounting.ledger_days)
+        for chore in (retention, store.folding):
+            chore.start()
+            self._parts.push_async_callback(chore.stop)
 
     def _public_app(
         self,

@@ -66,7 +66,7 @@ class RedisStore:
         self._renew = load_script("renew")
         self._reclaiming = Reclaiming(runner, metrics, remember_ms=settled_ids_ms)
         self._find_entry = load_script("find_entry")
-        self._folding = UsageFolding(runner)
+        self.folding = UsageFolding(runner)
         self._recent = RecentSettlements(runner, self._settle, metrics)
         runner.on_connected.append(self._recent.tell_again)
 
@@ -172,7 +172,7 @@ class RedisStore:
         else:
             self._recent.add(call.command if settlement.ending is None else self._without_answer(settlement), reply[1])
         reservation = settlement.reservation
-        self._folding.settled(reservation.team, reservation.key_id, reservation.admitted_ms)
+        self.folding.settled(reservation.team, reservation.key_id, reservation.admitted_ms)
         return _entry_id(settlement, reply)
 
     def _settle_call(self, settlement: Settlement, found: bytes = b"") -> tuple[tuple[str, ...], tuple[Argument, ...]]:

@@ -10,6 +10,7 @@ from proxy.domain.errors import StoreUnavailable
 from proxy.metering import key_names, records
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.scripts import load_script
+from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +21,17 @@ FIELDS_LEFT_ALONE = 1_000
 """Of one hash: so few are no burden, however old they are."""
 
 FIELDS_A_CALL = 200
+PAUSE_S = 60.0
+
 NAMES_LIMIT = 200_000
-"""Keys and teams whose turn today is remembered; past them, some are looked at once more."""
+"""Keys and teams that have their turn on one day; others have it on another."""
 
 
 class UsageFolding:
-    """Sums up the old days of a key and of its team, once a day, after a settlement of theirs."""
+    """Sums up the old days of a key and of its team, once a day in which something of theirs is settled.
+
+    Settlements only note whose turn it is; a task does the work, so that no request waits for it.
+    """
 
     def __init__(self, runner: ScriptRunner) -> None:
         """Run the script on ``runner``."""
@@ -33,34 +39,55 @@ class UsageFolding:
         self._script = load_script("fold_usage")
         self._call_ids = count(1)
         self._day = 0
-        self._done: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._noted: set[str] = set()
+        self._waiting: list[tuple[str, str]] = []
+        self._task: asyncio.Task[None] | None = None
 
     def settled(self, team: str, key_id: str, admitted_ms: int) -> None:
         """A request of the key that was admitted then has been settled."""
         day = admitted_ms // records.DAY_MS
-        if day > self._day or len(self._done) > NAMES_LIMIT:
-            self._day = max(day, self._day)
-            self._done.clear()
-        if key_id in self._done:
+        if day > self._day:
+            self._day = day
+            self._noted.clear()
+        if key_id in self._noted or len(self._noted) >= NAMES_LIMIT:
             return
-        accounts = [(key_names.key_usage(team, key_id), key_id)]
-        if team not in self._done:
-            accounts.append((key_names.team_usage(team), ""))
-        self._done.update((key_id, team))
-        task = asyncio.create_task(self._fold(team, accounts))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting.append((team, key_id))
+        if team not in self._noted:
+            self._waiting.append((team, ""))
+        self._noted.update((key_id, team))
 
-    async def _fold(self, team: str, accounts: list[tuple[str, str]]) -> None:
+    def start(self) -> None:
+        """Do the work for as long as the process lives."""
+        self._task = asyncio.create_task(self._keep_folding())
+
+    async def stop(self) -> None:
+        """Do no more; what is left comes another day."""
+        if self._task is not None:
+            await end_task(self._task)
+
+    async def _keep_folding(self) -> None:
+        while True:
+            try:
+                await self.fold_waiting()
+            except StoreUnavailable:
+                logger.debug("usage was not summed up; it will be tried again")
+            except Exception:
+                logger.exception("usage was not summed up; it will be tried again")
+            await asyncio.sleep(PAUSE_S)
+
+    async def fold_waiting(self) -> None:
+        """Sum up what settlements have noted. Raises StoreUnavailable, and forgets nothing then."""
         first_day = records.utc_day((self._day - DAYS_KEPT) * records.DAY_MS)
-        try:
-            for usage, owner in accounts:
+        while self._waiting:
+            team, owner = self._waiting.pop()
+            usage = key_names.key_usage(team, owner) if owner else key_names.team_usage(team)
+            try:
                 # The day that is said in the usage goes for its checkpoint as well, so that comes second.
                 await self.fold(usage, "", first_day)
                 await self.fold(f"{key_names.checkpoint(team)}:{owner}", "usage:", first_day)
-        except StoreUnavailable:
-            logger.debug("the usage of %s was not summed up; it will be tried again tomorrow", team)
+            except BaseException:
+                self._waiting.append((team, owner))
+                raise
 
     async def fold(self, name: str, prefix: str, first_day: str) -> None:
         """Sum up the days before ``first_day`` in the hash of this name. Raises StoreUnavailable."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.domain.books import Books
+from proxy.domain.errors import StoreUnavailable
 from proxy.domain.settlement import Delivery, settle
 from proxy.metering import usage_folding
 from proxy.metering.charges import FIRST_DAY, Charges
@@ -82,13 +83,15 @@ async def test_the_first_settlement_of_a_day_sums_up_and_the_books_stay_right(be
         delivery.end(complete=True)
         await bench.store.settle(settle(reservation, delivery))
 
+    assert await bench.redis.hlen(TEAM_USAGE) > 2 * MODELS * (DAYS_KEPT + 200)
+    bench.store.folding.start()
+
     async def are_all_folded() -> bool:
-        sizes = [await bench.redis.hlen(name) for name in (usage, TEAM_USAGE, "lm:{acme}:checkpoint:")]
-        return max(sizes) <= 2 * MODELS * (DAYS_KEPT + 2) + 3
+        names = (usage, TEAM_USAGE, f"lm:{{acme}}:checkpoint:{key.key_id}", "lm:{acme}:checkpoint:")
+        return max([await bench.redis.hlen(name) for name in names]) <= 2 * MODELS * (DAYS_KEPT + 2) + 3
 
     await eventually(are_all_folded)
-    folds = bench.store._folding
-    await eventually(lambda: not folds._tasks)
+    await bench.store.folding.stop()
     for _record, by_model, by_day in (await bench.registry.usage(key.key_id), await bench.teams.usage("acme")):
         assert by_model[MODEL] == Charges(images=3, quota_units=15_000)
         total = sum(value for heading, value in before.items() if ":units:" in heading)
@@ -107,17 +110,36 @@ async def test_the_first_settlement_of_a_day_sums_up_and_the_books_stay_right(be
         assert set(ledger.values()) == {3, 15_000}
 
 
-async def test_whose_turn_it_was_is_remembered_for_a_day_and_within_a_bound(
+async def test_whose_turn_it_is_is_noted_once_a_day_and_within_a_bound(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folding = UsageFolding(bench.runner)
     for _ in range(2):
         folding.settled("acme", "acme_1", 86_400_000)
-        assert len(folding._tasks) == 1
+        assert folding._waiting == [("acme", "acme_1"), ("acme", "")]
+    await folding.fold_waiting()
+    assert folding._waiting == []
     folding.settled("acme", "acme_1", 2 * 86_400_000)
-    assert len(folding._tasks) == 2
+    # One that was admitted before midnight is no new day.
+    folding.settled("acme", "acme_1", 86_400_000)
+    assert len(folding._waiting) == 2
     monkeypatch.setattr(usage_folding, "NAMES_LIMIT", 10)
     for number in range(100):
         folding.settled("acme", f"acme_{number}", 2 * 86_400_000)
-    assert len(folding._done) <= 12
-    await eventually(lambda: not folding._tasks)
+    assert len(folding._waiting) == len(folding._noted) == 10
+
+
+async def test_what_could_not_be_summed_up_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    folding = UsageFolding(bench.runner)
+    folding.settled("acme", "acme_1", 86_400_000)
+
+    async def fail(*_arguments: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(bench.runner, "run", fail)
+    with pytest.raises(StoreUnavailable):
+        await folding.fold_waiting()
+    assert len(folding._waiting) == 2
+    monkeypatch.undo()
+    await folding.fold_waiting()
+    assert folding._waiting == []
