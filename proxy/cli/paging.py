@@ -25,14 +25,15 @@ class Paging:
     everything: bool
 
     def read(self, path: str, query: Mapping[str, str | None]) -> dict[str, Any]:
-        """That part of the list at ``path``. Raises click.ClickException."""
-        if not self.everything:
-            page: dict[str, Any] = call_admin(
-                "GET", path, query={**query, "cursor": self.cursor, "limit": str(self.limit)}
-            )
-            return page
-        data = [item for page in read_pages(path, query, self.cursor) for item in page["data"]]
-        return {"data": data, "next_cursor": None}
+        """That part of the list at ``path``. Raises click.ClickException.
+
+        A page of the API may hold fewer than were asked for, and even none, where it had much to look through.
+        """
+        data: list[Any] = []
+        limit = None if self.everything else self.limit
+        for page in read_pages(path, query, self.cursor, limit):
+            data += page["data"]
+        return {**page, "data": data}
 
 
 def paged(command: F) -> F:
@@ -49,13 +50,22 @@ def paged(command: F) -> F:
     return with_paging  # type: ignore[return-value]
 
 
-def read_pages(path: str, query: Mapping[str, str | None], cursor: str | None = None) -> Iterator[dict[str, Any]]:
-    """Each page of the list at ``path``, from ``cursor`` to its end. Raises click.ClickException."""
+def read_pages(
+    path: str, query: Mapping[str, str | None], cursor: str | None = None, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Each page of the list at ``path``, from ``cursor`` to its end or until there are ``limit`` rows.
+
+    Raises click.ClickException.
+    """
+    left = limit
     while True:
-        page = call_admin("GET", path, query={**query, "cursor": cursor, "limit": str(LARGEST_PAGE)})
+        asked_for = LARGEST_PAGE if left is None else left
+        page = call_admin("GET", path, query={**query, "cursor": cursor, "limit": str(asked_for)})
         yield page
         cursor = page["next_cursor"]
-        if cursor is None:
+        if left is not None:
+            left -= len(page["data"])
+        if cursor is None or left == 0:
             return
 
 
