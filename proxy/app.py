@@ -6,11 +6,10 @@ import errno
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -44,7 +43,8 @@ from proxy.metering.team_registry import TeamRegistry
 from proxy.metering.traced_store import TracedStore
 from proxy.metering.uploads import UploadLimits
 from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
-from proxy.telemetry.logs import RequestLog
+from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
@@ -99,12 +99,12 @@ class Gateway:
     _pool: Pool
 
     def __init__(
-        self, settings: Settings, environment: Mapping[str, str] = os.environ, *, log_stream: BinaryIO | None = None
+        self, settings: Settings, environment: Mapping[str, str] = os.environ, *, log_writer: LogWriter | None = None
     ) -> None:
-        """Nothing runs yet. Requests are logged to ``log_stream``, standard error where there is none."""
+        """Nothing runs yet. Requests are logged by ``log_writer``, on standard error where there is none."""
         self._settings = settings
         self._environment = environment
-        self._log_stream = log_stream or sys.stderr.buffer
+        self._log_writer = log_writer or standard_error()
         self._parts = AsyncExitStack()
         self._listeners: list[Listener] = []
         self._public_routes: list[Route] = []
@@ -191,7 +191,8 @@ class Gateway:
         catalog = self._catalog = settings.catalog()
         pool = self._pool = self._make_pool(catalog, metrics, traces)
         parts.push_async_callback(pool.close)
-        log = RequestLog(self._log_stream if settings.logs.requests else None)
+        log = RequestLog(self._log_writer if settings.logs.requests else None)
+        metrics.before_render(lambda: metrics.log_lines_dropped(self._log_writer.dropped_lines))
         parts.callback(log.flush)
 
         outermost = () if traces is None else (traces.middleware(),)

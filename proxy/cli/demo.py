@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from proxy.cli.running import StopSignals, run
 from proxy.domain.image_request import LISTED_PARAMETERS
 from proxy.metering.embedded import EmbeddedStoreError
 from proxy.settings import ConfigurationError, Settings, read_settings
+from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import set_up_logs
 
 TEAM = "demo"
@@ -60,8 +61,8 @@ async def _demo(port: int, admin_port: int, folder: Path, *, once: bool, as_json
     async with _sample_provider() as provider_url:
         environment = {**os.environ, "SAMPLE_PROVIDER_KEY": "sample"}
         settings = _settings(folder, provider_url, port, admin_port, environment)
-        with (folder / "requests.log").open("ab") as log:
-            gateway = Gateway(settings, environment, log_stream=log)
+        with (folder / "requests.log").open("ab") as log, closing(LogWriter(log.fileno())) as writer:
+            gateway = Gateway(settings, environment, log_writer=writer)
             if not await stop.unless_asked(gateway.start()):
                 return
             try:

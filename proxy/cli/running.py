@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from proxy.telemetry.logs import standard_error
+
 T = TypeVar("T")
+
+LAST_LINES_S = 0.5
+"""How long the log may take where the process ends at once."""
 
 GC_THRESHOLD = 10_000
 """Allocations between two collections: requests leave few cycles, and the default looks for them all the time."""
@@ -63,5 +68,6 @@ class StopSignals:
 
     def _ask(self, number: int) -> None:
         if self._asked.is_set():
+            standard_error().flush(LAST_LINES_S)
             os._exit(128 + number)
         self._asked.set()

@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, on standard error.
+"""Logs as JSON, one object a line, on standard error; written by a thread, so that nobody waits for their reader.
 
 A request's line never holds a prompt, a key's text or an image. Lines of requests are gathered and written a few
 times a second: one by one, they would be a good part of the gateway's work on a small answer.
@@ -7,15 +7,15 @@ times a second: one by one, they would be a good part of the gateway's work on a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from time import time
-from typing import BinaryIO
 
 import orjson
 
+from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.observation import Observation
 from proxy.telemetry.secrets import KNOWN_SECRETS
 
@@ -40,10 +40,38 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps({name: KNOWN_SECRETS.remove(text) for name, text in line.items()}).decode()
 
 
+class WriterHandler(logging.Handler):
+    """Gives each record to a writer; what it has is written when ``logging`` ends, at the end of the process."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        """Format as JSON."""
+        super().__init__()
+        self._writer = writer
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never waits."""
+        try:
+            self._writer.write(self.format(record).encode() + b"\n")
+        except Exception:
+            # A record that cannot be formatted must not break who logs it.
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait for the writer, within its bound."""
+        self._writer.flush()
+
+
+@cache
+def standard_error() -> LogWriter:
+    """The one writer of this process's standard error."""
+    # There is none where the process was started without one (``2>&-``).
+    return LogWriter(None if sys.__stderr__ is None else sys.__stderr__.fileno())
+
+
 def set_up_logs(level: str) -> None:
     """Send every log record to standard error as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler = WriterHandler(standard_error())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It repeats every failed task that we report ourselves, with the request's text in it.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -54,15 +82,15 @@ def set_up_logs(level: str) -> None:
 class RequestLog:
     """One line for each request."""
 
-    def __init__(self, stream: BinaryIO | None = None) -> None:
-        """Write to ``stream``, or nowhere."""
-        self._stream = stream
+    def __init__(self, writer: LogWriter | None = None) -> None:
+        """Give the lines to ``writer``, or to nobody."""
+        self._writer = writer
         self._ended: list[tuple[Observation, float, float]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, observation: Observation, ended: float) -> None:
         """Note a request that has been answered."""
-        if self._stream is None:
+        if self._writer is None:
             return
         self._ended.append((observation, ended, time()))
         if len(self._ended) >= REQUESTS_A_BATCH:
@@ -71,16 +99,13 @@ class RequestLog:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
 
     def flush(self) -> None:
-        """Write what has been gathered."""
+        """Give the writer what has been gathered."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._ended and self._stream is not None:
+        if self._ended and self._writer is not None:
             requests, self._ended = self._ended, []
-            # A log that cannot be written must not keep an answer from its client.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(b"".join(_line(*request) for request in requests))
-                self._stream.flush()
+            self._writer.write(b"".join(_line(*request) for request in requests), len(requests))
 
 
 def _line(observation: Observation, ended: float, at: float) -> bytes:

@@ -69,6 +69,9 @@ class Metrics:
         )
         self._uploads = make.gauge("upload_disk_bytes", "What uploads take on the disk while their requests last")
         self._bodies = make.gauge("body_memory_bytes", "What large JSON bodies have while their requests last")
+        self._dropped_lines = make.counter(
+            "log_lines_dropped", "Lines of the log that were not written, for nobody read it or it took no more"
+        )
         self._reloads = make.counter(
             "config_reloads", "Configurations read again, by whether they were taken", "result"
         )
@@ -187,6 +190,10 @@ class Metrics:
         """What uploads take on the disk, and large bodies in memory, at this scrape."""
         self._uploads.values[()] = disk_bytes
         self._bodies.values[()] = memory_bytes
+
+    def log_lines_dropped(self, count: int) -> None:
+        """How many lines of the log were not written since the start, at this scrape."""
+        self._dropped_lines.values[()] = count
 
     def connections(self, listener: str, count: int) -> None:
         """How many connections a listener has, at this scrape."""
