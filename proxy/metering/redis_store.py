@@ -19,6 +19,7 @@ from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 from proxy.metering import key_names, records
 from proxy.metering.admission_replies import read_paces, read_refusal
+from proxy.metering.ledger_search import LedgerSearch
 from proxy.metering.recent_settlements import RecentSettlements
 from proxy.metering.reclaiming import Reclaiming
 from proxy.metering.script_connection import Argument, pack
@@ -29,7 +30,6 @@ from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-LEDGER_ENTRIES_A_LOOK = 500
 TRIES_TO_RECLAIM = 10
 """How often a call is made again because very many leases have run out; more keep running out meanwhile."""
 
@@ -65,7 +65,7 @@ class RedisStore:
         self._read_key = load_script("read_key")
         self._renew = load_script("renew")
         self._reclaiming = Reclaiming(runner, metrics, remember_ms=settled_ids_ms)
-        self._find_entry = load_script("find_entry")
+        self._search = LedgerSearch(runner)
         self.folding = UsageFolding(runner)
         self._recent = RecentSettlements(runner, self._settle, metrics)
         runner.on_connected.append(self._recent.tell_again)
@@ -165,8 +165,9 @@ class RedisStore:
         call = self._runner.submit(self._settle, *self._settle_call(settlement))
         reply = await self._runner.reply_to(call)
         if reply[0] == b"old":
-            entry_id, found = await self._find_in_ledger(settlement.reservation)
-            if entry_id is not None:
+            found = await self._search.find(settlement.reservation)
+            state, _, entry_id = found.partition(" ")
+            if state == "settled":
                 return entry_id
             reply = await self._runner.run(self._settle, *self._settle_call(settlement, found))
         else:
@@ -175,7 +176,7 @@ class RedisStore:
         self.folding.settled(reservation.team, reservation.key_id, reservation.admitted_ms)
         return _entry_id(settlement, reply)
 
-    def _settle_call(self, settlement: Settlement, found: bytes = b"") -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+    def _settle_call(self, settlement: Settlement, found: str = "") -> tuple[tuple[str, ...], tuple[Argument, ...]]:
         """``found`` is what a look into the ledger has, see ``settle.lua``."""
         reservation, ending = settlement.reservation, settlement.ending
         team, key_id = reservation.team, reservation.key_id
@@ -212,22 +213,6 @@ class RedisStore:
         """The call to be kept in memory, where an answer would take too much room."""
         keys, arguments = self._settle_call(settlement.without_answer())
         return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
-
-    async def _find_in_ledger(self, reservation: Reservation) -> tuple[str | None, bytes]:
-        """The id of a settlement's entry, where there is one; and else what ``settle.lua`` has to be told."""
-        keys, start = (key_names.ledger(reservation.team),), str(reservation.admitted_ms)
-        expired = b""
-        while True:
-            call_id = f"find_{next(self._call_ids)}"
-            verdict, *rest = await self._runner.run(
-                self._find_entry, keys, (call_id, reservation.id, start, LEDGER_ENTRIES_A_LOOK)
-            )
-            if verdict == b"found":
-                return str(rest[0], "ascii"), b""
-            expired = rest[0] or expired
-            if verdict != b"more":
-                return None, expired or b"new"
-            start = f"({rest[1].decode()}"
 
     async def read_own_key(self, credential: Credential) -> Caller:
         """See ``Store.read_own_key``."""

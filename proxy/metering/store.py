@@ -12,6 +12,10 @@ from proxy.domain.pricing import Quote
 from proxy.domain.settlement import Reservation, Settlement
 
 
+class SettlementTrimmedError(Exception):
+    """The ledger that would tell whether it was posted has been trimmed since; nothing was posted."""
+
+
 class Store(Protocol):
     """The hot path: one round trip to admit, one to settle."""
 
@@ -55,6 +59,8 @@ class Store(Protocol):
         The entry's id within its team's ledger. Raises StoreUnavailable, where it may or may not have been posted;
         asking again is safe. The memory of what was settled is finite; where it is too short, the ledger itself is
         looked through. What Redis loses in the seconds after is posted again on the next connection to it.
+        Raises SettlementTrimmedError where the ledger no longer reaches back far enough to tell; asking again is
+        useless.
         """
         ...
 

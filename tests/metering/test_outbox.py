@@ -153,7 +153,7 @@ async def test_a_settlement_in_the_journal_keeps_its_lease(store_url: str, tmp_p
 async def test_one_that_was_settled_long_ago_is_found_in_the_ledger(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.metering.redis_store.LEDGER_ENTRIES_A_LOOK", 3)
+    monkeypatch.setattr("proxy.metering.ledger_search.ENTRIES_A_LOOK", 3)
     async with open_bench(store_url, settled_ids_ms=1, journal_folder=tmp_path) as bench:
         key = await bench.make_key(None)
         reservations = [await bench.admit(key, f"req_{number}", 5_000) for number in range(10)]

@@ -1,26 +1,41 @@
--- Look for the settlement of a request in a part of the ledger. Writes nothing.
+-- Look for the settlements of several requests in a part of the ledger. Writes nothing.
 --
 -- KEYS[1]  ledger of the team (stream)
+-- KEYS[2]  checkpoint of the team (hash)
 -- ARGV[1]  an id for the call, given back in the reply
--- ARGV[2]  request id
--- ARGV[3]  where to begin (stream id, or its milliseconds; "(" before it leaves that one out)
--- ARGV[4]  number of entries to look at
+-- ARGV[2]  where to begin (stream id, or its milliseconds; "(" before it leaves that one out)
+-- ARGV[3]  number of entries to look at; at most 500
+-- ARGV[4…] request ids, at most 200
 --
--- Reply: {id, 'found', ledger entry id}, or {id, 'none' | 'more', expired, last}, where expired is what reservations keep of
--- a lease that ran out, 'expired ENTRY CHARGED', if the part has its entry, else ''; and last the id of the last entry that
--- was looked at
+-- Reply: {id, 'none' | 'more', last, trimmed, REQUEST, found, REQUEST, found…}: last is the id of the last entry that was
+-- looked at, where there may be more; trimmed the id of the last entry that was ever taken out of the ledger, or '';
+-- found is 'settled ENTRY', or 'expired ENTRY CHARGED' for a lease that ran out. Requests without an entry in this part
+-- are left out.
 --
 -- The entry of a lease that ran out is not a settlement: there may be one that corrects it, or it is yet to be made.
 
-local entries = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', ARGV[4])
-local expired = ''
+local wanted, found, order = {}, {}, {}
+for at = 4, #ARGV do wanted[ARGV[at]] = true end
+
+local entries = redis.call('XRANGE', KEYS[1], ARGV[2], '+', 'COUNT', ARGV[3])
 for _, entry in ipairs(entries) do
   local of = {}
   for at = 1, #entry[2], 2 do of[entry[2][at]] = entry[2][at + 1] end
-  if of.request == ARGV[2] and (of.kind == 'request' or of.kind == 'late') then
-    if of.outcome ~= 'expired' then return {ARGV[1], 'found', entry[1]} end
-    expired = 'expired ' .. entry[1] .. ' ' .. of.charged
+  if wanted[of.request] and (of.kind == 'request' or of.kind == 'late') then
+    if not found[of.request] then order[#order + 1] = of.request end
+    if of.outcome ~= 'expired' then
+      found[of.request] = 'settled ' .. entry[1]
+    elseif not found[of.request] then
+      found[of.request] = 'expired ' .. entry[1] .. ' ' .. of.charged
+    end
   end
 end
-if #entries < tonumber(ARGV[4]) then return {ARGV[1], 'none', expired, ''} end
-return {ARGV[1], 'more', expired, entries[#entries][1]}
+
+local trimmed = redis.call('HGET', KEYS[2], 'last') or ''
+local more = #entries == tonumber(ARGV[3])
+local reply = {ARGV[1], more and 'more' or 'none', more and entries[#entries][1] or '', trimmed}
+for _, request in ipairs(order) do
+  reply[#reply + 1] = request
+  reply[#reply + 1] = found[request]
+end
+return reply

@@ -29,7 +29,8 @@
 -- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
 --
 -- Reply: {id, 'settled' | 'late' | 'lost', ledger entry id, units charged}, 'lost' where the store does not know of the
--- reservation; or {id, 'old'} where it may have been settled so long ago that this is forgotten: look into the ledger
+-- reservation; or {id, 'old'} where it may have been settled so long ago that this is forgotten: look into the ledger,
+-- see find_entry.lua
 --
 -- @include calendar
 -- @include counters
