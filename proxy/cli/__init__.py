@@ -16,6 +16,7 @@ COMMANDS = {
     "teams": ("proxy.cli.teams", "teams"),
     "usage": ("proxy.cli.manage", "usage"),
     "ledger": ("proxy.cli.ledger", "ledger"),
+    "journal": ("proxy.cli.journal", "journal"),
     "audit": ("proxy.cli.audit_trail", "audit_log"),
     "apply": ("proxy.cli.apply", "apply"),
     "config": ("proxy.cli.serve", "config"),

@@ -417,10 +417,14 @@ class StoreUnavailable(ProxyError):
     blame = Blame.OPERATOR
     retryable = True
 
-    def __init__(self, *, may_have_happened: bool = False) -> None:
-        """Ask for a retry after one second. ``may_have_happened`` is true where only the answer was lost."""
+    def __init__(self, *, may_have_happened: bool = False, refusal: str = "") -> None:
+        """Ask for a retry after one second. ``may_have_happened`` is true where only the answer was lost.
+
+        ``refusal`` is the error that the store answered with, where it did answer; clients never see it.
+        """
         super().__init__("The quota store cannot be reached; nothing was charged. Try again.", retry_after_s=1)
         self.may_have_happened = may_have_happened
+        self.refusal = refusal
 
 
 class StoreBusy(StoreUnavailable):

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from proxy.metering.journal_file import PREFIX, JournalFile
 from proxy.metering.journal_records import Owed, read_records, write_record
+from proxy.metering.parked_records import count_parked, park
 from proxy.metering.private_folder import make_private_folder
 from proxy.telemetry.metrics import Metrics
 
@@ -65,6 +66,8 @@ class Journal:
         self._metrics = metrics
         self._file: JournalFile | None = None
         self._adopted: list[_Adopted] = []
+        self._live: set[str] = set()
+        """Ids in this process's own file that the store has not taken."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -94,7 +97,9 @@ class Journal:
     async def write(self, owed: Iterable[Owed]) -> None:
         """Have these on the disk. Raises JournalError; being cancelled does not stop it."""
         written = asyncio.get_running_loop().create_future()
-        self._waiting.append((b"".join(map(write_record, owed)), written))
+        records = list(owed)
+        self._waiting.append((b"".join(map(write_record, records)), written))
+        self._live.update(each.id for each in records)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         try:
@@ -124,17 +129,28 @@ class Journal:
                 await self._run(file.remove)
         return found
 
-    async def taken(self, ids: Sequence[str], *, nothing_owed: bool) -> None:
-        """The store has taken these; where ``nothing_owed``, none is left of this process's own."""
+    async def taken(self, ids: Sequence[str]) -> None:
+        """The store has taken these, or they are parked."""
+        self._live.difference_update(ids)
         for adopted in list(self._adopted):
             adopted.ids.difference_update(ids)
             if not adopted.ids:
                 self._adopted.remove(adopted)
                 await self._run(adopted.file.remove)
-        if nothing_owed and self._file is not None:
+        # Nothing may be awaited between this look and handing the work to the thread: what is written down from now on
+        # comes after it there, and what came before is seen here.
+        if not self._live and self._file is not None:
             # What stays in it is told to the store once more at the next start, and changes nothing there.
             with contextlib.suppress(OSError):
                 await self._run(self._file.rewind)
+
+    async def park(self, owed: Owed, reason: str) -> Path:
+        """Keep it for a person to decide, in a file of its own; call ``taken`` then. Raises OSError."""
+        return await self._run(partial(park, self.folder, self._store_name, owed, reason))
+
+    async def count_parked(self) -> None:
+        """Tell the metrics how many records wait for a person."""
+        self._metrics.journal_parked(await self._run(partial(count_parked, self.folder, self._store_name)))
 
     async def probe(self) -> bool:
         """See whether it can be written; True where it can again and could not before."""
@@ -150,13 +166,13 @@ class Journal:
             self._note_health(None)
         return self.healthy and not was_healthy
 
-    async def close(self, *, nothing_owed: bool) -> None:
-        """Close the files, and remove this process's own where ``nothing_owed``."""
+    async def close(self) -> None:
+        """Close the files, and remove this process's own where the store has taken all of it."""
         if self._writing is not None:
             await asyncio.wait((self._writing,), timeout=WRITE_TIMEOUT_S)
         file, self._file = self._file, None
         if file is not None:
-            await self._run(file.remove if nothing_owed else file.close)
+            await self._run(file.close if self._live else file.remove)
         adopted, self._adopted = self._adopted, []
         for each in adopted:
             await self._run(each.file.close)
@@ -204,6 +220,9 @@ class Journal:
                 await self._run(partial(self._append, b"".join(records for records, _ in batch)))
             except OSError as caught:
                 error = caught
+            except Exception as caught:
+                logger.exception("the journal met something unforeseen")
+                error = OSError(0, repr(caught))
             self._note_health(error)
             for _, written in batch:
                 if written.done():

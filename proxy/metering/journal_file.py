@@ -42,7 +42,7 @@ class JournalFile:
         file = cls(path, descriptor)
         try:
             file.make_room()
-            _sync_folder(folder)
+            sync_folder(folder)
         except OSError:
             file.remove()
             raise
@@ -117,7 +117,8 @@ def _is_held(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """See to it that names made or changed in ``folder`` are on the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

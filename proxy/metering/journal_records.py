@@ -5,6 +5,7 @@ A line that was only half written when the power went has a checksum that does n
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from proxy.domain.pricing import Quote, Tier
 from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
 
 CHECKSUM_LENGTH = 8
+NOTE = "note"
+"""The kind of a line that says something about the record before it, and is no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,27 @@ Owed = Posting | Void
 
 def write_record(owed: Owed) -> bytes:
     """The line for ``owed``, newline included."""
-    payload = orjson.dumps(_void(owed) if isinstance(owed, Void) else _posting(owed.settlement))
+    return _line(_void(owed) if isinstance(owed, Void) else _posting(owed.settlement))
+
+
+def write_note(note: dict[str, Any]) -> bytes:
+    """A line with what a person should know of the record before it, newline included."""
+    return _line({**note, "kind": NOTE})
+
+
+def read_notes(content: bytes) -> list[dict[str, Any]]:
+    """All whole notes in ``content``."""
+    found = []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            facts = _facts(line.strip(b"\0"))
+            if facts["kind"] == NOTE:
+                found.append(facts)
+    return found
+
+
+def _line(facts: dict[str, Any]) -> bytes:
+    payload = orjson.dumps(facts)
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
 
@@ -71,17 +94,23 @@ def read_records(content: bytes) -> tuple[list[Owed], int]:
         if not text:
             continue
         try:
-            found.append(_read_record(text))
+            facts = _facts(text)
+            if facts["kind"] != NOTE:
+                found.append(_record(facts))
         except (ValueError, KeyError, TypeError):
             damaged += 1
     return found, damaged
 
 
-def _read_record(line: bytes) -> Owed:
+def _facts(line: bytes) -> dict[str, Any]:
     checksum, blank, payload = line[:CHECKSUM_LENGTH], line[CHECKSUM_LENGTH:][:1], line[CHECKSUM_LENGTH + 1 :]
     if blank != b" " or int(checksum, 16) != zlib.crc32(payload):
         raise ValueError("the checksum does not fit")
-    facts = orjson.loads(payload)
+    facts: dict[str, Any] = orjson.loads(payload)
+    return facts
+
+
+def _record(facts: dict[str, Any]) -> Owed:
     if facts["kind"] == "void":
         return Void(facts["id"], facts["team"], facts["key"])
     return Posting(_settlement(facts))

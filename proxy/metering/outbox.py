@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
@@ -12,7 +13,7 @@ from proxy.domain.errors import StoreUnavailable
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.journal_records import Owed, Posting, Void, write_record
 from proxy.metering.leases import Leases
-from proxy.metering.store import Store
+from proxy.metering.store import SettlementTrimmedError, Store
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,13 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 BATCH = 200
 VOIDS_LIMIT = 10_000
-"""Admissions to be taken back at one time. Beyond that their leases run out; settlements are never too many."""
+"""Admissions to be taken back at one time. Beyond that nothing more is admitted; settlements are never too many."""
+
+TRIES_TO_TELL = 20
+"""How often a record may be refused for what it is before it is parked: about half a minute."""
+
+RECORD_REFUSALS = frozenset({"WRONGTYPE", "ERR"})
+"""Errors of the store that are about a record, not about the store: those pass by themselves, these hardly ever."""
 
 FIRST_REPLAY_S = 5.0
 HOUSEKEEPING_S = 5.0
@@ -37,6 +44,10 @@ class Outbox:
         self._leases = leases
         self._metrics = metrics
         self._owed: dict[str, Owed] = {}
+        self._voids: set[str] = set()
+        self._unwritten: set[str] = set()
+        """Ids of what is kept in memory alone, the journal not having taken it."""
+        self._refusals: Counter[str] = Counter()
         self._adding: set[asyncio.Task[None]] = set()
         self._telling: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
@@ -44,13 +55,14 @@ class Outbox:
 
     @property
     def can_record(self) -> bool:
-        """Whether a settlement could be written down, should the store not take it."""
-        return self._journal.healthy
+        """Whether a settlement or a void could be written down, should the store not take it."""
+        return self._journal.healthy and len(self._voids) < VOIDS_LIMIT
 
     async def start(self) -> None:
         """Open the journal, and tell the store what the process before has left. Raises JournalError."""
         await self._journal.open()
         self._store.on_connected(self._wake.set)
+        await self._journal.count_parked()
         self._adopt(await self._journal.adopt())
         if self._telling is not None:
             await asyncio.wait((self._telling,), timeout=FIRST_REPLAY_S)
@@ -58,11 +70,14 @@ class Outbox:
 
     async def add(self, owed: Owed) -> None:
         """Write it down, and tell the store as soon as it can be reached."""
-        self._owed[owed.id] = owed
+        self._owe(owed)
         self._count()
         try:
             await self._journal.write((owed,))
-        except JournalError:
+        except Exception as error:
+            if not isinstance(error, JournalError):
+                logger.exception("the journal met something unforeseen")
+            self._unwritten.add(owed.id)
             logger.critical("not written down, and kept in memory alone: %s", write_record(owed).decode().strip())
         finally:
             self._tell_soon()
@@ -70,11 +85,9 @@ class Outbox:
     def add_soon(self, owed: Owed) -> None:
         """The same without waiting; being cancelled does not stop it."""
         if isinstance(owed, Void):
-            if len(self._owed) >= VOIDS_LIMIT:
-                return
             # Or the first admission after an outage would find that its lease has run out, and might charge it.
             self._leases.hold(owed.id, owed.team)
-        self._owed[owed.id] = owed
+        self._owe(owed)
         task = asyncio.get_running_loop().create_task(self.add(owed))
         self._adding.add(task)
         task.add_done_callback(self._adding.discard)
@@ -83,8 +96,7 @@ class Outbox:
         """Give the store ``timeout_s`` seconds more to take what it is owed; the rest stays in the journal."""
         if self._housekeeping is not None:
             self._housekeeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeping
+            await asyncio.wait((self._housekeeping,))
         if self._adding:
             await asyncio.wait(self._adding)
         telling = self._telling
@@ -95,7 +107,7 @@ class Outbox:
             await asyncio.wait((telling,))
         if self._owed:
             await self._leave_for_the_next()
-        await self._journal.close(nothing_owed=not self._owed)
+        await self._journal.close()
 
     # --- Telling the store --------------------------------------------------------------------------------------------
 
@@ -107,19 +119,15 @@ class Outbox:
         pause_s = FIRST_RETRY_S
         try:
             while self._owed:
-                batch = list(islice(self._owed.values(), BATCH))
                 self._wake.clear()
-                results = await asyncio.gather(*map(self._tell, batch), return_exceptions=True)
-                taken = [owed.id for owed, result in zip(batch, results, strict=True) if result is None]
-                for owed_id in taken:
-                    self._owed.pop(owed_id, None)
-                    self._leases.drop(owed_id)
-                self._count()
-                await self._journal.taken(taken, nothing_owed=not self._owed)
-                if len(taken) == len(batch):
+                try:
+                    all_taken = await self._tell_batch()
+                except Exception:
+                    logger.exception("what the store is owed could not be told, and will be tried again")
+                    all_taken = False
+                if all_taken:
                     pause_s = FIRST_RETRY_S
                     continue
-                self._put_last(batch, results)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._wake.wait()
@@ -127,19 +135,68 @@ class Outbox:
         finally:
             self._telling = None
 
+    async def _tell_batch(self) -> bool:
+        """Tell the store of some records; whether it has taken them all."""
+        batch = list(islice(self._owed.values(), BATCH))
+        results = await asyncio.gather(*map(self._tell, batch), return_exceptions=True)
+        done = []
+        for owed, result in zip(batch, results, strict=True):
+            if result is None or (self._should_park(owed, result) and await self._park(owed, result)):
+                done.append(owed.id)
+            elif owed.id in self._owed:
+                # One that cannot be told must not stand in the way of the others.
+                self._owed[owed.id] = self._owed.pop(owed.id)
+        for owed_id in done:
+            self._forget(owed_id)
+        self._count()
+        await self._journal.taken(done)
+        return len(done) == len(batch)
+
     async def _tell(self, owed: Owed) -> None:
         if isinstance(owed, Posting):
             await self._store.settle(owed.settlement)
         else:
             await self._store.void(owed.reservation_id, owed.team, owed.key_id)
 
-    def _put_last(self, batch: Iterable[Owed], results: Iterable[BaseException | None]) -> None:
-        """One that cannot be told must not stand in the way of the others."""
-        for owed, result in zip(batch, results, strict=True):
-            if result is not None and owed.id in self._owed:
-                self._owed[owed.id] = self._owed.pop(owed.id)
-                if not isinstance(result, StoreUnavailable):
-                    logger.error("%s could not be settled, and will be tried again", owed.id, exc_info=result)
+    def _should_park(self, owed: Owed, result: BaseException) -> bool:
+        """Whether it was refused for what it is, and not for how the store is, and often enough."""
+        if isinstance(result, SettlementTrimmedError):
+            return True
+        if isinstance(result, StoreUnavailable):
+            if result.refusal.partition(" ")[0] not in RECORD_REFUSALS:
+                return False
+        elif not self._refusals[owed.id]:
+            logger.error("%s could not be settled, and will be tried again", owed.id, exc_info=result)
+        self._refusals[owed.id] += 1
+        return self._refusals[owed.id] >= TRIES_TO_TELL
+
+    async def _park(self, owed: Owed, result: BaseException) -> bool:
+        """Keep it for a person; False where the disk does not take it, and it stays owed."""
+        reason = result.refusal if isinstance(result, StoreUnavailable) else str(result) or repr(result)
+        try:
+            path = await self._journal.park(owed, reason)
+        except OSError as error:
+            logger.error("%s cannot be parked (%s), and will be told again", owed.id, error)
+            return False
+        logger.error(
+            "%s was not taken by the store and is parked in %s: %s. See it with `lightmeter journal list`; when the "
+            "cause is mended `lightmeter journal retry %s`, or `lightmeter journal drop %s` if it must not be posted",
+            *(owed.id, path, reason, owed.id, owed.id),
+        )
+        await self._journal.count_parked()
+        return True
+
+    def _owe(self, owed: Owed) -> None:
+        self._owed[owed.id] = owed
+        if isinstance(owed, Void):
+            self._voids.add(owed.id)
+
+    def _forget(self, owed_id: str) -> None:
+        self._owed.pop(owed_id, None)
+        self._voids.discard(owed_id)
+        self._unwritten.discard(owed_id)
+        self._refusals.pop(owed_id, None)
+        self._leases.drop(owed_id)
 
     def _count(self) -> None:
         self._metrics.journal_pending(len(self._owed))
@@ -148,7 +205,7 @@ class Outbox:
 
     def _adopt(self, found: Iterable[Owed]) -> None:
         for owed in found:
-            self._owed[owed.id] = owed
+            self._owe(owed)
             # Until it is settled it should not be written off as expired.
             self._leases.hold(owed.id, owed.team)
         self._count()
@@ -157,17 +214,32 @@ class Outbox:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            if await self._journal.probe() and self._owed:
-                # Some of it was kept in memory alone while the journal could not be written.
-                with contextlib.suppress(JournalError):
-                    await self._journal.write(list(self._owed.values()))
-            self._adopt(await self._journal.adopt())
+            try:
+                await self._look_after_journal()
+            except Exception:
+                logger.exception("the journal could not be looked after, and will be again in %g s", HOUSEKEEPING_S)
+
+    async def _look_after_journal(self) -> None:
+        again = await self._journal.probe()
+        if self._owed and (again or (self._journal.healthy and self._unwritten)):
+            # Some of it was kept in memory alone, or in a file that is gone.
+            with contextlib.suppress(JournalError):
+                await self._write_all_owed()
+        self._adopt(await self._journal.adopt())
+        await self._journal.count_parked()
+
+    async def _write_all_owed(self) -> None:
+        owed = list(self._owed.values())
+        await self._journal.write(owed)
+        self._unwritten.difference_update(each.id for each in owed)
 
     async def _leave_for_the_next(self) -> None:
-        if not self._journal.healthy:
+        if self._unwritten or not self._journal.healthy:
             try:
-                await self._journal.write(list(self._owed.values()))
-            except JournalError:
+                await self._write_all_owed()
+            except Exception as error:
+                if not isinstance(error, JournalError):
+                    logger.exception("the journal met something unforeseen")
                 for owed in self._owed.values():
                     logger.critical("lost, the store and the journal being away: %s", write_record(owed).decode())
                 return

@@ -206,7 +206,7 @@ class ScriptRunner:
             self._end_turn()
         else:
             self._note_refusal(call.script.name, str(reply))
-            self._fail(call, may_have_happened=call.tries > 0)
+            self._fail(call, may_have_happened=call.tries > 0, refusal=str(reply))
             if str(reply).startswith("READONLY") and self._connection is not None:
                 # The name may lead to another server by now.
                 self._connection.abort()
@@ -255,9 +255,9 @@ class ScriptRunner:
         if self._waiting and self._turn_ends is None:
             self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
 
-    def _fail(self, call: Call, *, may_have_happened: bool) -> None:
+    def _fail(self, call: Call, *, may_have_happened: bool, refusal: str = "") -> None:
         if not call.reply.done():
-            call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened))
+            call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened, refusal=refusal))
 
     def _note_refusal(self, script: str, refusal: str) -> None:
         code = refusal.partition(" ")[0]

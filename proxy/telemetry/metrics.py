@@ -114,6 +114,10 @@ class Metrics:
         self._pending = make.gauge(
             "journal_pending_settlements", "What the journal holds that the store has not taken yet"
         )
+        self._parked = make.gauge(
+            "journal_parked_settlements",
+            "What the journal keeps for a person to decide, the store refusing it every time",
+        )
         self._journal_up = make.gauge("journal_up", "Whether the journal could be written the last time it was tried")
         self._expired = make.counter("expired_leases", "Reservations of gateways that died, taken back by this one")
         self._reposted = make.counter(
@@ -234,6 +238,10 @@ class Metrics:
     def journal_pending(self, count: int) -> None:
         """How many settlements wait for the store."""
         self._pending.values[()] = count
+
+    def journal_parked(self, count: int) -> None:
+        """How many records of the journal's folder wait for a person."""
+        self._parked.values[()] = count
 
     def journal_health(self, *, healthy: bool) -> None:
         """Whether the journal could be written."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,16 @@ async def test_what_a_process_left_is_adopted_once_and_removed_when_it_is_taken(
     await other.open()
     # It is not taken from a process that lives.
     assert await alive.adopt() == []
-    await dead.close(nothing_owed=False)
+    await dead.close()
     assert await alive.adopt() == [FIRST, SECOND]
     assert await other.adopt() == []
     assert len(files(tmp_path)) == 3
-    await alive.taken(["req_1"], nothing_owed=False)
+    await alive.taken(["req_1"])
     assert len(files(tmp_path)) == 3
-    await alive.taken(["req_2"], nothing_owed=True)
+    await alive.taken(["req_2"])
     assert len(files(tmp_path)) == 2
-    await alive.close(nothing_owed=True)
-    await other.close(nothing_owed=True)
+    await alive.close()
+    await other.close()
     assert files(tmp_path) == []
 
 
@@ -52,19 +53,19 @@ async def test_a_torn_record_is_dropped_and_told(tmp_path: Path, caplog: pytest.
     await journal.open()
     assert await journal.adopt() == [FIRST]
     assert "1 record(s) were torn" in caplog.text
-    await journal.close(nothing_owed=True)
+    await journal.close()
 
 
 async def test_what_was_taken_is_not_read_again(tmp_path: Path) -> None:
     journal, next_one = new(tmp_path), new(tmp_path)
     await journal.open()
     await journal.write([FIRST] * 100)
-    await journal.taken([], nothing_owed=True)
+    await journal.taken([FIRST.id])
     await journal.write([SECOND])
-    await journal.close(nothing_owed=False)
+    await journal.close()
     await next_one.open()
     assert await next_one.adopt() == [SECOND]
-    await next_one.close(nothing_owed=True)
+    await next_one.close()
 
 
 async def test_many_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +82,11 @@ async def test_many_are_written_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     await journal.open()
     await asyncio.gather(*(journal.write([Void(f"req_{number}", "acme", "acme_key")]) for number in range(500)))
     assert writes < 10
-    await journal.close(nothing_owed=False)
+    await journal.close()
     next_one = new(tmp_path)
     await next_one.open()
     assert {owed.id for owed in await next_one.adopt()} == {f"req_{number}" for number in range(500)}
-    await next_one.close(nothing_owed=True)
+    await next_one.close()
 
 
 async def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ async def test_a_write_that_fails_is_an_alarm_until_one_succeeds(
     assert metrics.registry.get_sample_value("lightmeter_journal_up") == 1
     assert not await journal.probe()  # nothing has changed since
     await journal.write([FIRST])
-    await journal.close(nothing_owed=True)
+    await journal.close()
 
 
 async def test_a_file_that_was_removed_is_noticed_and_replaced(tmp_path: Path) -> None:
@@ -129,10 +130,10 @@ async def test_a_file_that_was_removed_is_noticed_and_replaced(tmp_path: Path) -
     assert not await journal.probe()
     assert await journal.probe()
     await journal.write([SECOND])
-    await journal.close(nothing_owed=False)
+    await journal.close()
     await next_one.open()
     assert await next_one.adopt() == [SECOND]
-    await next_one.close(nothing_owed=True)
+    await next_one.close()
 
 
 def test_room_is_taken_before_it_is_needed(tmp_path: Path) -> None:
@@ -151,13 +152,13 @@ async def test_what_is_owed_to_another_store_is_left_alone(tmp_path: Path, caplo
     other = Journal(tmp_path, Metrics(), store_url="redis://other:6379/0")
     await other.open()
     await other.write([FIRST])
-    await other.close(nothing_owed=False)
+    await other.close()
     (left,) = files(tmp_path)
     journal = new(tmp_path)
     await journal.open()
     assert await journal.adopt() == []
     assert f"settlements of another store.url, which are left alone: {left.name}." in caplog.text
-    await journal.close(nothing_owed=True)
+    await journal.close()
     assert files(tmp_path) == [left]
 
 
@@ -166,3 +167,52 @@ def test_a_store_s_name_holds_no_password_and_no_options() -> None:
     assert name_of_store("redis://user:secret@store:6379/0?ssl_cert_reqs=none") == plain
     assert name_of_store("redis://store:6379/1") != plain
     assert name_of_store("redis://other:6379/0") != plain
+
+
+async def test_what_is_written_while_an_adopted_file_is_removed_stays_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, journal, next_one = new(tmp_path), new(tmp_path), new(tmp_path)
+    await dead.open()
+    await dead.write([FIRST])
+    await dead.close()
+    await journal.open()
+    assert await journal.adopt() == [FIRST]
+    removing, go_on = threading.Event(), threading.Event()
+    remove = JournalFile.remove
+
+    def slowly(file: JournalFile) -> None:
+        removing.set()
+        assert go_on.wait(10)
+        remove(file)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(JournalFile, "remove", slowly)
+        taking = asyncio.create_task(journal.taken([FIRST.id]))
+        await asyncio.to_thread(removing.wait, 10)
+        writing = asyncio.create_task(journal.write([SECOND]))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(taking, writing)
+    await journal.close()
+    await next_one.open()
+    assert await next_one.adopt() == [SECOND]
+    await next_one.taken([SECOND.id])
+    await next_one.close()
+    assert files(tmp_path) == []
+
+
+async def test_an_odd_error_of_a_write_fails_that_write_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = new(tmp_path)
+    await journal.open()
+
+    def odd(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    with monkeypatch.context() as strange:
+        strange.setattr(JournalFile, "append", odd)
+        with pytest.raises(JournalError, match="odd"):
+            await journal.write([FIRST])
+    await journal.write([SECOND])
+    assert journal.healthy
+    await journal.close()

@@ -28,6 +28,7 @@ PROMISED: dict[str, set[str]] = {
     "lightmeter_store_duration_seconds_bucket": {"operation", "le"},
     "lightmeter_store_errors_total": {"operation"},
     "lightmeter_journal_pending_settlements": set(),
+    "lightmeter_journal_parked_settlements": set(),
     "lightmeter_expired_leases_total": set(),
     "lightmeter_response_bytes_total": {"model"},
     "lightmeter_build_info": {"version"},
