@@ -30,16 +30,16 @@ def call_admin(
 ) -> Any:
     """What the running gateway answers. Raises click.ClickException with what to do about it.
 
-    All calls of one command share a connection, which ends with the command.
+    All calls of one command to the same gateway share a connection, which ends with the command.
     """
     context = click.get_current_context(silent=True)
     if context is None:
         with AdminClient.from_environment() as client:
             return client.call(method, path, body, query)
     root = context.find_root()
-    known = root.meta.get(CLIENT)
-    if known is None:
-        known = root.meta[CLIENT] = root.with_resource(AdminClient.from_environment())
+    known, client = root.meta.get(CLIENT), AdminClient.from_environment()
+    if known is None or not known.is_like(client):
+        known = root.meta[CLIENT] = root.with_resource(client)
     return known.call(method, path, body, query)
 
 
@@ -63,6 +63,10 @@ class AdminClient:
                 "(with the default store: export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token))"
             )
         return cls(os.environ.get("LIGHTMETER_ADMIN_URL", DEFAULT_URL).rstrip("/"), token)
+
+    def is_like(self, other: AdminClient) -> bool:
+        """Whether it asks the same gateway with the same token."""
+        return (self.url, self._token) == (other.url, other._token)
 
     def __enter__(self) -> Self:
         """Use it until the block is left."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -77,3 +78,14 @@ def test_without_a_token_nothing_is_asked(pages: type[Pages], monkeypatch: pytes
     done = CliRunner().invoke(main, ["keys", "list"])
     assert (done.exit_code, "set LIGHTMETER_ADMIN_TOKEN" in done.output) == (1, True)
     assert pages.connections == []
+
+
+def test_a_gateway_that_has_moved_is_asked_where_it_is_now(pages: type[Pages], monkeypatch: pytest.MonkeyPatch) -> None:
+    with click.Context(main):
+        for token in ("the-token-of-the-tests", "the-token-of-the-tests", "another-token-of-the-tests"):
+            monkeypatch.setenv("LIGHTMETER_ADMIN_TOKEN", token)
+            assert call_admin("GET", "/x")["data"] == [{"id": 0}]
+        monkeypatch.setenv("LIGHTMETER_ADMIN_URL", "http://127.0.0.1:9")
+        with pytest.raises(click.ClickException, match="no gateway answers at"):
+            call_admin("GET", "/x")
+    assert len(set(pages.connections)) == 2

@@ -15,6 +15,9 @@ NO_SCHEMA_SAYS_SO = (
     "but this model makes at most",
     "should be WIDTHxHEIGHT, like ",
     "'key' should be a key's id, of the team that 'team' names.",
+    # Which list a cursor is of.
+    "'cursor' should be of the team '",
+    "'cursor' should be the next_cursor or the resume_cursor of a list of all teams;",
     "This Idempotency-Key was sent before with another request",
     # On the public wire an integer has no fraction: 1.0 is none, and is one for JSON Schema.
     ", not a number.",
