@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -33,7 +34,15 @@ def _address(text: str) -> str:
 def _store_url(text: str) -> str:
     if not text.startswith(EMBEDDED) or text == EMBEDDED:
         check_store_address(text)
-    return text
+        return text
+    folder = text.removeprefix(EMBEDDED)
+    if not folder.startswith("~"):
+        return text
+    try:
+        # Here, for the journal and the admin token lie in the same folder.
+        return f"{EMBEDDED}{Path(folder).expanduser()}"
+    except RuntimeError:
+        raise ValueError("begins with a home folder that is not known: write the whole path, or set HOME") from None
 
 
 def _base_url(text: str) -> str:

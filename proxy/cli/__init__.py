@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
+from typing import Any
 
 import click
 
+from proxy.cli.failures import explain, open_standard_descriptors
+from proxy.cli.output import leave_output
 from proxy.telemetry.version import package_version
 
 COMMANDS = {
@@ -25,6 +29,18 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
+    def main(self, *arguments: Any, **given: Any) -> Any:
+        """Run the command that was asked for; the process ends with its status."""
+        open_standard_descriptors()
+        try:
+            return super().main(*arguments, **given)
+        except OSError as error:
+            # Before the words: standard error may be the same full disk.
+            leave_output()
+            with contextlib.suppress(OSError):
+                click.echo(f"Error: {explain(error)}", err=True)
+            raise SystemExit(1) from None
+
     def list_commands(self, _context: click.Context) -> list[str]:
         """In the order of the alphabet."""
         return sorted(COMMANDS)

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
+from http import HTTPStatus
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ PROVIDER_STOP_S = 5
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with what happened, for scripts.")
 def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json: bool) -> None:
     """Start a store, a sample provider and the gateway; send one request through; then keep serving."""
+    if find_spec("PIL") is None:
+        raise click.ClickException("the demo draws its picture with Pillow: pip install 'lightmeter[demo,embedded]'")
     if admin_port is None:
         admin_port = port + 1 if port else 0
     set_up_logs("warning")
@@ -134,8 +138,11 @@ async def _send_one_request(gateway: Gateway, folder: Path) -> dict[str, Any]:
         user = {"Authorization": f"Bearer {made['key']}"}
         wish = {"model": MODEL, "prompt": PROMPT, "n": 1, "image_config": {"aspect_ratio": "1:1", "image_size": "1K"}}
         answer = await _call(session, "POST", f"{gateway.public_address}/v1/images/generations", user, wish)
-        async with session.get(answer["data"][0]["url"]) as response:
+        address = answer["data"][0]["url"]
+        async with session.get(address) as response:
             picture = await response.read()
+        if response.status != HTTPStatus.OK:
+            raise click.ClickException(f"{address} answers {response.status}: {picture[:500].decode(errors='replace')}")
         path = folder / "picture.png"
         path.write_bytes(picture)
         own = await _call(session, "GET", f"{gateway.public_address}/v1/key", user)

@@ -18,6 +18,9 @@ def show_json(answer: Any) -> None:
 
 def leave_output() -> None:
     """Forget standard output, which takes nothing more: at the end of the process, Python would try once more."""
+    if sys.stdout is None:
+        # The process was started without one.
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

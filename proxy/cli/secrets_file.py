@@ -15,6 +15,7 @@ class SecretsFile:
 
     def __init__(self, path: Path) -> None:
         """Open the file, which has to be new or empty. Raises click.ClickException with what to do."""
+        self._path = path
         flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
         try:
             self._file = os.open(path, flags, 0o600)
@@ -29,9 +30,17 @@ class SecretsFile:
         os.fchmod(self._file, 0o600)
 
     def add(self, secret: dict[str, Any]) -> None:
-        """Write one key's text, and see that it is on the disk."""
-        os.write(self._file, orjson.dumps(secret) + b"\n")
-        os.fsync(self._file)
+        """Write one key's text, and see that it is on the disk. Raises click.ClickException with what to do."""
+        text = memoryview(orjson.dumps(secret) + b"\n")
+        try:
+            while text:
+                text = text[os.write(self._file, text) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise click.ClickException(
+                f"{self._path}: cannot be written ({error.strerror}): the text of key {secret['id']} is lost. "
+                f"Make room, and have a new one: lightmeter keys rotate {secret['id']}"
+            ) from None
 
     def close(self) -> None:
         """Nothing more comes."""

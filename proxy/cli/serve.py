@@ -55,16 +55,19 @@ async def serve_until_stopped(settings: Settings, path: Path | None = None, *, a
     gateway = Gateway(settings)
     if not await stop.unless_asked(gateway.start()):
         return
-    settle_memory()
-    if path is not None:
-        on_hangup(partial(reload, gateway, path))
-    logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
-    if as_json:
-        click.echo(orjson.dumps({"public": gateway.public_address, "admin": gateway.admin_address}).decode())
-    await stop.wait()
-    on_hangup(_nothing)
-    logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
-    await gateway.stop()
+    try:
+        settle_memory()
+        if path is not None:
+            on_hangup(partial(reload, gateway, path))
+        logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
+        if as_json:
+            click.echo(orjson.dumps({"public": gateway.public_address, "admin": gateway.admin_address}).decode())
+        await stop.wait()
+        on_hangup(_nothing)
+        logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
+    finally:
+        # Also where nobody could be told the addresses.
+        await gateway.stop()
 
 
 def reload(gateway: Gateway, path: Path) -> None:

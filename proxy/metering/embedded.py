@@ -83,10 +83,13 @@ class EmbeddedStore:
             binary = await asyncio.to_thread(find_server_binary, self._server)
         except ServerBinaryError as error:
             raise EmbeddedStoreError(str(error)) from None
-        self._take_folder()
         try:
+            self._take_folder()
             await self._end_orphan()
             await self._launch(binary)
+        except OSError as error:
+            await self.stop()
+            raise self._unusable(error) from None
         except BaseException:
             await self.stop()
             raise
@@ -112,7 +115,9 @@ class EmbeddedStore:
             self._shortcut.parent.rmdir()
             self._shortcut = None
         if self._lock is not None:
-            self._lock.close()
+            # On a full disk, what it could not write is tried once more.
+            with contextlib.suppress(OSError):
+                self._lock.close()
             self._lock = None
 
     # --- The folder ---------------------------------------------------------------------------------------------------
@@ -123,9 +128,7 @@ class EmbeddedStore:
             take_back_from_others(self._folder / APPENDED)
             lock = (self._folder / "lock").open("a+")
         except OSError as error:
-            raise EmbeddedStoreError(
-                f"store.url: the data folder {self._folder} cannot be used: {error.strerror}"
-            ) from None
+            raise self._unusable(error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -136,14 +139,20 @@ class EmbeddedStore:
                 f"store.url: the data folder {self._folder} is in use by another Lightmeter (process {holder}). "
                 "Stop that one, choose another folder, or let both use one Redis: store.url = 'redis://…'."
             ) from None
+        self._lock = lock
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        self._lock = lock
         if len(os.fsencode(self._folder / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
             # Not the folder of TMPDIR, which may be just as long.
             self._shortcut = Path(tempfile.mkdtemp(prefix="lightmeter-", dir="/tmp")) / "data"
             self._shortcut.symlink_to(self._folder)
+
+    def _unusable(self, error: OSError) -> EmbeddedStoreError:
+        return EmbeddedStoreError(
+            f"store.url: the data folder {self._folder} cannot be used: {error.strerror or error}: "
+            "name one in store.url that can be written and has room, as embedded:PATH"
+        )
 
     @property
     def _socket(self) -> Path:
