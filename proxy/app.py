@@ -83,6 +83,9 @@ LAST_TRACES_S = 3.0
 LAST_SETTLEMENTS_S = 3.0
 """How long the store may take at the end for what it has not taken before; after that it stays in the journal."""
 
+KEY_SHARE = 4
+"""One key may have a fourth of the disk for uploads, or one upload of the largest size."""
+
 ENDPOINTS: Mapping[str, Endpoint] = {
     GENERATIONS: Endpoint(parse_image_request),
     EDITS: Endpoint(parse_edit_request, Task.EDIT),
@@ -301,7 +304,8 @@ class Gateway:
         server, texts = self._settings.server, self._body_limits()
         limits = BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
         memory = BodyMemory(server.max_body_memory, max_body_bytes=server.max_body)
-        spools = Spools(self._settings.upload_folder, max_disk_bytes=server.max_upload_disk)
+        of_one_key = max(server.max_upload_disk // KEY_SHARE, server.max_upload)
+        spools = Spools(self._settings.upload_folder, max_disk_bytes=server.max_upload_disk, max_key_bytes=of_one_key)
         self._parts.callback(spools.close)
         self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes, memory.held_bytes))
         form = FormLimits(

@@ -20,6 +20,7 @@ from proxy.domain.catalog import (
     BASE_UNITS,
     BASE_UNITS_4K,
     DEFAULT_FOUR_K_LONG_EDGE,
+    Ability,
     Catalog,
     Deployment,
     Model,
@@ -107,6 +108,7 @@ class ModelSettings(Section):
     max_n: Annotated[Whole, Field(ge=1, le=1_000)] = 10
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
     sizes: Annotated[tuple[Size, ...], Field(max_length=100)] = ()
+    linked_images: bool = True
     parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
@@ -141,7 +143,8 @@ class ModelSettings(Section):
             text=self.text,
             chats=all(chat is not None for chat in chats),
             chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
-            abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects)),
+            abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects))
+            - ({Ability.LINKED_IMAGES} if not self.linked_images else set()),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )

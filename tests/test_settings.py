@@ -96,6 +96,7 @@ default_n = 2
 max_n = 4
 four_k_long_edge = 0
 sizes = [" 1k", "1024X1024"]
+linked_images = false
 parameters = ["n", "size", "image_config"]
 created = 1744000000
 text = "free"
@@ -225,7 +226,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "text": "free",
         "chats": True,
         "chat_checks": (),
-        "abilities": set(Ability),
+        "abilities": set(Ability) - {Ability.LINKED_IMAGES},
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
         "deployments": (),

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.domain.catalog import Model
+from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.image_links import links_of
 from proxy.domain.image_request import (
     check_boolean,
     check_image_config,
@@ -43,6 +44,9 @@ class ChatRequest:
     stream: bool = False
     wants_usage: bool = False
     wants_image: bool = False
+    links: bool = False
+    """Whether its provider would have to fetch something."""
+
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
 
@@ -76,6 +80,7 @@ def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
         stream=fields.get("stream", False),
         wants_usage=fields.get("stream_options", {}).get("include_usage") is True,
         wants_image="image" in modalities,
+        links=links_of(fields["messages"]),
         fields=fields,
     )
 
@@ -93,6 +98,11 @@ def check_chat(request: ChatRequest, model: Model) -> None:
         raise InvalidRequest("'modalities' should hold \"image\": this model is for images only.", param="modalities")
     for check in model.chat_checks:
         check(request.fields)
+    if request.links and Ability.LINKED_IMAGES not in model.abilities:
+        raise InvalidRequest(
+            "'messages' should hold its images as data: addresses: this model's provider fetches nothing.",
+            param="messages",
+        )
 
 
 def _check_messages(messages: object) -> None:

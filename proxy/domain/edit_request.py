@@ -15,6 +15,7 @@ import orjson
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.image_inputs import Inputs, Reference, Upload, check_inputs
+from proxy.domain.image_links import check_link
 from proxy.domain.image_request import (
     EDIT_CHECKS,
     ImageRequest,
@@ -121,10 +122,10 @@ def _reference(name: str, given: object) -> Reference:
     if len(known) != 1:
         raise InvalidRequest(f"'{name}' should have either 'image_url' or 'file_id'.", param=name)
     address, file_id = known.get("image_url"), known.get("file_id")
-    if address is not None and not address.lower().startswith(("http://", "https://", "data:image/")):
-        raise InvalidRequest(
-            f"'{name}.image_url' should begin with https:// or with data:image/.", param=f"{name}.image_url"
-        )
+    if address is not None and address[:11].lower() != "data:image/":
+        # Any other data: address is no image, and is refused as what it is not.
+        path = f"{name}.image_url"
+        check_link(address if address[:5].lower() != "data:" else "", path, path)
     if file_id is not None and len(file_id) > FILE_ID_LENGTH_LIMIT:
         raise InvalidRequest(
             f"'{name}.file_id' should have at most {FILE_ID_LENGTH_LIMIT:,} characters.", param=f"{name}.file_id"

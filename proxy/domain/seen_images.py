@@ -91,6 +91,7 @@ class _Image:
     def end(self) -> None:
         if not self.is_empty:
             self._seen.add(self._digest.digest(), self._probe.size())
+        self._probe.begin()
 
 
 class PayloadImages:

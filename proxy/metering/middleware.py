@@ -5,7 +5,8 @@ Everything that costs quota goes through here, and nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -29,10 +30,11 @@ from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.pricing import price
 from proxy.domain.settlement import Delivery
 from proxy.domain.size_words import check_sizes
-from proxy.metering.body_memory import BodyMemory, HeldBody
+from proxy.metering.body_memory import BodyMemory
 from proxy.metering.form_reader import MULTIPART
 from proxy.metering.large_json import SMALL_BODY_BYTES, LargeJsonReader
 from proxy.metering.meter import Meter
+from proxy.metering.receiving import Receiving
 from proxy.metering.request_body import JSON, BodyLimits, read_json_body
 from proxy.metering.spool import Spool, Spools
 from proxy.metering.uploads import UploadLimits, read_form
@@ -79,14 +81,15 @@ def metering(
             return await handler(request)
         credential = parse_authorization(request.headers.getall("Authorization", ()))
         if endpoint.form is not None and request.content_type == MULTIPART:
-            await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
-            async with reader.spools.open() as spool:
-                return await meter_one(request, handler, credential, endpoint, spool)
+            caller = await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
+            with reader.receiving.one(caller):
+                async with reader.spools.open(credential.key_id) as spool:
+                    return await meter_one(request, handler, credential, endpoint, spool)
         if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
             return await meter_one(request, handler, credential, endpoint)
         check_key = partial(_look_at_the_key, meter, credential, request, least_units=catalog.least_units)
-        with reader.memory.open(credential.key_id) as held:
-            return await meter_one(request, handler, credential, endpoint, reader.large(held, check_key))
+        with reader.large(credential.key_id, check_key) as source:
+            return await meter_one(request, handler, credential, endpoint, source)
 
     async def meter_one(
         request: web.Request,
@@ -132,12 +135,19 @@ class RequestReader:
         """
         self.spools = spools
         self.memory = memory
+        self.receiving = Receiving()
         self._limits = limits
         self._upload_limits = upload_limits
 
-    def large(self, held: HeldBody, check_key: Callable[[], Awaitable[object]]) -> LargeJsonReader:
+    @contextmanager
+    def large(self, key_id: str, check_key: Callable[[], Awaitable[Caller]]) -> Iterator[LargeJsonReader]:
         """What reads a body that may be large, and asks ``check_key`` before it holds much of it."""
-        return LargeJsonReader(self._limits.max_body_bytes, self._upload_limits.patience, held, check_key)
+        with self.memory.open(key_id) as held, ExitStack() as counted:
+
+            async def begin() -> None:
+                counted.enter_context(self.receiving.one(await check_key()))
+
+            yield LargeJsonReader(self._limits.max_body_bytes, self._upload_limits.patience, held, begin)
 
     async def read(
         self, request: web.Request, endpoint: Endpoint, source: Spool | LargeJsonReader | None
@@ -204,12 +214,13 @@ def _give_again(answer: KeptAnswer) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
 
 
-async def _look_at_the_key(meter: Meter, credential: Credential, request: web.Request, *, least_units: int) -> None:
+async def _look_at_the_key(meter: Meter, credential: Credential, request: web.Request, *, least_units: int) -> Caller:
     """Only who has a key, and something left on it, may fill the disk."""
     caller = await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
     # What was answered before may be asked for again without paying.
     if HEADER not in request.headers:
         check_can_pay(caller, least_units)
+    return caller
 
 
 async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> Caller:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,19 +31,24 @@ THREADS = 4
 class Spools:
     """Makes spools, whose files lie in one folder, and are not more than so many bytes together."""
 
-    def __init__(self, folder: Path, *, max_disk_bytes: int) -> None:
-        """``folder`` is made when it is needed for the first time."""
+    def __init__(self, folder: Path, *, max_disk_bytes: int, max_key_bytes: int | None = None) -> None:
+        """``folder`` is made when it is needed for the first time. One key's may take ``max_key_bytes`` of it."""
         self.folder = folder
         self._max_disk_bytes = max_disk_bytes
+        self._max_key_bytes = max_disk_bytes if max_key_bytes is None else max_key_bytes
+        self._of_keys: Counter[str] = Counter()
         self.disk_bytes = 0
         self.threads = ThreadPoolExecutor(THREADS, "uploads")
 
-    def open(self) -> Spool:
-        """One for one request: a context."""
-        return Spool(self)
+    def open(self, key_id: str = "") -> Spool:
+        """One for one request of this key: a context."""
+        return Spool(self, key_id)
 
-    def take_room(self, size: int) -> None:
+    def take_room(self, key_id: str, size: int) -> None:
         """Count ``size`` bytes that are about to be on the disk. Raises UploadsUnavailable."""
+        if self._of_keys[key_id] + size > self._max_key_bytes:
+            logger.warning("uploads of key %s would be more than its share of server.max_upload_disk", key_id)
+            raise UploadsUnavailable
         if self.disk_bytes + size > self._max_disk_bytes:
             logger.warning(
                 "uploads on the disk would be more than the %d bytes of server.max_upload_disk: one was refused",
@@ -50,6 +56,14 @@ class Spools:
             )
             raise UploadsUnavailable
         self.disk_bytes += size
+        self._of_keys[key_id] += size
+
+    def give_room(self, key_id: str, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self.disk_bytes -= size
+        self._of_keys[key_id] -= size
+        if not self._of_keys[key_id]:
+            del self._of_keys[key_id]
 
     def close(self) -> None:
         """End the threads that read and write."""
@@ -59,9 +73,10 @@ class Spools:
 class Spool:
     """The files of one request, one after the other. See ``Source`` for how they are read."""
 
-    def __init__(self, spools: Spools) -> None:
+    def __init__(self, spools: Spools, key_id: str) -> None:
         """Nothing is on the disk yet."""
         self._spools = spools
+        self._key_id = key_id
         self._memory: bytearray | None = bytearray()
         self._batch: list[bytes] = []
         self._batch_bytes = 0
@@ -79,7 +94,7 @@ class Spool:
     ) -> None:
         """Let go of everything. A large file takes its time, which nobody has to wait for."""
         self._memory, self._batch = None, []
-        self._spools.disk_bytes -= self._disk_bytes
+        self._spools.give_room(self._key_id, self._disk_bytes)
         if self._file is not None:
             self._spools.threads.submit(self._close)
 
@@ -110,7 +125,7 @@ class Spool:
 
     async def _flush(self) -> None:
         batch, self._batch, self._batch_bytes = b"".join(self._batch), [], 0
-        self._spools.take_room(len(batch))
+        self._spools.take_room(self._key_id, len(batch))
         self._disk_bytes += len(batch)
         try:
             await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._append, batch)

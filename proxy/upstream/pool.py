@@ -3,6 +3,8 @@
 The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
 connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
 another deployment may be asked is told in ``failover``.
+
+aiohttp keeps some of its errors in cycles: without their tracebacks, these do not hold what was to be sent.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class Exchange:
         try:
             piece = await response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError("The provider's answer broke off.") from error
+            raise UpstreamError("The provider's answer broke off.") from error.with_traceback(None)
         finally:
             self._observation.provider_s += perf_counter() - began
         self._size += len(piece)
@@ -158,10 +160,12 @@ class Exchange:
                 response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             logger.warning("provider %s cannot be reached: %s", client.provider.name, error)
-            raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error
+            raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error.with_traceback(
+                None
+            )
         except (aiohttp.ClientError, OSError) as error:
             logger.warning("provider %s broke the connection: %r", client.provider.name, error)
-            raise UpstreamError("The provider closed the connection without an answer.") from error
+            raise UpstreamError("The provider closed the connection without an answer.") from error.with_traceback(None)
         finally:
             self._observation.provider_s += perf_counter() - began
         self._response = response

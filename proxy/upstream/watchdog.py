@@ -74,10 +74,13 @@ class Watchdog:
     ) -> None:
         """Stop watching; turn the interruption into the phase's error."""
         self._watch.remove(self)
-        if self._error is None or self._task is None:
+        task, error, self._task = self._task, self._error, None
+        # These hold the exchange, which holds this and the request's body: without the collector, for ever.
+        self._on_expiry = self._is_moot = None
+        if error is None or task is None:
             return
-        if self._task.uncancel() <= self._was_cancelling and kind is asyncio.CancelledError:
-            raise self._error
+        if task.uncancel() <= self._was_cancelling and kind is asyncio.CancelledError:
+            raise error
 
     def phase(self, limit_s: float, on_expiry: Callable[[], None], *, counted: bool = True) -> None:
         """From now on, ``on_expiry`` is called unless the next phase begins within ``limit_s`` seconds.

@@ -80,7 +80,7 @@ class GenerationRequest(_Wire):
 class LinkedImage(_Wire):
     """An image by its address: ``https:``, or ``data:`` in base64."""
 
-    image_url: Annotated[str, Field(pattern=r"^([Hh][Tt][Tt][Pp][Ss]?://|[Dd][Aa][Tt][Aa]:[Ii][Mm][Aa][Gg][Ee]/)")]
+    image_url: Annotated[str, Field(pattern=r"^([Hh][Tt][Tt][Pp][Ss]://|[Dd][Aa][Tt][Aa]:[Ii][Mm][Aa][Gg][Ee]/)")]
     file_id: None = None
 
 

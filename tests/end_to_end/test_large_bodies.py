@@ -141,3 +141,25 @@ def test_a_body_that_comes_a_little_at_a_time_is_not_waited_for(narrow: RunningG
                 continue
     assert answer.split()[1] == b"408"
     assert narrow.ledger(key) == []
+
+
+FORM = "Content-Type: multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize("limits", [{"concurrent_requests": 1}, {}])
+@pytest.mark.parametrize("is_form", [True, False])
+def test_what_is_being_received_counts_as_in_progress(
+    narrow: RunningGateway, limits: dict[str, int], is_form: bool
+) -> None:
+    key = narrow.make_key(100_000, team=f"slow{is_form:d}{len(limits)}", **limits)
+    # It is told to go on when its key has been checked.
+    unfinished = post(key, "Content-Length: 200000", "Expect: 100-continue", body=b"", line=EDITS)
+    if is_form:
+        unfinished = unfinished.replace(b"Content-Type: application/json", FORM.encode())
+    with connect(narrow) as first, connect(narrow) as second:
+        first.sendall(unfinished)
+        assert status_of(first) == 100
+        second.sendall(unfinished)
+        assert status_of(second) == (429 if limits else 100)
+        assert status_of(first) == 408
+    assert exchange(narrow, post(key, length(BODY), body=BODY, line=EDITS)).status == 200

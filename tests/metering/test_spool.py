@@ -92,3 +92,19 @@ async def test_all_together_take_no_more_of_the_disk_than_they_may(tmp_path: Pat
             await again.write(large)
     finally:
         spools.close()
+
+
+async def test_one_key_takes_no_more_than_its_share_of_the_disk(tmp_path: Path) -> None:
+    spools = Spools(tmp_path, max_disk_bytes=8 * MEMORY_BYTES_LIMIT, max_key_bytes=3 * MEMORY_BYTES_LIMIT)
+    large = [b"x" * 2 * MEMORY_BYTES_LIMIT]
+    try:
+        async with spools.open("hog") as first, spools.open("hog") as second, spools.open("good") as other:
+            await first.write(large)
+            with pytest.raises(UploadsUnavailable):
+                await second.write(large)
+            await other.write(large)
+        async with spools.open("hog") as again:
+            await again.write(large)
+        assert spools.disk_bytes == 0
+    finally:
+        spools.close()

@@ -14,6 +14,8 @@ NO_SCHEMA_SAYS_SO = (
     "'quota_units' brings the sum of grants",
     "but this model makes at most",
     "should be WIDTHxHEIGHT, like ",
+    "should be the address of a public host",
+    ".image_url' should have at most",
     "'key' should be a key's id, of the team that 'team' names.",
     # Which list a cursor is of.
     "'cursor' should be of the team '",

@@ -1,0 +1,101 @@
+"""What a request has read is let go when it has ended, and not only when the garbage collector comes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy.app import Gateway
+from proxy.domain.chat_request import ChatRequest
+from proxy.domain.image_request import ImageRequest
+from proxy.settings import load_settings
+from proxy.upstream.pool import Exchange
+from tests.support.gateways import ADMIN_TOKEN, PROVIDER_KEY, SampleProvider, configuration
+
+REQUESTS = 1_000
+AT_ONCE = 20
+PROMPT = "a translucent blue cube " * 1_500
+"""So much that what is kept of a thousand would be 36 MB."""
+
+KEPT_BYTES_MOST = 12_000_000
+"""A third of that: an answer's own readers may wait for the collector, with some kilobytes each."""
+
+GOOD = {"model": "acme/image-1", "prompt": PROMPT}
+CHAT = {"model": "acme/image-1", "modalities": ["image"], "messages": [{"role": "user", "content": PROMPT}]}
+WAYS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "good": ("/v1/images/generations", GOOD, 200),
+    "unknown parameter": ("/v1/images/generations", {**GOOD, "seed_phrase": PROMPT}, 400),
+    "bad size": ("/v1/images/generations", {**GOOD, "size": "+1x1"}, 400),
+    "no such model": ("/v1/images/generations", {**GOOD, "model": "nobody/none"}, 404),
+    "provider refuses": ("/v1/images/generations", {**GOOD, "prompt": "[sample status=400] " + PROMPT}, 400),
+    "provider fails": ("/v1/images/generations", {**GOOD, "prompt": "[sample status=500] " + PROMPT}, 502),
+    "good chat": ("/v1/chat/completions", CHAT, 200),
+    "deep": ("/v1/chat/completions", {**CHAT, "metadata": [[[[[[[[PROMPT]]]]]]]], "n": 2}, 400),
+}
+
+
+async def send(session: aiohttp.ClientSession, url: str, body: dict[str, Any], status: int, count: int) -> None:
+    async def some(number: int) -> None:
+        for _ in range(number):
+            async with session.post(url, json=body) as answer:
+                await answer.read()
+                assert answer.status == status
+
+    await asyncio.gather(*[some(count // AT_ONCE) for _ in range(AT_ONCE)])
+
+
+async def kept_after(gateway: Gateway, way: str) -> tuple[int, int]:
+    """Bytes, and objects of a request, that are there after so many requests and were not before."""
+    path, body, status = WAYS[way]
+    url = gateway.public_address + path
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {await make_key(gateway)}"}) as session:
+        tracemalloc.start()
+        await send(session, url, body, status, 2 * AT_ONCE)
+        gc.collect()
+        gc.disable()
+        before, living = tracemalloc.get_traced_memory()[0], count_living()
+        await send(session, url, body, status, REQUESTS)
+        await asyncio.sleep(0)
+        kept = tracemalloc.get_traced_memory()[0] - before, count_living() - living
+        tracemalloc.stop()
+        gc.enable()
+    return kept
+
+
+def count_living() -> int:
+    return sum(isinstance(one, ImageRequest | ChatRequest | Exchange) for one in gc.get_objects())
+
+
+async def make_key(gateway: Gateway) -> str:
+    url = f"{gateway.admin_address}/admin/v1/keys"
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as session,
+        session.post(url, json={"team": "acme"}) as answer,
+    ):
+        return str((await answer.json())["key"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_cycle_holds_a_request(tmp_path: Path, provider: SampleProvider, way: str) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url))
+    environment = {"LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN, "SAMPLE_PROVIDER_KEY": PROVIDER_KEY}
+
+    async def measure() -> tuple[int, int]:
+        gateway = Gateway(load_settings(path, environment), environment)
+        await gateway.start()
+        try:
+            return await kept_after(gateway, way)
+        finally:
+            gc.enable()
+            await gateway.stop()
+
+    kept_bytes, kept_objects = asyncio.run(measure())
+    assert kept_objects <= AT_ONCE
+    assert kept_bytes < KEPT_BYTES_MOST
