@@ -1,7 +1,7 @@
 """JSON (RFC 8259) read in pieces of any size, and told token by token; and written again from tokens.
 
-Strings are told as the slices that they came in, escapes and all, so that one of megabytes is never held. The state is
-a few bytes, whatever the size of the document.
+Strings are told as the slices that they came in, escapes and all, so that one of megabytes is never held; what is not
+valid in them is mended (``StringMender``). The state is a few bytes, whatever the size of the document.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Final, Protocol
 
 import orjson
 
+from proxy.domain.json_strings import StringMender
 from proxy.domain.response_scanner import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 
 _BLANKS: Final = b" \t\n\r"
 _not_blank = re.compile(rb"[^ \t\n\r]")
 _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_short_string = re.compile(rb'"([^"\\]{0,512})"')
+# Printable ASCII without escapes: nothing has to be mended.
+_short_string = re.compile(rb'"([ !#-\[\]-~]{0,512})"')
 # All up to the quote that ends a string, or up to a backslash that is the last byte.
 _rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
@@ -63,12 +65,13 @@ class JsonSink(Protocol):
 class JsonReader:
     """Feed it one document as it comes; ``complete`` tells when that is whole, and only blanks may follow."""
 
-    __slots__ = ("_in_token", "_is_escaped", "_open", "_sink", "_step", "_token", "complete")
+    __slots__ = ("_in_token", "_is_escaped", "_mender", "_open", "_sink", "_step", "_token", "complete")
 
     def __init__(self, sink: JsonSink) -> None:
         """Start before the first byte, and tell ``sink``."""
         self.complete = False
         self._sink = sink
+        self._mender = StringMender()
         self._open = bytearray()
         self._step: _Step = self._value
         self._token = b""
@@ -206,10 +209,12 @@ class JsonReader:
     def _read_string(self, data: bytes, at: int) -> int:
         end = self._find_string_end(data, at)
         stop = len(data) if end < 0 else end
-        if stop > at:
-            self._sink.string(data[at:stop])
+        if stop > at and (piece := self._mender.add(data[at:stop])):
+            self._sink.string(piece)
         if end < 0:
             return stop
+        if rest := self._mender.end():
+            self._sink.string(rest)
         self._sink.end_string()
         self._end_value()
         return end + 1

@@ -5,8 +5,8 @@ form with only what is on the allow-list: billing never gets out. On the way it 
 provider's ``usage`` for the ledger. It holds no more than a few bytes of state, whatever the size of the answer: the
 end of a string is looked for with ``bytes.find``, and what stands in between is passed on as the slice it came in.
 
-Inside of dropped values only brackets and strings are checked; everything passed on is checked as JSON (RFC 8259), but
-for the characters within strings, which are the provider's own.
+Inside of dropped values only brackets and strings are checked; everything passed on is checked as JSON (RFC 8259), and
+what is not valid within a string is mended (``StringMender``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import orjson
 
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.image_size import Size, SizeProbe, keep_size, read_size
+from proxy.domain.json_strings import StringMender
 
 _Written = dict[bytes, tuple[bytes, bytes]]
 
@@ -44,7 +45,7 @@ _not_blank = re.compile(rb"[^ \t\n\r]")
 # Most members are a plain name and a short value: one step takes them. `data` is never among them.
 _short_member = re.compile(
     rb'[ \t\n\r]*+"(?!data")([A-Za-z0-9_]{0,64})"[ \t\n\r]*+:[ \t\n\r]*+'
-    rb'("[^"\\]{0,512}"|(?:true|false|null|-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?)(?=[,} \t\n\r]))'
+    rb'("[ !#-\[\]-~]{0,512}"|(?:true|false|null|-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?)(?=[,} \t\n\r]))'
 )
 # A whole name without escapes, and its colon.
 _plain_name = re.compile(rb'"([A-Za-z0-9_]{0,64})"[ \t\n\r]*:')
@@ -79,8 +80,8 @@ class ResponseScanner:
 
     __slots__ = (
         "_allowed", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
-        "_in_token", "_is_escaped", "_name", "_out", "_passing", "_probe", "_step", "_string_bytes", "_token",
-        "complete", "images", "sizes", "usage",
+        "_in_token", "_is_escaped", "_mender", "_name", "_out", "_passing", "_probe", "_step", "_string_bytes",
+        "_token", "complete", "images", "sizes", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -90,6 +91,7 @@ class ResponseScanner:
         self.usage: bytes | None = None
         self.complete = False
         self._probe = SizeProbe()
+        self._mender = StringMender()
         self._step: _Step = self._start
         self._out: list[bytes] = []
         self._token = b""
@@ -329,13 +331,13 @@ class ResponseScanner:
         stop = len(data) if end < 0 else end
         self._string_bytes += stop - at
         if self._passing and stop > at:
-            piece = data[at:stop]
+            piece = self._mender.add(data[at:stop])
             self._out.append(piece)
             self._probe.add(piece)
         if end < 0:
             return stop
         if self._passing:
-            self._out.append(b'"')
+            self._out.append(self._mender.end() + b'"')
             if self._string_bytes and self._name in IMAGE_PAYLOADS:
                 self._count_image(self._probe.size() if self._name == _BASE64 else None)
         self._in_token = False

@@ -295,7 +295,6 @@ def test_the_size_of_each_image_is_read() -> None:
         (b'{"candidates":[{"content":{"parts":[{"inlineData":{"data":"AAAA"}', "the body ends", 1),
         (b'{"candidates":[{"content":{"parts":[{"thought":true,"inlineData":{"data":"AAAA"}', "the body ends", 0),
         (b'{"candidates":[{"content":{"parts":[{"inlineData":{"data":"AAAA', "the body ends", 0),
-        (b'{"candidates":[{"content":{"parts":[{"text":"a\nb"}]}}]}', "a string holds a line's end", 0),
     ],
 )
 def test_what_goes_wrong_is_said_and_what_was_complete_counts(
@@ -304,6 +303,13 @@ def test_what_goes_wrong_is_said_and_what_was_complete_counts(
     seen = read(body, stream=stream)
     assert (seen.error or "").startswith(error)
     assert seen.images == images
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_raw_line_end_in_a_text_is_a_blank(*, stream: bool) -> None:
+    seen = read(b'{"candidates":[{"content":{"parts":[{"text":"a\nb"}]},"finishReason":"STOP"}]}', stream=stream)
+    assert seen.error is None
+    assert b'"content":"a b"' in seen.output
 
 
 @pytest.mark.parametrize(
