@@ -73,6 +73,7 @@ class ProviderSettings(Section):
     base_url: BaseUrl
     api_key_env: VariableName | None = None
     connect_timeout: Seconds = 5
+    pool_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
     idle_timeout: Seconds = 60
     total_timeout: Seconds = 900
@@ -229,6 +230,7 @@ class Settings(Section):
                 idle_timeout_s=given.idle_timeout,
                 total_timeout_s=given.total_timeout,
                 max_connections=given.max_connections,
+                pool_timeout_s=given.pool_timeout,
                 max_response_bytes=given.max_response,
                 retry_bad_gateway=given.retry_bad_gateway,
                 retry_late_first_byte=given.retry_late_first_byte,

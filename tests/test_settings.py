@@ -85,6 +85,7 @@ first_byte_timeout = 120
 idle_timeout = 30
 total_timeout = 600
 max_connections = 50
+pool_timeout = 1.5
 max_response = 1048576
 
 [[models]]
@@ -238,7 +239,7 @@ def test_providers_get_their_keys_from_the_environment(file: File) -> None:
     (provider,) = file.load(GOOD).provider_list(ENVIRONMENT)
     assert provider.api_key == "made-up-secret"
     assert (provider.name, provider.dialect, provider.base_url) == ("acme", "openai", "https://api.acme.example/v1")
-    assert (provider.connect_timeout_s, provider.first_byte_timeout_s) == (2, 120)
+    assert (provider.connect_timeout_s, provider.first_byte_timeout_s, provider.pool_timeout_s) == (2, 120, 1.5)
     assert (provider.idle_timeout_s, provider.total_timeout_s) == (30, 600)
     assert (provider.max_connections, provider.max_response_bytes) == (50, 2**20)
 

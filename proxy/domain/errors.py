@@ -388,6 +388,19 @@ class UpstreamUnreachable(UpstreamError):
     """No connection to the provider could be had; nothing was sent."""
 
 
+class NoConnectionLeft(UpstreamUnreachable):
+    """This gateway has no connection left for the provider, which was not asked and is not at fault."""
+
+    status = 503
+    code = "upstream_busy"
+    type = "service_unavailable"
+    blame = Blame.OPERATOR
+
+    def __init__(self, message: str) -> None:
+        """Ask for a retry after one second."""
+        super().__init__(message, retry_after_s=1)
+
+
 class UpstreamMisconfigured(UpstreamError):
     """The provider refused the gateway itself (its key, its address): the operator's to mend, not the client's."""
 

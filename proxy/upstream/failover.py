@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
@@ -24,6 +24,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import (
     ClientGone,
+    NoConnectionLeft,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -52,7 +53,7 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
     if not isinstance(error, ProxyError) or isinstance(error, ClientGone):
         return None
     if isinstance(error, UpstreamUnreachable):
-        return "unreachable"
+        return "no_connection_left" if isinstance(error, NoConnectionLeft) else "unreachable"
     late = status == 0 and isinstance(error, UpstreamTimeout)
     reasons = {
         HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
@@ -69,6 +70,9 @@ def result_of(error: BaseException | None, status: int) -> Result:
         return Result.OK
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Result.RATE_LIMITED
+    if isinstance(error, NoConnectionLeft):
+        # It was not asked.
+        return Result.NEITHER
     if isinstance(error, UpstreamUnreachable):
         return Result.UNREACHABLE
     if isinstance(error, UpstreamError | UpstreamTimeout):
@@ -82,7 +86,7 @@ class Failover:
 
     def __init__(
         self,
-        clients: Mapping[str, ProviderClient],
+        client_of: Callable[[str], ProviderClient],
         balancer: Balancer,
         asked: ImageRequest | ChatRequest,
         model: Model,
@@ -92,7 +96,7 @@ class Failover:
         client_left: Callable[[], bool],
     ) -> None:
         """Prepare the request; nothing is sent yet. One whose client has left is not sent again."""
-        self._clients = clients
+        self._client_of = client_of
         self._balancer = balancer
         self._asked = asked
         self._model = model
@@ -152,9 +156,9 @@ class Failover:
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
         self._delivery.provider_status = 0
         self._waited_before_s = self._observation.provider_s
-        client = self._clients[attempt.target.deployment.provider]
-        model = self._balancer.models[attempt.target.index]
         try:
+            client = self._client_of(attempt.target.deployment.provider)
+            model = self._balancer.models[attempt.target.index]
             exchange = client.ask(self._asked, model, self._delivery, self._observation)
         except BaseException:
             # Nothing was sent, so nothing is counted.

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
 
 from proxy.domain.catalog import Model
 from proxy.domain.chat_request import ChatRequest, no_chat
 from proxy.domain.errors import (
+    NoConnectionLeft,
     ProxyError,
     UploadsUnavailable,
     UpstreamError,
@@ -38,8 +39,10 @@ from proxy.domain.outgoing_body import OutgoingBody
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import Failover
+from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
 from proxy.upstream.upload_payload import UploadPayload
@@ -87,7 +90,8 @@ class Exchange:
     async def __aenter__(self) -> Self:
         """Send the request; the answer is a 2xx, its body not read yet."""
         self._delivery.provider = self.client.provider.name
-        self.client.in_use += 1
+        # The time of waiting for a connection is not the provider's.
+        self.watchdog.grant(await self.client.take_connection())
         await self.watchdog.__aenter__()
         try:
             await self._send()
@@ -106,7 +110,7 @@ class Exchange:
                 response.release()
             else:
                 response.close()
-        self.client.in_use -= 1
+        self.client.give_connection_back()
         await self.watchdog.__aexit__(kind, error, trace)
 
     def end_when(self, is_moot: Callable[[], bool]) -> None:
@@ -159,19 +163,28 @@ class Exchange:
             else:
                 response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            logger.warning("provider %s cannot be reached: %s", client.provider.name, error)
-            raise UpstreamUnreachable("The provider cannot be reached; nothing was charged.") from error.with_traceback(
-                None
-            )
+            raise self._unreachable(error.with_traceback(None)) from None
         except (aiohttp.ClientError, OSError) as error:
-            logger.warning("provider %s broke the connection: %r", client.provider.name, error)
-            raise UpstreamError("The provider closed the connection without an answer.") from error.with_traceback(None)
+            logger.warning("provider %s broke the connection: %s", client.provider.name, describe(error))
+            raise after_it_may_have_been_sent(error.with_traceback(None)) from None
         finally:
             self._observation.provider_s += perf_counter() - began
         self._response = response
         self._delivery.provider_status = response.status
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
+
+    def _unreachable(self, error: Exception) -> UpstreamUnreachable:
+        told = before_it_was_sent(error)
+        if isinstance(told, NoConnectionLeft):
+            logger.error(
+                "no descriptor is left for a connection to provider %s: raise the limit (LimitNOFILE of systemd, "
+                "ulimit -n), or lower server.max_connections",
+                self.client.provider.name,
+            )
+        else:
+            logger.warning("provider %s cannot be reached: %s", self.client.provider.name, describe(error))
+        return told
 
     async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
         payload = UploadPayload(body, self._uploaded)
@@ -222,10 +235,10 @@ class ProviderClient:
         self.dialect = DIALECTS[provider.dialect]
         self._base_url = provider.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
+        self._connections = asyncio.Semaphore(provider.max_connections)
         self.session = ClientSession(
-            connector=TCPConnector(
-                limit=provider.max_connections, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30, force_close=False
-            ),
+            # Its own limit would let requests wait without an end, and as if they waited for the provider.
+            connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
             cookie_jar=DummyCookieJar(),
             timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
             auto_decompress=False,
@@ -244,6 +257,39 @@ class ProviderClient:
     async def close(self) -> None:
         """Close every connection."""
         await self.session.close()
+
+    async def take_connection(self) -> float:
+        """Take one of ``max_connections``, within ``pool_timeout_s``; the seconds that it took.
+
+        Raises NoConnectionLeft.
+        """
+        self.in_use += 1
+        began = perf_counter()
+        try:
+            if not self._connections.locked():
+                await self._connections.acquire()
+                return 0.0
+            async with asyncio.timeout(self.provider.pool_timeout_s):
+                await self._connections.acquire()
+        except TimeoutError:
+            self.in_use -= 1
+            logger.warning(
+                "all %d connections to provider %s are in use: raise its max_connections",
+                self.provider.max_connections,
+                self.provider.name,
+            )
+            raise NoConnectionLeft(
+                "All of this gateway's connections to the provider are in use; nothing was charged. Try again."
+            ) from None
+        except BaseException:
+            self.in_use -= 1
+            raise
+        return perf_counter() - began
+
+    def give_connection_back(self) -> None:
+        """The next request may have it."""
+        self.in_use -= 1
+        self._connections.release()
 
     def ask(self, asked: Asked, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
         """Ask for images, or for the next message of a chat, as the dialect does."""
@@ -287,7 +333,7 @@ class Pool:
         self._trace_configs = trace_configs
         self._clients: dict[str, ProviderClient] = {}
         self._balancers: dict[str, Balancer] = {}
-        self._retiring: dict[asyncio.Task[None], ProviderClient] = {}
+        self._retiring: dict[ProviderClient, asyncio.Task[None]] = {}
         self._metrics = metrics
         self.replace(providers, models)
         metrics.before_render(self._tell_states)
@@ -303,9 +349,7 @@ class Pool:
             if wanted.get(name) != client.provider:
                 self._retire(client)
         for name, provider in wanted.items():
-            known = self._clients.get(name)
-            if known is None or known.provider != provider:
-                self._clients[name] = ProviderClient(provider, self._watch, self._trace_configs)
+            self._clients[name] = self._client_of(provider)
         deployed = {model.id: model for model in models if model.deployments}
         self._balancers = {model_id: self._balancer_of(model) for model_id, model in deployed.items()}
 
@@ -319,23 +363,40 @@ class Pool:
     ) -> Exchange | Failover:
         """Ask the model's provider, or one of its deployments, and others where that one cannot answer."""
         if not model.deployments:
-            return self._clients[model.provider].ask(asked, model, delivery, observation)
+            return self.client(model.provider).ask(asked, model, delivery, observation)
         balancer = self._balancer_of(model)
-        return Failover(self._clients, balancer, asked, model, delivery, observation, self._metrics, client_left)
+        return Failover(self.client, balancer, asked, model, delivery, observation, self._metrics, client_left)
+
+    def client(self, name: str) -> ProviderClient:
+        """The provider of this name. Raises UpstreamUnreachable where it has gone since the request was admitted."""
+        client = self._clients.get(name)
+        if client is None:
+            raise UpstreamUnreachable("The provider of this model is no longer configured; nothing was charged.")
+        return client
 
     async def close(self) -> None:
         """Close every connection to every provider."""
         retiring = dict(self._retiring)
-        for task in retiring:
+        for task in retiring.values():
             task.cancel()
-        await asyncio.gather(*retiring, return_exceptions=True)
-        for client in (*self._clients.values(), *retiring.values()):
+        await asyncio.gather(*retiring.values(), return_exceptions=True)
+        for client in {*self._clients.values(), *retiring}:
             await client.close()
 
+    def _client_of(self, provider: Provider) -> ProviderClient:
+        """The client that is there, or one that was going, or a new one."""
+        known = self._clients.get(provider.name)
+        for client in (known, *self._retiring):
+            if client is not None and client.provider == provider and not client.session.closed:
+                going = self._retiring.pop(client, None)
+                if going is not None:
+                    going.cancel()
+                return client
+        return ProviderClient(provider, self._watch, self._trace_configs)
+
     def _retire(self, client: ProviderClient) -> None:
-        task = asyncio.create_task(self._close_when_unused(client))
-        self._retiring[task] = client
-        task.add_done_callback(self._retiring.pop)
+        if client not in self._retiring:
+            self._retiring[client] = asyncio.create_task(self._close_when_unused(client))
 
     async def _close_when_unused(self, client: ProviderClient) -> None:
         await asyncio.sleep(RETIRE_AFTER_S)
@@ -343,7 +404,10 @@ class Pool:
             await asyncio.sleep(RETIRE_LOOK_S)
         if self._clients.get(client.provider.name) is client:
             del self._clients[client.provider.name]
-        await client.close()
+        try:
+            await client.close()
+        finally:
+            self._retiring.pop(client, None)
 
     def _balancer_of(self, model: Model) -> Balancer:
         balancer = self._balancers.get(model.id)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider. ``first_byte_timeout_s`` runs from the request to the answer's headers, ``idle_timeout_s`` between
-    two pieces of its body, ``total_timeout_s`` over all of it.
+    """One provider. ``pool_timeout_s`` is how long a request waits for one of ``max_connections``.
+
+    ``first_byte_timeout_s`` runs from the request to the answer's headers, ``idle_timeout_s`` between two pieces of its
+    body, ``total_timeout_s`` over all of it.
 
     ``retry_bad_gateway`` and ``retry_late_first_byte`` say that a request which ended so was not worked on, and may go
     to another deployment; only the provider's contract can promise it.
@@ -23,6 +25,7 @@ class Provider:
     idle_timeout_s: float = 60.0
     total_timeout_s: float = 900.0
     max_connections: int = 1_000
+    pool_timeout_s: float = 5.0
     max_response_bytes: int = 64 * 2**20
     retry_bad_gateway: bool = False
     retry_late_first_byte: bool = False

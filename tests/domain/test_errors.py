@@ -25,6 +25,7 @@ from proxy.domain.errors import (
     MethodNotAllowed,
     ModelNotAllowed,
     ModelNotFound,
+    NoConnectionLeft,
     NotFound,
     NothingGenerated,
     PayloadTooLarge,
@@ -78,6 +79,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (UpstreamError("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamTruncated("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamUnreachable("x"), 502, "upstream_error", Blame.PROVIDER),
+    (NoConnectionLeft("x"), 503, "upstream_busy", Blame.OPERATOR),
     (UpstreamMisconfigured("x"), 502, "upstream_error", Blame.OPERATOR),
     (UpstreamTimeout("x"), 504, "upstream_timeout", Blame.PROVIDER),
     (IdempotencyInProgress(), 409, "idempotency_in_progress", Blame.CLIENT),
@@ -166,6 +168,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     Conflict: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
     StoreBusy: RETRY_SOON,
+    NoConnectionLeft: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
     UploadsUnavailable: {"Retry-After": "10"},
     BodiesUnavailable: {"Retry-After": "5"},
@@ -203,6 +206,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
+        NoConnectionLeft,
         StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
         TooManyConnections, BodiesUnavailable,
     }  # fmt: skip

@@ -1,0 +1,44 @@
+"""What the HTTP library raises, in our words: an error of the family, and a line for the log.
+
+Its errors hold the request, the provider's key included: nothing of theirs is formatted here but a type, a status and a
+message.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import aiohttp
+
+from proxy.domain.errors import NoConnectionLeft, UpstreamError, UpstreamUnreachable
+
+MESSAGE_LENGTH_LIMIT = 200
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def describe(error: BaseException) -> str:
+    """Type, status and message, bounded."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        told = f"{error.status}: {error.message}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        told = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    elif isinstance(error, OSError):
+        told = error.strerror or str(error)
+    else:
+        told = str(error)
+    return f"{type(error).__name__}: {told[:MESSAGE_LENGTH_LIMIT]}" if told else type(error).__name__
+
+
+def before_it_was_sent(error: BaseException) -> UpstreamUnreachable:
+    """The error where no connection came about, so that nothing of the request can have been sent."""
+    os_error = getattr(error, "os_error", error)
+    if isinstance(os_error, OSError) and os_error.errno in OUT_OF_DESCRIPTORS:
+        return NoConnectionLeft("This gateway has no descriptor left for a connection; nothing was charged. Try again.")
+    return UpstreamUnreachable("The provider cannot be reached; nothing was charged.")
+
+
+def after_it_may_have_been_sent(error: BaseException) -> UpstreamError:
+    """The error where the provider may be at work on the request."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamError("The provider's answer is no HTTP that can be read.")
+    return UpstreamError("The provider closed the connection without an answer.")
