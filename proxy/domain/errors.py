@@ -378,6 +378,12 @@ class UpstreamError(ProxyError):
     retryable = True
 
 
+class UpstreamUncertain(UpstreamError):
+    """The provider may have made images, and nobody has them: an SDK's own retry would be made, and paid for, again."""
+
+    retryable = False
+
+
 class UpstreamTruncated(UpstreamError):
     """The answer broke off after complete images, which are charged: an SDK's own retry would cost more."""
 
@@ -409,13 +415,13 @@ class UpstreamMisconfigured(UpstreamError):
 
 
 class UpstreamTimeout(ProxyError):
-    """The provider took too long."""
+    """The provider took too long, and may still be at work: see ``UpstreamUncertain``."""
 
     status = 504
     code = "upstream_timeout"
     type = "upstream_error"
     blame = Blame.PROVIDER
-    retryable = True
+    retryable = False
 
 
 # --- The operator's --------------------------------------------------------------------------------------------------

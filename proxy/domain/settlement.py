@@ -13,7 +13,9 @@ from proxy.domain.errors import (
     NothingGenerated,
     ProviderRefusal,
     ProxyError,
+    UpstreamError,
     UpstreamRateLimit,
+    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
@@ -160,6 +162,27 @@ def settle(reservation: Reservation, delivery: Delivery, error: BaseException | 
     )
 
 
+def settle_images(reservation: Reservation, delivery: Delivery) -> Settlement:
+    """The same by the number of images alone, where nothing else that is known of a request can be reckoned with."""
+    charged_units = delivery.images * reservation.quote.unit_price
+    return Settlement(
+        reservation=reservation,
+        delivery=Delivery(
+            outcome=delivery.outcome,
+            images=delivery.images,
+            provider=delivery.provider,
+            provider_status=delivery.provider_status,
+            provider_ms=delivery.provider_ms,
+            attempts=delivery.attempts,
+            ended=True,
+        ),
+        charged_units=charged_units,
+        overage_units=max(0, charged_units - reservation.quote.units),
+        released_units=max(0, reservation.quote.units - charged_units),
+        ending=None if reservation.idempotency is None else Ending(reservation.idempotency, After.GONE),
+    )
+
+
 def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> Ending:
     """Free the key only where nothing can have been generated: after anything else a second try generates twice.
 
@@ -170,7 +193,9 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
         return Ending(idempotency, After.FREE)
     if outcome is Outcome.FAILED and delivery.provider_status >= ERROR_STATUS:
         return Ending(idempotency, After.FREE)
-    if isinstance(error, ProxyError) and not isinstance(error, ClientGone):
+    # What nobody knows the end of is no answer to be given again for a day.
+    is_told = isinstance(error, ProxyError) and not isinstance(error, ClientGone | UpstreamError | UpstreamTimeout)
+    if isinstance(error, ProxyError) and is_told:
         return Ending(idempotency, After.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body())))
     body = delivery.keeper.body if delivery.keeper is not None and delivery.whole else None
     if error is not None or body is None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import JournalUnavailable, StoreUnavailable
+from proxy.domain.errors import JournalUnavailable, ProxyError, StoreUnavailable
 from proxy.domain.idempotency import AnswerKeeper, Idempotency
 from proxy.domain.limits import rate_limit_headers
 from proxy.domain.pricing import Quote
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.settlement import Delivery, Reservation, Settlement, settle, settle_images
 from proxy.metering.journal import Journal
 from proxy.metering.journal_records import Posting, Void
 from proxy.metering.leases import Leases
@@ -18,6 +20,10 @@ from proxy.metering.outbox import Outbox
 from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Meter:
@@ -66,24 +72,45 @@ class Meter:
     def reserved(self, reservation: Reservation) -> None:
         """Keep the lease of an admission, and count it."""
         self._leases.hold(reservation.id, reservation.team)
-        self._metrics.reserved(reservation)
+        _count(self._metrics.reserved, reservation)
 
     async def post(self, settlement: Settlement) -> None:
-        """Settle in the store, or else in the journal. Being cancelled does not stop it."""
-        self._metrics.settled(settlement)
+        """Settle in the store, or else in the journal, whatever is raised on the way. Being cancelled does not stop it.
+
+        Nothing but the money is seen to before it is safe; a metric comes after, and cannot fail a request.
+        """
+        reservation_id = settlement.reservation.id
         try:
             await self.store.settle(settlement)
-        except StoreUnavailable:
+        except Exception as error:
+            if not isinstance(error, StoreUnavailable):
+                logger.exception("%s could not be settled, and is written to the journal", reservation_id)
             await self._outbox.add(Posting(settlement.without_answer()))
-        except asyncio.CancelledError:
+        except BaseException:
             self._outbox.add_soon(Posting(settlement.without_answer()))
             raise
         else:
-            self._leases.drop(settlement.reservation.id)
+            self._leases.drop(reservation_id)
+        finally:
+            _count(self._metrics.settled, settlement)
 
     def void(self, reservation_id: str, credential: Credential) -> None:
         """Take an admission back that may or may not have happened, as soon as the store can be reached."""
         self._outbox.add_soon(Void(reservation_id, credential.team, credential.key_id))
+
+
+def _count(metric: Callable[[T], None], fact: T) -> None:
+    try:
+        metric(fact)
+    except Exception:
+        logger.exception("a metric could not be counted")
+
+
+def _may_have_reserved(error: BaseException) -> bool:
+    """A refusal reserved nothing; after anything unforeseen, nobody else would take back what may be held."""
+    if isinstance(error, StoreUnavailable):
+        return error.may_have_happened
+    return not isinstance(error, ProxyError)
 
 
 class _Held:
@@ -125,13 +152,13 @@ class _Held:
                 quote=self._quote,
                 idempotency=self._idempotency,
             )
-        except (StoreUnavailable, asyncio.CancelledError) as error:
-            if not isinstance(error, StoreUnavailable) or error.may_have_happened:
+            self._meter.reserved(self.reservation)
+            if self.reservation.paces:
+                observation.pace_headers = rate_limit_headers(self.reservation.paces)
+        except BaseException as error:
+            if _may_have_reserved(error):
                 self._meter.void(observation.request_id, self._credential)
             raise
-        self._meter.reserved(self.reservation)
-        if self.reservation.paces:
-            observation.pace_headers = rate_limit_headers(self.reservation.paces)
         return self.delivery
 
     async def __aexit__(
@@ -141,10 +168,17 @@ class _Held:
         if error is not None:
             delivery.end_by(error)
         delivery.provider_ms = round(observation.provider_s * 1000)
-        settlement = settle(self.reservation, delivery, error)
+        settlement = self._settle(error)
         observation.outcome = delivery.outcome.value
         observation.images = delivery.images
         observation.charged_units = settlement.charged_units
         observation.provider = delivery.provider
         observation.provider_status = delivery.provider_status
         await self._meter.post(settlement)
+
+    def _settle(self, error: BaseException | None) -> Settlement:
+        try:
+            return settle(self.reservation, self.delivery, error)
+        except Exception:
+            logger.exception("%s is settled by its images alone", self.reservation.id)
+            return settle_images(self.reservation, self.delivery)

@@ -15,6 +15,7 @@ from proxy.domain.errors import (
     UpstreamMisconfigured,
     UpstreamRateLimit,
     UpstreamTimeout,
+    UpstreamUncertain,
 )
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.image_request import KNOWN_PARAMETERS
@@ -26,6 +27,9 @@ READ_LENGTH_LIMIT = 4_096
 
 CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 """Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
+
+UNCERTAIN = frozenset(range(520, 525))
+"""Statuses by which a proxy before the provider says that it lost the provider's answer."""
 
 _REFUSING_WORDS = ("moderation", "policy", "safety", "content_filter", "prohibited")
 
@@ -66,6 +70,8 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
         return UpstreamTimeout("The provider took too long; nothing was charged.")
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return UpstreamMisconfigured("The provider did not accept this gateway's request; its operator has been told.")
+    if status in UNCERTAIN:
+        return UpstreamUncertain(f"The provider failed with status {status}; nothing was charged.")
     return UpstreamError(f"The provider failed with status {status}; nothing was charged.")
 
 

@@ -10,7 +10,7 @@ import errno
 
 import aiohttp
 
-from proxy.domain.errors import NoConnectionLeft, UpstreamError, UpstreamUnreachable
+from proxy.domain.errors import NoConnectionLeft, UpstreamUncertain, UpstreamUnreachable
 
 MESSAGE_LENGTH_LIMIT = 200
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
@@ -37,8 +37,8 @@ def before_it_was_sent(error: BaseException) -> UpstreamUnreachable:
     return UpstreamUnreachable("The provider cannot be reached; nothing was charged.")
 
 
-def after_it_may_have_been_sent(error: BaseException) -> UpstreamError:
+def after_it_may_have_been_sent(error: BaseException) -> UpstreamUncertain:
     """The error where the provider may be at work on the request."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return UpstreamError("The provider's answer is no HTTP that can be read.")
-    return UpstreamError("The provider closed the connection without an answer.")
+        return UpstreamUncertain("The provider's answer is no HTTP that can be read.")
+    return UpstreamUncertain("The provider closed the connection without an answer.")

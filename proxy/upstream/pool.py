@@ -28,9 +28,9 @@ from proxy.domain.errors import (
     NoConnectionLeft,
     ProxyError,
     UploadsUnavailable,
-    UpstreamError,
     UpstreamMisconfigured,
     UpstreamTimeout,
+    UpstreamUncertain,
     UpstreamUnreachable,
 )
 from proxy.domain.headers import retry_after_seconds
@@ -145,12 +145,12 @@ class Exchange:
         try:
             piece = await response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError("The provider's answer broke off.") from error.with_traceback(None)
+            raise UpstreamUncertain("The provider's answer broke off.") from error.with_traceback(None)
         finally:
             self._observation.provider_s += perf_counter() - began
         self._size += len(piece)
         if self._size > provider.max_response_bytes:
-            raise UpstreamError(f"The provider's answer is longer than {provider.max_response_bytes:,} bytes.")
+            raise UpstreamUncertain(f"The provider's answer is longer than {provider.max_response_bytes:,} bytes.")
         return piece
 
     async def _send(self) -> None:

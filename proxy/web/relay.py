@@ -11,7 +11,7 @@ from time import perf_counter
 from aiohttp import ClientError, web
 
 from proxy.domain.answer import EVENT_STREAM, Answer
-from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamError, UpstreamTruncated
+from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamTruncated, UpstreamUncertain
 from proxy.domain.event_stream import KEEP_ALIVE
 from proxy.domain.idempotency import AnswerKeeper
 from proxy.domain.image_events import error_event
@@ -231,7 +231,7 @@ class Relay:
             ) from error
         if isinstance(error, ProxyError):
             raise error
-        raise UpstreamError("The provider's answer is not an images response; nothing was charged.") from error
+        raise UpstreamUncertain("The provider's answer is not an images response; nothing was charged.") from error
 
     def _tell(self, error: ProxyError, delivery: Delivery) -> web.StreamResponse:
         """Tell of an error in the stream where that has begun, and settle by it."""

@@ -46,6 +46,7 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
     UpstreamTruncated,
+    UpstreamUncertain,
     UpstreamUnreachable,
 )
 
@@ -77,6 +78,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (NothingGenerated("x", reason="IMAGE_SAFETY"), 400, "image_safety", Blame.CLIENT),
     (UpstreamRateLimit("x"), 429, "upstream_rate_limit", Blame.PROVIDER),
     (UpstreamError("x"), 502, "upstream_error", Blame.PROVIDER),
+    (UpstreamUncertain("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamTruncated("x"), 502, "upstream_error", Blame.PROVIDER),
     (UpstreamUnreachable("x"), 502, "upstream_error", Blame.PROVIDER),
     (NoConnectionLeft("x"), 503, "upstream_busy", Blame.OPERATOR),
@@ -162,6 +164,8 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     IdempotencyInProgress: {"Retry-After": "2"},
     IdempotencyResponseGone: DO_NOT_RETRY,
     UpstreamTruncated: DO_NOT_RETRY,
+    UpstreamUncertain: DO_NOT_RETRY,
+    UpstreamTimeout: DO_NOT_RETRY,
     UpstreamMisconfigured: DO_NOT_RETRY,
     ProxyError: DO_NOT_RETRY,
     InternalError: DO_NOT_RETRY,
@@ -205,7 +209,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
-        RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, UpstreamTimeout, StoreUnavailable,
+        RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, StoreUnavailable,
         NoConnectionLeft,
         StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
         TooManyConnections, BodiesUnavailable,

@@ -6,12 +6,14 @@ from proxy.domain.errors import (
     ClientGone,
     InternalError,
     InvalidRequest,
+    NothingGenerated,
     ProviderRefusal,
     UpstreamError,
     UpstreamMisconfigured,
     UpstreamRateLimit,
     UpstreamTimeout,
     UpstreamTruncated,
+    UpstreamUncertain,
     UpstreamUnreachable,
 )
 from proxy.domain.idempotency import After, AnswerKeeper, Idempotency, KeptAnswer, parse_idempotency
@@ -108,17 +110,29 @@ def test_a_key_is_free_again_where_nothing_was_forwarded() -> None:
 
 @pytest.mark.parametrize(
     ("error", "images", "status"),
-    [(UpstreamError("broke"), 0, 0), (UpstreamTimeout("late"), 0, 0), (UpstreamTruncated("cut"), 2, 200)],
+    [
+        (UpstreamUncertain("broke"), 0, 0),
+        (UpstreamError("broke"), 0, 200),
+        (UpstreamTimeout("late"), 0, 0),
+        (UpstreamTruncated("cut"), 2, 200),
+    ],
 )
-def test_where_something_may_have_been_generated_the_error_is_the_answer(
+def test_where_something_may_have_been_generated_no_answer_is_given_again(
     error: UpstreamError, images: int, status: int
 ) -> None:
     ending = ended(error, images=images, status=status).ending
     assert ending is not None
+    assert (ending.after, ending.answer) == (After.GONE, None)
+
+
+def test_why_nothing_was_generated_is_the_answer() -> None:
+    error = NothingGenerated("blocked", reason="SAFETY")
+    ending = ended(error, status=200).ending
+    assert ending is not None
     assert ending.after is After.DONE
     assert ending.answer is not None
-    assert ending.answer.status == error.wire_status
-    assert error.message.encode() in ending.answer.body
+    assert ending.answer.status == 400
+    assert b"blocked" in ending.answer.body
 
 
 @pytest.mark.parametrize("error", [ClientGone(), RuntimeError("a bug")])

@@ -13,7 +13,7 @@ from proxy.domain.chat_answer import ChatChunk, ChatEvents, ChatJson
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.chat_translation import ChatReading, ChatTranslation
 from proxy.domain.chat_writing import ChatEnd, ChatHead, CompletionJson
-from proxy.domain.errors import ProxyError, UpstreamError
+from proxy.domain.errors import ProxyError, UpstreamUncertain
 from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_inputs import Reference, Upload
 from proxy.domain.image_request import ImageRequest, Task
@@ -185,7 +185,9 @@ EVENT_READING = Reading(
 
 def _read_end(notes: Mapping[str, bytes], _has_content: bool) -> ChatEnd | None:
     if "else" in notes or text_of(notes.get("refusal")):
-        raise UpstreamError("The provider answered with a stream, which cannot be put together to what was asked for.")
+        raise UpstreamUncertain(
+            "The provider answered with a stream, which cannot be put together to what was asked for."
+        )
     if "finish" in notes:
         return ChatEnd(text_of(notes["finish"]) or "stop")
     return ChatEnd("stop") if "done" in notes else None

@@ -44,6 +44,9 @@ def errors(lifecycle: Lifecycle) -> Middleware:
         observation.error = failure.code
         if observation.outcome == OK:
             observation.outcome = REJECTED
+        if request.writer.output_size > 0 and request.transport is not None:
+            # A second status line would be read as a part of the answer that has begun.
+            request.transport.abort()
         response = error_response(failure)
         if not is_http:
             # Where this request ends is not certain, so there is no next one (RFC 9112 section 6.1).
