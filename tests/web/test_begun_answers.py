@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
@@ -19,10 +19,11 @@ from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import Refusals, number
 from proxy.web.open_connections import OpenConnections
 
-FAILURES: dict[str, Exception] = {
-    "bug": KeyError("a bug"),
-    "refusal": InvalidRequest("no"),
-    "http": web.HTTPBadRequest(),
+# Made anew for each: an error holds the frames that it went through.
+FAILURES: dict[str, Callable[[], Exception]] = {
+    "bug": lambda: KeyError("a bug"),
+    "refusal": lambda: InvalidRequest("no"),
+    "http": web.HTTPBadRequest,
 }
 
 
@@ -32,10 +33,12 @@ async def port() -> AsyncIterator[int]:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"the first part")
-        raise FAILURES[request.query["by"]]
+        failure = FAILURES[request.query["by"]]()
+        raise failure
 
     async def fail(request: web.Request) -> web.StreamResponse:
-        raise FAILURES[request.query["by"]]
+        failure = FAILURES[request.query["by"]]()
+        raise failure
 
     app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle())])
     app.router.add_get("/begun", begin_and_fail)
