@@ -106,14 +106,17 @@ class Traces:
     def __init__(self, *, endpoint: str, sample_ratio: float, service_name: str) -> None:
         """Send to ``endpoint`` by OTLP over HTTP.
 
-        A client's own decision whether to sample its trace stands; of the others ``sample_ratio``, 0 to 1, are. They
-        are sent every 5 s, or as often as OpenTelemetry's own OTEL_BSP_SCHEDULE_DELAY (milliseconds) says.
+        Of all traces, ``sample_ratio``, 0 to 1, are sampled, whoever began them; one that its client does not sample
+        never is. They are sent every 5 s, or as often as OpenTelemetry's own OTEL_BSP_SCHEDULE_DELAY (milliseconds)
+        says.
         """
         # The library would log what clients send in these headers.
         logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
         version = package_version()
+        # Whoever can reach the listener can set the flag that asks for sampling, before any key is looked at.
+        by_ratio = TraceIdRatioBased(sample_ratio)
         self._provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
+            sampler=ParentBased(by_ratio, remote_parent_sampled=by_ratio),
             resource=Resource.create({SERVICE_NAME: service_name, SERVICE_VERSION: version}),
             shutdown_on_exit=False,
             span_limits=SpanLimits(max_span_attribute_length=ATTRIBUTE_LENGTH),

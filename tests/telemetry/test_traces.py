@@ -324,9 +324,13 @@ async def test_what_is_settled_later_for_another_request_is_no_part_of_this_one(
     await settle()
 
 
+@pytest.mark.parametrize("asks_for_it", [False, True])
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
-async def test_of_traces_that_begin_here_a_share_is_sent(receiver: Collector, ratio: float) -> None:
-    traces = Traces(endpoint=receiver.url, sample_ratio=ratio, service_name=f"at-{ratio}")
+async def test_a_share_of_all_traces_is_sent_whatever_a_client_asks_for(
+    receiver: Collector, ratio: float, *, asks_for_it: bool
+) -> None:
+    name = f"at-{ratio}-{asks_for_it}"
+    traces = Traces(endpoint=receiver.url, sample_ratio=ratio, service_name=name)
 
     async def handler(_request: web.Request) -> web.Response:
         return web.Response()
@@ -335,10 +339,11 @@ async def test_of_traces_that_begin_here_a_share_is_sent(receiver: Collector, ra
     app.router.add_get("/", handler)
     async with TestClient(TestServer(app)) as client:
         for _ in range(3):
-            async with client.get("/"):
+            headers = {"traceparent": Trace().traceparent} if asks_for_it else {}
+            async with client.get("/", headers=headers):
                 pass
     await traces.close(5.0)
-    assert len([span for span in receiver.spans() if span.resource["service.name"] == f"at-{ratio}"]) == 3 * ratio
+    assert len([span for span in receiver.spans() if span.resource["service.name"] == name]) == 3 * ratio
 
 
 async def test_a_request_of_a_store_that_is_away_has_an_error_in_its_own_span_and_in_admits(
