@@ -251,7 +251,11 @@ class Gateway:
         server = self._settings.server
         images = ImageRoutes(
             pool,
-            RelayLimits(write_timeout_s=server.write_timeout, keep_alive_s=server.stream_keepalive_seconds),
+            RelayLimits(
+                write_timeout_s=server.write_timeout,
+                keep_alive_s=server.stream_keepalive_seconds,
+                overage_images=self._settings.accounting.overage_images,
+            ),
             finish_for_nobody=self._settings.accounting.client_gone == "finish",
         )
         models = ModelRoutes(meter.store, catalog)

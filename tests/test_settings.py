@@ -60,6 +60,7 @@ lease_seconds = 5
 settled_ids_seconds = 3600
 burst_seconds = 10
 tier = "delivered"
+overage_images = 2
 
 [logs]
 level = "warning"
@@ -193,6 +194,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "lease_seconds": 5,
         "expired": "void",
         "tier": "delivered",
+        "overage_images": 2,
         "ledger_days": 0,
         "client_gone": "finish",
         "idempotency_answer_bytes": 65_536,

@@ -58,13 +58,18 @@ class ImagesAnswer:
     def feed(self, piece: bytes) -> bytes:
         """Take the next piece; return what may be passed on, which may be nothing. Raises MalformedResponse."""
         if self._held is None:
-            return self._scanner.feed(piece)
+            return self._pass(piece)
         self._held.append(piece)
         self._held_bytes += len(piece)
         if self._held_bytes <= WHOLE_BYTES_LIMIT:
             return b""
         held, self._held = b"".join(self._held), None
-        return self._scanner.feed(held)
+        return self._pass(held)
+
+    def _pass(self, piece: bytes) -> bytes:
+        passed = self._scanner.feed(piece)
+        self.images = self._scanner.images
+        return passed
 
     def finish(self) -> bytes:
         """The body has ended: return all of a small answer, nothing of a large one. Raises MalformedResponse."""

@@ -120,7 +120,8 @@ class ImageRoutes:
         upstream = self._pool.ask(asked, model, delivery, observation, client_left)
         if not self._finish_for_nobody:
             upstream.end_when(client_left)
-        relay = Relay(request, observation, upstream, self._limits)
+        n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
+        relay = Relay(request, observation, upstream, self._limits, images_most=self._limits.images_most(n))
 
         def read(exchange: Exchange) -> Answer:
             kind, dialect = exchange.content_type, exchange.client.dialect

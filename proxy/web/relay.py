@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 BLANKS = b" " * 65_536
 
 
+IMAGES_MOST_LEAST = 16
+"""A provider that makes a few more than were asked for is no fault."""
+
+
 class StreamedResponse(web.StreamResponse):
     """An answer that keeps its end back until whoever returns it has settled.
 
@@ -69,10 +73,18 @@ class StreamedResponse(web.StreamResponse):
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """How long a client may read nothing before it is let go, and a stream be silent before a comment; in seconds."""
+    """How long a client may read nothing before it is let go, and a stream be silent before a comment; in seconds.
+
+    An answer has at most ``overage_images`` times the images that were asked for, or 16 where that is more.
+    """
 
     write_timeout_s: float
     keep_alive_s: float
+    overage_images: int = 4
+
+    def images_most(self, n: int) -> int:
+        """How many images may come, and be charged, where ``n`` were asked for."""
+        return max(self.overage_images * n, IMAGES_MOST_LEAST)
 
 
 class Relay:
@@ -81,9 +93,19 @@ class Relay:
     _exchange: Exchange
 
     def __init__(
-        self, request: web.Request, observation: Observation, upstream: Exchange | Failover, limits: RelayLimits
+        self,
+        request: web.Request,
+        observation: Observation,
+        upstream: Exchange | Failover,
+        limits: RelayLimits,
+        *,
+        images_most: int,
     ) -> None:
-        """Answer ``request`` with what comes from ``upstream``, within ``limits``."""
+        """Answer ``request`` with what comes from ``upstream``, within ``limits``.
+
+        An answer that flows is broken off after ``images_most`` images, and no more are charged of any.
+        """
+        self._images_most = images_most
         self._request = request
         self._observation = observation
         self._upstream = upstream
@@ -158,6 +180,8 @@ class Relay:
                     keeper.add(passed)
                 if passed and not self._client_gone:
                     await self._send(passed, is_last=answer.complete)
+                if answer.images > self._images_most:
+                    raise MalformedResponse(f"it has more than {self._images_most} images")
                 if parts.is_turn_due:
                     await asyncio.sleep(0)
 
@@ -215,8 +239,8 @@ class Relay:
         return web.Response(body=body, headers=_headers(content_type))
 
     def _end(self, answer: Answer, delivery: Delivery, *, complete: bool) -> None:
-        delivery.images, delivery.provider_usage = answer.images, answer.usage
-        delivery.sizes = tuple(answer.sizes)
+        delivery.images, delivery.provider_usage = min(answer.images, self._images_most), answer.usage
+        delivery.sizes = tuple(answer.sizes[: delivery.images])
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:
