@@ -92,6 +92,8 @@ if verdict ~= 'ok' then return {id, verdict, 0} end
 local ids = run_out(KEYS[3], MOST_RECLAIMED + 1)
 if #ids > MOST_RECLAIMED then return {id, 'again', 0} end
 if #ids > 0 then
+  -- Refuses a name of the wrong type before the first write.
+  if KEYS[5] then redis.call('GET', KEYS[5]) end
   reclaimed = reclaim(KEYS[3], ids, ARGV[8])
   look()
 end

@@ -16,6 +16,9 @@ local HIDDEN = {secret_sha256 = true, previous_sha256 = true, made_by = true, li
 
 local audit_stream, audit_about = table.remove(KEYS), cjson.decode(table.remove(ARGV))
 
+-- Refuses a stream of the wrong type before the script writes anything.
+redis.call('XLEN', audit_stream)
+
 if type(audit_about) ~= 'table' then error('the last argument should say who asks') end
 
 local function write_audit(action, target, owner, before, after)

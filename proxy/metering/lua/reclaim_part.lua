@@ -16,9 +16,20 @@ end
 local function reclaim(leases, ids, remember_ms)
   local count = 0
   local team = string.sub(leases, 1, -#'leases' - 1)
-  for _, id in ipairs(ids) do
+  local held = {}
+  -- A key of the wrong type is refused before the first write.
+  for at, id in ipairs(ids) do
+    held[at] = redis.call('GET', team .. 'reservation:' .. id) or ''
+    local facts = string.match(held[at], '^held %d+ %d+ (.+)$')
+    if facts then
+      local key = cjson.decode(facts).key
+      for _, name in ipairs({'key:' .. key, 'team', 'usage:' .. key, 'usage'}) do redis.call('HLEN', team .. name) end
+      redis.call('XLEN', team .. 'ledger')
+    end
+  end
+  for at, id in ipairs(ids) do
     local name = team .. 'reservation:' .. id
-    local units, admitted_ms, facts = string.match(redis.call('GET', name) or '', '^held (%d+) (%d+) (.+)$')
+    local units, admitted_ms, facts = string.match(held[at], '^held (%d+) (%d+) (.+)$')
     if units then
       local about, day = cjson.decode(facts), day_of(admitted_ms)
       local charged = about.expired == 'charge' and units or '0'

@@ -32,12 +32,14 @@ local about = cjson.decode(entry.facts)
 local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s}', cjson.encode(about.model),
   about.admitted_ms, ARGV[3])
 local overage = entry.overage == '0' and '0' or '-' .. entry.overage
+-- A key of the wrong type is refused before the first write.
+local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
+local before = redis.call('HGETALL', team .. 'key:' .. entry.key)
+for _, name in ipairs({'team', 'usage:' .. entry.key, 'usage'}) do redis.call('HLEN', team .. name) end
 local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
   ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
-local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
 local day = day_of(about.admitted_ms)
 local heading = utc_day(day) .. ':units:' .. about.model
-local before = redis.call('HGETALL', team .. 'key:' .. entry.key)
 add_to(team .. 'key:' .. entry.key, day, 0, -entry.charged, overage + 0, 0, 0)
 add_to(team .. 'team', day, 0, -entry.charged, overage + 0, 0, 0)
 redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. entry.charged)

@@ -41,6 +41,11 @@ local state, first, second = string.match(reservation or ARGV[12], '^(%a+) (%S+)
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
 if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
+-- A key of the wrong type is refused here, by a read in constant time: Lua takes nothing back that it has written.
+for _, at in ipairs({1, 4, 6, 7}) do redis.call('HLEN', KEYS[at]) end
+redis.call('ZCARD', KEYS[3])
+local running = KEYS[8] and redis.call('GET', KEYS[8])
+
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
 if state == 'expired' then
@@ -73,7 +78,6 @@ for at = 4, 7, 3 do
   if charged ~= '0' then redis.call('HINCRBY', KEYS[at], ARGV[6] .. ':units:' .. ARGV[5], charged) end
 end
 if KEYS[8] then
-  local running = redis.call('GET', KEYS[8])
   if not running or string.match(running, '^running %x+ (%S+)') == id then
     if ARGV[14] == 'free' then
       redis.call('DEL', KEYS[8])

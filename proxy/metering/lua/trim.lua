@@ -21,9 +21,20 @@ local function add(name, field, value)
   if value and value ~= '0' then redis.call('HINCRBY', name, field, value) end
 end
 
-for _, found in ipairs(entries) do
+-- A key of the wrong type is refused before the first write.
+redis.call('HLEN', KEYS[2])
+redis.call('HLEN', KEYS[2] .. ':')
+redis.call('HLEN', KEYS[3])
+local parsed = {}
+for at_entry, found in ipairs(entries) do
   local entry = {}
   for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
+  redis.call('HLEN', KEYS[2] .. ':' .. entry.key)
+  parsed[at_entry] = entry
+end
+
+for at_entry, found in ipairs(entries) do
+  local entry = parsed[at_entry]
   if entry.kind == 'grant' then
     -- One of the team has no key.
     add(KEYS[2] .. ':' .. entry.key, 'granted', entry.quota_units)

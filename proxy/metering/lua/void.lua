@@ -34,6 +34,8 @@ local function correct()
   for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
   local about = cjson.decode(entry.facts)
   local day = day_of(about.admitted_ms)
+  redis.call('HLEN', team .. 'usage:' .. entry.key)
+  redis.call('HLEN', team .. 'usage')
   local late = redis.call('XADD', team .. 'ledger', '*', 'kind', 'late', 'key', entry.key, 'request', id, 'outcome',
     'unreachable', 'images', '0', 'charged', '-' .. charged, 'overage', '0', 'corrects', expired, 'facts', entry.facts)
   redis.call('HSET', team .. 'refunds', expired, late .. ' corrected')
@@ -42,6 +44,10 @@ local function correct()
   redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. charged)
   redis.call('HINCRBY', team .. 'usage', heading, '-' .. charged)
 end
+
+-- A key of the wrong type is refused before the first write.
+for at = 1, 4, 3 do redis.call('HLEN', KEYS[at]) end
+redis.call('ZCARD', KEYS[3])
 
 if state == 'expired' then correct() end
 redis.call('SET', KEYS[2], 'void 0 0', 'PX', ARGV[2])
