@@ -20,6 +20,7 @@ from typing import Self
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from proxy.domain.catalog import Model
@@ -60,6 +61,14 @@ KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
 
+class JsonPayload(BytesPayload):
+    """A body that is let go when its request has ended: the library's request may wait for the garbage collector."""
+
+    def forget(self) -> None:
+        """It is not sent again."""
+        self._value = b""
+
+
 class Exchange:
     """One request to a provider and its answer: a context that holds the connection.
 
@@ -67,7 +76,7 @@ class Exchange:
     UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
     """
 
-    __slots__ = ("_body", "_delivery", "_observation", "_response", "_size", "_url", "client", "watchdog")
+    __slots__ = ("_body", "_delivery", "_observation", "_payload", "_response", "_size", "_url", "client", "watchdog")
 
     def __init__(
         self,
@@ -83,6 +92,7 @@ class Exchange:
         self._body = body
         self._delivery = delivery
         self._observation = observation
+        self._payload: JsonPayload | None = None
         self._response: ClientResponse | None = None
         self._size = 0
         self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
@@ -104,6 +114,9 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the connection back where the body was read to its end, and close it where it was not."""
+        if self._payload is not None:
+            self._payload.forget()
+            self._body = b""
         response = self._response
         if response is not None:
             if response.content.at_eof():
@@ -159,7 +172,8 @@ class Exchange:
         began = perf_counter()
         try:
             if isinstance(body, bytes):
-                response = await client.session.post(self._url, data=body, allow_redirects=False)
+                self._payload = JsonPayload(body)
+                response = await client.session.post(self._url, data=self._payload, allow_redirects=False)
             else:
                 response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

@@ -26,6 +26,7 @@ NO_SCHEMA_SAYS_SO = (
     # The provider's own refusal.
     "response_format must be url or b64_json.",
     "output_format must be png, jpeg or webp.",
+    "Each edge of size must be from 16 to 4096 pixels.",
     "messages must hold one of the user.",
 )
 
