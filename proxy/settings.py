@@ -20,6 +20,8 @@ from proxy.domain.catalog import (
     BASE_UNITS,
     BASE_UNITS_4K,
     DEFAULT_FOUR_K_LONG_EDGE,
+    DEFAULT_MAX_TEXT_TOKENS,
+    TOKENS_LIMIT,
     Ability,
     Catalog,
     Deployment,
@@ -113,6 +115,7 @@ class ModelSettings(Section):
     parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
+    max_text_tokens: Annotated[Whole, Field(ge=1, le=TOKENS_LIMIT)] = DEFAULT_MAX_TEXT_TOKENS
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -142,6 +145,7 @@ class ModelSettings(Section):
             sizes=self.sizes,
             created=self.created,
             text=self.text,
+            max_text_tokens=self.max_text_tokens,
             chats=all(chat is not None for chat in chats),
             chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
             abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects))

@@ -102,6 +102,7 @@ linked_images = false
 parameters = ["n", "size", "image_config"]
 created = 1744000000
 text = "free"
+max_text_tokens = 900
 
 [[models]]
 id = "acme/image-2"
@@ -227,6 +228,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "sizes": ("1K", "1024x1024"),
         "created": 1_744_000_000,
         "text": "free",
+        "max_text_tokens": 900,
         "chats": True,
         "chat_checks": (),
         "abilities": set(Ability) - {Ability.LINKED_IMAGES},

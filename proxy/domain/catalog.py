@@ -20,6 +20,11 @@ IMAGES_LIMIT = 10_000
 
 DEFAULT_FOUR_K_LONG_EDGE = 3840
 
+TOKENS_LIMIT = 2**31
+"""Of one answer; at the dearest price there is, their charge stays below 2^53."""
+
+DEFAULT_MAX_TEXT_TOKENS = 4_096
+
 ChatCheck = Callable[[Mapping[str, Any]], None]
 
 
@@ -61,7 +66,8 @@ class Model:
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``sizes`` are all that it takes, any where there are none.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
-    nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``chats`` is whether its provider's
+    nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
+    sets no maximum itself reserves for its answer. ``chats`` is whether its provider's
     dialect knows chat, ``chat_checks`` refuse the fields of one that it has no words for (InvalidRequest), and
     ``abilities`` is what else it knows.
     """
@@ -77,6 +83,7 @@ class Model:
     sizes: tuple[str, ...] = ()
     created: int = 0
     text: str = "tokens"
+    max_text_tokens: int = DEFAULT_MAX_TEXT_TOKENS
     chats: bool = True
     abilities: frozenset[Ability] = frozenset()
     chat_checks: tuple[ChatCheck, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.domain.catalog import Ability, Model
+from proxy.domain.catalog import TOKENS_LIMIT, Ability, Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.image_links import links_of
 from proxy.domain.image_request import (
@@ -34,6 +34,12 @@ KNOWN_FIELDS = frozenset(
     }
 )  # fmt: skip
 
+IMAGE_TOKENS = 4_096
+"""What one linked or embedded image of a prompt is taken to cost, whatever its size."""
+
+VALUE_TOKENS = 8
+"""Of each JSON value beside its text: what a provider writes around messages, parts and tools, and numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -46,6 +52,12 @@ class ChatRequest:
     wants_image: bool = False
     links: bool = False
     """Whether its provider would have to fetch something."""
+
+    prompt_tokens: int = 0
+    """The most that its prompt is taken to cost: see ``most_prompt_tokens``."""
+
+    max_tokens: int | None = None
+    """The most that its answer may have, where it says so."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
@@ -81,8 +93,38 @@ def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
         wants_usage=fields.get("stream_options", {}).get("include_usage") is True,
         wants_image="image" in modalities,
         links=links_of(fields["messages"]),
+        prompt_tokens=most_prompt_tokens(fields),
+        max_tokens=_most_answer_tokens(fields),
         fields=fields,
     )
+
+
+def most_prompt_tokens(fields: Mapping[str, Any]) -> int:
+    """An upper bound of a prompt's tokens: one a byte of UTF-8 in all names and strings, ``VALUE_TOKENS`` a value, and
+    ``IMAGE_TOKENS`` an image of the messages, whose ``data:`` address is not counted as text.
+    """
+    tokens = 0
+    rest: list[tuple[object, bool]] = [(value, name == "messages") for name, value in fields.items() if name != "model"]
+    while rest:
+        value, in_messages = rest.pop()
+        tokens += VALUE_TOKENS
+        if isinstance(value, str):
+            tokens += _utf8_bytes(value)
+        elif isinstance(value, list):
+            rest.extend((item, in_messages) for item in value)
+        elif isinstance(value, dict):
+            is_image = in_messages and value.get("type") == "image_url"
+            if is_image:
+                tokens += IMAGE_TOKENS
+            for name, item in value.items():
+                tokens += _utf8_bytes(name)
+                if not (is_image and name == "image_url"):
+                    rest.append((item, in_messages))
+                elif isinstance(item, dict):
+                    rest.extend((each, in_messages) for key, each in item.items() if key != "url" or not _is_data(each))
+                elif not _is_data(item):
+                    rest.append((item, in_messages))
+    return tokens
 
 
 def no_chat() -> InvalidRequest:
@@ -123,3 +165,19 @@ def _check_options(fields: Mapping[str, Any]) -> None:
     # One image is reserved; several answers would be several.
     if type(n) is not int or n != 1:
         raise InvalidRequest("'n' should be 1 or left out: this gateway has one answer made a request.", param="n")
+
+
+def _most_answer_tokens(fields: Mapping[str, Any]) -> int | None:
+    given = [(name, fields[name]) for name in ("max_completion_tokens", "max_tokens") if name in fields]
+    for name, tokens in given:
+        if type(tokens) is not int or not 1 <= tokens <= TOKENS_LIMIT:
+            raise InvalidRequest(f"'{name}' should be an integer from 1 to {TOKENS_LIMIT:,}.", param=name)
+    return max((tokens for _, tokens in given), default=None)
+
+
+def _is_data(address: object) -> bool:
+    return isinstance(address, str) and address[:5].casefold() == "data:"
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -9,12 +9,9 @@ from enum import StrEnum
 
 import orjson
 
-from proxy.domain.catalog import Model, unit_price
+from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
-
-TOKENS_LIMIT = 2**31
-"""Of one answer; at the dearest price there is, their charge stays below 2^53."""
 
 _pixels = re.compile(r"(\d+)[x×](\d+)")
 
@@ -28,7 +25,10 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """``units`` = ``images`` x ``unit_price``, all of them integers below 2^53."""
+    """``units`` are reserved: ``images`` x ``unit_price``, or what the text of a chat may cost where that is more.
+
+    All of them are integers below 2^53.
+    """
 
     images: int
     unit_price: int
@@ -37,11 +37,23 @@ class Quote:
 
 
 def price(request: ImageRequest | ChatRequest, model: Model) -> Quote:
-    """What ``request`` reserves: the images asked for, or the model's ``default_n``, at the price of their tier."""
+    """What ``request`` reserves: the images asked for, or the model's ``default_n``, at the price of their tier.
+
+    A chat whose text is charged reserves what its prompt and its answer may cost, where that is more.
+    """
     tier = tier_of(request, model.four_k_long_edge)
     units_each = model.unit_price_4k if tier is Tier.FOUR_K else model.unit_price
     images = model.default_n if request.n is None else request.n
-    return Quote(images=images, unit_price=units_each, units=images * units_each, tier=tier)
+    units = images * units_each
+    if isinstance(request, ChatRequest) and model.text == "tokens":
+        units = max(units, _most_text_units(request, model))
+    return Quote(images=images, unit_price=units_each, units=units, tier=tier)
+
+
+def _most_text_units(request: ChatRequest, model: Model) -> int:
+    completion_tokens = request.max_tokens or model.max_text_tokens
+    # An answer that tells more tokens than the limit is not charged for them.
+    return unit_price(min(request.prompt_tokens + completion_tokens, TOKENS_LIMIT), model.token_multiplier)
 
 
 def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.domain.chat_request import ChatRequest, check_chat, parse_chat_request
+from proxy.domain.catalog import TOKENS_LIMIT
+from proxy.domain.chat_request import IMAGE_TOKENS, ChatRequest, check_chat, parse_chat_request
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.pricing import TOKENS_LIMIT, Quote, TextPrice, Tier, price
+from proxy.domain.pricing import Quote, TextPrice, Tier, price
 from tests.domain.samples import make_model
 
 MESSAGES = [{"role": "user", "content": "a cube"}]
@@ -107,3 +111,49 @@ def test_text_costs_its_tokens_rounded_up(usage: bytes | None, units: int) -> No
 def test_the_dearest_text_stays_exact() -> None:
     price = TextPrice(Decimal(1_000_000), "totalTokenCount")
     assert 0 < price.units(b'{"totalTokenCount":%d}' % TOKENS_LIMIT) < 2**53
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    most=st.none() | st.integers(1, TOKENS_LIMIT),
+    multiplier=st.decimals("0", "1000000", places=4),
+    share=st.fractions(0, 1),
+)
+def test_a_reservation_covers_every_answer_within_its_bounds(
+    text: str, most: int | None, multiplier: Decimal, share: Fraction
+) -> None:
+    request = parse(messages=[{"role": "user", "content": text}], max_completion_tokens=most)
+    model = make_model(multiplier, max_text_tokens=900)
+    tokens = int(share * (len(text.encode()) + (most or 900)))
+    units = TextPrice(multiplier, "total_tokens").units(b'{"total_tokens":%d}' % tokens)
+    assert max(units, model.unit_price) <= price(request, model).units < 2**53
+
+
+def test_text_that_is_free_reserves_one_image() -> None:
+    for rule in ("free", "refuse"):
+        assert price(parse(max_tokens=90_000), make_model(text=rule)).units == 5_000
+
+
+def test_the_larger_maximum_counts() -> None:
+    assert parse(max_tokens=7, max_completion_tokens=9).max_tokens == 9
+    assert parse(max_tokens=None).max_tokens is None
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "9", [], TOKENS_LIMIT + 1])
+def test_a_maximum_that_is_no_number_of_tokens_is_named(name: str, value: object) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{name}' should be an integer from 1 to") as refused:
+        parse(**{name: value})
+    assert refused.value.param == name
+
+
+def test_data_of_images_is_no_text_and_all_else_is() -> None:
+    def tokens(part: object, **fields: object) -> int:
+        return parse(messages=[{"role": "user", "content": [part]}], **fields).prompt_tokens
+
+    address = "data:image/png;base64," + "A" * 100_000
+    for image in (address, {"url": address}):
+        assert IMAGE_TOKENS <= tokens({"type": "image_url", "image_url": image}) < IMAGE_TOKENS + 300
+    assert tokens({"type": "text", "text": address}) > 100_000
+    assert tokens({"type": "text", "image_url": {"url": address}}) > 100_000
+    assert tokens("x", tools=[{"type": "image_url", "image_url": {"url": address}}]) > 100_000

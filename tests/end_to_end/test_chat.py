@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -88,6 +89,25 @@ def test_text_follows_the_models_rule(
     tokens = (list(events_of(answer.body))[-1] if stream else answer.json)["usage"]["total_tokens"]
     charged = -(-tokens * 3 // 2) if model == "acme/tokens" else 0
     assert settled(gateway, key) == (outcome, 0, charged)
+
+
+def test_parallel_chats_do_not_overspend_a_quota(chatting: tuple[RunningGateway, SampleProvider]) -> None:
+    gateway, _ = chatting
+    limit = 250_000
+    key = gateway.make_key(limit)
+    text = "cubes " * 10_000
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(
+            threads.map(lambda _: chat(gateway, key, text, modalities=["text"], max_tokens=1_000), range(20))
+        )
+    assert {answer.status for answer in answers} == {200, 429}
+    gateway.check_books(key)
+    entries = gateway.ledger(key)
+    # More than one image costs, so that its price alone would not have covered the text.
+    assert all(entry["reserved"] > entry["charged"] > 7_500 and entry["overage"] == 0 for entry in entries)
+    quota = gateway.quota(key)
+    assert quota["posted"] + quota["reserved"] <= limit
+    assert quota["posted"] == sum(entry["charged"] for entry in entries)
 
 
 def test_a_model_for_images_only_refuses_to_chat(chatting: tuple[RunningGateway, SampleProvider]) -> None:
