@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.domain.catalog import TOKENS_LIMIT
 from proxy.domain.edit_request import FILE_ID_LENGTH_LIMIT, IMAGES_LIMIT
 from proxy.domain.image_request import WORD_LENGTH_LIMIT
 from proxy.domain.size_words import ASPECT_RATIO_PATTERN, SIZE_PATTERN
 
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 
+Tokens = Annotated[int, Field(ge=1, le=TOKENS_LIMIT)]
 Word = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT)]
 Size = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=SIZE_PATTERN)]
 AspectRatio = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=ASPECT_RATIO_PATTERN)]
@@ -188,8 +190,8 @@ class ChatRequestFields(_Wire):
     functions: Any = None
     logit_bias: Any = None
     logprobs: Any = None
-    max_completion_tokens: Any = None
-    max_tokens: Any = None
+    max_completion_tokens: Tokens | None = None
+    max_tokens: Tokens | None = None
     metadata: Any = None
     parallel_tool_calls: Any = None
     prediction: Any = None
