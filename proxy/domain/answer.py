@@ -32,11 +32,6 @@ class Answer(Protocol):
         ...
 
     @property
-    def keeps_length(self) -> bool:
-        """Whether what is sent is at most as long as the provider's body, and blanks may follow it."""
-        ...
-
-    @property
     def complete(self) -> bool:
         """Whether the end has been returned; what may follow is blank."""
         ...

@@ -105,7 +105,6 @@ class ChatJson:
     """See ``Answer``, and ``ShapeListener`` for what it hears. A small answer is held, and may become an error."""
 
     content_type = JSON
-    keeps_length = False
     whole = True
     comment = b""
 

@@ -54,7 +54,6 @@ class ChatReading:
 class ChatTranslation:
     """See ``Answer``, and ``ShapeListener`` for what it hears."""
 
-    keeps_length = False
     complete = False
 
     def __init__(self, reading: ChatReading, content_type: str, writer: ChatWriter, *, in_text: bool = True) -> None:

@@ -110,7 +110,6 @@ class ImageEvents:
     """See ``Answer``, and ``EventListener`` and ``ShapeListener`` for what it hears."""
 
     content_type = EVENT_STREAM
-    keeps_length = False
     complete = False
 
     def __init__(self, read_error: ErrorReader) -> None:

@@ -37,7 +37,6 @@ class ImagesAnswer:
     __slots__ = ("_held", "_held_bytes", "_scanner", "images", "sizes", "usage")
 
     content_type = JSON
-    keeps_length = True
     whole = True
     comment = b""
 

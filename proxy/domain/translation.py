@@ -56,7 +56,6 @@ class Reading:
 class Translation:
     """See ``Answer``, and ``ShapeListener`` for what it hears."""
 
-    keeps_length = False
     complete = False
 
     def __init__(self, reading: Reading, content_type: str, writer: ImagesWriter) -> None:

@@ -136,11 +136,6 @@ class Exchange:
         return None if self._response is None else retry_after_seconds(self._response.headers, time())
 
     @property
-    def content_length(self) -> int | None:
-        """The length of the body in bytes, where the provider tells it before."""
-        return None if self._response is None else self._response.content_length
-
-    @property
     def content_type(self) -> str:
         """The kind of the body, without its parameters."""
         return "" if self._response is None else self._response.content_type

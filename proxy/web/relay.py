@@ -26,8 +26,6 @@ from proxy.web.keep_alive import KeepAlive
 
 logger = logging.getLogger(__name__)
 
-BLANKS = b" " * 65_536
-
 
 IMAGES_MOST_LEAST = 16
 """A provider that makes a few more than were asked for is no fault."""
@@ -36,38 +34,26 @@ IMAGES_MOST_LEAST = 16
 class StreamedResponse(web.StreamResponse):
     """An answer that keeps its end back until whoever returns it has settled.
 
-    Where the provider told the length of its answer, that is the length of this one as well: what was left out is made
-    up for with blanks at the end, which JSON allows (RFC 8259 section 2). A body of known length is passed on without
-    being copied into chunks.
+    It goes out in chunks. The provider's length says nothing about this one: what is left out may be of any size, and
+    is not known when the headers are sent.
     """
 
-    def __init__(self, length: int | None, headers: dict[str, str]) -> None:
-        """``length`` in bytes, None where it is not known. How long a client may take is its connection's affair."""
+    def __init__(self, headers: dict[str, str]) -> None:
+        """How long a client may take is its connection's affair."""
         super().__init__(headers=headers)
         self._ended = False
-        self._unsent = length
-        if length is not None:
-            self.content_length = length
         self.end = b""
 
     async def pass_on(self, piece: bytes) -> None:
         """Send a piece."""
-        if self._unsent is not None:
-            self._unsent -= len(piece)
         await self.write(piece)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the end, and the blanks that are due; again, nothing."""
+        """Send the end; again, nothing."""
         if self._ended:
             return
         self._ended = True
         end, self.end = self.end + data, b""
-        if self._unsent is not None:
-            blanks, self._unsent = self._unsent - len(end), 0
-            await self.write(end)
-            for _ in range(blanks // len(BLANKS)):
-                await self.write(BLANKS)
-            end = BLANKS[: blanks % len(BLANKS)]
         await super().write_eof(end)
 
 
@@ -223,13 +209,12 @@ class Relay:
             if self._request.transport is None:
                 raise ConnectionResetError("the client has left")
             answer = self._answer
-            length = self._exchange.content_length if answer is not None and answer.keeps_length else None
             kind = EVENT_STREAM if answer is None else answer.content_type
             headers = {**_headers(kind), **common_headers(self._observation)}
             if answer is None:
                 # Another deployment may yet be asked: no number is better than one that turns out wrong.
                 headers.pop(ATTEMPTS, None)
-            response = StreamedResponse(length, headers)
+            response = StreamedResponse(headers)
             await response.prepare(self._request)
             self._response = response
             return response
