@@ -170,7 +170,9 @@ def _check_options(fields: Mapping[str, Any]) -> None:
 def _most_answer_tokens(fields: Mapping[str, Any]) -> int | None:
     given = [(name, fields[name]) for name in ("max_completion_tokens", "max_tokens") if name in fields]
     for name, tokens in given:
-        if type(tokens) is not int or not 1 <= tokens <= TOKENS_LIMIT:
+        if type(tokens) is not int:
+            raise InvalidRequest(f"'{name}' should be an integer, not {kind_of(tokens)}.", param=name)
+        if not 1 <= tokens <= TOKENS_LIMIT:
             raise InvalidRequest(f"'{name}' should be an integer from 1 to {TOKENS_LIMIT:,}.", param=name)
     return max((tokens for _, tokens in given), default=None)
 

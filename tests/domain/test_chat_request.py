@@ -142,7 +142,7 @@ def test_the_larger_maximum_counts() -> None:
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "9", [], TOKENS_LIMIT + 1])
 def test_a_maximum_that_is_no_number_of_tokens_is_named(name: str, value: object) -> None:
-    with pytest.raises(InvalidRequest, match=f"'{name}' should be an integer from 1 to") as refused:
+    with pytest.raises(InvalidRequest, match=f"'{name}' should be an integer") as refused:
         parse(**{name: value})
     assert refused.value.param == name
 
