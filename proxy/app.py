@@ -35,8 +35,8 @@ from proxy.metering.middleware import Endpoint, RequestReader, metering
 from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
+from proxy.metering.replicated_admissions import open_runner
 from proxy.metering.request_body import BodyLimits
-from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.spool import Spools
 from proxy.metering.team_figures import TeamFigures
 from proxy.metering.team_registry import TeamRegistry
@@ -166,7 +166,7 @@ class Gateway:
         metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)
         redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
         parts.push_async_callback(redis_pool.aclose)
-        runner = ScriptRunner(
+        runner = open_runner(
             self.store_url, metrics, timeout_s=settings.store.timeout, min_replicas=settings.store.min_replicas
         )
         parts.push_async_callback(runner.close)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -22,34 +22,16 @@ from proxy.metering.script_connection import (
     ConnectError,
     ScriptConnection,
     Sent,
-    Wait,
     open_connection,
     unpack,
 )
 from proxy.metering.scripts import Script, load_script
+from proxy.metering.store_health import StoreHealth
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 TRIES = 2
-ADMIT = "admit"
-"""The script whose effects replicas should have before anybody counts on them."""
-
-SILENCE_S = 10.0
-"""Between two lines in the log about the same refusal."""
-
-ADVICE = {
-    "OOM": "its memory is full; raise its maxmemory, or free some of it",
-    "READONLY": "it is a replica; point store.url at the primary",
-    "LOADING": "it is reading its data, and will answer when it has",
-    "MISCONF": "it cannot write to its disk; look at its log, and at the space there",
-    "NOAUTH": "it wants a password; put it into store.url",
-    "WRONGPASS": "the password in store.url is wrong",
-    "NOPERM": "its user may not run scripts on keys that begin with lm: ; allow it",
-    "NOREPLICAS": "too few of its replicas are connected",
-    "BUSY": "another script has kept it busy for long; SCRIPT KILL ends that",
-}
-
 LOOKS_A_TIMEOUT = 8
 """How often the clock is looked at within the time of one call: a stall is noticed an eighth of it late."""
 
@@ -57,14 +39,9 @@ LOOKS_A_TIMEOUT = 8
 class ScriptRunner:
     """Runs scripts on one Redis, or says StoreUnavailable within about twice ``timeout_s``."""
 
-    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float, min_replicas: int = 0) -> None:
-        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds.
-
-        An admission counts only when ``min_replicas`` replicas have it as well, within half that time.
-        """
-        self._min_replicas = min_replicas
-        self._unreplicated: dict[Call, Wait] = {}
-        self._told: dict[str, float] = {}
+    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float, health: StoreHealth | None = None) -> None:
+        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds."""
+        self.health = health or StoreHealth(metrics)
         self._url = url
         self._metrics = metrics
         self._timeout_s = timeout_s
@@ -73,9 +50,13 @@ class ScriptRunner:
         self._connecting: asyncio.Task[None] | None = None
         self._turn_ends: asyncio.Handle | None = None
         self._clock: asyncio.TimerHandle | None = None
-        self.healthy = True
         self.on_connected: list[Callable[[], None]] = []
         """Called with each new connection; what they submit is sent before all that waits."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the store took the last call."""
+        return self.health.healthy
 
     def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
         """Send a call when this turn of the event loop ends; its reply as ``run`` gives it."""
@@ -146,25 +127,24 @@ class ScriptRunner:
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
             return
-        calls, self._waiting = self._waiting, []
-        self._connection.send(self._and_wait(calls) if self._min_replicas else calls, loop.time())
+        self._connection.send(self._take_waiting(), loop.time())
         if self._clock is None:
             self._clock = loop.call_later(self._timeout_s / LOOKS_A_TIMEOUT, self._look_at_the_clock)
 
-    def _and_wait(self, calls: Sequence[Call]) -> list[Sent]:
-        admissions = [call for call in calls if call.script.name == ADMIT]
-        if not admissions:
-            return list(calls)
-        wait = Wait(self._min_replicas, int(self._timeout_s * 500))
-        self._unreplicated.update(dict.fromkeys(admissions, wait))
-        return [*calls, wait]
+    def _take_waiting(self) -> Sequence[Sent]:
+        """All that is to be sent now."""
+        calls, self._waiting = self._waiting, []
+        return calls
+
+    async def _before_connecting(self) -> None:
+        """What has to be done before a new connection is of use. Raises StoreUnavailable."""
 
     async def _connect(self) -> None:
-        on_reply = self._take_replicated if self._min_replicas else self._take_reply
         try:
-            self._connection = await open_connection(self._url, on_reply, self._lost, timeout_s=self._timeout_s)
+            await self._before_connecting()
+            self._connection = await open_connection(self._url, self._take, self._lost, timeout_s=self._timeout_s)
         except Exception as error:
-            self._note_health(healthy=False, error=error)
+            self.health.failed(error)
             calls, self._waiting = self._waiting, []
             self._try_again(calls)
         else:
@@ -183,16 +163,20 @@ class ScriptRunner:
             return
         loop = asyncio.get_running_loop()
         if loop.time() - oldest > self._timeout_s:
-            self._note_health(healthy=False, error=TimeoutError(f"no answer for {self._timeout_s:g} seconds"))
+            self.health.failed(TimeoutError(f"no answer for {self._timeout_s:g} seconds"))
             connection.abort()
         self._clock = loop.call_later(self._timeout_s / LOOKS_A_TIMEOUT, self._look_at_the_clock)
 
     # --- What comes back ----------------------------------------------------------------------------------------------
 
+    def _take(self, sent: Sent, reply: Any) -> None:
+        """What the connection gives for each that was sent; only calls are."""
+        self._take_reply(cast("Call", sent), reply)
+
     def _take_reply(self, call: Call, reply: Any) -> None:
         if type(reply) is list and reply and reply[0] == call.id:
-            if not self.healthy:
-                self._note_health(healthy=True)
+            if not self.health.healthy:
+                self.health.answered()
             if not call.reply.done():
                 call.reply.set_result(reply[1:])
         elif not isinstance(reply, hiredis.ReplyError):
@@ -205,45 +189,22 @@ class ScriptRunner:
             self._waiting.append(call)
             self._end_turn()
         else:
-            self._note_refusal(call.script.name, str(reply))
+            self.health.refused(call.script.name, str(reply))
             self._fail(call, may_have_happened=call.tries > 0, refusal=str(reply))
             if str(reply).startswith("READONLY") and self._connection is not None:
                 # The name may lead to another server by now.
                 self._connection.abort()
 
-    def _take_replicated(self, sent: Sent, reply: Any) -> None:
-        """As ``_take_reply``, but replies to admissions are held until replicas have them."""
-        if isinstance(sent, Call):
-            wait = self._unreplicated.pop(sent, None)
-            if wait is not None and type(reply) is list:
-                wait.held.append((sent, reply))
-            else:
-                self._take_reply(sent, reply)
-            return
-        replicas = reply if isinstance(reply, int) else 0
-        for call, held in sent.held:
-            if replicas >= sent.replicas or held[:2] != [call.id, b"admitted"]:
-                self._take_reply(call, held)
-            else:
-                self._fail(call, may_have_happened=True)
-        if replicas < sent.replicas and self._may_tell("replicas"):
-            logger.error(
-                "%d replica(s) took an admission within %d ms and store.min_replicas is %d: requests get 503 until "
-                "there are enough",
-                *(replicas, sent.timeout_ms, sent.replicas),
-            )
-
     def _lost(self, connection: ScriptConnection, lost: list[Sent]) -> None:
-        calls = [sent for sent in lost if isinstance(sent, Call)]
-        for sent in lost:
-            if isinstance(sent, Wait):
-                calls += [call for call, _ in sent.held]
-        self._unreplicated.clear()
         if self._connection is connection:
             self._connection = None
+        calls = self._calls_of(lost)
         if calls:
-            self._note_health(healthy=False, error=ConnectError("the connection was closed"))
+            self.health.failed(ConnectError("the connection was closed"))
         self._try_again(calls)
+
+    def _calls_of(self, lost: list[Sent]) -> list[Call]:
+        return [sent for sent in lost if isinstance(sent, Call)]
 
     def _try_again(self, calls: list[Call]) -> None:
         for call in calls:
@@ -258,33 +219,3 @@ class ScriptRunner:
     def _fail(self, call: Call, *, may_have_happened: bool, refusal: str = "") -> None:
         if not call.reply.done():
             call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened, refusal=refusal))
-
-    def _note_refusal(self, script: str, refusal: str) -> None:
-        code = refusal.partition(" ")[0]
-        self.healthy = False
-        self._metrics.store_health(healthy=False)
-        if self._may_tell(code):
-            advice = ADVICE.get(code, "see its log")
-            logger.error(
-                "the store refused the script %s (%s): %s. Requests get 503 until then", script, refusal, advice
-            )
-
-    def _may_tell(self, what: str) -> bool:
-        now = asyncio.get_running_loop().time()
-        if now - self._told.get(what, -SILENCE_S) < SILENCE_S:
-            return False
-        self._told[what] = now
-        return True
-
-    def _note_health(self, *, healthy: bool, error: Exception | None = None) -> None:
-        if healthy == self.healthy:
-            return
-        self.healthy = healthy
-        self._metrics.store_health(healthy=healthy)
-        if not healthy:
-            advice = ADVICE.get(str(error).partition(" ")[0], "")
-            logger.error(
-                "the store cannot be reached (%r)%s: requests get 503 until it can", error, advice and f": {advice}"
-            )
-        elif self._may_tell("again"):
-            logger.warning("the store answers again")

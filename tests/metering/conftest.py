@@ -23,6 +23,7 @@ from proxy.metering.meter import Meter
 from proxy.metering.records import utc_day
 from proxy.metering.redis_connection import open_pool
 from proxy.metering.redis_store import RedisStore
+from proxy.metering.replicated_admissions import open_runner
 from proxy.metering.script_runner import ScriptRunner
 from proxy.metering.team_registry import TeamRegistry
 from proxy.telemetry.metrics import Metrics
@@ -124,7 +125,7 @@ async def open_bench(
     """Metering on a store, its journal in a folder of its own unless one is given."""
     metrics = Metrics()
     pool = open_pool(store_url, timeout_s=2)
-    runner = ScriptRunner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
+    runner = open_runner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
     store = RedisStore(
         runner,
         metrics,
