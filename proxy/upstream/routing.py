@@ -2,8 +2,9 @@
 
 A deployment is available while its breaker lets requests through, the provider has not asked for a pause, and it has
 room. Of those of the lowest priority, the one with the least in flight for its weight is chosen. That is counted in
-whole requests of the lightest one: two at a deployment of weight 20 are no more than none at one of weight 1. Where it
-is equal, weights are kept by stride scheduling (Waldspurger, 1995), so that a quiet gateway shares by weight as well.
+whole requests of the lightest one, and four fifths of one are one: two at a deployment of weight 20 are no more than
+none at one of weight 1, and one at weight 19 is as much as one at weight 18. Where it is equal, weights are kept by
+stride scheduling (Waldspurger, 1995), so that a quiet gateway shares by weight as well.
 """
 
 from __future__ import annotations
@@ -229,6 +230,16 @@ class Attempt:
     probe: bool
 
 
+def _whole_requests(target: Target, lightest: int) -> int:
+    """What is in flight at ``target``, in requests of the weight ``lightest``.
+
+    Rounded down, one at weight 19 would be none beside weight 18. To the nearest, the light ones get up to twice their
+    share.
+    """
+    weight = target.deployment.weight
+    return (5 * target.in_flight * lightest + weight) // (5 * weight)
+
+
 class Balancer:
     """The deployments of one model."""
 
@@ -263,7 +274,7 @@ class Balancer:
         lightest = min(target.deployment.weight for target in peers)
         chosen = min(
             (one for one in untried if one.deployment.priority == priority),
-            key=lambda one: (one.in_flight * lightest // one.deployment.weight, one.passed, one.index),
+            key=lambda one: (_whole_requests(one, lightest), one.passed, one.index),
         )
         chosen.passed += chosen.stride
         chosen.in_flight += 1

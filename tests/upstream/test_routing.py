@@ -58,8 +58,7 @@ def test_a_busy_gateway_shares_by_weight(weights: list[int], rounds: int) -> Non
 def test_weights_hold_at_any_number_of_requests_at_a_time(weights: list[int], at_a_time: int) -> None:
     """Requests that all take as long: the lightest one is often without any, and does not get the next for that.
 
-    The share is not exact: whole requests in flight are compared before turns are. The worst that was found is 0.58 of
-    a share, of the lightest among almost equal ones.
+    The share is not exact: whole requests in flight are compared before turns are.
     """
     routes = balancer(*(at(str(index), weight=weight) for index, weight in enumerate(weights)))
     under_way: deque[Attempt] = deque()
@@ -73,7 +72,7 @@ def test_weights_hold_at_any_number_of_requests_at_a_time(weights: list[int], at
         assert attempt is not None
         under_way.append(attempt)
     for index, weight in enumerate(weights):
-        assert 0.55 * rounds * weight <= counts[str(index)] <= 1.6 * rounds * weight
+        assert 0.6 * rounds * weight <= counts[str(index)] <= 1.6 * rounds * weight
 
 
 @pytest.mark.parametrize(("weights", "shares"), [((1, 1), (30, 30)), ((2, 1), (40, 20))])
