@@ -39,6 +39,7 @@
 -- @include limits
 -- @include pace
 -- @include authenticate
+-- @include usage_part
 -- @include reclaim_part
 
 local MOST_RECLAIMED = 10

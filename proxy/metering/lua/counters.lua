@@ -10,17 +10,25 @@
 local COUNTERS = '>i8i8i8i8i8i8i8i8i8i8i8i8i8'
 local NOTHING_COUNTED = string.rep('\0', 104)
 
--- add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
+-- counters_of(record)   what stands there; an error where it is nothing of this kind, which a script asks for before it writes
+-- add_to(record, counters, day, reserved, posted, overage, images, held, requests_us, images_us)
 --   record       key or team record (hash)
+--   counters     what stands there
 --   day          UTC day that the request was admitted in, in days since the epoch
 --   requests_us  and images_us may be left out
 --
 -- What is reserved and posted counts in the windows of that day and of its month as well, if the record still counts in
 -- them. A window that has passed is left alone: nothing is limited by it any more.
-local function add_to(record, day, reserved, posted, overage, images, held, requests_us, images_us)
+local function counters_of(record)
+  local counters = redis.call('HGET', record, 'counters') or NOTHING_COUNTED
+  if #counters ~= #NOTHING_COUNTED then error('the counters of ' .. record .. ' are none: ' .. #counters .. ' bytes') end
+  return counters
+end
+
+local function add_to(record, counters, day, reserved, posted, overage, images, held, requests_us, images_us)
   local is_reserved, is_posted, is_overage, is_images, is_held, window, day_reserved, day_posted, month, month_reserved,
     month_posted, requests_due_us, images_due_us =
-    struct.unpack(COUNTERS, redis.call('HGET', record, 'counters') or NOTHING_COUNTED)
+    struct.unpack(COUNTERS, counters)
   if day > window and held == 0 then
     -- The admission that began this window has been lost: what is held still knows of none later than the record.
     window, day_reserved, day_posted = day, 0, posted

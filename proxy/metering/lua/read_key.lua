@@ -16,6 +16,7 @@
 -- @include calendar
 -- @include counters
 -- @include authenticate
+-- @include usage_part
 -- @include reclaim_part
 
 local MOST = 10

@@ -9,6 +9,7 @@
 -- @include clock
 -- @include calendar
 -- @include counters
+-- @include usage_part
 -- @include reclaim_part
 
 local MOST = 100

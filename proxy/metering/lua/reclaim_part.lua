@@ -1,5 +1,5 @@
 -- A part of other scripts: take back what is held by leases that have run out, and write each to the ledger as expired.
--- Needs clock, calendar and counters.
+-- Needs clock, calendar, counters and usage_part.
 --
 -- ids = run_out(leases, most)
 --   leases       leases of the team (sorted set); the names of the team's other keys follow from its name
@@ -17,13 +17,17 @@ local function reclaim(leases, ids, remember_ms)
   local count = 0
   local team = string.sub(leases, 1, -#'leases' - 1)
   local held = {}
-  -- A key of the wrong type is refused before the first write.
+  -- What cannot be added to is refused before the first write.
   for at, id in ipairs(ids) do
     held[at] = redis.call('GET', team .. 'reservation:' .. id) or ''
-    local facts = string.match(held[at], '^held %d+ %d+ (.+)$')
+    local admitted_ms, facts = string.match(held[at], '^held %d+ (%d+) (.+)$')
     if facts then
-      local key = cjson.decode(facts).key
-      for _, name in ipairs({'key:' .. key, 'team', 'usage:' .. key, 'usage'}) do redis.call('HLEN', team .. name) end
+      local about = cjson.decode(facts)
+      local heading = utc_day(day_of(admitted_ms)) .. ':units:' .. about.model
+      counters_of(team .. 'key:' .. about.key)
+      counters_of(team .. 'team')
+      check_usage(team .. 'usage:' .. about.key, heading)
+      check_usage(team .. 'usage', heading)
       redis.call('XLEN', team .. 'ledger')
     end
   end
@@ -36,8 +40,9 @@ local function reclaim(leases, ids, remember_ms)
       facts = string.sub(facts, 1, -2) .. ',"reserved":' .. units .. ',"admitted_ms":' .. admitted_ms .. '}'
       local entry = redis.call('XADD', team .. 'ledger', '*', 'kind', 'request', 'key', about.key, 'request', id,
         'outcome', 'expired', 'images', '0', 'charged', charged, 'overage', '0', 'facts', facts)
-      add_to(team .. 'key:' .. about.key, day, -units, charged + 0, 0, 0, -1)
-      add_to(team .. 'team', day, -units, charged + 0, 0, 0, -1)
+      for _, record in ipairs({team .. 'key:' .. about.key, team .. 'team'}) do
+        add_to(record, counters_of(record), day, -units, charged + 0, 0, 0, -1)
+      end
       if charged ~= '0' then
         local heading = utc_day(day) .. ':units:' .. about.model
         redis.call('HINCRBY', team .. 'usage:' .. about.key, heading, charged)

@@ -12,6 +12,7 @@
 --
 -- @include calendar
 -- @include counters
+-- @include usage_part
 -- @include audit_part
 
 local made = redis.call('HGET', KEYS[2], ARGV[2])
@@ -32,16 +33,18 @@ local about = cjson.decode(entry.facts)
 local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s}', cjson.encode(about.model),
   about.admitted_ms, ARGV[3])
 local overage = entry.overage == '0' and '0' or '-' .. entry.overage
--- A key of the wrong type is refused before the first write.
+-- What cannot be added to is refused before the first write.
 local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
 local before = redis.call('HGETALL', team .. 'key:' .. entry.key)
-for _, name in ipairs({'team', 'usage:' .. entry.key, 'usage'}) do redis.call('HLEN', team .. name) end
-local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
-  ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
+local of_key, of_team = counters_of(team .. 'key:' .. entry.key), counters_of(team .. 'team')
 local day = day_of(about.admitted_ms)
 local heading = utc_day(day) .. ':units:' .. about.model
-add_to(team .. 'key:' .. entry.key, day, 0, -entry.charged, overage + 0, 0, 0)
-add_to(team .. 'team', day, 0, -entry.charged, overage + 0, 0, 0)
+check_usage(team .. 'usage:' .. entry.key, heading)
+check_usage(team .. 'usage', heading)
+local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
+  ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
+add_to(team .. 'key:' .. entry.key, of_key, day, 0, -entry.charged, overage + 0, 0, 0)
+add_to(team .. 'team', of_team, day, 0, -entry.charged, overage + 0, 0, 0)
 redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. entry.charged)
 redis.call('HINCRBY', team .. 'usage', heading, '-' .. entry.charged)
 redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])

@@ -34,6 +34,7 @@
 --
 -- @include calendar
 -- @include counters
+-- @include usage_part
 local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local reservation = redis.call('GET', KEYS[2])
@@ -41,9 +42,12 @@ local state, first, second = string.match(reservation or ARGV[12], '^(%a+) (%S+)
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
 if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
--- A key of the wrong type is refused here, by a read in constant time: Lua takes nothing back that it has written.
-for _, at in ipairs({1, 4, 6, 7}) do redis.call('HLEN', KEYS[at]) end
-redis.call('ZCARD', KEYS[3])
+-- What cannot be added to is refused here, by reads in constant time: Lua takes nothing back that it has written.
+local units_heading, images_heading = ARGV[6] .. ':units:' .. ARGV[5], ARGV[6] .. ':images:' .. ARGV[5]
+local of_key, of_team = counters_of(KEYS[1]), counters_of(KEYS[6])
+check_usage(KEYS[4], units_heading, images_heading)
+check_usage(KEYS[7], units_heading, images_heading)
+if state == 'held' then redis.call('ZCARD', KEYS[3]) end
 local running = KEYS[8] and redis.call('GET', KEYS[8])
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
@@ -71,11 +75,11 @@ if state == 'held' then
   released, held = -first, -1
   redis.call('ZREM', KEYS[3], id)
 end
-add_to(KEYS[1], day, released, charged + 0, overage + 0, images + 0, held)
-add_to(KEYS[6], day, released, charged + 0, overage + 0, images + 0, held)
+add_to(KEYS[1], of_key, day, released, charged + 0, overage + 0, images + 0, held)
+add_to(KEYS[6], of_team, day, released, charged + 0, overage + 0, images + 0, held)
 for at = 4, 7, 3 do
-  if images ~= '0' then redis.call('HINCRBY', KEYS[at], ARGV[6] .. ':images:' .. ARGV[5], images) end
-  if charged ~= '0' then redis.call('HINCRBY', KEYS[at], ARGV[6] .. ':units:' .. ARGV[5], charged) end
+  if images ~= '0' then redis.call('HINCRBY', KEYS[at], images_heading, images) end
+  if charged ~= '0' then redis.call('HINCRBY', KEYS[at], units_heading, charged) end
 end
 if KEYS[8] then
   if not running or string.match(running, '^running %x+ (%S+)') == id then

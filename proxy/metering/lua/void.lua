@@ -12,6 +12,7 @@
 --
 -- @include calendar
 -- @include counters
+-- @include usage_part
 -- @include pace
 local id = ARGV[1]
 local reservation = redis.call('GET', KEYS[2]) or ''
@@ -34,19 +35,19 @@ local function correct()
   for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
   local about = cjson.decode(entry.facts)
   local day = day_of(about.admitted_ms)
-  redis.call('HLEN', team .. 'usage:' .. entry.key)
-  redis.call('HLEN', team .. 'usage')
+  local heading = utc_day(day) .. ':units:' .. about.model
+  check_usage(team .. 'usage:' .. entry.key, heading)
+  check_usage(team .. 'usage', heading)
   local late = redis.call('XADD', team .. 'ledger', '*', 'kind', 'late', 'key', entry.key, 'request', id, 'outcome',
     'unreachable', 'images', '0', 'charged', '-' .. charged, 'overage', '0', 'corrects', expired, 'facts', entry.facts)
   redis.call('HSET', team .. 'refunds', expired, late .. ' corrected')
-  for at = 1, 4, 3 do add_to(KEYS[at], day, 0, -charged, 0, 0, 0) end
-  local heading = utc_day(day) .. ':units:' .. about.model
+  for at = 1, 4, 3 do add_to(KEYS[at], counters_of(KEYS[at]), day, 0, -charged, 0, 0, 0) end
   redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. charged)
   redis.call('HINCRBY', team .. 'usage', heading, '-' .. charged)
 end
 
--- A key of the wrong type is refused before the first write.
-for at = 1, 4, 3 do redis.call('HLEN', KEYS[at]) end
+-- What cannot be added to is refused before the first write.
+for at = 1, 4, 3 do counters_of(KEYS[at]) end
 redis.call('ZCARD', KEYS[3])
 
 if state == 'expired' then correct() end
@@ -55,7 +56,7 @@ if state == 'held' then
   local units, admitted_ms, facts = string.match(reservation, '^held (%d+) (%d+) (.+)$')
   local images = cjson.decode(facts).requested_images
   for at = 1, 4, 3 do
-    add_to(KEYS[at], day_of(admitted_ms), -units, 0, 0, 0, -1, taken_us(KEYS[at], 'requests_per_minute', 1),
+    add_to(KEYS[at], counters_of(KEYS[at]), day_of(admitted_ms), -units, 0, 0, 0, -1, taken_us(KEYS[at], 'requests_per_minute', 1),
       taken_us(KEYS[at], 'images_per_minute', images))
   end
   redis.call('ZREM', KEYS[3], id)
