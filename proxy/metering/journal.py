@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from proxy.metering.journal_file import PREFIX, JournalFile
 from proxy.metering.journal_records import Owed, read_records, write_record
-from proxy.metering.parked_records import count_parked, park
+from proxy.metering.parked_records import count_parked, is_set_aside, park
 from proxy.metering.private_folder import make_private_folder
 from proxy.telemetry.metrics import Metrics
 
@@ -118,7 +118,8 @@ class Journal:
             logger.error("%s cannot be looked through: %s", self.folder, error)
             return found
         for file, content in adopted:
-            records, damaged = read_records(content)
+            left, damaged = read_records(content)
+            records = await self._run(partial(self._still_owed, left))
             if damaged:
                 logger.error("%s: %d record(s) were torn when its process died, and are left out", file.path, damaged)
             if records:
@@ -190,6 +191,10 @@ class Journal:
 
     def _read_adopted(self) -> list[tuple[JournalFile, bytes]]:
         return [(file, file.read()) for file in JournalFile.adopt(self.folder, self._store_name)]
+
+    def _still_owed(self, records: list[Owed]) -> list[Owed]:
+        """Without those that its process parked, or a person dropped, and that stood in the file when it died."""
+        return [owed for owed in records if not is_set_aside(self.folder, self._store_name, owed.id)]
 
     def _make_room(self) -> None:
         if self._file is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 
+from proxy.domain.errors import StoreUnavailable
 from proxy.domain.settlement import Reservation
 from proxy.metering import key_names
 from proxy.metering.script_runner import ScriptRunner
@@ -46,25 +49,31 @@ class LedgerSearch:
         search = waiting.get(reservation.id)
         if search is None:
             search = waiting[reservation.id] = _Search(reservation, asyncio.get_running_loop().create_future())
-        if team not in self._walks:
-            self._walks[team] = asyncio.create_task(self._walk_all(team))
+        walk = self._walks.get(team)
+        if walk is None or walk.done():
+            self._walks[team] = walk = asyncio.create_task(self._walk_all(team))
+            walk.add_done_callback(partial(self._end_walk, team))
         return await asyncio.shield(search.done)
 
     async def _walk_all(self, team: str) -> None:
-        try:
-            # All that are asked for in this turn of the event loop come along.
-            await asyncio.sleep(0)
-            while waiting := self._waiting.get(team):
-                searches = {each: waiting.pop(each) for each in list(islice(waiting, REQUESTS_A_WALK))}
-                try:
-                    await self._walk(team, searches)
-                except Exception as error:
-                    for search in searches.values():
-                        if not search.done.done():
-                            search.done.set_exception(error)
-        finally:
-            self._waiting.pop(team, None)
+        # All that are asked for in this turn of the event loop come along.
+        await asyncio.sleep(0)
+        while waiting := self._waiting.get(team):
+            searches = {each: waiting.pop(each) for each in list(islice(waiting, REQUESTS_A_WALK))}
+            error: Exception = StoreUnavailable(may_have_happened=True)
+            try:
+                await self._walk(team, searches)
+            except Exception as caught:
+                error = caught
+            finally:
+                # Also where the walk was cancelled: somebody waits for each of them.
+                _fail(searches.values(), error)
+
+    def _end_walk(self, team: str, walk: asyncio.Task[None]) -> None:
+        """Also where it was cancelled before its first step."""
+        if self._walks[team] is walk:
             del self._walks[team]
+            _fail(self._waiting.pop(team, {}).values(), StoreUnavailable(may_have_happened=True))
 
     async def _walk(self, team: str, searches: dict[str, _Search]) -> None:
         keys = (key_names.ledger(team), key_names.checkpoint(team))
@@ -94,3 +103,11 @@ class LedgerSearch:
                 )
             else:
                 search.done.set_result("new")
+
+
+def _fail(searches: Iterable[_Search], error: Exception) -> None:
+    for search in searches:
+        if not search.done.done():
+            search.done.set_exception(error)
+            # Whoever asked may have left: then nobody is told of it.
+            search.done.exception()

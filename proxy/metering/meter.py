@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from proxy.domain.api_key import Credential
-from proxy.domain.errors import JournalUnavailable, ProxyError, StoreUnavailable
+from proxy.domain.errors import ProxyError, StoreUnavailable
 from proxy.domain.idempotency import AnswerKeeper, Idempotency
 from proxy.domain.limits import rate_limit_headers
 from proxy.domain.pricing import Quote
@@ -65,9 +65,9 @@ class Meter:
         await self._leases.stop()
 
     @property
-    def can_record(self) -> bool:
-        """Whether a settlement would be safe also if the store went away now."""
-        return self._outbox.can_record
+    def refusal(self) -> StoreUnavailable | None:
+        """Why a settlement would not be safe if the store went away now; None where it would."""
+        return self._outbox.refusal
 
     def reserved(self, reservation: Reservation) -> None:
         """Keep the lease of an admission, and count it."""
@@ -141,8 +141,9 @@ class _Held:
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
-        if not self._meter.can_record:
-            raise JournalUnavailable
+        refusal = self._meter.refusal
+        if refusal is not None:
+            raise refusal
         try:
             self.reservation = await self._meter.store.admit(
                 observation.request_id,

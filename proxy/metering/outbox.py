@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
-from proxy.domain.errors import StoreUnavailable
+from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.metering.journal import Journal, JournalError
 from proxy.metering.journal_records import Owed, Posting, Void, write_record
 from proxy.metering.leases import Leases
@@ -54,9 +54,11 @@ class Outbox:
         self._wake = asyncio.Event()
 
     @property
-    def can_record(self) -> bool:
-        """Whether a settlement or a void could be written down, should the store not take it."""
-        return self._journal.healthy and len(self._voids) < VOIDS_LIMIT
+    def refusal(self) -> StoreUnavailable | None:
+        """Why a settlement or a void could not be kept, should the store not take it; None where it could."""
+        if not self._journal.healthy:
+            return JournalUnavailable()
+        return StoreUnavailable() if len(self._voids) >= VOIDS_LIMIT else None
 
     async def start(self) -> None:
         """Open the journal, and tell the store what the process before has left. Raises JournalError."""
@@ -72,12 +74,14 @@ class Outbox:
         """Write it down, and tell the store as soon as it can be reached."""
         self._owe(owed)
         self._count()
+        # Until it is seen on the disk: a caller that is cancelled does not see it.
+        self._unwritten.add(owed.id)
         try:
             await self._journal.write((owed,))
+            self._unwritten.discard(owed.id)
         except Exception as error:
             if not isinstance(error, JournalError):
                 logger.exception("the journal met something unforeseen")
-            self._unwritten.add(owed.id)
             logger.critical("not written down, and kept in memory alone: %s", write_record(owed).decode().strip())
         finally:
             self._tell_soon()

@@ -59,6 +59,12 @@ def count_parked(folder: Path, store_name: str) -> int:
     return sum(1 for _ in folder.glob(f"{PARKED}{store_name}-*"))
 
 
+def is_set_aside(folder: Path, store_name: str, owed_id: str) -> bool:
+    """Whether a record is parked or dropped, so that no gateway may post it."""
+    name = f"{store_name}-{quote(owed_id, safe='')}"
+    return any((folder / f"{kind}{name}").exists() for kind in (PARKED, DROPPED))
+
+
 def parked_records(folder: Path) -> list[ParkedRecord]:
     """All that is parked, for whichever store. Raises OSError."""
     found = []

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from proxy.domain.errors import JournalUnavailable
 from proxy.metering.meter import Meter
 from proxy.metering.script_runner import ScriptRunner
 from proxy.telemetry.metrics import Metrics
@@ -45,9 +46,10 @@ class OperationRoutes:
         """200 where requests should be sent here; otherwise 503 and why not."""
         if self._lifecycle.draining or self._lifecycle.leaving:
             return json_response({"status": "shutting_down"}, status=503)
-        if not self._meter.can_record:
+        refusal = self._meter.refusal
+        if isinstance(refusal, JournalUnavailable):
             return json_response({"status": "journal_unavailable"}, status=503)
-        if not await self._runner.ping():
+        if refusal is not None or not await self._runner.ping():
             return json_response({"status": "store_unavailable"}, status=503)
         return json_response({"status": "ready"})
 

@@ -9,6 +9,7 @@ import pytest
 from proxy.metering.journal import Journal, JournalError, name_of_store
 from proxy.metering.journal_file import ROOM_BYTES, JournalFile
 from proxy.metering.journal_records import Void, write_record
+from proxy.metering.parked_records import drop, parked_records, retry
 from proxy.telemetry.metrics import Metrics
 
 FIRST, SECOND = Void("req_1", "acme", "acme_key"), Void("req_2", "acme", "acme_key")
@@ -54,6 +55,24 @@ async def test_a_torn_record_is_dropped_and_told(tmp_path: Path, caplog: pytest.
     assert await journal.adopt() == [FIRST]
     assert "1 record(s) were torn" in caplog.text
     await journal.close()
+
+
+async def test_what_was_parked_or_dropped_is_no_longer_owed_where_its_process_died(tmp_path: Path) -> None:
+    dead, following = new(tmp_path), new(tmp_path)
+    await dead.open()
+    third = Void("req_3", "acme", "acme_key")
+    await dead.write([FIRST, SECOND, third])
+    for each in (FIRST, SECOND):
+        await dead.park(each, "WRONGTYPE")
+    await dead.taken([FIRST.id, SECOND.id])
+    parked = {each.owed.id: each for each in parked_records(tmp_path)}
+    drop(parked["req_2"], "it was paid by hand")
+    await dead.close()
+    await following.open()
+    assert await following.adopt() == [third]
+    retry(parked["req_1"])
+    assert await following.adopt() == [FIRST]
+    await following.close()
 
 
 async def test_what_was_taken_is_not_read_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from proxy.domain.errors import JournalUnavailable
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering import outbox
 from proxy.metering.journal_file import JournalFile
+from proxy.metering.journal_records import Posting
 from proxy.metering.ledger_pages import LedgerFilter
 from proxy.metering.records import COUNTERS
 from proxy.telemetry.observation import Observation
@@ -225,13 +227,13 @@ async def test_nothing_is_admitted_that_could_not_be_written_down(
             full.setattr(JournalFile, "append", fail)
             full.setattr(JournalFile, "make_room", fail)
             await run_one(far, key, "req_1", proxy)
-            assert far.meter.can_record is False
+            assert isinstance(far.meter.refusal, JournalUnavailable)
             proxy.refuse = False
             with pytest.raises(JournalUnavailable):
                 await run_one(far, key, "req_2")
             # What is in memory is posted all the same.
             await eventually(lambda: not pending(far))
-        await eventually(lambda: far.meter.can_record)
+        await eventually(lambda: far.meter.refusal is None)
         await run_one(far, key, "req_3")
     assert [request for request, _, _ in await charges(bench, key)] == ["req_1", "req_3"]
     await bench.check_books(key)
@@ -254,6 +256,40 @@ async def test_what_was_kept_in_memory_is_written_when_the_journal_can_be(
         await far.meter.close(timeout_s=0)
     async with open_bench(store_url, journal_folder=tmp_path):
         assert await charges(bench, key) == [("req_1", "delivered", 5_000)]
+    await bench.check_books(key)
+
+
+async def test_what_a_cancelled_caller_left_unwritten_is_written_later(
+    store_url: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "HOUSEKEEPING_S", 0.05)
+    key = await bench.make_key(100_000)
+    append = JournalFile.append
+    began, may_fail = threading.Event(), threading.Event()
+
+    def fail_once(file: JournalFile, records: bytes) -> None:
+        if not began.is_set():
+            began.set()
+            may_fail.wait(10)
+            raise OSError(28, "No space left on device")
+        append(file, records)
+
+    async with far_bench(store_url, tmp_path) as (proxy, far):
+        first, second = await far.admit(key, "req_1", 5_000), await far.admit(key, "req_2", 5_000)
+        proxy.refuse = True
+        await proxy.cut()
+        monkeypatch.setattr(JournalFile, "append", fail_once)
+        adding = asyncio.ensure_future(far.meter._outbox.add(Posting(delivered(first))))
+        await asyncio.to_thread(began.wait, 10)
+        # The next write comes at once and succeeds, so that the journal is well again before anybody looks.
+        following = asyncio.ensure_future(far.meter._outbox.add(Posting(delivered(second))))
+        adding.cancel()
+        await asyncio.sleep(0)
+        may_fail.set()
+        await following
+        await eventually(lambda: b'"id":"req_1"' in journal_bytes(tmp_path))
+        proxy.refuse = False
+        await eventually(lambda: not pending(far))
     await bench.check_books(key)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxy.domain.errors import JournalUnavailable
+from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering import ledger_search, outbox
 from proxy.metering.journal import Journal
@@ -152,6 +153,19 @@ async def test_many_old_records_are_looked_for_in_one_walk(store_url: str, monke
         assert (await bench.record(key)).quota.posted == 200 * 5_000
 
 
+async def test_a_search_that_is_cancelled_keeps_nobody_waiting(bench: Bench) -> None:
+    key = await bench.make_key(None)
+    search = ledger_search.LedgerSearch(bench.runner)
+    held = [await bench.admit(key, f"req_{number}", 5_000) for number in range(3)]
+    asking = [asyncio.ensure_future(search.find(each)) for each in held]
+    await asyncio.sleep(0)
+    (walk,) = search._walks.values()
+    walk.cancel()
+    found = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), timeout=5)
+    assert [type(each) for each in found] == [StoreUnavailable] * 3
+    assert await search.find(held[0]) == "new"
+
+
 async def test_past_the_limit_of_voids_nothing_is_admitted_and_none_is_dropped(
     store_url: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,11 +178,13 @@ async def test_past_the_limit_of_voids_nothing_is_admitted_and_none_is_dropped(
         await proxy.cut()
         for number in range(5):
             far.meter.void(f"req_{number}", key)
-        assert not far.meter.can_record
-        with pytest.raises(JournalUnavailable):
+        # It is the store that is behind, and no disk that is full.
+        with pytest.raises(StoreUnavailable) as refused:
             await run_one(far, key, "req_more")
+        assert not isinstance(refused.value, JournalUnavailable)
+        assert "journal" not in str(refused.value)
         proxy.refuse = False
-        await eventually(lambda: far.meter.can_record and value(far, "pending_settlements") == 0)
+        await eventually(lambda: far.meter.refusal is None and value(far, "pending_settlements") == 0)
     assert (await bench.record(key)).quota.reserved == 0
     await bench.check_books(key)
 
