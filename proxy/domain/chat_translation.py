@@ -27,7 +27,7 @@ PART_BYTES_LIMIT = 65_536
 """Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
 
 _SIGNATURE_BASE64_BYTES = SIGNATURE_BYTES * 4 // 3
-_media_type = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}")
+_image_type = re.compile(r"image/[A-Za-z0-9.+-]{1,64}", re.IGNORECASE)
 
 EndReader = Callable[[Mapping[str, bytes], bool], ChatEnd | None]
 """Why the answer ended, by its notes and by whether anything came; None where the provider has not said."""
@@ -241,7 +241,8 @@ class ChatTranslation:
 
 def _read_media_type(note: bytes) -> bytes:
     kind = text_of(note)
-    return kind.encode() if _media_type.fullmatch(kind) else b""
+    # What is said to be of another kind is written as what its first bytes tell, so that no browser runs it.
+    return kind.encode() if _image_type.fullmatch(kind) else b""
 
 
 def _guess_media_type(base64_prefix: bytes) -> bytes:

@@ -13,6 +13,7 @@ import orjson
 
 from proxy.domain.answer import JSON
 from proxy.domain.errors import ProxyError
+from proxy.domain.image_addresses import is_image_address
 from proxy.domain.image_size import PREFIX_BYTES_LIMIT, SIZES_LIMIT, Size, read_size
 from proxy.domain.response_scanner import (
     DEPTH_LIMIT,
@@ -119,17 +120,21 @@ class ImagesAnswer:
         for image in answer["data"]:
             if type(image) is not dict:
                 return None
-            data.append(_allowed(image, _IN_AN_IMAGE))
-            if any(type(image.get(name)) is str and image[name] != "" for name in _PAYLOADS):
-                sizes.append(_size(image))
+            passed = _allowed(image, _IN_AN_IMAGE)
+            url = passed.get("url")
+            if type(url) is str and not is_image_address(url):
+                del passed["url"]
+            data.append(passed)
+            if any(type(passed.get(name)) is str and passed[name] != "" for name in _PAYLOADS):
+                sizes.append(_size(passed))
         usage = answer.get("usage")
         if type(usage) is dict:
             self.usage = _bounded(usage)
         self.images, self.sizes = len(sizes), sizes[:SIZES_LIMIT]
         answer["data"] = None
-        passed = _allowed(answer, _TOP_LEVEL)
-        passed["data"] = data
-        return orjson.dumps(passed)
+        whole = _allowed(answer, _TOP_LEVEL)
+        whole["data"] = data
+        return orjson.dumps(whole)
 
 
 def _size(image: dict[str, Any]) -> Size | None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from proxy.domain.json_strings import StringMender
+from proxy.domain.json_strings import StringEnds, StringMender
 from proxy.domain.response_scanner import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 
 _BLANKS: Final = b" \t\n\r"
@@ -21,10 +21,8 @@ _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # Printable ASCII without escapes: nothing has to be mended.
 _short_string = re.compile(rb'"([ !#-\[\]-~]{0,512})"')
-# All up to the quote that ends a string, or up to a backslash that is the last byte.
-_rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
-_QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
+_QUOTE, _COMMA, _COLON = b'",:'
 OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY = b"{}[]"
 
 _Step = Callable[[bytes, int], int]
@@ -62,13 +60,14 @@ class JsonSink(Protocol):
         ...
 
 
-class JsonReader:
+class JsonReader(StringEnds):
     """Feed it one document as it comes; ``complete`` tells when that is whole, and only blanks may follow."""
 
-    __slots__ = ("_in_token", "_is_escaped", "_mender", "_open", "_sink", "_step", "_token", "complete")
+    __slots__ = ("_in_token", "_mender", "_open", "_sink", "_step", "_token", "complete")
 
     def __init__(self, sink: JsonSink) -> None:
         """Start before the first byte, and tell ``sink``."""
+        super().__init__()
         self.complete = False
         self._sink = sink
         self._mender = StringMender()
@@ -76,7 +75,6 @@ class JsonReader:
         self._step: _Step = self._value
         self._token = b""
         self._in_token = False
-        self._is_escaped = False
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece. Raises MalformedResponse where it is not JSON."""
@@ -218,19 +216,6 @@ class JsonReader:
         self._sink.end_string()
         self._end_value()
         return end + 1
-
-    def _find_string_end(self, data: bytes, at: int) -> int:
-        """The index of the quote that ends the string; or -1, with a note whether the next byte is an escaped one."""
-        quote = data.find(b'"', at)
-        before = (quote if quote >= 0 else len(data)) - 1
-        if data[before] != _BACKSLASH if before >= at else not self._is_escaped:
-            # What most strings are: megabytes without an escape, which nothing finds the end of as fast.
-            self._is_escaped = False
-            return quote
-        match = _rest_of_string.match(data, at + self._is_escaped)
-        end = match.end() if match else at
-        self._is_escaped = end < len(data) and data[end] == _BACKSLASH
-        return end if end < len(data) and not self._is_escaped else -1
 
 
 class JsonWriter:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 
+from proxy.domain.image_addresses import read_lead
 from proxy.domain.json_reader import OPEN_OBJECT, JsonReader, JsonWriter
 
 NOTE_BYTES_LIMIT = 16_384
+URL: Final = "url"
+"""The payload that is an address. Where it is no image's, it is left out, and nobody is told of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +106,8 @@ class ShapedScanner:
     """Feed it one document as it comes; pass on what it returns; then ``finish``."""
 
     __slots__ = (
-        "_captured", "_captured_bytes", "_constants", "_frames", "_listener", "_name", "_note", "_passing", "_payload",
-        "_reader", "_root", "_spelling", "_writer",
+        "_captured", "_captured_bytes", "_constants", "_frames", "_held", "_listener", "_name", "_note", "_passing",
+        "_payload", "_reader", "_root", "_shape", "_spelling", "_writer",
     )  # fmt: skip
 
     def __init__(self, shape: Shape, listener: ShapeListener, constants: Mapping[str, bytes] | None = None) -> None:
@@ -118,6 +121,9 @@ class ShapedScanner:
         self._spelling = self._name = b""
         self._passing = False
         self._payload = self._note = ""
+        self._shape = shape
+        # The beginning of an address that is still to be judged.
+        self._held: bytes | None = None
         self._captured: JsonWriter | None = None
         self._captured_bytes = 0
 
@@ -186,31 +192,57 @@ class ShapedScanner:
 
     def begin_string(self) -> None:
         """See ``JsonSink``."""
-        shape = self._place()
-        self._passing = passing = shape.passes and self._parent_passes()
-        self._note = self._begin_value(shape, passing=passing)
-        self._payload = shape.payload
-        if passing and shape.constant:
-            self._writer.literal(self._constants[shape.constant])
-            self._passing = False
-        elif passing:
-            self._writer.begin_string()
+        self._shape = shape = self._place()
+        self._passing = shape.passes and self._parent_passes()
+        self._note = self._begin_note(shape)
+        self._payload = ""
         if captured := self._captures(1):
             captured.begin_string()
+        if shape.payload == URL:
+            self._held = b""
+        else:
+            self._write_beginning()
+
+    def _write_beginning(self) -> None:
+        shape = self._shape
+        if self._passing:
+            self._write_name(shape)
+            if shape.constant:
+                self._writer.literal(self._constants[shape.constant])
+                self._passing = False
+            else:
+                self._writer.begin_string()
         if shape.payload:
+            self._payload = shape.payload
             self._listener.begin_payload(shape.payload)
 
     def string(self, piece: bytes) -> None:
         """See ``JsonSink``."""
-        if self._passing:
-            self._writer.string(piece)
         if captured := self._captures(len(piece)):
             captured.string(piece)
+        if self._held is None:
+            self._write_more(piece)
+            return
+        begin = self._held + piece
+        is_address = read_lead(begin)
+        self._held = begin if is_address is None else None
+        if is_address:
+            self._write_beginning()
+            self._write_more(begin)
+        elif is_address is False:
+            self._passing = False
+
+    def _write_more(self, piece: bytes) -> None:
+        if self._passing:
+            self._writer.string(piece)
         if self._payload:
             self._listener.payload(piece)
 
     def end_string(self) -> None:
         """See ``JsonSink``."""
+        if self._held is not None:
+            self._held = None
+            self._passing = False
         if self._passing:
             self._writer.end_string()
         if self._captured is not None:
@@ -236,9 +268,17 @@ class ShapedScanner:
         return not self._frames or self._frames[-1].passing
 
     def _begin_value(self, shape: Shape, *, passing: bool) -> str:
-        """Write the name where there is one; begin the note that is wanted, and return its name."""
-        if passing and self._frames and self._frames[-1].is_object:
+        if passing:
+            self._write_name(shape)
+        return self._begin_note(shape)
+
+    def _write_name(self, shape: Shape) -> None:
+        """Where it has one."""
+        if self._frames and self._frames[-1].is_object:
             self._writer.name(shape.renamed or self._spelling)
+
+    def _begin_note(self, shape: Shape) -> str:
+        """Begin the note that is wanted, and return its name."""
         if not shape.note or self._captured is not None:
             return ""
         self._captured, self._captured_bytes = JsonWriter(), 0

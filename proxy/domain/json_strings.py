@@ -24,10 +24,36 @@ _valid = re.compile(
 )
 _half_pair = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _begun_escape = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?|" + _HIGH + r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?")
+# All up to the quote that ends a string, or up to a backslash that is the last byte.
+_rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_BACKSLASH: Final = ord("\\")
 _PART_BYTES: Final = 8_192
 """What is looked at is copied several times meanwhile."""
 
 _decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class StringEnds:
+    """Where one string after the other ends, in pieces of any size."""
+
+    __slots__ = ("_is_escaped",)
+
+    def __init__(self) -> None:
+        """Start before a string."""
+        self._is_escaped = False
+
+    def _find_string_end(self, data: bytes, at: int) -> int:
+        """The index of the quote that ends the string; or -1, with a note whether the next byte is an escaped one."""
+        quote = data.find(b'"', at)
+        before = (quote if quote >= 0 else len(data)) - 1
+        if data[before] != _BACKSLASH if before >= at else not self._is_escaped:
+            # What most strings are: megabytes without an escape, which nothing finds the end of as fast.
+            self._is_escaped = False
+            return quote
+        match = _rest_of_string.match(data, at + self._is_escaped)
+        end = match.end() if match else at
+        self._is_escaped = end < len(data) and data[end] == _BACKSLASH
+        return end if end < len(data) and not self._is_escaped else -1
 
 
 class StringMender:

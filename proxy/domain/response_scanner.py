@@ -18,8 +18,9 @@ from typing import Final
 import orjson
 
 from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.image_addresses import read_lead
 from proxy.domain.image_size import Size, SizeProbe, keep_size, read_size
-from proxy.domain.json_strings import StringMender
+from proxy.domain.json_strings import StringEnds, StringMender
 
 _Written = dict[bytes, tuple[bytes, bytes]]
 
@@ -53,15 +54,14 @@ _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # All up to the next bracket or to a string that is not whole; possessive, for it never has to look back.
 _whole_strings = re.compile(rb'[^][{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^][{}"]*+)*+', re.DOTALL)
-# All up to the quote that ends a string, or up to a backslash that is the last byte.
-_rest_of_string = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _EMPTY: Final = b'""'
 _DATA: Final = b"data"
 _USAGE: Final = b"usage"
 _BASE64: Final = b"b64_json"
+_URL: Final = b"url"
 _closing: Final = {ord("{"): ord("}"), ord("["): ord("]")}
 
-_QUOTE, _BACKSLASH, _COMMA, _COLON, _NULL = ord('"'), ord("\\"), ord(","), ord(":"), ord("n")
+_QUOTE, _COMMA, _COLON, _NULL = b'",:n'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
 
 _Step = Callable[[bytes, int], int]
@@ -71,7 +71,7 @@ class MalformedResponse(ValueError):
     """The provider's answer is not an images response; the message says where it stops being one."""
 
 
-class ResponseScanner:
+class ResponseScanner(StringEnds):
     """Feed it the body as it comes; pass on what it returns; then ``finish``.
 
     ``images`` counts those whose payload was there from the first byte to the last. ``usage`` is the provider's object,
@@ -79,13 +79,14 @@ class ResponseScanner:
     """
 
     __slots__ = (
-        "_allowed", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_in_element",
-        "_in_token", "_is_escaped", "_mender", "_name", "_out", "_passing", "_probe", "_step", "_string_bytes",
+        "_allowed", "_captured", "_captured_bytes", "_closers", "_counted", "_first", "_has_data", "_held",
+        "_in_element", "_in_token", "_mender", "_name", "_out", "_passing", "_probe", "_step", "_string_bytes",
         "_token", "complete", "images", "sizes", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
         """Start before the first byte of a body."""
+        super().__init__()
         self.images = 0
         self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
@@ -104,7 +105,7 @@ class ResponseScanner:
         self._counted = False
         self._passing = False
         self._string_bytes = 0
-        self._is_escaped = False
+        self._held = b""
         self._closers = bytearray()
         self._captured: list[bytes] | None = None
         self._captured_bytes = 0
@@ -162,7 +163,7 @@ class ResponseScanner:
     def _take_short(self, match: re.Match[bytes]) -> None:
         name, value = match.groups()
         written = self._allowed.get(name)
-        if written is None:
+        if written is None or (name == _URL and value[0] == _QUOTE and not read_lead(value, 1)):
             return
         self._out += written[self._first], value
         self._first = False
@@ -319,12 +320,33 @@ class ResponseScanner:
         self._string_bytes = 0
         self._is_escaped = False
         self._probe.begin()
-        if self._passing:
-            self._write_name()
-            self._out.append(b'"')
         self._in_token = True
         self._step = self._read_string
+        if self._passing and self._name == _URL:
+            self._held = b""
+            self._step = self._read_address
+        elif self._passing:
+            self._write_name()
+            self._out.append(b'"')
         return at + 1
+
+    def _read_address(self, data: bytes, at: int) -> int:
+        """Hold an image's ``url`` back until it is known to be one; what is none is read on as what is dropped."""
+        end = self._find_string_end(data, at)
+        stop = len(data) if end < 0 else end
+        self._held += self._mender.add(data[at:stop])
+        is_address = read_lead(self._held)
+        if is_address:
+            self._write_name()
+            self._out += b'"', self._held
+            self._string_bytes = len(self._held)
+        elif is_address is None and end < 0:
+            return stop
+        else:
+            self._mender.end()
+            self._passing = False
+        self._step = self._read_string
+        return stop
 
     def _read_string(self, data: bytes, at: int) -> int:
         end = self._find_string_end(data, at)
@@ -351,19 +373,6 @@ class ResponseScanner:
             self._counted = True
             self.images += 1
             keep_size(self.sizes, size)
-
-    def _find_string_end(self, data: bytes, at: int) -> int:
-        """The index of the quote that ends the string; or -1, with a note whether the next byte is an escaped one."""
-        quote = data.find(b'"', at)
-        before = (quote if quote >= 0 else len(data)) - 1
-        if data[before] != _BACKSLASH if before >= at else not self._is_escaped:
-            # What most strings are: megabytes without an escape, which nothing finds the end of as fast.
-            self._is_escaped = False
-            return quote
-        match = _rest_of_string.match(data, at + self._is_escaped)
-        end = match.end() if match else at
-        self._is_escaped = end < len(data) and data[end] == _BACKSLASH
-        return end if end < len(data) and not self._is_escaped else -1
 
     # --- What is dropped, or kept aside ------------------------------------------------------------------------------
 

@@ -145,7 +145,7 @@ class VariationForm(_Wire):
 
 
 class Image(BaseModel):
-    """One image: a ``url`` or ``b64_json``, as its provider has it."""
+    """One image: a ``url`` (``http:``, ``https:`` or ``data:image/``) or ``b64_json``, as its provider has it."""
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
 

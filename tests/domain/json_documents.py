@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 TOP_LEVEL = {"created", "data", "background", "output_format", "quality", "size"}
 IN_AN_IMAGE = {"url", "b64_json", "revised_prompt", "media_type"}
 PAYLOADS = {"url", "b64_json"}
+ADDRESSES = ("http:", "https:", "data:image/")
 
 # --- The reference: a whole document in memory, every object as its pairs, so that what is there twice is seen twice --
 
@@ -62,10 +63,15 @@ def parse_images_answer(text: bytes) -> Pairs | None:
     return answer if all(isinstance(image, tuple) for image in found[0] or []) else None
 
 
+def is_address(text: str) -> bool:
+    """Whether it is the address of an image."""
+    return text.lower().startswith(ADDRESSES)
+
+
 def allowed(answer: Pairs) -> Pairs:
-    """What the allow-list leaves of an answer."""
+    """What the allow-list leaves of an answer: in an image, no string as ``url`` but an address."""
     return tuple(
-        (name, [_flat(image, IN_AN_IMAGE) for image in value] if name == "data" and value is not None else value)
+        (name, [_image(image) for image in value] if name == "data" and value is not None else value)
         for name, value in answer
         if name == "data" or (name in TOP_LEVEL and _is_flat(value))
     )
@@ -74,7 +80,9 @@ def allowed(answer: Pairs) -> Pairs:
 def count_images(answer: Pairs) -> int:
     """The images of an answer that have a payload."""
     images = next(value for name, value in answer if name == "data") or []
-    return sum(any(name in PAYLOADS and isinstance(value, str) and value for name, value in image) for image in images)
+    return sum(
+        any(name in PAYLOADS and isinstance(value, str) and value for name, value in _image(image)) for image in images
+    )
 
 
 def last_usage(answer: Pairs) -> Any:
@@ -91,8 +99,14 @@ def plain(value: Any) -> Any:
     return json.loads(value.spelling) if isinstance(value, Number) else value
 
 
-def _flat(pairs: Pairs, names: set[str]) -> Pairs:
-    return tuple((name, value) for name, value in pairs if name in names and _is_flat(value))
+def _image(pairs: Pairs) -> Pairs:
+    return tuple(
+        (name, value)
+        for name, value in pairs
+        if name in IN_AN_IMAGE
+        and _is_flat(value)
+        and (name != "url" or not isinstance(value, str) or is_address(value))
+    )
 
 
 def _is_flat(value: Any) -> bool:
@@ -147,7 +161,7 @@ class _Writer:
             for inner_at, (name, value) in enumerate(image):
                 self._member(inner_at, name)
                 self._value(value, blank_after=False)
-                if not counted and name in PAYLOADS and isinstance(value, Raw) and _is_filled_string(value):
+                if not counted and name in PAYLOADS and isinstance(value, Raw) and _is_payload(name, value):
                     counted = True
                     ends.append(len(self.text))
                 self._mark(b"")
@@ -190,7 +204,10 @@ class _Writer:
         self.text += mark + next(self._blanks)
 
 
-def _is_filled_string(value: Raw) -> bool:
+def _is_payload(name: str, value: Raw) -> bool:
+    if name == "url":
+        text = json.loads(value.text)
+        return isinstance(text, str) and is_address(text)
     return value.text.startswith(b'"') and value.text != b'""'
 
 
@@ -227,9 +244,17 @@ _values: st.SearchStrategy[Node] = st.recursive(
     ),
     max_leaves=6,
 )
-_payloads: st.SearchStrategy[tuple[str, Node]] = st.tuples(
-    st.sampled_from(sorted(PAYLOADS)), _filled_strings | _filled_strings | _strings
+_LEADS = [
+    "http:", "https:", "data:image/", "HTTPS:", "Data:Image\\/", "\\u0068ttp\\u003A", "h\\u0054tps:",
+    "\\u0064ata:image\\u002f", "javascript:", "\\u006aavascript:", "file:", "data:text/", " https:", "\\nhttps:",
+    "ht\\ttps:", "http\\u017f:", "//",
+]  # fmt: skip
+_addresses = st.builds(
+    lambda lead, rest: Raw(b'"%b%b' % (lead.encode(), rest.text[1:])), st.sampled_from(_LEADS), _strings
 )
+_payloads: st.SearchStrategy[tuple[str, Node]] = st.tuples(
+    st.just("b64_json"), _filled_strings | _filled_strings | _strings
+) | st.tuples(st.just("url"), _addresses | _addresses | _strings)
 _others: st.SearchStrategy[tuple[str, Node]] = st.tuples(
     st.sampled_from(_AN_IMAGES) | _strange_names, _strings | _values
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.images_answer import WHOLE_BYTES_LIMIT, ImagesAnswer
 from proxy.domain.response_scanner import IN_AN_IMAGE, TOP_LEVEL, MalformedResponse, ResponseScanner
+from tests.domain.json_documents import is_address
 
 LARGE = "A" * (WHOLE_BYTES_LIMIT + 1)
 
@@ -16,7 +18,16 @@ scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.t
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
-images = st.dictionaries(st.sampled_from(["url", "b64_json", "revised_prompt", "media_type", "cost", "data"]), values)
+addresses = st.builds(
+    str.__add__,
+    st.sampled_from(
+        ["https:", "HTTP://", "data:image/", "data:text/html,", "javascript:", "\tjavascript:", " http:", ""]
+    ),
+    st.text(max_size=80),
+)
+images = st.dictionaries(
+    st.sampled_from(["url", "b64_json", "revised_prompt", "media_type", "cost", "data"]), values | addresses
+)
 answers = st.fixed_dictionaries(
     {"data": st.lists(images, max_size=4)},
     optional=dict.fromkeys(("created", "background", "size", "usage", "cost", "error"), values),
@@ -29,8 +40,9 @@ def read(pieces: list[bytes]) -> tuple[bytes, int, bytes | None]:
     return output, answer.images, answer.usage
 
 
-def has_payload(image: dict[str, object]) -> bool:
-    return any(type(image.get(name)) is str and image[name] != "" for name in ("url", "b64_json"))
+def has_payload(image: dict[str, Any]) -> bool:
+    url, data = image.get("url"), image.get("b64_json")
+    return (type(url) is str and is_address(url)) or (type(data) is str and data != "")
 
 
 def cut(body: bytes, at: list[int]) -> list[bytes]:
@@ -46,7 +58,7 @@ def cut(body: bytes, at: list[int]) -> list[bytes]:
     indent=st.sampled_from([None, 2]),
 )
 def test_every_cut_gives_the_same_and_only_what_is_allowed(
-    answer: dict[str, object], cuts: list[int], *, large: bool, indent: int | None
+    answer: dict[str, Any], cuts: list[int], *, large: bool, indent: int | None
 ) -> None:
     if large:
         answer = {"padding": LARGE, **answer}
@@ -55,10 +67,11 @@ def test_every_cut_gives_the_same_and_only_what_is_allowed(
     assert read(cut(body, cuts)) == (output, count, usage)
     passed = json.loads(output)
     assert {name.encode() for name in passed} <= set(TOP_LEVEL)
-    assert len(passed["data"]) == len(answer["data"])  # type: ignore[arg-type]
+    assert len(passed["data"]) == len(answer["data"])
     for image in passed["data"]:
         assert {name.encode() for name in image} <= set(IN_AN_IMAGE)
-    assert count == sum(map(has_payload, passed["data"]))
+        assert type(image.get("url")) is not str or is_address(image["url"])
+    assert count == sum(map(has_payload, answer["data"]))
     assert usage is None or json.loads(usage) == answer["usage"]
     assert len(output) <= len(body)
 
@@ -86,10 +99,10 @@ def test_what_is_no_images_response_is_malformed(body: bytes) -> None:
 
 def test_a_small_answer_is_held_until_it_is_whole() -> None:
     answer = ImagesAnswer()
-    assert answer.feed(b'{"data":[{"url":"x"}') == b""
+    assert answer.feed(b'{"data":[{"url":"http:x"}') == b""
     assert answer.feed(b"]}") == b""
     assert not answer.complete
-    assert answer.finish() == b'{"data":[{"url":"x"}]}'
+    assert answer.finish() == b'{"data":[{"url":"http:x"}]}'
 
 
 def test_a_large_answer_flows() -> None:
@@ -104,15 +117,15 @@ def test_a_large_answer_flows() -> None:
 
 @pytest.mark.parametrize("padding", ["", LARGE])
 def test_what_was_complete_when_it_broke_off_is_counted(padding: str) -> None:
-    answer = ImagesAnswer()
-    answer.feed(b'{"usage":{"total_tokens":3},"x":"%b","data":[{"url":"a"},{"url":"b"},{"url":"c' % padding.encode())
+    answer, pad = ImagesAnswer(), padding.encode()
+    answer.feed(b'{"usage":{"total_tokens":3},"x":"%b","data":[{"url":"http:a"},{"url":"http:b"},{"url":"http:c' % pad)
     answer.break_off()
     assert answer.images == 2
     assert answer.usage == b'{"total_tokens":3}'
 
 
 def test_text_that_is_not_utf_8_is_mended() -> None:
-    body = b'{"data":[{"url":"x","revised_prompt":"caf\xe9"}]}'
+    body = b'{"data":[{"url":"http:x","revised_prompt":"caf\xe9"}]}'
     passed = body.replace(b"\xe9", b"?")
     assert read([body]) == (passed, 1, None)
     assert read([bytes([byte]) for byte in body]) == (passed, 1, None)
@@ -130,7 +143,7 @@ def test_text_that_is_not_utf_8_is_mended() -> None:
     ids=["wide", "brackets in a string", "deep", "too deep"],
 )
 def test_usage_is_kept_by_its_depth_and_not_by_its_brackets(padding: str, usage: bytes, *, kept: bool) -> None:
-    body = b'{"x":"%b","data":[{"url":"x"}],"usage":%b}' % (padding.encode(), usage)
+    body = b'{"x":"%b","data":[{"url":"http:x"}],"usage":%b}' % (padding.encode(), usage)
     if not kept and padding:
         with pytest.raises(MalformedResponse, match="too deeply"):
             read([body])

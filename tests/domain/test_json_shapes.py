@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Shape, ShapedScanner, object_of
 from proxy.domain.response_scanner import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
+from tests.domain.json_documents import is_address
 
 PICTURE = Shape(passes=True, picture=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
 SHAPE = Shape(
@@ -94,13 +95,20 @@ def _fits(value: Any, shape: Shape) -> bool:
         return shape.passes
     if isinstance(value, dict):
         return bool(shape.members)
+    if isinstance(value, str) and shape.payload == "url":
+        return is_address(value)
     return shape.items is not None if isinstance(value, list) else True
 
 
 names = st.sampled_from(
     ["a", "whole", "model", "usage", "tokens", "pictures", "hidden", "in", "url", "kind", "x", 'é"\\', ""]
 )
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+addresses = st.builds(
+    str.__add__, st.sampled_from(["https:", "HTTP://", "data:image/", "data:text/html,", "javascript:"]), st.text()
+)
+scalars = (
+    addresses | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=20
 )
@@ -160,15 +168,17 @@ def test_what_is_no_json_is_malformed_and_what_is_json_is_not(tokens: list[str])
 
 def test_pictures_payloads_and_notes_are_told_in_their_order() -> None:
     body = (
-        rb'{"pictures":[{"url":"a\"b","kind":"x","cost":1},7,{"kind":{}}],"hidden":[{"url":"h"}],"model":"theirs",'
+        rb'{"pictures":[{"url":"http:a\"b","kind":"x","cost":1},7,{"kind":{}},{"url":"file:x"}],'
+        rb'"hidden":[{"url":"http:h"},{"url":"file:x"}],"model":"theirs",'
         rb'"usage":{"cost":0.5,"by":["a\n",null]},"tokens":{"a":1,"cost":2}}'
     )
     output, told, error = read([body])
     assert error is None
-    assert output == (rb'{"pictures":[{"url":"a\"b","kind":"x"},7,{}],"model":"ours","tokens":{"a":1}}')
+    assert output == (rb'{"pictures":[{"url":"http:a\"b","kind":"x"},7,{},{}],"model":"ours","tokens":{"a":1}}')
     assert told == [
-        ("picture", b"begin"), ("url", rb"a\"b"), ("end", b""), ("picture", b"end"),
-        ("picture", b"begin"), ("picture", b"end"), ("url", b"h"), ("end", b""),
+        ("picture", b"begin"), ("url", rb"http:a\"b"), ("end", b""), ("picture", b"end"),
+        ("picture", b"begin"), ("picture", b"end"), ("picture", b"begin"), ("picture", b"end"),
+        ("url", b"http:h"), ("end", b""),
         ("usage", rb'{"cost":0.5,"by":["a\n",null]}'), ("tokens", b'{"a":1,"cost":2}'),
     ]  # fmt: skip
 
@@ -198,7 +208,7 @@ def test_a_note_that_is_too_long_is_not_told() -> None:
 
 def test_thirty_megabytes_in_one_string_are_not_held() -> None:
     scanner = ShapedScanner(SHAPE, Deaf())
-    scanner.feed(b'{"pictures":[{"url":"')
+    scanner.feed(b'{"pictures":[{"url":"https:')
     piece = b"A" * 65_536
     tracemalloc.start()
     try:

@@ -120,8 +120,8 @@ def test_it_does_not_matter_how_the_body_is_cut(document: Document, sizes: list[
 @pytest.mark.parametrize(
     "body",
     [
-        rb'{"data":[{"url":"\\\"a\\","revised_prompt":"\\"}],"x":"\"\\"}',
-        rb'{"d\u0061ta":[{"x":["\\\"","\\"],"url":"\\"}],"a\"\\":[{"]":"\\"}]}',
+        rb'{"data":[{"url":"https:\\\"a\\","revised_prompt":"\\"}],"x":"\"\\"}',
+        rb'{"d\u0061ta":[{"x":["\\\"","\\"],"url":"https:\\"}],"a\"\\":[{"]":"\\"}]}',
     ],
     ids=["strings", "dropped strings and names"],
 )
@@ -148,7 +148,7 @@ def test_billing_stays_inside() -> None:
     body = rb"""
         {"created": 1744000000, "cost": 0.04, "model": "image-1-internal", "provider": {"name": "acme"},
          "usage": {"total_tokens": 4160, "input_tokens_details": {"text_tokens": 50}},
-         "data": [{"b64_json": "iVBORw0KGgo=", "revised_prompt": "a \"cube\"", "cost": 0.02, "data": [{"url": "x"}]},
+         "data": [{"b64_json": "iVBORw0KGgo=", "revised_prompt": "a \"cube\"", "cost": 0.2, "data": [{"url": "a"}]},
                   {"url": "https:\/\/images.example\/2.png", "usage": {"total_tokens": 1}, "media_type": "image/png"}],
          "background": "opaque", "output_format": "png", "quality": "high", "size": "1024x1024", "x_billing": [1]}
     """
@@ -200,15 +200,15 @@ def test_what_follows_in_the_body_is_not_waited_for() -> None:
         (b'{"URL": "https://images.example/1.png"}', 0),
         (rb'{"\u0075rl": "https://images.example/1.png"}', 1),
         (rb'{"b64\u005Fjson": "iVBORw0KGgo="}', 1),
-        (rb'{"url": "\""}', 1),
-        (rb'{"url": "\\"}', 1),
+        (rb'{"url": "https:\""}', 1),
+        (rb'{"url": "https:\\"}', 1),
     ],
 )
 def test_an_image_is_an_object_in_data_with_a_payload_that_is_not_empty(image: bytes, images: int) -> None:
     body = b'{"data": [%b]}' % image
     assert (read([body]).images, read([body]).error) == (images, None)
     assert read(one_by_one(body)) == read([body])
-    assert read([b'{"data": [%b, %b, {"url": "x"}]}' % (image, image)]).images == 2 * images + 1
+    assert read([b'{"data": [%b, %b, {"url": "http:x"}]}' % (image, image)]).images == 2 * images + 1
 
 
 @pytest.mark.parametrize("place", [b'{"%b": "x", "data": []}', b'{"a": {"%b": "x"}, "data": []}'])
@@ -216,7 +216,7 @@ def test_a_payload_outside_of_data_is_no_image(place: bytes) -> None:
     assert read([place % b"url"]) == Reading(b'{"data":[]}', 0, None, True, None)
 
 
-@pytest.mark.parametrize("data", [b"[]", b"null", b"[{}]", b'[{"url":"x"}]', b'[{},{"url":"x"}]'])
+@pytest.mark.parametrize("data", [b"[]", b"null", b"[{}]", b'[{"url":"http:x"}]', b'[{},{"url":"http:x"}]'])
 def test_members_stand_before_and_after_data_of_any_length(data: bytes) -> None:
     for body in (b'{"data":%b,"size":"1x1"}', b'{"size":"1x1","data":%b}', b'{"size":"1x1","data":%b,"created":1}'):
         assert read([body % data]).output == body % data
@@ -240,20 +240,20 @@ def check_unchanged(body: bytes) -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 255, 256, 257, 511, 512, 513, 1_023, 1_024, 1_025, 70_000])
 def test_a_string_of_any_length_is_passed_on(length: int) -> None:
-    check_unchanged(b'{"size":"%b","data":[{"url":"%b"}]}' % (b"1" * length, b"x" * length))
+    check_unchanged(b'{"size":"%b","data":[{"url":"https:%b"}]}' % (b"1" * length, b"x" * length))
 
 
 def test_a_number_of_any_length_within_the_limit_is_passed_on() -> None:
     for length in range(4, LITERAL_BYTES_LIMIT + 1):
         for number in (b"9" * length, b"0." + b"9" * (length - 2), b"-" + b"9" * (length - 3) + b".5"):
-            check_unchanged(b'{"created":%b,"data":[{"url":"x"}]}' % number)
+            check_unchanged(b'{"created":%b,"data":[{"url":"http:x"}]}' % number)
 
 
 def test_a_name_of_any_length_within_the_limit_is_dropped_unless_it_is_allowed() -> None:
     for length in range(NAME_BYTES_LIMIT + 1):
-        body = b'{"%b":1,"data":[{"%b":"x","url":"x"}]}' % (b"n" * length, b"n" * length)
+        body = b'{"%b":1,"data":[{"%b":"x","url":"http:x"}]}' % (b"n" * length, b"n" * length)
         for pieces in ([body], one_by_one(body)):
-            assert read(pieces) == Reading(b'{"data":[{"url":"x"}]}', 1, None, True, None)
+            assert read(pieces) == Reading(b'{"data":[{"url":"http:x"}]}', 1, None, True, None)
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
@@ -293,16 +293,16 @@ def test_a_usage_larger_than_its_limit_is_dropped_and_the_images_are_passed_on()
     for length, kept in ((USAGE_BYTES_LIMIT, True), (USAGE_BYTES_LIMIT + 1, False)):
         usage = usage_of(length)
         assert len(usage) == length
-        body = b'{"usage":%b,"data":[{"url":"x"}]}' % usage
+        body = b'{"usage":%b,"data":[{"url":"http:x"}]}' % usage
         for pieces in ([body], cut_by(body, [1_000]), one_by_one(body)):
-            expected = Reading(b'{"data":[{"url":"x"}]}', 1, usage if kept else None, True, None)
+            expected = Reading(b'{"data":[{"url":"http:x"}]}', 1, usage if kept else None, True, None)
             assert read(pieces) == expected
 
 
 @pytest.mark.parametrize("usage", [b"[1]", b"5", b'"much"', b"null", b"{1}", b'{"a":nan}', b'{"a":"\xff"}', b"{a}"])
 def test_a_usage_that_is_no_object_of_json_is_dropped_and_the_images_are_passed_on(usage: bytes) -> None:
-    reading = read([b'{"usage":%b,"data":[{"url":"x"}]}' % usage])
-    assert reading == Reading(b'{"data":[{"url":"x"}]}', 1, None, True, None)
+    reading = read([b'{"usage":%b,"data":[{"url":"http:x"}]}' % usage])
+    assert reading == Reading(b'{"data":[{"url":"http:x"}]}', 1, None, True, None)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_memory_does_not_grow_with_the_answer(before: bytes, more: bytes) -> Non
 
 def test_there_is_a_limit_to_the_images_of_one_answer() -> None:
     scanner = ResponseScanner()
-    scanner.feed(b'{"data":[' + b'{"url":"x"},{},' * IMAGES_LIMIT)
+    scanner.feed(b'{"data":[' + b'{"url":"http:x"},{},' * IMAGES_LIMIT)
     scanner.feed(b'{"b64_json":"')
     with pytest.raises(MalformedResponse, match="too many images"):
         scanner.feed(b'x"}')
@@ -367,8 +367,8 @@ def test_escapes_are_read_as_fast_as_anything_else(before: bytes, piece: bytes) 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     scanner = ResponseScanner()
-    scanner.feed(b'{"data":[{"url":"x"}')
-    piece = b',{"url":"x"}' * 100
+    scanner.feed(b'{"data":[{"url":"http:x"}')
+    piece = b',{"url":"http:x"}' * 100
     tracemalloc.start()
     try:
         for _ in range(90):
@@ -406,16 +406,16 @@ MALFORMED = {
     "a comment of one line": b'// none\n{"data":[]}',
     # Commas and colons
     "a trailing comma": b'{"data":[],}',
-    "a trailing comma in data": b'{"data":[{"url":"x"},]}',
-    "a trailing comma in an image": b'{"data":[{"url":"x",}]}',
+    "a trailing comma in data": b'{"data":[{"url":"http:x"},]}',
+    "a trailing comma in an image": b'{"data":[{"url":"http:x",}]}',
     "a leading comma": b'{,"data":[]}',
-    "a leading comma in data": b'{"data":[,{"url":"x"}]}',
-    "a leading comma in an image": b'{"data":[{,"url":"x"}]}',
+    "a leading comma in data": b'{"data":[,{"url":"http:x"}]}',
+    "a leading comma in an image": b'{"data":[{,"url":"http:x"}]}',
     "two commas": b'{"created":1,,"data":[]}',
     "no comma": b'{"created":1 "data":[]}',
     "no comma after a string": b'{"size":"1x1""data":[]}',
-    "no comma in data": b'{"data":[{"url":"x"}{"url":"x"}]}',
-    "no comma in an image": b'{"data":[{"url":"x" "b64_json":"x"}]}',
+    "no comma in data": b'{"data":[{"url":"http:x"}{"url":"http:x"}]}',
+    "no comma in an image": b'{"data":[{"url":"http:x" "b64_json":"x"}]}',
     "a semicolon": b'{"created":1;"data":[]}',
     "no colon": b'{"data" []}',
     "no colon after an escaped name": rb'{"d\u0061ta" []}',
@@ -427,20 +427,20 @@ MALFORMED = {
     "no value for a dropped name": b'{"cost":,"data":[]}',
     # Brackets
     "an object not closed": b'{"data":[]',
-    "data not closed": b'{"data":[{"url":"x"}',
+    "data not closed": b'{"data":[{"url":"http:x"}',
     "data closed as an object": b'{"data":[}',
     "data closed twice": b'{"data":[]]}',
-    "an image not closed": b'{"data":[{"url":"x"',
-    "an image closed as an array": b'{"data":[{"url":"x"]]}',
+    "an image not closed": b'{"data":[{"url":"http:x"',
+    "an image closed as an array": b'{"data":[{"url":"http:x"]]}',
     "the answer closed as an array": b'{"data":[]]',
     "a dropped array closed as an object": b'{"x":[1},"data":[]}',
     "a dropped object closed as an array": b'{"x":{"a":1],"data":[]}',
     "dropped brackets crossed": b'{"x":[{"a":[1}]],"data":[]}',
     "a dropped array not closed": b'{"data":[],"x":[[1]}',
     "the answer opened as an array": b'["data":[]}',
-    "an image opened as an array": b'{"data":[["url":"x"}]}',
-    "data closed as an object after an image": b'{"data":[{"url":"x"}}}',
-    "an image closed with a quote": b'{"data":[{"url":"x"""]}',
+    "an image opened as an array": b'{"data":[["url":"http:x"}]}',
+    "data closed as an object after an image": b'{"data":[{"url":"http:x"}}}',
+    "an image closed with a quote": b'{"data":[{"url":"http:x"""]}',
     "brackets of another kind": b'("data":[])',
     "nested too deeply": b'{"data":[],"x":' + b'{"a":' * 65 + b"1" + b"}" * 65 + b"}",
     # Words and numbers
@@ -477,10 +477,10 @@ MALFORMED = {
     "a bare name": b"{data:[]}",
     "a number as a name": b'{1:2,"data":[]}',
     "null as a name": b'{null:2,"data":[]}',
-    "a string not closed": b'{"data":[{"url":"x}]}',
-    "a string whose end is escaped": rb'{"data":[{"url":"x\"}]}',
-    "a string whose end is escaped after backslashes": rb'{"data":[{"url":"x\\\"}]}',
-    "a string closed after two backslashes": rb'{"data":[{"url":"x\\" "}]}',
+    "a string not closed": b'{"data":[{"url":"http:x}]}',
+    "a string whose end is escaped": rb'{"data":[{"url":"http:x\"}]}',
+    "a string whose end is escaped after backslashes": rb'{"data":[{"url":"http:x\\\"}]}',
+    "a string closed after two backslashes": rb'{"data":[{"url":"http:x\\" "}]}',
     "a dropped string not closed": b'{"data":[],"x":"}',
     "a nested string not closed": b'{"data":[],"x":["]}',
     "a name not closed": b'{"data:[]}',
@@ -495,18 +495,18 @@ MALFORMED = {
     "a blank that does not break": '{"data":\xa0[]}'.encode(),
     "a zero byte": b'{"data":\x00[]}',
     # Data
-    "data is an object": b'{"data":{"url":"x"}}',
+    "data is an object": b'{"data":{"url":"http:x"}}',
     "data is a string": b'{"data":"x"}',
     "data is a number": b'{"data":0}',
     "data is true": b'{"data":true}',
     "data is half of null": b'{"data":nul}',
-    "data of arrays": b'{"data":[[{"url":"x"}]]}',
+    "data of arrays": b'{"data":[[{"url":"http:x"}]]}',
     "data of strings": b'{"data":["x"]}',
     "data of null": b'{"data":[null]}',
     "data of numbers": b'{"data":[1]}',
     "data of an object and a string": b'{"data":[{},"x"]}',
     "data twice": b'{"data":[],"data":[]}',
-    "data twice, once escaped": rb'{"data":[{"url":"x"}],"d\u0061t\u0061":[]}',
+    "data twice, once escaped": rb'{"data":[{"url":"http:x"}],"d\u0061t\u0061":[]}',
     "data twice, first null": b'{"data":null,"data":[]}',
     "data twice, then null": b'{"data":[],"created":1,"data":null}',
 }
@@ -587,7 +587,8 @@ def check_any(body: bytes, sizes: list[int]) -> None:
 
 @given(documents(), damages, sizes_of_pieces)
 @examples(500)
-@example(Document(rb'{"data":[{"url":"a"}]}', ()), [("insert", 17, ord("\\"))], [3])
+@example(Document(rb'{"data":[{"url":"http:a"}]}', ()), [("insert", 22, ord("\\"))], [3])
+@example(Document(rb'{"data":[{"url":"http:a"}]}', ()), [("insert", 17, ord("\\"))], [3])
 def test_a_damaged_answer_is_malformed_or_passed_on_in_form(
     document: Document, strokes: list[tuple[str, int, int]], sizes: list[int]
 ) -> None:
@@ -595,15 +596,15 @@ def test_a_damaged_answer_is_malformed_or_passed_on_in_form(
 
 
 TOKENS = [
-    b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b" ", b'"data":', b'"url":', b'"x"', b"[{", b"}]", b"1", b"null",
-    b'"usage":', b"\xc3", b"\xa9", b"-",
+    b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b" ", b'"data":', b'"url":', b'"x"', b'"http:x"', b"[{",
+    b"}]", b"1", b"null", b'"usage":', b"\xc3", b"\xa9", b"-",
 ]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=12).map(b"".join), st.binary(max_size=8), sizes_of_pieces)
 @examples(300)
 def test_any_bytes_are_malformed_or_passed_on_in_form(tokens: bytes, noise: bytes, sizes: list[int]) -> None:
-    in_an_image, dropped = b'{"data":[{"url":"x"},{%b}]}' % tokens, b'{"data":[],"x":%b}' % tokens
+    in_an_image, dropped = b'{"data":[{"url":"http:x"},{%b}]}' % tokens, b'{"data":[],"x":%b}' % tokens
     for body in (noise, tokens + noise, in_an_image, dropped):
         check_any(body, sizes)
 

@@ -48,11 +48,14 @@ def test_events_become_an_answer_without_the_partial_images() -> None:
     [
         ("data:image/png;base64,AAAA", {"b64_json": "AAAA", "media_type": "image/png"}),
         ("data:image\\/png;base64,AAAA", {"b64_json": "AAAA", "media_type": "image/png"}),
-        ("DATA:;base64,AAAA", {"b64_json": "AAAA"}),
+        ("DATA:Image/PNG;base64,AAAA", {"b64_json": "AAAA", "media_type": "Image/PNG"}),
+        ("DATA:;base64,AAAA", None),
+        ("data:text/html;base64,AAAA", None),
         ("data:image/png;name=a;base64,A", {"b64_json": "A", "media_type": "image/png"}),
         ("data:image/svg+xml,%3Csvg/%3E", {"url": "data:image/svg+xml,%3Csvg/%3E"}),
         ("https://images.example/1.png?a=;base64,", {"url": "https://images.example/1.png?a=;base64,"}),
-        ("x" * (PREFIX_BYTES_LIMIT + 5), {"url": "x" * (PREFIX_BYTES_LIMIT + 5)}),
+        ("http:" + "x" * PREFIX_BYTES_LIMIT, {"url": "http:" + "x" * PREFIX_BYTES_LIMIT}),
+        ("x" * PREFIX_BYTES_LIMIT, None),
         ("data:image/png;base64,", None),
     ],
 )
