@@ -13,7 +13,26 @@ import aiohttp
 from proxy.domain.errors import NoConnectionLeft, UpstreamUncertain, UpstreamUnreachable
 
 MESSAGE_LENGTH_LIMIT = 200
+ERRORS_LIMIT = 100
+"""Of a chain of errors; a name has fewer addresses."""
+
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The same error, and those that led to it, without their tracebacks.
+
+    A connection that fails keeps its errors in a list that a frame of their own tracebacks holds: the request and its
+    socket would stay until the garbage collector comes.
+    """
+    waiting, seen = [error], 0
+    while waiting and seen < ERRORS_LIMIT:
+        one = waiting.pop()
+        one.__traceback__ = None
+        seen += 1
+        led_to = (one.__cause__, one.__context__, getattr(one, "os_error", None))
+        waiting += [each for each in led_to if isinstance(each, BaseException) and each.__traceback__ is not None]
+    return error
 
 
 def describe(error: BaseException) -> str:

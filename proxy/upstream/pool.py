@@ -43,7 +43,7 @@ from proxy.telemetry.observation import Observation
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import Failover
-from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe
+from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
 from proxy.upstream.upload_payload import UploadPayload
@@ -153,7 +153,7 @@ class Exchange:
         try:
             piece = await response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamUncertain("The provider's answer broke off.") from error.with_traceback(None)
+            raise UpstreamUncertain("The provider's answer broke off.") from without_frames(error)
         finally:
             self._observation.provider_s += perf_counter() - began
         self._size += len(piece)
@@ -172,10 +172,10 @@ class Exchange:
             else:
                 response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise self._unreachable(error.with_traceback(None)) from None
+            raise self._unreachable(without_frames(error)) from None
         except (aiohttp.ClientError, OSError) as error:
             logger.warning("provider %s broke the connection: %s", client.provider.name, describe(error))
-            raise after_it_may_have_been_sent(error.with_traceback(None)) from None
+            raise after_it_may_have_been_sent(without_frames(error)) from None
         finally:
             self._observation.provider_s += perf_counter() - began
         self._response = response
@@ -183,7 +183,7 @@ class Exchange:
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
 
-    def _unreachable(self, error: Exception) -> UpstreamUnreachable:
+    def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
         told = before_it_was_sent(error)
         if isinstance(told, NoConnectionLeft):
             logger.error(
