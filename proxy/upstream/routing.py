@@ -1,10 +1,10 @@
 """Which deployment of a model gets a request. Pure policy: no I/O, and the time is passed in.
 
-A deployment is available while its breaker lets requests through, the provider has not asked for a pause, and it has
-room. Of those of the lowest priority, the one with the least in flight for its weight is chosen. That is counted in
-whole requests of the lightest one, and four fifths of one are one: two at a deployment of weight 20 are no more than
-none at one of weight 1, and one at weight 19 is as much as one at weight 18. Where it is equal, weights are kept by
-stride scheduling (Waldspurger, 1995), so that a quiet gateway shares by weight as well.
+A deployment is available while its breaker lets requests through, the provider has not asked for a
+pause, and it has room. Of those of the lowest priority, one that has the least in flight for its weight is chosen.
+Where they differ by less than one request at the lightest of them, that is alike: two at a deployment of weight 20 are
+no more than none at one of weight 1. Of those that are alike, weights are kept by stride scheduling (Waldspurger,
+1995), so that a quiet gateway shares by weight as well.
 """
 
 from __future__ import annotations
@@ -215,6 +215,11 @@ class Target:
         self.passed = 0
         """Virtual time: each request moves it by a stride."""
 
+    @property
+    def load(self) -> int:
+        """What is in flight for its weight, in strides."""
+        return self.in_flight * self.stride
+
     def available(self, now_s: float) -> bool:
         """Whether it may get a request now."""
         limit = self.deployment.max_in_flight
@@ -228,16 +233,6 @@ class Attempt:
 
     target: Target
     probe: bool
-
-
-def _whole_requests(target: Target, lightest: int) -> int:
-    """What is in flight at ``target``, in requests of the weight ``lightest``.
-
-    Rounded down, one at weight 19 would be none beside weight 18. To the nearest, the light ones get up to twice their
-    share.
-    """
-    weight = target.deployment.weight
-    return (5 * target.in_flight * lightest + weight) // (5 * weight)
 
 
 class Balancer:
@@ -271,11 +266,11 @@ class Balancer:
         for target in peers:
             target.passed = max(target.passed, self._virtual_times[priority])
         self._virtual_times[priority] = min(target.passed for target in peers)
-        lightest = min(target.deployment.weight for target in peers)
-        chosen = min(
-            (one for one in untried if one.deployment.priority == priority),
-            key=lambda one: (_whole_requests(one, lightest), one.passed, one.index),
-        )
+        choices = [one for one in untried if one.deployment.priority == priority]
+        least, one_request = min(one.load for one in choices), max(one.stride for one in choices)
+        # Always the very least would be the lightest one too often, which is often without any.
+        alike = (one for one in choices if one.load < least + one_request)
+        chosen = min(alike, key=lambda one: (one.passed, one.index))
         chosen.passed += chosen.stride
         chosen.in_flight += 1
         return Attempt(chosen, chosen.breaker.begin(now_s))
