@@ -94,7 +94,7 @@ class Metrics:
             "retries_over_budget", "Requests that were not sent again, to spare the providers"
         )
         self._deployments = make.gauge(
-            "deployment_state", "A deployment's breaker: 0 closed, 1 half-open, 2 open", "provider", "model"
+            "deployment_state", "To the last key there: 0 closed, 1 half-open, 2 open or paused", "provider", "model"
         )
         self._upstream_duration = make.timing(
             "upstream_duration_seconds", "Time spent waiting for the provider", SLOW_BOUNDS_S, "provider", "model"

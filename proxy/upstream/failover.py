@@ -36,8 +36,9 @@ from proxy.domain.image_request import ImageRequest
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.breaker import Result
 from proxy.upstream.provider import Provider
-from proxy.upstream.routing import Attempt, Balancer, Result
+from proxy.upstream.routing import Attempt, Balancer
 
 if TYPE_CHECKING:
     from proxy.upstream.pool import Exchange, ProviderClient
@@ -102,6 +103,7 @@ class Failover:
         self._model = model
         self._delivery = delivery
         self._observation = observation
+        self._key_id = observation.key_id
         self._metrics = metrics
         self._client_left = client_left
         self._is_moot: Callable[[], bool] | None = None
@@ -117,7 +119,7 @@ class Failover:
         """Send the request until a deployment answers with a 2xx, or none is left that may be asked."""
         self._count(0)
         self._balancer.budget.request()
-        attempt = self._balancer.begin(monotonic())
+        attempt = self._balancer.begin(monotonic(), self._key_id)
         if attempt is None:
             raise self._nobody()
         tried = frozenset({attempt.target.index})
@@ -174,14 +176,14 @@ class Failover:
         if reason is None or self._client_left():
             return None
         now_s = monotonic()
-        if not self._balancer.has_another(now_s, tried):
+        if not self._balancer.has_another(now_s, self._key_id, tried):
             return None
         if not self._balancer.budget.take(now_s):
             self._metrics.retry_over_budget()
             return None
         self._metrics.retried(reason)
         logger.info("%s: %s: %s, tried elsewhere", self._observation.request_id, provider.name, reason)
-        return self._balancer.begin(now_s, tried)
+        return self._balancer.begin(now_s, self._key_id, tried)
 
     def _count(self, attempts: int) -> None:
         self._observation.attempts = self._delivery.attempts = attempts
@@ -207,15 +209,15 @@ class Failover:
     def _wait_for_the_first(self, error: BaseException, attempt: Attempt) -> None:
         """A rate limit tells the client to wait for the deployment that asked for it; another may be back before."""
         if isinstance(error, UpstreamRateLimit) and error.retry_after_s is not None:
-            others_s = self._balancer.available_in_s(monotonic(), besides=attempt.target)
+            others_s = self._balancer.available_in_s(monotonic(), self._key_id, besides=attempt.target)
             if others_s < error.retry_after_s:
                 error.retry_after_s = max(1, math.ceil(others_s))
 
     def _nobody(self) -> ProxyError:
         """Nothing is sent, so nothing is charged."""
         now_s = monotonic()
-        wait_s = max(1, math.ceil(self._balancer.available_in_s(now_s)))
-        if self._balancer.all_paused(now_s):
+        wait_s = max(1, math.ceil(self._balancer.available_in_s(now_s, self._key_id)))
+        if self._balancer.all_paused(now_s, self._key_id):
             return UpstreamRateLimit(
                 "Every provider of this model is rate-limiting this gateway; nothing was charged. Try again later.",
                 retry_after_s=wait_s,

@@ -19,8 +19,8 @@ from proxy.app import Gateway
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
 from proxy.settings import load_settings
+from proxy.upstream.breaker import FairBreaker
 from proxy.upstream.pool import Exchange
-from proxy.upstream.routing import Breaker
 from tests.support.gateways import ADMIN_TOKEN, PROVIDER_KEY, SampleProvider, configuration
 from tests.support.processes import free_port
 
@@ -112,7 +112,7 @@ def measure(way: str, folder: str, provider_url: str) -> None:
             await gateway.stop()
 
     # Every request tries to connect, also where nobody has answered so far.
-    with patch.object(Breaker, "allows", return_value=True):
+    with patch.object(FairBreaker, "allows", return_value=True):
         sys.stdout.write(json.dumps(asyncio.run(run())))
 
 

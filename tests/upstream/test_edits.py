@@ -20,11 +20,11 @@ from proxy.domain.outgoing_body import FileBytes, OutgoingBody
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.breaker import Result
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import result_of, why_again
 from proxy.upstream.pool import Pool
 from proxy.upstream.provider import Provider
-from proxy.upstream.routing import Result
 from proxy.upstream.upload_payload import READ_BYTES, UploadPayload
 from tests.domain.answers import events_of, passed_however_cut
 from tests.domain.samples import make_model

@@ -17,9 +17,9 @@ from proxy.domain.errors import (
     UpstreamTruncated,
 )
 from proxy.domain.errors import UpstreamUnreachable as Unreachable
+from proxy.upstream.breaker import Result
 from proxy.upstream.failover import result_of, why_again
 from proxy.upstream.provider import Provider
-from proxy.upstream.routing import Result
 
 CAREFUL = Provider("acme", "openai", "http://127.0.0.1")
 TRUSTING = replace(CAREFUL, retry_bad_gateway=True, retry_late_first_byte=True)

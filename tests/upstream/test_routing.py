@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.domain.catalog import Deployment, Model
-from proxy.upstream.routing import Attempt, Balancer, Breaker, BreakerPolicy, Result, RetryBudget, State, Window
+from proxy.upstream.breaker import BreakerPolicy, Result, State
+from proxy.upstream.routing import Attempt, Balancer, RetryBudget
 
 POLICY = BreakerPolicy(consecutive=3, least_requests=10, open_s=5, open_limit_s=20, window_s=30)
+KEY = "acme_1"
 
 
 def balancer(*deployments: Deployment) -> Balancer:
@@ -29,9 +31,16 @@ def chosen(attempt: Attempt | None) -> str:
     return attempt.target.deployment.provider
 
 
-def ask(routes: Balancer, now_s: float, result: Result = Result.OK, retry_after_s: float | None = None) -> str:
+def ask(
+    routes: Balancer,
+    now_s: float,
+    result: Result = Result.OK,
+    retry_after_s: float | None = None,
+    *,
+    key_id: str = KEY,
+) -> str:
     """One request from beginning to end."""
-    attempt = routes.begin(now_s)
+    attempt = routes.begin(now_s, key_id)
     assert attempt is not None
     routes.end(attempt, now_s, result, retry_after_s)
     return chosen(attempt)
@@ -47,7 +56,7 @@ def test_a_quiet_gateway_shares_by_weight(weights: list[int], rounds: int) -> No
 @given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=5), rounds=st.integers(1, 5))
 def test_a_busy_gateway_shares_by_weight(weights: list[int], rounds: int) -> None:
     routes = balancer(*(at(str(index), weight=weight) for index, weight in enumerate(weights)))
-    counts = Counter(chosen(routes.begin(0)) for _ in range(rounds * sum(weights)))
+    counts = Counter(chosen(routes.begin(0, KEY)) for _ in range(rounds * sum(weights)))
     assert counts == {str(index): rounds * weight for index, weight in enumerate(weights)}
 
 
@@ -64,7 +73,7 @@ def test_weights_hold_at_any_number_of_requests_at_a_time(weights: list[int], at
     for _ in range(rounds * sum(weights)):
         if len(under_way) == at_a_time:
             routes.end(under_way.popleft(), 0, Result.OK)
-        attempt = routes.begin(0)
+        attempt = routes.begin(0, KEY)
         counts[chosen(attempt)] += 1
         assert attempt is not None
         under_way.append(attempt)
@@ -77,11 +86,11 @@ def test_spares_share_what_the_main_one_refuses(weights: tuple[int, int], shares
     routes = balancer(*spares, at("main"))
     counts: Counter[str] = Counter()
     for _ in range(60):
-        first = routes.begin(0)
+        first = routes.begin(0, KEY)
         assert first is not None
         assert chosen(first) == "main"
         routes.end(first, 0, Result.RATE_LIMITED)
-        second = routes.begin(0, frozenset({first.target.index}))
+        second = routes.begin(0, KEY, frozenset({first.target.index}))
         assert second is not None
         counts[chosen(second)] += 1
         routes.end(second, 0, Result.OK)
@@ -93,13 +102,13 @@ def test_a_second_try_counts_as_a_turn() -> None:
     routes = balancer(at("light"), at("heavy", weight=3))
     order = []
     for number in range(40):
-        first = routes.begin(0)
+        first = routes.begin(0, KEY)
         assert first is not None
         order.append(chosen(first))
         refused = chosen(first) == "heavy" and number % 8 == 0
         routes.end(first, 0, Result.RATE_LIMITED if refused else Result.OK)
         if refused:
-            second = routes.begin(0, frozenset({first.target.index}))
+            second = routes.begin(0, KEY, frozenset({first.target.index}))
             assert second is not None
             order.append(chosen(second))
             routes.end(second, 0, Result.OK)
@@ -108,20 +117,20 @@ def test_a_second_try_counts_as_a_turn() -> None:
 
 def test_the_one_that_is_slow_gets_less() -> None:
     routes = balancer(at("slow"), at("quick"))
-    assert chosen(routes.begin(0)) == "slow"
+    assert chosen(routes.begin(0, KEY)) == "slow"
     assert [ask(routes, 0) for _ in range(3)] == ["quick"] * 3
 
 
 def test_a_higher_priority_number_is_asked_only_when_the_lower_ones_cannot() -> None:
     routes = balancer(at("spare", priority=1), at("main", max_in_flight=2))
-    assert [chosen(routes.begin(0)) for _ in range(3)] == ["main", "main", "spare"]
+    assert [chosen(routes.begin(0, KEY)) for _ in range(3)] == ["main", "main", "spare"]
 
 
 def test_nobody_is_left() -> None:
     routes = balancer(at("a", max_in_flight=1), at("b"))
-    assert chosen(routes.begin(0)) == "a"
-    assert routes.begin(0, frozenset({1})) is None
-    assert not routes.has_another(0, frozenset({1}))
+    assert chosen(routes.begin(0, KEY)) == "a"
+    assert routes.begin(0, KEY, frozenset({1})) is None
+    assert not routes.has_another(0, KEY, frozenset({1}))
 
 
 def test_one_that_was_away_does_not_catch_up() -> None:
@@ -138,110 +147,26 @@ def test_the_first_that_comes_back_is_known() -> None:
     ask(routes, 0, Result.RATE_LIMITED, 20)
     for _ in range(POLICY.consecutive):
         ask(routes, 0, Result.FAILED)
-    assert not routes.all_paused(0)
+    assert not routes.all_paused(0, KEY)
     a, b, c = routes.targets
-    assert (routes.available_in_s(0), routes.available_in_s(0, c), routes.available_in_s(0, b)) == (5, 20, 5)
+    assert [routes.available_in_s(0, KEY, besides) for besides in (None, c, b)] == [5, 20, 5]
     # An open breaker that is asked to pause as well is away for the longer of the two.
     c.paused_until_s = 40
-    assert (routes.available_in_s(0), routes.available_in_s(0, b)) == (20, 30)
-    assert routes.all_paused(0)
-    assert balancer(at("a")).available_in_s(0, a) == 0
+    assert [routes.available_in_s(0, KEY, besides) for besides in (None, b)] == [20, 30]
+    assert routes.all_paused(0, KEY)
+    assert balancer(at("a")).available_in_s(0, KEY, a) == 0
     alone = balancer(at("a"))
-    assert alone.available_in_s(0, alone.targets[0]) == math.inf
+    assert alone.available_in_s(0, KEY, alone.targets[0]) == math.inf
 
 
 def test_a_pause_that_the_provider_asks_for_is_bounded() -> None:
     routes = balancer(at("a"))
     ask(routes, 0, Result.RATE_LIMITED, 3600)
-    assert routes.all_paused(POLICY.pause_limit_s - 1)
-    assert routes.available_in_s(0) == POLICY.pause_limit_s
+    assert routes.all_paused(POLICY.pause_limit_s - 1, KEY)
+    assert routes.available_in_s(0, KEY) == POLICY.pause_limit_s
     assert list(routes.states(0)) == [("a", State.OPEN)]
-    assert routes.begin(POLICY.pause_limit_s - 1) is None
+    assert routes.begin(POLICY.pause_limit_s - 1, KEY) is None
     assert ask(routes, POLICY.pause_limit_s) == "a"
-
-
-def fail(breaker: Breaker, now_s: float, times: int = 1) -> None:
-    for _ in range(times):
-        breaker.end(now_s, failed=True, probe=breaker.begin(now_s))
-
-
-def succeed(breaker: Breaker, now_s: float, times: int = 1) -> None:
-    for _ in range(times):
-        breaker.end(now_s, failed=False, probe=breaker.begin(now_s))
-
-
-def test_failures_on_end_open_it() -> None:
-    breaker = Breaker(POLICY)
-    fail(breaker, 0, 2)
-    succeed(breaker, 0)
-    fail(breaker, 0, 2)
-    assert breaker.allows(0)
-    fail(breaker, 0)
-    assert breaker.state(0) is State.OPEN
-    assert not breaker.allows(4.9)
-    assert breaker.state(5) is State.HALF_OPEN
-
-
-def test_a_rate_of_failures_opens_it_within_the_window_only() -> None:
-    breaker, forgetful = Breaker(POLICY), Breaker(POLICY)
-    for _ in range(5):
-        succeed(breaker, 0)
-        fail(breaker, 0)
-    assert breaker.state(0) is State.OPEN
-    for step in range(20):
-        succeed(forgetful, step * 10)
-        fail(forgetful, step * 10)
-    assert forgetful.state(190) is State.CLOSED
-
-
-def test_half_open_lets_one_probe_through_at_a_time_and_two_close_it() -> None:
-    breaker = Breaker(POLICY)
-    fail(breaker, 0, 3)
-    assert breaker.begin(5)
-    assert not breaker.allows(5)
-    breaker.end(6, failed=False, probe=True)
-    assert breaker.state(6) is State.HALF_OPEN
-    succeed(breaker, 6)
-    assert breaker.state(6) is State.CLOSED
-
-
-def test_a_probe_that_fails_opens_it_for_twice_as_long_within_bounds() -> None:
-    breaker, now_s = Breaker(POLICY), 0.0
-    fail(breaker, now_s, 3)
-    waits = []
-    for _ in range(4):
-        waits.append(breaker.opens_again_s(now_s))
-        now_s += waits[-1]
-        fail(breaker, now_s)
-    assert waits == [5, 10, 20, 20]
-
-
-def test_a_probe_whose_client_left_gives_its_place_back() -> None:
-    breaker = Breaker(POLICY)
-    fail(breaker, 0, 3)
-    breaker.end(5, failed=None, probe=breaker.begin(5))
-    assert breaker.allows(5)
-
-
-def test_what_was_sent_before_it_opened_does_not_judge_a_probe() -> None:
-    breaker = Breaker(POLICY)
-    old = breaker.begin(0)
-    fail(breaker, 0, 3)
-    probe = breaker.begin(5)
-    assert (old, probe) == (False, True)
-    breaker.end(6, failed=True, probe=old)
-    assert breaker.state(6) is State.HALF_OPEN
-
-
-@given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=50))
-def test_the_window_is_the_sum_of_its_last_slices(steps: list[tuple[float, bool]]) -> None:
-    window, now_s, seen = Window(30), 0.0, []
-    for step_s, failed in steps:
-        now_s += step_s
-        window.add(now_s, failed=failed)
-        seen.append((int(now_s / 3), failed))
-        recent = [was_failure for place, was_failure in seen if place > int(now_s / 3) - 10]
-        assert window.totals(now_s) == (len(recent), sum(recent))
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 3)), max_size=200))
@@ -256,6 +181,42 @@ def test_retries_stay_within_their_budget(steps: list[tuple[float, int]]) -> Non
     assert retries <= budget.limit + budget.share * requests + budget.floor_per_s * now_s + 1e-6
 
 
+def test_a_pause_on_one_keys_word_is_short_for_the_others() -> None:
+    routes = balancer(at("a"))
+    ask(routes, 0, Result.RATE_LIMITED, 300, key_id="poisoner")
+    assert [routes.available_in_s(0, key_id) for key_id in ("poisoner", "other")] == [300, POLICY.first_pause_s]
+    assert (routes.all_paused(5, "poisoner"), routes.all_paused(5, "other")) == (True, False)
+    assert list(routes.states(5)) == [("a", State.OPEN)]
+    assert ask(routes, 5, key_id="other") == "a"
+    # It is as the last key sees it that was sent there.
+    assert list(routes.states(5)) == [("a", State.CLOSED)]
+    # Told again, the same key stops nobody but itself.
+    ask(routes, 300, Result.RATE_LIMITED, 200, key_id="poisoner")
+    assert [routes.available_in_s(300, key_id) for key_id in ("poisoner", "other")] == [200, 0]
+
+
+@pytest.mark.parametrize(("first_s", "second_s", "paused_s"), [(300, 40, 50), (40, 300, 40), (8, 3, 13), (2, 300, 15)])
+def test_a_pause_that_two_keys_are_told_of_is_everybodys(first_s: float, second_s: float, paused_s: float) -> None:
+    """The second one ten seconds later: until the earlier of the two ends, where the first one is not over."""
+    routes = balancer(at("a"))
+    ask(routes, 0, Result.RATE_LIMITED, first_s, key_id="one")
+    assert ask(routes, 10, Result.RATE_LIMITED, second_s, key_id="two") == "a"
+    assert routes.available_in_s(10, "newcomer") == paused_s - 10
+    assert routes.available_in_s(10, "two") == max(second_s, paused_s - 10)
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.none() | st.floats(0, 1000)), max_size=100))
+def test_one_key_pauses_others_once_and_for_a_few_seconds(steps: list[tuple[float, float | None]]) -> None:
+    routes, now_s, first_s = balancer(at("a")), 0.0, math.inf
+    for step_s, pause_s in steps:
+        now_s += step_s
+        if routes.has_another(now_s, "poisoner", frozenset()):
+            ask(routes, now_s, Result.FAILED if pause_s is None else Result.RATE_LIMITED, pause_s, key_id="poisoner")
+            first_s = first_s if pause_s is None else min(first_s, now_s)
+        if not first_s <= now_s <= first_s + POLICY.first_pause_s:
+            assert ask(routes, now_s, key_id="other") == "a"
+
+
 class Requests(RuleBasedStateMachine):
     """Any order of beginnings, ends and waits, beside a plain account of what is in flight."""
 
@@ -264,22 +225,24 @@ class Requests(RuleBasedStateMachine):
         self.now_s = 0.0
         self.routes = balancer(at("a", weight=3, max_in_flight=4), at("b", max_in_flight=2), at("c", priority=1))
         self.under_way: list[Attempt] = []
-        self.paused_until_s = {"a": 0.0, "b": 0.0, "c": 0.0}
+        self.told = dict.fromkeys("abc", ("", 0.0))
 
     @rule(seconds=st.floats(0, 12))
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
-    @rule(tried=st.frozensets(st.integers(0, 2)))
-    def begin(self, tried: frozenset[int]) -> None:
-        possible = self.routes.has_another(self.now_s, tried)
-        better = [one for one in self.routes.targets[:2] if one.index not in tried and one.available(self.now_s)]
-        attempt = self.routes.begin(self.now_s, tried)
+    @rule(key_id=st.sampled_from(["one", "two", "three"]), tried=st.frozensets(st.integers(0, 2)))
+    def begin(self, key_id: str, tried: frozenset[int]) -> None:
+        possible = self.routes.has_another(self.now_s, key_id, tried)
+        main = [one for one in self.routes.targets[:2] if one.index not in tried]
+        better = [one for one in main if one.available(self.now_s, key_id)]
+        attempt = self.routes.begin(self.now_s, key_id, tried)
         assert (attempt is not None) == possible
         if attempt is not None:
             assert attempt.target.index not in tried
             assert attempt.target.deployment.priority == 0 or not better
-            assert self.now_s >= self.paused_until_s[chosen(attempt)]
+            told, until_s = self.told[chosen(attempt)]
+            assert told != key_id or self.now_s >= until_s
             self.under_way.append(attempt)
 
     @precondition(lambda self: self.under_way)
@@ -288,9 +251,10 @@ class Requests(RuleBasedStateMachine):
         attempt = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
         self.routes.end(attempt, self.now_s, result, pause_s)
         if pause_s is not None:
-            name = chosen(attempt)
             until_s = self.now_s + min(pause_s, POLICY.pause_limit_s)
-            self.paused_until_s[name] = max(self.paused_until_s[name], until_s)
+            before, before_s = self.told[chosen(attempt)]
+            same = before == attempt.key_id
+            self.told[chosen(attempt)] = (attempt.key_id, max(until_s, before_s) if same else until_s)
 
     @invariant()
     def what_is_in_flight_is_known_and_bounded(self) -> None:
@@ -302,17 +266,16 @@ class Requests(RuleBasedStateMachine):
     @invariant()
     def no_more_probes_than_allowed(self) -> None:
         for target in self.routes.targets:
-            if target.breaker.state(self.now_s) is State.HALF_OPEN:
-                assert 0 <= target.breaker._probing <= POLICY.probes
+            for breaker in (target.breaker._shared, target.breaker._own):
+                if breaker.state(self.now_s) is State.HALF_OPEN:
+                    assert 0 <= breaker._probing <= POLICY.probes
 
     @invariant()
     def everything_comes_back_in_the_end(self) -> None:
         if not self.under_way:
             late_s = self.now_s + POLICY.pause_limit_s + POLICY.open_limit_s
-            assert all(
-                late_s >= target.paused_until_s and target.breaker.opens_again_s(late_s) == 0
-                for target in self.routes.targets
-            )
+            for key_id in ("one", "two", "three"):
+                assert all(target.available(late_s, key_id) for target in self.routes.targets)
 
 
 TestRequests = pytest.mark.filterwarnings("default")(Requests.TestCase)
