@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.end_to_end.conftest import BAD_REQUESTS
 from tests.support.gateways import Answer, RunningGateway, SampleProvider, ask
@@ -34,6 +36,52 @@ def test_a_bad_request_is_refused_by_field_and_costs_nothing(
     assert gateway.quota(key)["remaining"] == 100_000
     assert gateway.ledger(key) == []
     assert quiet_provider.requests() == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from(
+    [
+        "model",
+        "prompt",
+        "n",
+        "size",
+        "quality",
+        "style",
+        "user",
+        "background",
+        "output_format",
+        "response_format",
+        "stream",
+    ]
+)
+BODIES = st.fixed_dictionaries({}, optional={"model": st.just("acme/image-1"), "prompt": st.just("x")}).flatmap(
+    lambda good: st.dictionaries(FIELDS | st.text(max_size=12), JSON, min_size=1, max_size=4).map(
+        lambda odd: {**good, **odd}
+    )
+)
+
+
+@given(body=BODIES, as_text=st.booleans())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_sent_is_metered_or_costs_nothing(
+    gateway: RunningGateway, body: dict[str, Any], as_text: bool
+) -> None:
+    key = gateway.make_key(10**9)
+    text = json.dumps(body)
+    answer = ask("POST", gateway.url + GENERATIONS, key=key, body=(text if not as_text else text[:-1] + ",}").encode())
+    entries = gateway.ledger(key)
+    if answer.status == 200:
+        assert [entry["charged"] for entry in entries] == [len(answer.json["data"]) * entries[0]["unit_price"]]
+    else:
+        # Also the provider's own refusal of what was forwarded costs nothing.
+        assert 400 <= answer.status < 500, answer.body
+        assert answer.json["error"]["message"]
+        assert sum(entry["charged"] for entry in entries) == 0
+    gateway.check_books(key)
 
 
 @pytest.mark.parametrize("row", BAD_REQUESTS["ambiguous"], ids=[row["name"] for row in BAD_REQUESTS["ambiguous"]])
