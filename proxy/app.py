@@ -71,6 +71,9 @@ from proxy.web.routes import Route, add_routes
 from proxy.web.teams import TeamRoutes
 
 if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
+    from proxy.metering.script_runner import ScriptRunner
     from proxy.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
@@ -164,33 +167,7 @@ class Gateway:
         self.store_url = await self._start_store()
         traces = self._start_traces()
         metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)
-        redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
-        parts.push_async_callback(redis_pool.aclose)
-        runner = open_runner(
-            self.store_url, metrics, timeout_s=settings.store.timeout, min_replicas=settings.store.min_replicas
-        )
-        parts.push_async_callback(runner.close)
-        accounting = settings.accounting
-        lease_ms = accounting.lease_seconds * 1000
-        store = RedisStore(
-            runner,
-            metrics,
-            lease_ms=lease_ms,
-            settled_ids_ms=accounting.settled_ids_seconds * 1000,
-            charge_expired=accounting.expired == "charge",
-            burst_ms=accounting.burst_seconds * 1000,
-        )
-        journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
-        meter = Meter(
-            *(store if traces is None else TracedStore(store, traces), journal, metrics),
-            lease_ms=lease_ms,
-            answer_bytes=accounting.idempotency_answer_bytes,
-        )
-        parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
-        try:
-            await meter.start()
-        except JournalError as error:
-            raise ConfigurationError(str(error)) from None
+        runner, redis_pool, store, meter = await self._start_metering(metrics, traces)
         catalog = self._catalog = settings.catalog()
         pool = self._pool = self._make_pool(catalog, metrics, traces)
         parts.push_async_callback(pool.close)
@@ -231,6 +208,38 @@ class Gateway:
         parts.push_async_callback(report.stop)
         if not await runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
+
+    async def _start_metering(
+        self, metrics: Metrics, traces: Traces | None
+    ) -> tuple[ScriptRunner, ConnectionPool, RedisStore, Meter]:
+        settings, parts, accounting = self._settings, self._parts, self._settings.accounting
+        redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
+        parts.push_async_callback(redis_pool.aclose)
+        runner = open_runner(
+            self.store_url, metrics, timeout_s=settings.store.timeout, min_replicas=settings.store.min_replicas
+        )
+        parts.push_async_callback(runner.close)
+        lease_ms = accounting.lease_seconds * 1000
+        store = RedisStore(
+            runner,
+            metrics,
+            lease_ms=lease_ms,
+            settled_ids_ms=accounting.settled_ids_seconds * 1000,
+            charge_expired=accounting.expired == "charge",
+            burst_ms=accounting.burst_seconds * 1000,
+        )
+        journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
+        meter = Meter(
+            *(store if traces is None else TracedStore(store, traces), journal, metrics),
+            lease_ms=lease_ms,
+            answer_bytes=accounting.idempotency_answer_bytes,
+        )
+        parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
+        try:
+            await meter.start()
+        except JournalError as error:
+            raise ConfigurationError(str(error)) from None
+        return runner, redis_pool, store, meter
 
     def _keep_house(self, store: RedisStore, books: LedgerBooks) -> None:
         """Trim ledgers, and sum up usage of days that are long past, for as long as the process lives."""
