@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
 
 PREFIX_BYTES_LIMIT = 16_384
 """Of base64; a multiple of four."""
@@ -114,25 +113,3 @@ def keep_size(sizes: list[Size | None], size: Size | None) -> None:
 def write_size(size: Size | None) -> str | None:
     """As the ledger has it."""
     return None if size is None else f"{size[0]}x{size[1]}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveredPrices:
-    """What an image costs by the size that it came in: ``unit_price``, or from a long edge in pixels on the other.
-
-    Where the size is unknown, or ``four_k_long_edge`` is 0, it costs ``requested``.
-    """
-
-    unit_price: int
-    unit_price_4k: int
-    four_k_long_edge: int
-    requested: int
-
-    def units(self, sizes: tuple[Size | None, ...], images: int) -> int:
-        """All ``images`` together, of which the first have these sizes."""
-        return sum(map(self._price, sizes)) + (images - len(sizes)) * self.requested
-
-    def _price(self, size: Size | None) -> int:
-        if size is None or not self.four_k_long_edge:
-            return self.requested
-        return self.unit_price_4k if max(size) >= self.four_k_long_edge else self.unit_price

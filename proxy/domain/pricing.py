@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -12,6 +13,7 @@ import orjson
 from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
 from proxy.domain.chat_request import ChatRequest
 from proxy.domain.image_request import ImageRequest
+from proxy.domain.image_size import Size
 
 _pixels = re.compile(r"(\d+)[x×](\d+)")
 
@@ -63,6 +65,38 @@ def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
     if _is_4k(request.image_size, four_k_long_edge) or _is_4k(request.size, four_k_long_edge):
         return Tier.FOUR_K
     return Tier.STANDARD
+
+
+@dataclass(frozen=True, slots=True)
+class TierCharge:
+    """``images`` that were charged ``unit_price`` each."""
+
+    tier: Tier
+    images: int
+    unit_price: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredPrices:
+    """What an image costs by the size that it came in: ``unit_price``, or from a long edge in pixels on the other.
+
+    Where the size is unknown, or ``four_k_long_edge`` is 0, it costs what the tier that was ``requested`` does.
+    """
+
+    unit_price: int
+    unit_price_4k: int
+    four_k_long_edge: int
+    requested: Tier
+
+    def charges(self, sizes: Sequence[Size | None], images: int) -> tuple[TierCharge, ...]:
+        """Each tier of which there are any among ``images``, of which the first have these ``sizes``."""
+        edge = self.four_k_long_edge
+        known = [max(size) for size in sizes if size is not None] if edge else []
+        counts = {Tier.STANDARD: 0, Tier.FOUR_K: sum(long_edge >= edge for long_edge in known)}
+        counts[Tier.STANDARD] = len(known) - counts[Tier.FOUR_K]
+        counts[self.requested] += images - len(known)
+        prices = {Tier.STANDARD: self.unit_price, Tier.FOUR_K: self.unit_price_4k}
+        return tuple(TierCharge(tier, count, prices[tier]) for tier, count in counts.items() if count)
 
 
 @dataclass(frozen=True, slots=True)

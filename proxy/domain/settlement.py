@@ -19,10 +19,10 @@ from proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from proxy.domain.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
-from proxy.domain.image_size import DeliveredPrices, Size
+from proxy.domain.image_size import Size
 from proxy.domain.image_sizing import AskedSize
 from proxy.domain.limits import PaceUsage
-from proxy.domain.pricing import Quote, TextPrice
+from proxy.domain.pricing import DeliveredPrices, Quote, TextPrice, TierCharge
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -69,8 +69,8 @@ class Delivery:
     ``provider_usage`` is the provider's account of it, as JSON; ``attempts`` counts the deployments that were asked.
     ``text_price`` is what an answer without an image costs, where it costs anything, and ``text_units`` what it is
     charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
-    asked for; with ``delivered_prices`` they say what is charged, ``image_units``. ``keeper`` gathers the answer where
-    the client may ask for it again.
+    asked for; with ``delivered_prices`` they say what is charged: ``charged_by`` each tier, ``image_units`` in all.
+    ``keeper`` gathers the answer where the client may ask for it again.
     """
 
     outcome: Outcome = Outcome.FAILED
@@ -87,6 +87,7 @@ class Delivery:
     sizes: tuple[Size | None, ...] = ()
     asked_size: AskedSize | None = field(default=None, compare=False)
     delivered_prices: DeliveredPrices | None = field(default=None, compare=False)
+    charged_by: tuple[TierCharge, ...] = ()
     image_units: int | None = None
     keeper: AnswerKeeper | None = field(default=None, compare=False)
 
@@ -95,7 +96,8 @@ class Delivery:
         self.ended = True
         self.whole = complete
         if self.delivered_prices is not None:
-            self.image_units = self.delivered_prices.units(self.sizes, self.images)
+            self.charged_by = self.delivered_prices.charges(self.sizes, self.images)
+            self.image_units = sum(each.images * each.unit_price for each in self.charged_by)
         if not self.images and self.text_price is not None and (complete or client_gone):
             self.text_units = self.text_price.units(self.provider_usage)
         if client_gone:
@@ -126,9 +128,10 @@ class Delivery:
 class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
-    ``charged_units`` = ``images`` × ``unit_price``, or ``image_units`` where those are known, or ``text_units`` where
-    there is no image; ``overage_units`` is the part of it beyond ``reserved_units``, and ``released_units`` the part of
-    the reservation that was not needed. ``ending`` is what becomes of the client's name for the request.
+    ``charged_units`` = ``images`` × ``unit_price``, or ``image_units`` where those are known, which is the same summed
+    over ``charged_by``, or ``text_units`` where there is no image. ``overage_units`` is the part of it beyond
+    ``reserved_units``, and ``released_units`` the part of the reservation that was not needed. ``ending`` is what
+    becomes of the client's name for the request.
     """
 
     reservation: Reservation

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.idempotency import After, Ending, Idempotency
-from proxy.domain.pricing import Quote, Tier
+from proxy.domain.pricing import Quote, Tier, TierCharge
 from proxy.domain.settlement import Delivery, Outcome, Reservation, Settlement, settle
 
 CHECKSUM_LENGTH = 8
@@ -139,6 +139,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "images": delivery.images,
         "text_units": delivery.text_units,
         "image_units": delivery.image_units,
+        "charged_by": [astuple(each) for each in delivery.charged_by],
         "sizes": delivery.sizes,
         "provider": delivery.provider,
         "provider_status": delivery.provider_status,
@@ -175,6 +176,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         # Journals of earlier versions have none of these.
         text_units=facts.get("text_units", 0),
         image_units=facts.get("image_units"),
+        charged_by=tuple(TierCharge(Tier(tier), images, price) for tier, images, price in facts.get("charged_by", ())),
         sizes=tuple(None if size is None else (size[0], size[1]) for size in facts.get("sizes", ())),
         provider=facts["provider"],
         provider_status=facts["provider_status"],

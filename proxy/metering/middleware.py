@@ -24,10 +24,9 @@ from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, Unsuppor
 from proxy.domain.headers import parse_authorization
 from proxy.domain.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.image_request import ImageRequest, Task, check_n, check_stream
-from proxy.domain.image_size import DeliveredPrices
 from proxy.domain.image_sizing import asked_size
 from proxy.domain.limits import Caller, check_can_pay
-from proxy.domain.pricing import price
+from proxy.domain.pricing import DeliveredPrices, price
 from proxy.domain.settlement import Delivery
 from proxy.domain.size_words import check_sizes
 from proxy.metering.body_memory import BodyMemory
@@ -115,7 +114,7 @@ def metering(
                 delivery.asked_size = asked_size(asked.size, asked.image_size)
                 if by_delivered_size:
                     delivery.delivered_prices = DeliveredPrices(
-                        model.unit_price, model.unit_price_4k, model.four_k_long_edge, quote.unit_price
+                        model.unit_price, model.unit_price_4k, model.four_k_long_edge, quote.tier
                     )
                 request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)

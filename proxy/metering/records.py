@@ -19,7 +19,7 @@ from proxy.domain.limits import NUMBERS, PACES, KeyRecord, Limits, QuotaUsage, T
 from proxy.domain.settlement import LedgerEntry, Settlement
 
 SIZES_KEPT = 100
-"""In one ledger entry; they are for whoever looks, and are not counted with."""
+"""In one ledger entry, for whoever looks: nothing is counted with them. ``sizes_omitted`` is how many more came."""
 
 DAY_MS = 86_400_000
 COUNTERS = (
@@ -148,8 +148,14 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
+    if delivery.charged_by:
+        facts["charged_by"] = {
+            each.tier.value: {"images": each.images, "unit_price": each.unit_price} for each in delivery.charged_by
+        }
     if any(delivery.sizes):
         facts["sizes"] = [write_size(size) for size in delivery.sizes[:SIZES_KEPT]]
+        if delivery.images > len(facts["sizes"]):
+            facts["sizes_omitted"] = delivery.images - len(facts["sizes"])
     if delivery.attempts != 1:
         facts["attempts"] = delivery.attempts
     if delivery.provider_usage is not None:

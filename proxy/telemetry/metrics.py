@@ -44,7 +44,9 @@ class Metrics:
     def _add_requests(self, make: Families) -> None:
         self._requests = make.counter("requests", "Requests that ended, by outcome", "endpoint", "model", "outcome")
         self._rejections = make.counter("rejections", "Requests that were not forwarded, by error code", "reason")
-        self._images = make.counter("images", "Images that were generated and charged", "model", "tier")
+        self._images = make.counter(
+            "images", "Images that were generated and charged, by the tier charged", "model", "tier"
+        )
         self._smaller = make.counter(
             "images_smaller_than_asked", "Images that came in less than the size asked for", "model"
         )
@@ -143,13 +145,17 @@ class Metrics:
         units[model, "overage"] += settlement.overage_units
         self._held.values[(model,)] -= quote.units
         self._in_flight.values[(model,)] -= 1
-        if settlement.delivery.images:
-            self._images.values[model, quote.tier.value] += settlement.delivery.images
+        delivery = settlement.delivery
+        if delivery.charged_by:
+            for each in delivery.charged_by:
+                self._images.values[model, each.tier.value] += each.images
+        elif delivery.images:
+            self._images.values[model, quote.tier.value] += delivery.images
         if self.teams is not None:
             self.teams.settled(settlement)
-        asked = settlement.delivery.asked_size
+        asked = delivery.asked_size
         if asked is not None:
-            smaller = sum(size is not None and asked.is_larger_than(*size) for size in settlement.delivery.sizes)
+            smaller = sum(size is not None and asked.is_larger_than(*size) for size in delivery.sizes)
             if smaller:
                 self._smaller.values[(model,)] += smaller
 

@@ -119,7 +119,13 @@ class UsageView(_View):
 
 
 class EntryView(BaseModel):
-    """A ledger entry; which other members it has depends on its kind."""
+    """A ledger entry; which other members it has depends on its kind.
+
+    That of a request is charged ``images`` x ``unit_price``; where images are charged by the size that they came in,
+    ``charged_by`` has both of each tier. A ``late`` one is charged what the entry that it ``corrects`` was not.
+    ``sizes`` are those of the first images, ``sizes_omitted`` is how many more
+    there were.
+    """
 
     model_config = ConfigDict(extra="allow")
 

@@ -19,8 +19,8 @@ from proxy.domain.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from proxy.domain.image_size import DeliveredPrices
-from proxy.domain.pricing import TextPrice
+from proxy.domain.image_size import SIZES_LIMIT
+from proxy.domain.pricing import DeliveredPrices, Quote, TextPrice, Tier, TierCharge
 from proxy.domain.settlement import Delivery, Outcome, settle
 from tests.domain.samples import make_quote, make_reservation
 
@@ -145,8 +145,61 @@ def test_an_answer_without_an_image_is_charged_its_tokens(
 def test_what_is_charged_may_go_by_the_size_that_came(
     sizes: tuple[tuple[int, int] | None, ...], images: int, edge: int, charged: int, overage: int
 ) -> None:
-    delivery = Delivery(images=images, sizes=sizes, delivered_prices=DeliveredPrices(5_000, 12_500, edge, 5_000))
+    prices = DeliveredPrices(5_000, 12_500, edge, Tier.STANDARD)
+    delivery = Delivery(images=images, sizes=sizes, delivered_prices=prices)
     delivery.end(complete=True)
     settlement = settle(make_reservation(make_quote(2, 5_000)), delivery)
     assert (settlement.charged_units, settlement.overage_units) == (charged, overage)
     assert settlement.released_units == 10_000 - charged + overage
+
+
+edges = st.integers(1, 9_000)
+
+
+@given(
+    sizes=st.lists(st.none() | st.tuples(edges, edges), max_size=20).map(tuple),
+    repeated=st.sampled_from([1, 1, 30, 60]),
+    unlisted=st.sampled_from([0, 0, 1, 9_000]),
+    prices=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)),
+    edge=st.sampled_from([0, 3_840]) | edges,
+    requested=st.sampled_from(Tier),
+    whole=st.booleans(),
+)
+def test_the_tiers_of_what_came_add_up_to_what_is_charged(
+    sizes: tuple[tuple[int, int] | None, ...],
+    repeated: int,
+    unlisted: int,
+    prices: tuple[int, int],
+    edge: int,
+    requested: Tier,
+    *,
+    whole: bool,
+) -> None:
+    sizes = (sizes * repeated)[:SIZES_LIMIT]
+    images = len(sizes) + unlisted
+    delivery = Delivery(images=images, sizes=sizes, delivered_prices=DeliveredPrices(*prices, edge, requested))
+    delivery.end(complete=whole)
+    asked_price = prices[1] if requested is Tier.FOUR_K else prices[0]
+    settlement = settle(make_reservation(Quote(1, asked_price, asked_price, requested)), delivery)
+    charged = delivery.charged_by
+    assert settlement.charged_units == sum(each.images * each.unit_price for each in charged)
+    assert sum(each.images for each in charged) == images
+    assert len({each.tier for each in charged}) == len(charged)
+    by_hand = [
+        asked_price if not edge or size is None else prices[max(size) >= edge] for size in [*sizes, *[None] * unlisted]
+    ]
+    assert settlement.charged_units == sum(by_hand)
+
+
+def test_what_is_charged_by_what_was_asked_for_has_no_tiers() -> None:
+    delivery = Delivery(images=2, sizes=((4_096, 4_096), None))
+    delivery.end(complete=True)
+    assert (delivery.charged_by, delivery.image_units) == ((), None)
+
+
+def test_images_without_a_size_are_of_the_tier_that_was_asked_for() -> None:
+    prices = DeliveredPrices(5_000, 12_500, 3_840, Tier.FOUR_K)
+    assert prices.charges(((1_024, 1_024), None, (3_840, 1)), 5) == (
+        TierCharge(Tier.STANDARD, 1, 5_000),
+        TierCharge(Tier.FOUR_K, 4, 12_500),
+    )

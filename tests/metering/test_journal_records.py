@@ -4,13 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.idempotency import Idempotency
-from proxy.domain.pricing import Quote, Tier
+from proxy.domain.pricing import Quote, Tier, TierCharge
 from proxy.domain.settlement import Delivery, Outcome, Reservation, settle
 from proxy.metering.journal_records import Owed, Posting, Void, read_records, write_record
 
 names = st.text("abcdefghij0123456789_-/", min_size=1, max_size=30)
 counts = st.integers(0, 2**53 - 1)
 small = st.integers(0, 10_000)
+charges = st.builds(TierCharge, st.sampled_from(Tier), small, counts)
 
 
 @st.composite
@@ -31,6 +32,7 @@ def postings(draw: st.DrawFn) -> Posting:
     delivery = Delivery(
         text_units=draw(st.integers(0, 2**31)),
         image_units=draw(st.none() | counts),
+        charged_by=draw(st.just(()) | st.tuples(charges) | st.tuples(charges, charges)),
         sizes=draw(st.just(()) | st.just(((1024, 1024), None))),
         outcome=draw(st.sampled_from(Outcome)),
         images=draw(small),

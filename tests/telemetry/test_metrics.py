@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.domain.limits import QUOTAS, QuotaUsage
-from proxy.domain.pricing import Quote, Tier
+from proxy.domain.pricing import DeliveredPrices, Quote, Tier
 from proxy.domain.settlement import Delivery, Outcome, Reservation, settle
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
@@ -103,6 +103,25 @@ def test_what_was_reserved_is_charged_released_or_held(steps: list[tuple[bool, s
         held_units = value(found, "lightmeter_quota_units_held", model=model) or 0
         assert units["reserved"] == units["charged"] - units["overage"] + units["released"] + held_units
         assert held_units == sum(each.quote.units for each in open_ones if each.model == model)
+
+
+@pytest.mark.parametrize(
+    ("requested", "edge", "standard", "four_k"),
+    [(None, 3_840, 4, None), (Tier.STANDARD, 3_840, 3, 1), (Tier.FOUR_K, 3_840, 1, 3), (Tier.FOUR_K, 0, None, 4)],
+)
+def test_an_image_counts_under_the_tier_that_it_was_charged_by(
+    requested: Tier | None, edge: int, standard: int | None, four_k: int | None
+) -> None:
+    metrics = Metrics()
+    metrics.reserved(held := reservation(images=4))
+    delivery = Delivery(images=4, sizes=((1_024, 1_024), (4_096, 4_096), None))
+    if requested is not None:
+        delivery.delivered_prices = DeliveredPrices(5_000, 12_500, edge, requested)
+    delivery.end(complete=True)
+    metrics.settled(settle(held, delivery))
+    found = samples(metrics)
+    told = [value(found, "lightmeter_images_total", model=MODELS[0], tier=tier) for tier in ("standard", "4k")]
+    assert told == [standard, four_k]
 
 
 def test_an_error_of_the_store_is_counted_from_nought() -> None:
