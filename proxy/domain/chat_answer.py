@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import orjson
 
-from proxy.domain.answer import JSON, ErrorReader
-from proxy.domain.answer_holder import AnswerHolder
+from proxy.domain.answer import EVENT_STREAM, JSON, ErrorReader
+from proxy.domain.answer_holder import AnswerHolder, error_event
+from proxy.domain.document_reader import DocumentReader
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.event_stream import DONE, write_event
-from proxy.domain.image_events import ImageEvents, error_event
+from proxy.domain.image_events import ImageEvents
 from proxy.domain.image_size import Size
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, object_of
-from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
 
@@ -27,7 +28,6 @@ def _passed(*names: bytes) -> dict[bytes, Shape]:
 
 
 TEXT = "text"
-_LINE_ENDS_TO_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 CHOICES_LIMIT = 16
 """Of one stream, whose texts are read each for itself; those beyond are read as one."""
 
@@ -121,7 +121,7 @@ class ChatJson:
         self._read_error = read_error
         self._error: ProxyError | None = None
         self._choices = 0
-        self._scanner = ShapedScanner(CHAT_SHAPE, self, {"model": orjson.dumps(model)})
+        self._scanner = ShapedScanner(CHAT_SHAPE, {"model": orjson.dumps(model)})
         self._holder = AnswerHolder()
         self.images = 0
         self.sizes: list[Size | None] = []
@@ -133,11 +133,11 @@ class ChatJson:
 
     def feed(self, piece: bytes) -> bytes:
         """See ``Answer``."""
-        return self._hold(self._scanner.feed(piece))
+        return self._hold(self._scanner.feed(piece, self))
 
     def finish(self) -> bytes:
         """See ``Answer``."""
-        passed = self._hold(self._scanner.finish())
+        passed = self._hold(self._scanner.finish(self))
         if not self._choices:
             raise MalformedResponse("the answer has no choices")
         return passed + self._holder.end()
@@ -191,11 +191,12 @@ class ChatEvents(ImageEvents):
     """
 
     _shape = CHAT_SHAPE
+    _comes_as = EVENT_STREAM
 
     def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
         """The client sees ``model`` as the model's name. Images in text count where ``in_text``."""
-        super().__init__(read_error)
-        self._constants = {"model": orjson.dumps(model)}
+        constants = {"model": orjson.dumps(model), "object": b'"chat.completion.chunk"'}
+        super().__init__(read_error, DocumentReader(self._shape, self._comes_as, constants))
         self._wants_usage = wants_usage
         self._seen = SeenImages(in_text=in_text)
         self._payload = PayloadImages(self._seen)
@@ -214,7 +215,7 @@ class ChatEvents(ImageEvents):
 
     def finish(self) -> bytes:
         """See ``Answer``. A stream that ends before the answer does is told so."""
-        self._reader.finish()
+        self._documents.finish(self)
         if not self._ended and not self._failed:
             self._holder.insert(
                 error_event(UpstreamTruncated("The provider's stream ended before its answer was complete."))
@@ -253,12 +254,13 @@ class ChatEvents(ImageEvents):
         else:
             super().note(name, value)
 
-    def _make_scanner(self) -> ShapedScanner:
+    def begin_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+        super().begin_document(name)
         self._choices = 0
-        return ShapedScanner(self._shape, self, self._constants)
 
-    def _end_of_stream(self) -> None:
-        # It is sent at the very end, when the answer has been charged.
+    def end_of_stream(self) -> None:
+        """See ``DocumentListener``. The word is sent at the very end, when the answer has been charged."""
         self._done = True
         self._end()
 
@@ -268,8 +270,10 @@ class ChatEvents(ImageEvents):
             text.end()
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
-    def _end_document(self, kind: bytes, notes: dict[str, bytes], *, has_payload: bool) -> None:
-        if kind == b"error" or "error" in notes:
+    def end_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+        notes = self._notes
+        if name == b"error" or "error" in notes:
             self._fail(notes)
             return
         if "finish_reason" in notes:
@@ -286,27 +290,17 @@ class ChatChunk(ChatEvents):
     """A completion that came whole, for a client that has asked for chunks: it becomes one of them while it comes."""
 
     _shape = CHUNK_SHAPE
-
-    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
-        """The client sees ``model`` as the model's name."""
-        super().__init__(model, read_error, wants_usage=wants_usage, in_text=in_text)
-        self._constants["object"] = b'"chat.completion.chunk"'
-        self._lead = b"data: "
-
-    def feed(self, piece: bytes) -> bytes:
-        """See ``Answer``."""
-        lead, self._lead = self._lead, b""
-        if b"\n" in piece or b"\r" in piece:
-            # Between tokens a line's end is a blank; it must not end a line of ours.
-            piece = piece.translate(_LINE_ENDS_TO_BLANKS)
-        return super().feed(lead + piece)
+    _comes_as = JSON
 
     def finish(self) -> bytes:
         """See ``Answer``."""
-        passed = super().feed(b"\n\n" + write_event(DONE))
+        self._documents.finish(self)
         if not self._choices and not self._failed:
             raise MalformedResponse("the answer has no choices")
-        return passed + super().finish()
+        if not self._failed:
+            self._end()
+            self._holder.insert(write_event(DONE))
+        return self._holder.take_last()
 
     def break_off(self) -> None:
         """See ``Answer``; the one event holds all images, which count one by one."""

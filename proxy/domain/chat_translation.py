@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.domain.answer import EVENT_STREAM, ErrorReader
+from proxy.domain.answer_holder import HELD_BYTES_LIMIT
 from proxy.domain.chat_writing import ChatEnd, ChatWriter
 from proxy.domain.document_reader import DocumentReader
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.image_inputs import PLAIN_BYTES, SIGNATURE_BYTES, kind_of_file
 from proxy.domain.image_size import Size
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.json_shapes import Shape, object_of, text_of
-from proxy.domain.response_scanner import MalformedResponse
 from proxy.domain.seen_images import PayloadImages, SeenImages, TextImages
 
-PART_BYTES_LIMIT = 65_536
 """Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
 
 _SIGNATURE_BASE64_BYTES = SIGNATURE_BYTES * 4 // 3
@@ -52,7 +52,7 @@ class ChatReading:
 
 
 class ChatTranslation:
-    """See ``Answer``, and ``ShapeListener`` for what it hears."""
+    """See ``Answer``, and ``DocumentListener`` for what it hears."""
 
     complete = False
 
@@ -67,8 +67,9 @@ class ChatTranslation:
         self._reading = reading
         self._writer = writer
         self._is_stream = content_type == EVENT_STREAM
-        self._documents = DocumentReader(reading.shape, content_type, self)
+        self._documents = DocumentReader(reading.shape, content_type)
         self._notes: dict[str, bytes] = {}
+        self._is_done = False
         self._seen = SeenImages(in_text=in_text)
         self._payload = PayloadImages(self._seen)
         self._text = TextImages(self._seen)
@@ -99,7 +100,7 @@ class ChatTranslation:
         if self._failed:
             return b""
         try:
-            self._documents.feed(piece)
+            self._documents.feed(piece, self)
         except ProxyError as error:
             return self._fail(error)
         return self._writer.take()
@@ -109,7 +110,7 @@ class ChatTranslation:
         if self._failed:
             return b""
         try:
-            self._documents.finish()
+            self._documents.finish(self)
             end = self._end()
             self._text.end()
             self._count()
@@ -135,7 +136,7 @@ class ChatTranslation:
         return told
 
     def _end(self) -> ChatEnd:
-        notes = {**self._notes, "done": b"true"} if self._documents.is_done else self._notes
+        notes = {**self._notes, "done": b"true"} if self._is_done else self._notes
         end = self._reading.read_end(notes, self._has_content)
         if end is None and self._is_stream:
             raise UpstreamTruncated("The provider's stream ended before its answer was complete.")
@@ -145,6 +146,21 @@ class ChatTranslation:
 
     def _usage(self) -> Mapping[str, Any] | None:
         return None if self.usage is None else self._reading.read_usage(self.usage)
+
+    # --- Documents ---------------------------------------------------------------------------------------------------
+
+    def begin_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+
+    def passed(self, piece: bytes) -> None:
+        """See ``DocumentListener``; it is all written anew."""
+
+    def end_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+
+    def end_of_stream(self) -> None:
+        """See ``DocumentListener``."""
+        self._is_done = True
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 
@@ -189,7 +205,7 @@ class ChatTranslation:
             return
         self._held.append(piece)
         self._held_bytes += len(piece)
-        if self._held_bytes > PART_BYTES_LIMIT:
+        if self._held_bytes > HELD_BYTES_LIMIT:
             self._begin()
 
     def end_payload(self) -> None:

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import orjson
 
 from proxy.domain.answer import EVENT_STREAM, JSON
-from proxy.domain.answer_holder import AnswerHolder
+from proxy.domain.answer_holder import AnswerHolder, EventHolder
 from proxy.domain.errors import ProxyError
-from proxy.domain.event_stream import DONE, KEEP_ALIVE, write_event
-from proxy.domain.image_events import EventHolder, error_event
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.event_stream import DONE, write_event
+from proxy.domain.json_reader import MalformedResponse
 
 TEXT_BYTES_LIMIT = 262_144
 """How much text is held where images stand in it: JSON has all of it in one place, and the images in another."""
@@ -197,7 +196,7 @@ class CompletionChunks:
     @property
     def comment(self) -> bytes:
         """A comment, but not within an event."""
-        return b"" if self._holder.begun else KEEP_ALIVE
+        return self._holder.comment
 
     def begin_text(self) -> None:
         """See ``ChatWriter``."""
@@ -233,11 +232,7 @@ class CompletionChunks:
 
     def tell(self, error: ProxyError) -> bytes | None:
         """See ``Answer``."""
-        if self._holder.begun:
-            return None
-        self._holder.drop()
-        self._holder.insert(error_event(error))
-        return self._holder.take()
+        return self._holder.tell(error)
 
     def _begin(self, lead: bytes, closing: bytes) -> None:
         role, self._role = self._role, b""

@@ -56,9 +56,10 @@ class EventReader:
         "_value",
     )  # fmt: skip
 
-    def __init__(self, listener: EventListener) -> None:
-        """Start before the first byte, and tell ``listener``."""
-        self._listener = listener
+    _listener: EventListener
+
+    def __init__(self) -> None:
+        """Start before the first byte."""
         self._state = _FIELD
         self._field = b""
         self._value = b""
@@ -78,8 +79,25 @@ class EventReader:
         """Whether nothing follows the last line's end."""
         return self._state == _FIELD and not self._field
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the stream."""
+    def feed(self, chunk: bytes, listener: EventListener) -> None:
+        """Take the next piece of the stream; ``listener``, which may hold this reader, is known no longer than that."""
+        self._listener = listener
+        try:
+            self._read(chunk)
+        finally:
+            del self._listener
+
+    def finish(self, listener: EventListener) -> None:
+        """The stream has ended: data whose lines are whole is an event also without the blank line after it."""
+        self._listener = listener
+        try:
+            if not self.has_whole_line:
+                self._read(b"\n")
+            self._end_event()
+        finally:
+            del self._listener
+
+    def _read(self, chunk: bytes) -> None:
         if not self._begun:
             chunk = self._skip_mark(chunk)
         at, end = 0, len(chunk)
@@ -98,12 +116,6 @@ class EventReader:
                 at = self._read_value(chunk, at)
             if self._state == _FIELD and not self._field and not self._after_carriage_return:
                 at = self._skip_nothing(chunk, at)
-
-    def finish(self) -> None:
-        """The stream has ended: data whose lines are whole is an event also without the blank line after it."""
-        if not self.has_whole_line:
-            self.feed(b"\n")
-        self._end_event()
 
     def _skip_mark(self, chunk: bytes) -> bytes:
         self._field += chunk

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.domain.answer import EVENT_STREAM, JSON
-from proxy.domain.answer_holder import AnswerHolder
+from proxy.domain.answer_holder import AnswerHolder, EventHolder
 from proxy.domain.errors import ProxyError
-from proxy.domain.event_stream import KEEP_ALIVE, begin_event
-from proxy.domain.image_events import EventHolder, error_event
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.event_stream import begin_event
+from proxy.domain.json_reader import MalformedResponse
 
 Details = Mapping[str, bytes]
 """What is known of an image beside itself, as JSON: ``revised_prompt``, ``media_type``."""
@@ -106,7 +105,7 @@ class ImagesStream:
     @property
     def comment(self) -> bytes:
         """See ``Answer``."""
-        return b"" if self._holder.begun else KEEP_ALIVE
+        return self._holder.comment
 
     def begin(self, kind: bytes) -> None:
         """See ``ImagesWriter``."""
@@ -133,11 +132,7 @@ class ImagesStream:
 
     def tell(self, error: ProxyError) -> bytes | None:
         """See ``Answer``."""
-        if self._holder.begun:
-            return None
-        self._holder.drop()
-        self._holder.insert(error_event(error))
-        return self._holder.take()
+        return self._holder.tell(error)
 
 
 def _end_image(details: Details) -> bytes:

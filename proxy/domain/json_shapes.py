@@ -1,7 +1,7 @@
 """What may stand where in a provider's document: which members pass, which are noted, and which hold an image.
 
 A ``Shape`` says it for one place and, by its members and items, for all below. ``ShapedScanner`` reads a document in
-pieces, returns what passes, and tells its listener of payloads and notes. What no shape is given for is dropped.
+pieces, returns what passes, and calls its listener with payloads and notes. What no shape is given for is dropped.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Final, Protocol
 import orjson
 
 from proxy.domain.image_addresses import read_lead
-from proxy.domain.json_reader import OPEN_OBJECT, JsonReader, JsonWriter
+from proxy.domain.json_reader import OPEN_OBJECT, JsonReader, JsonWriter, MalformedResponse
 
 NOTE_BYTES_LIMIT = 16_384
+_QUOTE: Final = ord('"')
 URL: Final = "url"
 """The payload that is an address. Where it is no image's, it is left out, and nobody is told of it."""
 
@@ -28,6 +29,9 @@ class Shape:
     ``whole``: all of it is written, whatever it is. ``payload`` and ``note`` name a string that is an image, and a
     value that the listener is given as JSON. ``constant`` names what is written in the place of a value, ``renamed``
     what a member is called where it is written. ``picture``: an object here is one image, with what is noted of it.
+    ``only``: the first bytes that a value here may have, and what is wrong with any other. ``once`` is a name that the
+    scanner keeps where something stands here, and nothing may stand here twice. ``optional``: a note of an object or an
+    array that is no JSON is left out; any other makes the document malformed.
     """
 
     passes: bool = False
@@ -39,6 +43,9 @@ class Shape:
     constant: str = ""
     renamed: bytes = b""
     picture: bool = False
+    only: tuple[bytes, str] | None = None
+    once: str = ""
+    optional: bool = False
 
 
 DROPPED = Shape()
@@ -70,7 +77,7 @@ class ShapeListener(Protocol):
         ...
 
     def note(self, name: str, value: bytes) -> None:
-        """A value of at most 16 KiB, as JSON; larger ones are not told."""
+        """A value of at most 16 KiB, as JSON; larger ones are left out."""
         ...
 
 
@@ -102,55 +109,70 @@ class _Frame:
     picture: bool
 
 
-class ShapedScanner:
-    """Feed it one document as it comes; pass on what it returns; then ``finish``."""
+class ShapedScanner(JsonReader):
+    """Feed it one document as it comes; pass on what it returns; then ``finish``.
+
+    ``seen`` are the names of the places that may be there ``once``, and are.
+    """
 
     __slots__ = (
-        "_captured", "_captured_bytes", "_constants", "_frames", "_held", "_listener", "_name", "_note", "_passing",
-        "_payload", "_reader", "_root", "_shape", "_spelling", "_writer",
+        "_captured", "_captured_bytes", "_constants", "_frames", "_held", "_listener", "_member", "_note", "_passing",
+        "_payload", "_root", "_shape", "_skipped_note", "_spelling", "_writer", "seen",
     )  # fmt: skip
 
-    def __init__(self, shape: Shape, listener: ShapeListener, constants: Mapping[str, bytes] | None = None) -> None:
+    _listener: ShapeListener
+
+    def __init__(self, shape: Shape, constants: Mapping[str, bytes] | None = None) -> None:
         """Read a document of this shape; ``constants`` are JSON values, by the names that shapes have for them."""
+        super().__init__()
+        self.seen: set[str] = set()
         self._root = shape
-        self._listener = listener
         self._constants = constants or {}
-        self._reader = JsonReader(self)
         self._writer = JsonWriter()
         self._frames: list[_Frame] = []
-        self._spelling = self._name = b""
+        self._spelling = self._member = b""
         self._passing = False
-        self._payload = self._note = ""
+        self._payload = self._note = self._skipped_note = ""
         self._shape = shape
         # The beginning of an address that is still to be judged.
         self._held: bytes | None = None
         self._captured: JsonWriter | None = None
         self._captured_bytes = 0
 
-    @property
-    def complete(self) -> bool:
-        """Whether the document is whole."""
-        return self._reader.complete
+    def feed(self, chunk: bytes, listener: ShapeListener) -> bytes:
+        """Take the next piece; return what of it passes. Raises MalformedResponse, and what ``listener`` does.
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece; return what of it passes. Raises MalformedResponse."""
-        self._reader.feed(chunk)
+        The listener is known for no longer than that: most hold their scanner, and two that hold one another would
+        stay until the garbage collector comes.
+        """
+        self._listener = listener
+        try:
+            self.read(chunk)
+        finally:
+            del self._listener
         return self._writer.take()
 
-    def finish(self) -> bytes:
+    def finish(self, listener: ShapeListener) -> bytes:
         """The document has ended. Raises MalformedResponse where it is not whole."""
-        self._reader.finish()
+        self._listener = listener
+        try:
+            self.read_end()
+        finally:
+            del self._listener
         return self._writer.take()
 
-    # --- What the reader tells ---------------------------------------------------------------------------------------
+    # --- The tokens, see JsonReader ----------------------------------------------------------------------------------
 
-    def begin(self, mark: int) -> None:
-        """See ``JsonSink``."""
-        shape = self._place()
+    def begin(self, mark: int) -> bool:
+        """Skip what nobody wants: it neither passes, nor is it noted, nor is there a place in it."""
         is_object = mark == OPEN_OBJECT
+        shape = self._place(mark)
         fits = shape.whole or (bool(shape.members) if is_object else shape.items is not None)
         passing = shape.passes and fits and self._parent_passes()
         note = self._begin_value(shape, passing=passing)
+        if not fits and (self._captured is None or (note and shape.optional)):
+            self._skipped_note = note
+            return False
         if passing:
             self._writer.begin(mark)
         if captured := self._captures(1):
@@ -159,9 +181,10 @@ class ShapedScanner:
         if picture:
             self._listener.begin_picture()
         self._frames.append(_Frame(shape if fits else DROPPED, passing, is_object, note, picture))
+        return True
 
     def end(self, mark: int) -> None:
-        """See ``JsonSink``."""
+        """Leave its frame."""
         frame = self._frames.pop()
         if frame.passing:
             self._writer.end(mark)
@@ -172,15 +195,32 @@ class ShapedScanner:
         if frame.note:
             self._end_note(frame.note)
 
+    def skipped(self, data: bytes, at: int, end: int) -> None:
+        """Keep what is noted if it can be."""
+        if captured := self._captures(end - at):
+            captured.string(data[at:end])
+
+    def end_skipped(self) -> None:
+        """What is noted if it can be has to be JSON."""
+        captured, self._captured = self._captured, None
+        if captured is None:
+            return
+        note = captured.take()
+        try:
+            orjson.loads(note)
+        except orjson.JSONDecodeError:
+            return
+        self._listener.note(self._skipped_note, note)
+
     def name(self, spelling: bytes, name: bytes) -> None:
-        """See ``JsonSink``."""
-        self._spelling, self._name = spelling, name
+        """Remember where the next value stands."""
+        self._spelling, self._member = spelling, name
         if captured := self._captures(len(spelling)):
             captured.name(spelling)
 
     def literal(self, text: bytes) -> None:
-        """See ``JsonSink``."""
-        shape = self._place()
+        """Write it, or a constant in its place."""
+        shape = self._place(text[0])
         passing = shape.passes and self._parent_passes()
         note = self._begin_value(shape, passing=passing)
         if passing:
@@ -191,8 +231,8 @@ class ShapedScanner:
             self._end_note(note)
 
     def begin_string(self) -> None:
-        """See ``JsonSink``."""
-        self._shape = shape = self._place()
+        """Write its beginning, unless it is an address that is still to be judged."""
+        self._shape = shape = self._place(_QUOTE)
         self._passing = shape.passes and self._parent_passes()
         self._note = self._begin_note(shape)
         self._payload = ""
@@ -217,7 +257,7 @@ class ShapedScanner:
             self._listener.begin_payload(shape.payload)
 
     def string(self, piece: bytes) -> None:
-        """See ``JsonSink``."""
+        """Write it, once it is known to pass."""
         if captured := self._captures(len(piece)):
             captured.string(piece)
         if self._held is None:
@@ -239,7 +279,7 @@ class ShapedScanner:
             self._listener.payload(piece)
 
     def end_string(self) -> None:
-        """See ``JsonSink``."""
+        """What is too short for an address is none."""
         if self._held is not None:
             self._held = None
             self._passing = False
@@ -254,15 +294,23 @@ class ShapedScanner:
 
     # --- Where it stands ---------------------------------------------------------------------------------------------
 
-    def _place(self) -> Shape:
+    def _place(self, first: int) -> Shape:
+        """The shape of where a value begins whose first byte this is."""
         if not self._frames:
-            return self._root
-        frame = self._frames[-1]
-        if frame.shape.whole:
-            return WHOLE
-        if frame.is_object:
-            return frame.shape.members.get(self._name, DROPPED)
-        return frame.shape.items or DROPPED
+            shape = self._root
+        else:
+            frame = self._frames[-1]
+            if frame.shape.whole:
+                return WHOLE
+            shape = (frame.shape.members.get(self._member) if frame.is_object else frame.shape.items) or DROPPED
+        if shape.only is not None and first not in shape.only[0]:
+            raise MalformedResponse(shape.only[1])
+        if shape.once:
+            if shape.once in self.seen:
+                # Clients take the last of two, so that what they see would not be what is counted.
+                raise MalformedResponse(f"'{shape.once}' is there twice")
+            self.seen.add(shape.once)
+        return shape
 
     def _parent_passes(self) -> bool:
         return not self._frames or self._frames[-1].passing

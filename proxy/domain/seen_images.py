@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.image_size import Size, SizeProbe, keep_size
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.translation import PREFIX_BYTES_LIMIT, read_data_url
 
 _MARK: Final = b";base64,"

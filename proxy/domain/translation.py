@@ -18,8 +18,8 @@ from proxy.domain.image_events import PARTIAL
 from proxy.domain.image_request import Task
 from proxy.domain.image_size import Size, SizeProbe, keep_size
 from proxy.domain.images_writing import ImagesJson, ImagesStream, ImagesWriter
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.json_shapes import Shape, object_of
-from proxy.domain.response_scanner import MalformedResponse
 
 PREFIX_BYTES_LIMIT = 256
 """How much of a string is looked at to see whether it is a ``data:`` address (RFC 2397)."""
@@ -54,7 +54,7 @@ class Reading:
 
 
 class Translation:
-    """See ``Answer``, and ``ShapeListener`` for what it hears."""
+    """See ``Answer``, and ``DocumentListener`` for what it hears."""
 
     complete = False
 
@@ -66,7 +66,7 @@ class Translation:
         self.usage: bytes | None = None
         self._reading = reading
         self._writer = writer
-        self._documents = DocumentReader(reading.shape, content_type, self, self._begin_document)
+        self._documents = DocumentReader(reading.shape, content_type)
         self._notes: dict[str, bytes] = {}
         self._error: ProxyError | None = None
         self._details: dict[str, bytes] = {}
@@ -91,13 +91,13 @@ class Translation:
 
     def feed(self, piece: bytes) -> bytes:
         """See ``Answer``."""
-        self._documents.feed(piece)
+        self._documents.feed(piece, self)
         self._raise_error()
         return self._writer.take()
 
     def finish(self) -> bytes:
         """See ``Answer``."""
-        self._documents.finish()
+        self._documents.finish(self)
         self._raise_error()
         if not self.images and (refusal := self._reading.refuse(self._notes)) is not None:
             raise refusal
@@ -114,8 +114,18 @@ class Translation:
         if self._error is not None:
             raise self._error
 
-    def _begin_document(self, name: bytes) -> None:
+    def begin_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
         self._is_partial = name.endswith(PARTIAL)
+
+    def passed(self, piece: bytes) -> None:
+        """See ``DocumentListener``; it is all written anew."""
+
+    def end_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+
+    def end_of_stream(self) -> None:
+        """See ``DocumentListener``."""
 
     # --- Images ------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,11 @@ from time import perf_counter
 from aiohttp import ClientError, web
 
 from proxy.domain.answer import EVENT_STREAM, Answer
+from proxy.domain.answer_holder import error_event
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamTruncated, UpstreamUncertain
 from proxy.domain.event_stream import KEEP_ALIVE
 from proxy.domain.idempotency import AnswerKeeper
-from proxy.domain.image_events import error_event
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.settlement import Delivery
 from proxy.telemetry.observation import Observation
 from proxy.upstream.failover import Failover

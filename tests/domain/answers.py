@@ -12,7 +12,7 @@ import orjson
 from proxy.domain.answer import Answer
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_size import Size
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.json_reader import MalformedResponse
 
 
 @dataclass(frozen=True, slots=True)

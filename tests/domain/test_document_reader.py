@@ -4,8 +4,8 @@ import pytest
 
 from proxy.domain.answer import EVENT_STREAM, JSON
 from proxy.domain.document_reader import DocumentReader
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.json_shapes import Shape
-from proxy.domain.response_scanner import MalformedResponse
 
 SHAPE = Shape(members={b"a": Shape(note="a"), b"image": Shape(payload="image")})
 
@@ -15,9 +15,19 @@ class Heard:
 
     def __init__(self) -> None:
         self.all: list[tuple[str, bytes]] = []
+        self.is_done = False
 
     def begin_document(self, name: bytes) -> None:
         self.all.append(("document", name))
+
+    def passed(self, piece: bytes) -> None:
+        raise NotImplementedError
+
+    def end_document(self, name: bytes) -> None:
+        """It tells nothing that its beginning has not."""
+
+    def end_of_stream(self) -> None:
+        self.is_done = True
 
     def begin_picture(self) -> None:
         raise NotImplementedError
@@ -49,17 +59,17 @@ def heard(body: bytes, kind: str) -> tuple[list[tuple[str, bytes]], bool]:
     ]
     for pieces in cuts:
         listener = Heard()
-        reader = DocumentReader(SHAPE, kind, listener, listener.begin_document)
+        reader = DocumentReader(SHAPE, kind)
         for piece in pieces:
-            reader.feed(piece)
-        reader.finish()
-        found.append((listener.all, reader.is_done))
+            reader.feed(piece, listener)
+        reader.finish(listener)
+        found.append((listener.all, listener.is_done))
     assert all(one == found[0] for one in found)
     return found[0]
 
 
 def test_one_document() -> None:
-    assert heard(b'{"a":1,"b":[2],"image":"xyz"}', JSON) == ([("a", b"1"), ("image", b"xyz")], False)
+    assert heard(b'{"a":1,"b":[2],"image":"xyz"}', JSON) == ([("document", b""), ("a", b"1"), ("image", b"xyz")], False)
 
 
 def test_events_with_a_document_each() -> None:

@@ -37,11 +37,11 @@ class Deaf(Heard):
 
 def read(pieces: Iterable[bytes], *, finished: bool = False) -> list[Event]:
     heard = Heard()
-    reader = EventReader(heard)
+    reader = EventReader()
     for piece in pieces:
-        reader.feed(piece)
+        reader.feed(piece, heard)
     if finished:
-        reader.finish()
+        reader.finish(heard)
     return heard.events
 
 
@@ -115,15 +115,15 @@ def test_at_the_end_of_a_stream_the_last_blank_line_may_be_missing(ending: bytes
 
 
 def test_ten_megabytes_in_one_line_are_handed_on_as_they_come() -> None:
-    reader = EventReader(Deaf())
-    reader.feed(b"event: x\ndata: ")
+    reader, deaf = EventReader(), Deaf()
+    reader.feed(b"event: x\ndata: ", deaf)
     assert not reader.is_between
     piece = b"A" * 65_536
     tracemalloc.start()
     try:
         for _ in range(160):
-            reader.feed(piece)
-        reader.feed(b"\n\n")
+            reader.feed(piece, deaf)
+        reader.feed(b"\n\n", deaf)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -132,7 +132,7 @@ def test_ten_megabytes_in_one_line_are_handed_on_as_they_come() -> None:
 
 def test_the_name_is_told_with_the_data_where_it_stood_before() -> None:
     heard = Heard()
-    EventReader(heard).feed(b"event: x\ndata: a\n\ndata: b\nevent: y\n\n")
+    EventReader().feed(b"event: x\ndata: a\n\ndata: b\nevent: y\n\n", heard)
     assert heard.first_names == [b"x", b""]
 
 

@@ -15,7 +15,7 @@ from proxy.domain.edit_request import FieldKind, parse_edit_request
 from proxy.domain.errors import ProxyError
 from proxy.domain.image_request import ImageRequest, parse_image_request
 from proxy.domain.image_size import SizeProbe
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.json_reader import MalformedResponse
 from proxy.domain.seen_images import SeenImages, TextImages
 from proxy.metering.form_reader import FormLimits, FormReader
 from proxy.upstream.dialects import DIALECTS

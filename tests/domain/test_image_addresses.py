@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.answer import EVENT_STREAM, JSON, Answer
+from proxy.domain.answer_holder import HELD_BYTES_LIMIT
 from proxy.domain.chat_answer import ChatChunk, ChatEvents, ChatJson
 from proxy.domain.chat_translation import ChatTranslation
 from proxy.domain.chat_writing import ChatHead, CompletionChunks, CompletionJson
 from proxy.domain.image_addresses import LEAD_BYTES_LIMIT, is_image_address, read_lead
 from proxy.domain.image_events import ImageEvents
-from proxy.domain.images_answer import WHOLE_BYTES_LIMIT, ImagesAnswer
+from proxy.domain.images_answer import ImagesAnswer
 from proxy.domain.translation import translate
 from proxy.upstream.dialects.openai import ANSWER_READING, CHAT_READING, EVENT_READING, read_error
 from proxy.upstream.dialects.openrouter import READING as OPENROUTER_READING
@@ -194,7 +195,7 @@ def test_an_address_of_an_image_is_passed_on_and_counts(place: Place) -> None:
 
 
 @pytest.mark.parametrize("data", ["AAAA", "javascript:AAAA"])
-@pytest.mark.parametrize("padding", ["", "A" * WHOLE_BYTES_LIMIT])
+@pytest.mark.parametrize("padding", ["", "A" * HELD_BYTES_LIMIT])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_base64_beside_it_is_passed_on_and_counts(data: str, padding: str, *, is_first: bool) -> None:
     for address in BAD:

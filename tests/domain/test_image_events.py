@@ -5,9 +5,10 @@ import tracemalloc
 import orjson
 import pytest
 
+from proxy.domain.answer_holder import HELD_BYTES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.event_stream import KEEP_ALIVE
-from proxy.domain.image_events import HELD_BYTES_LIMIT, ImageEvents
+from proxy.domain.image_events import ImageEvents
 from tests.domain.answers import Passed, events_of, pass_on, passed_however_cut
 
 PARTIAL = b'event: image_generation.partial_image\ndata: {"type":"image_generation.partial_image","b64_json":"AAAA","partial_image_index":0}\n\n'  # noqa: E501 - as providers send it

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.images_answer import WHOLE_BYTES_LIMIT, ImagesAnswer
-from proxy.domain.response_scanner import IN_AN_IMAGE, TOP_LEVEL, MalformedResponse, ResponseScanner
-from tests.domain.json_documents import is_address
+from proxy.domain.answer_holder import HELD_BYTES_LIMIT
+from proxy.domain.images_answer import ImagesAnswer, ImagesScanner
+from proxy.domain.json_reader import MalformedResponse
+from tests.domain.json_documents import IN_AN_IMAGE, TOP_LEVEL, is_address
 
-LARGE = "A" * (WHOLE_BYTES_LIMIT + 1)
+LARGE = "A" * (HELD_BYTES_LIMIT + 1)
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=20))
 values = st.recursive(
@@ -66,10 +67,10 @@ def test_every_cut_gives_the_same_and_only_what_is_allowed(
     output, count, usage = read([body])
     assert read(cut(body, cuts)) == (output, count, usage)
     passed = json.loads(output)
-    assert {name.encode() for name in passed} <= set(TOP_LEVEL)
+    assert set(passed) <= TOP_LEVEL
     assert len(passed["data"]) == len(answer["data"])
     for image in passed["data"]:
-        assert {name.encode() for name in image} <= set(IN_AN_IMAGE)
+        assert set(image) <= IN_AN_IMAGE
         assert type(image.get("url")) is not str or is_address(image["url"])
     assert count == sum(map(has_payload, answer["data"]))
     assert usage is None or json.loads(usage) == answer["usage"]
@@ -80,7 +81,7 @@ def test_every_cut_gives_the_same_and_only_what_is_allowed(
 @given(answer=answers)
 def test_small_and_large_answers_are_read_alike(answer: dict[str, object]) -> None:
     body = json.dumps(answer).encode()
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     streamed = scanner.feed(body)
     scanner.finish()
     output, count, usage = read([body])
@@ -108,7 +109,7 @@ def test_a_small_answer_is_held_until_it_is_whole() -> None:
 def test_a_large_answer_flows() -> None:
     answer = ImagesAnswer()
     first = answer.feed(b'{"data":[{"b64_json":"' + LARGE.encode())
-    assert len(first) > WHOLE_BYTES_LIMIT
+    assert len(first) > HELD_BYTES_LIMIT
     assert answer.feed(b'"}]}') == b'"}]}'
     assert answer.complete
     assert answer.finish() == b""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.domain.json_reader import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 from proxy.domain.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Shape, ShapedScanner, object_of
-from proxy.domain.response_scanner import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 from tests.domain.json_documents import is_address
 
 PICTURE = Shape(passes=True, picture=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
@@ -61,11 +61,11 @@ class Deaf(Heard):
 
 def read(pieces: Iterable[bytes]) -> tuple[bytes, list[tuple[str, bytes]], str | None]:
     heard, output, error = Heard(), b"", None
-    scanner = ShapedScanner(SHAPE, heard, {"model": b'"ours"'})
+    scanner = ShapedScanner(SHAPE, {"model": b'"ours"'})
     try:
         for piece in pieces:
-            output += scanner.feed(piece)
-        output += scanner.finish()
+            output += scanner.feed(piece, heard)
+        output += scanner.finish(heard)
     except MalformedResponse as malformed:
         error = str(malformed)
     return output, heard.told, error
@@ -207,18 +207,18 @@ def test_a_note_that_is_too_long_is_not_told() -> None:
 
 
 def test_thirty_megabytes_in_one_string_are_not_held() -> None:
-    scanner = ShapedScanner(SHAPE, Deaf())
-    scanner.feed(b'{"pictures":[{"url":"https:')
+    scanner, deaf = ShapedScanner(SHAPE), Deaf()
+    scanner.feed(b'{"pictures":[{"url":"https:', deaf)
     piece = b"A" * 65_536
     tracemalloc.start()
     try:
         for _ in range(460):
-            assert scanner.feed(piece) == piece
+            assert scanner.feed(piece, deaf) == piece
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000
-    assert scanner.feed(b'"}]}') + scanner.finish() == b'"}]}'
+    assert scanner.feed(b'"}]}', deaf) + scanner.finish(deaf) == b'"}]}'
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from proxy.domain.errors import (
     UpstreamTimeout,
 )
 from proxy.domain.image_request import KNOWN_PARAMETERS, parse_image_request
-from proxy.domain.response_scanner import MalformedResponse
+from proxy.domain.json_reader import MalformedResponse
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.dialects import DIALECTS, Dialect
 from proxy.upstream.failures import (

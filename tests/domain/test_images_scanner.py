@@ -15,14 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import IMAGES_LIMIT
-from proxy.domain.response_scanner import (
-    DEPTH_LIMIT,
-    LITERAL_BYTES_LIMIT,
-    NAME_BYTES_LIMIT,
-    USAGE_BYTES_LIMIT,
-    MalformedResponse,
-    ResponseScanner,
-)
+from proxy.domain.images_answer import ImagesScanner
+from proxy.domain.json_reader import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
+from proxy.domain.json_shapes import NOTE_BYTES_LIMIT
 from tests.domain.json_documents import (
     IN_AN_IMAGE,
     TOP_LEVEL,
@@ -53,7 +48,7 @@ class Reading:
 
 
 def read(pieces: Iterable[bytes]) -> Reading:
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     output, error = b"", None
     try:
         for piece in pieces:
@@ -166,7 +161,7 @@ def test_billing_stays_inside() -> None:
 
 
 def test_what_follows_in_the_body_is_not_waited_for() -> None:
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     assert scanner.feed(b' { "created" : 17') == b"{"
     assert scanner.feed(b'44, "usage": {}, "data": [ {"b64_json": "iVBO') == b'"created":1744,"data":[{"b64_json":"iVBO'
     assert (scanner.feed(b"Rw0K"), scanner.images) == (b"Rw0K", 0)
@@ -274,7 +269,7 @@ def numbered(length: int) -> bytes:
 @pytest.mark.parametrize(
     ("within", "past", "error"),
     [
-        (nested(DEPTH_LIMIT), nested(DEPTH_LIMIT + 1), "a value is nested too deeply"),
+        (nested(DEPTH_LIMIT - 1), nested(DEPTH_LIMIT), "a value is nested too deeply"),
         (named(NAME_BYTES_LIMIT), named(NAME_BYTES_LIMIT + 1), "a name is too long"),
         (numbered(LITERAL_BYTES_LIMIT), numbered(LITERAL_BYTES_LIMIT + 1), "a number is too long"),
     ],
@@ -290,7 +285,7 @@ def usage_of(length: int) -> bytes:
 
 
 def test_a_usage_larger_than_its_limit_is_dropped_and_the_images_are_passed_on() -> None:
-    for length, kept in ((USAGE_BYTES_LIMIT, True), (USAGE_BYTES_LIMIT + 1, False)):
+    for length, kept in ((NOTE_BYTES_LIMIT, True), (NOTE_BYTES_LIMIT + 1, False)):
         usage = usage_of(length)
         assert len(usage) == length
         body = b'{"usage":%b,"data":[{"url":"http:x"}]}' % usage
@@ -325,7 +320,7 @@ def test_a_usage_that_is_no_object_of_json_is_dropped_and_the_images_are_passed_
 )
 def test_memory_does_not_grow_with_the_answer(before: bytes, more: bytes) -> None:
     piece = more * (65_536 // len(more))
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     scanner.feed(before)
     tracemalloc.start()
     try:
@@ -338,7 +333,7 @@ def test_memory_does_not_grow_with_the_answer(before: bytes, more: bytes) -> Non
 
 
 def test_there_is_a_limit_to_the_images_of_one_answer() -> None:
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     scanner.feed(b'{"data":[' + b'{"url":"http:x"},{},' * IMAGES_LIMIT)
     scanner.feed(b'{"b64_json":"')
     with pytest.raises(MalformedResponse, match="too many images"):
@@ -357,7 +352,7 @@ def test_there_is_a_limit_to_the_images_of_one_answer() -> None:
     ],
 )
 def test_escapes_are_read_as_fast_as_anything_else(before: bytes, piece: bytes) -> None:
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     scanner.feed(before)
     began = time.process_time()
     for _ in range(8 * 2**20 // len(piece)):
@@ -366,7 +361,7 @@ def test_escapes_are_read_as_fast_as_anything_else(before: bytes, piece: bytes) 
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
-    scanner = ResponseScanner()
+    scanner = ImagesScanner()
     scanner.feed(b'{"data":[{"url":"http:x"}')
     piece = b',{"url":"http:x"}' * 100
     tracemalloc.start()
