@@ -57,9 +57,9 @@ def test_every_panel_is_drawn_from_any_figures_and_from_none(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", dashboards.NAMES)
-def test_the_readme_shows_a_picture_of_each_dashboard(name: str) -> None:
-    path = f"deploy/grafana/{name}.png"
-    assert f"]({path})" in (ROOT / "README.md").read_text()
-    assert (ROOT / path).stat().st_size < LARGEST_BYTES
-    with Image.open(ROOT / path) as picture:
+def test_the_manual_shows_a_picture_of_each_dashboard(name: str) -> None:
+    path = f"grafana/{name}.png"
+    assert f"]({path})" in (ROOT / "deploy" / "README.md").read_text()
+    assert (ROOT / "deploy" / path).stat().st_size < LARGEST_BYTES
+    with Image.open(ROOT / "deploy" / path) as picture:
         assert picture.format == "PNG"

@@ -53,7 +53,7 @@ def test_the_demo_spends_prints_and_serves_what_it_says(tmp_path: Path) -> None:
             # Three requests: one image, then two, then two.
             assert '"posted":37500' in shown.stdout
 
-            # And its picture changed, by what the README has for it.
+            # And its picture changed, by what the manual has for it.
             edits = generations[1].partition("/generations")[0].removeprefix("curl ") + "/edits"
             form = (f"image=@{folder}/picture.png", "model=sample/image-1", "prompt=a hat on it", "stream=true")
             flags = [flag for field in form for flag in ("-F", field)]
