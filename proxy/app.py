@@ -15,34 +15,26 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from proxy.domain.catalog import Catalog
-from proxy.domain.chat_request import parse_chat_request
-from proxy.domain.edit_request import IMAGES_LIMIT, parse_edit_request
-from proxy.domain.image_request import Task, parse_image_request
-from proxy.metering.audit_log import AuditLog
-from proxy.metering.body_memory import BodyMemory
-from proxy.metering.body_pieces import Patience
-from proxy.metering.durability import DurabilityReport
-from proxy.metering.embedded import EmbeddedStore
-from proxy.metering.form_reader import FormLimits
-from proxy.metering.journal import Journal, JournalError
-from proxy.metering.key_registry import KeyRegistry
-from proxy.metering.large_json import TEXT_BYTES_LIMIT
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.ledger_pages import LedgerPages
-from proxy.metering.ledger_retention import LedgerRetention
+from proxy.domain.requests.chat import parse_chat_request
+from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
+from proxy.domain.requests.image import Task, parse_image_request
+from proxy.metering.accounts.keys import KeyRegistry
+from proxy.metering.accounts.team_figures import TeamFigures
+from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.embedded.server import EmbeddedStore
+from proxy.metering.journal.journal import Journal, JournalError
+from proxy.metering.ledger.audit_log import AuditLog
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.pages import LedgerPages
+from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.meter import Meter
-from proxy.metering.middleware import Endpoint, RequestReader, metering
 from proxy.metering.private_folder import make_private_folder
-from proxy.metering.redis_connection import open_pool
-from proxy.metering.redis_store import RedisStore
-from proxy.metering.replicated_admissions import open_runner
-from proxy.metering.request_body import BodyLimits
-from proxy.metering.spool import Spools
-from proxy.metering.team_figures import TeamFigures
-from proxy.metering.team_registry import TeamRegistry
+from proxy.metering.redis.durability import DurabilityReport
+from proxy.metering.redis.pool import open_pool
+from proxy.metering.redis.replicated import open_runner
+from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.traced_store import TracedStore
-from proxy.metering.uploads import UploadLimits
-from proxy.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
+from proxy.settings.settings import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE, ConfigurationError, Settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
@@ -50,30 +42,38 @@ from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
-from proxy.web.admin import KeyAdminRoutes
-from proxy.web.admin_access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
-from proxy.web.audit import AuditRoutes
-from proxy.web.connection import ConnectionLimits
-from proxy.web.descriptors import connection_caps, raise_descriptor_limit
-from proxy.web.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
-from proxy.web.key import KeyRoutes
-from proxy.web.ledger import LedgerRoutes
-from proxy.web.lifecycle import Lifecycle
-from proxy.web.listener import Listener
+from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
+from proxy.web.admin.audit import AuditRoutes
+from proxy.web.admin.keys import KeyAdminRoutes
+from proxy.web.admin.ledger import LedgerRoutes
+from proxy.web.admin.teams import TeamRoutes
+from proxy.web.intake.body_memory import BodyMemory
+from proxy.web.intake.body_pieces import Patience
+from proxy.web.intake.form_reader import FormLimits
+from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
+from proxy.web.intake.request_body import BodyLimits
+from proxy.web.intake.spool import Spools
+from proxy.web.intake.uploads import UploadLimits
 from proxy.web.middleware.errors import errors
+from proxy.web.middleware.metering import Endpoint, RequestReader, metering
 from proxy.web.middleware.observe import OTHER, Refusals, number, observe
-from proxy.web.models import ModelRoutes
-from proxy.web.open_connections import OpenConnections
-from proxy.web.openapi import describe
-from proxy.web.operations import Description, OperationRoutes
+from proxy.web.public.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
+from proxy.web.public.key import KeyRoutes
+from proxy.web.public.models import ModelRoutes
 from proxy.web.relay import RelayLimits
-from proxy.web.routes import Route, add_routes
-from proxy.web.teams import TeamRoutes
+from proxy.web.server.connection import ConnectionLimits
+from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
+from proxy.web.server.lifecycle import Lifecycle
+from proxy.web.server.listener import Listener
+from proxy.web.server.open_connections import OpenConnections
+from proxy.web.server.openapi import describe
+from proxy.web.server.operations import Description, OperationRoutes
+from proxy.web.server.routes import Route, add_routes
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
-    from proxy.metering.script_runner import ScriptRunner
+    from proxy.metering.redis.runner import ScriptRunner
     from proxy.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from pydantic import BaseModel
 from proxy.cli import main
 from proxy.cli.provisioning import read_provisions
 from proxy.domain.errors import ProxyError
-from proxy.domain.image_request import parse_image_request
-from proxy.settings import Settings, load_settings, read_settings
+from proxy.domain.requests.image import parse_image_request
+from proxy.settings.settings import Settings, load_settings, read_settings
 from proxy.upstream.dialects import openai, words
 from tests.benchmarks.compare import main as bench
-from tests.domain.answers import pass_on
+from tests.domain.answer_samples import pass_on
 from tests.domain.samples import make_model
 from tests.support.forms import PNG
 from tests.support.gateways import (

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from proxy.cli.failures import explain, open_standard_descriptors
-from proxy.cli.output import leave_output
+from proxy.cli.support.failures import explain, open_standard_descriptors
+from proxy.cli.support.output import leave_output
 from proxy.telemetry.version import package_version
 
 COMMANDS = {
@@ -21,7 +21,7 @@ COMMANDS = {
     "usage": ("proxy.cli.manage", "usage"),
     "ledger": ("proxy.cli.ledger", "ledger"),
     "journal": ("proxy.cli.journal", "journal"),
-    "audit": ("proxy.cli.audit_trail", "audit_log"),
+    "audit": ("proxy.cli.audit", "audit_log"),
     "apply": ("proxy.cli.apply", "apply"),
     "config": ("proxy.cli.serve", "config"),
 }

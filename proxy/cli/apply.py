@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from proxy.cli.admin_client import AdminRefusal, call_admin
 from proxy.cli.manage import json_option
-from proxy.cli.output import show_json, show_table
-from proxy.cli.paging import read_pages
 from proxy.cli.provisioning import Change, ProvisioningError, Provisions, Standing, compare, read_provisions
-from proxy.cli.secrets_file import SecretsFile
+from proxy.cli.support.admin_client import AdminRefusal, call_admin
+from proxy.cli.support.output import show_json, show_table
+from proxy.cli.support.paging import read_pages
+from proxy.cli.support.secrets_file import SecretsFile
 
 DIFFERS = 3
 

@@ -1,232 +1,62 @@
-"""Rebuilding a running gateway's counters from its ledger, over the admin wire."""
+"""``lightmeter audit``: who changed what."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict
-from hashlib import blake2b
 from typing import Any
 
 import click
 
-from proxy.cli.admin_client import call_admin
-from proxy.domain.books import Books, Difference, compare
-from proxy.metering.records import utc_day
+from proxy.cli.manage import json_option
+from proxy.cli.support.output import show_json, show_table
+from proxy.cli.support.paging import Paging, paged, show_more
 
-TRIES = 3
-LEDGER_PAGE = "1000"
-TEAMS_PAGE = "1000"
-DIGEST_BYTES = 8
-"""Of each request's id, to see that none is charged twice: some 70 bytes of memory a request."""
-
-StreamId = tuple[int, int]
+SHOWN = ("name", "limits", "granted_units", "expires_at", "revoked_at", "deleted_at")
+"""What of a key or a team changes by what an operator does. Its counters change all the time."""
 
 
-class Audit:
-    """Compares what the store counts with what the ledger adds up to, one team after another.
+@click.group("audit")
+def audit_log() -> None:
+    """See who changed what."""
 
-    The counters of some fifty keys are read at one moment, together with the id of the ledger's last entry. Entries
-    after that are no part of the comparison, so that it is exact while requests come in.
+
+@audit_log.command("list")
+@click.option("--team", help="Only this team's.")
+@click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@paged
+@json_option
+def list_audit(team: str | None, since: str | None, paging: Paging, as_json: bool) -> None:
+    """List changes, each with the name of the admin token that made it.
+
+    The order is that of the teams' ids, and oldest first within a team.
     """
-
-    def __init__(self) -> None:
-        """Nothing has been looked at."""
-        self.differences: list[Difference] = []
-        self.over_limit: list[str] = []
-        self.teams = 0
-        self.keys = 0
-        self.entries = 0
-        self.expired = 0
-        self.late = 0
-        self.lost_reservations = 0
-        self.not_compared: list[str] = []
-
-    def run(self, team: str | None) -> None:
-        """Look at one team, or at all. Raises click.ClickException where the gateway cannot be asked."""
-        for each in [team] if team else _teams():
-            self._look_at(each)
-
-    def report(self) -> dict[str, Any]:
-        """Everything, for scripts."""
-        return {
-            "ok": not self.differences,
-            "differences": [asdict(each) for each in self.differences],
-            "teams": self.teams,
-            "keys": self.keys,
-            "entries": self.entries,
-            "expired": self.expired,
-            "late": self.late,
-            "lost_reservations": self.lost_reservations,
-            "over_limit": self.over_limit,
-            "not_compared": self.not_compared,
-        }
-
-    def summary(self) -> Iterator[str]:
-        """The same in words."""
-        right = f"{len(self.differences):,} difference(s)" if self.differences else "every counter is right"
-        yield f"{self.keys:,} key(s) of {self.teams:,} team(s), {self.entries:,} ledger entries: {right}"
-        if self.expired:
-            yield f"{self.expired:,} request(s) ended as expired: their gateway died while it held them"
-        if self.late:
-            yield f"{self.late:,} settlement(s) came after their lease had run out"
-        if self.lost_reservations:
-            yield f"{self.lost_reservations:,} settlement(s) found that the store had lost their reservation"
-        for team in self.not_compared:
-            yield f"{team} holds too many reservations to compare them at one moment: what is reserved was not compared"
-        for key_id in self.over_limit:
-            yield f"{key_id} has used more than its limit without overage: the limit was lowered, or grants taken back"
-
-    def _look_at(self, team: str) -> None:
-        for _ in range(TRIES):
-            one = _TeamAudit(team)
-            one.read_counters()
-            one.read_ledger()
-            if not one.was_trimmed_meanwhile():
-                break
-        else:
-            raise click.ClickException(f"the ledger of {team} was trimmed while it was read: try again")
-        self.differences += one.differences()
-        self.over_limit += one.over_limit()
-        self.teams += 1
-        self.keys += len(one.found) - 1
-        self.entries += one.entries
-        self.expired += one.expired
-        self.late += one.late
-        self.lost_reservations += one.lost_reservations
-        if one.held_is_unknown:
-            self.not_compared.append(team)
+    answer = paging.read("/admin/v1/audit", {"team": team, "since": since})
+    if as_json:
+        return show_json(answer)
+    rows = [(each["at"], each["by"], each["action"], each["target"], _changes(each)) for each in answer["data"]]
+    show_table(("AT", "BY", "ACTION", "TARGET", "CHANGES"), rows)
+    return show_more(answer)
 
 
-class _TeamAudit:
-    def __init__(self, team: str) -> None:
-        self.team = team
-        self.found: dict[str, Books] = {}
-        self.rebuilt: dict[str, Books] = {}
-        self.as_of: dict[str, StreamId] = {}
-        self.last: StreamId = (0, 0)
-        self.limits: dict[str, int | None] = {}
-        self.held_units: dict[str, dict[str, int]] = {}
-        self.held_is_unknown = False
-        self.usage_from: dict[str, str] = {}
-        self.windows: dict[str, list[str]] = defaultdict(list)
-        self.trimmed: set[str] = set()
-        self.strays: set[str] = set()
-        self.unknown: set[str] = set()
-        self.twice: list[str] = []
-        self.entries = self.expired = self.late = self.lost_reservations = 0
-
-    def read_counters(self) -> None:
-        for page in _pages(self.team):
-            self.last = max(self.last, _stream_id(page["as_of"]))
-            self.trimmed.add(page["trimmed"])
-            self.strays.update(page["stray_leases"])
-            for key in page["data"]:
-                self._take(key, _stream_id(page["as_of"]))
-
-    def _take(self, key: dict[str, Any], as_of: StreamId) -> None:
-        found = Books(**key["counters"])
-        found.usage.update(key["usage"])
-        if key["held"] is None:
-            self.held_is_unknown = True
-        held = key["held"] or {"quota_units": {}, "reservations": 0}
-        held_units = held["quota_units"]
-        rebuilt = Books(reserved=sum(held_units.values()), held=held["reservations"])
-        for name, value in key["checkpoint"].items():
-            if name.startswith("usage:"):
-                rebuilt.usage[name.removeprefix("usage:")] += value
-            else:
-                setattr(rebuilt, name, value)
-        self.found[key["id"]], self.rebuilt[key["id"]] = found, rebuilt
-        self.as_of[key["id"]], self.limits[key["id"]] = as_of, key["quota_units"]
-        self.held_units[key["id"]], self.usage_from[key["id"]] = held_units, key["usage_from"] or ""
-        for window, counts in key["windows"].items():
-            found.windows.update({f"{window} {name}": count for name, count in counts.items()})
-            self.windows[key["id"]].append(window)
-
-    def read_ledger(self) -> None:
-        seen: set[tuple[str, bytes]] = set()
-        cursor = None
-        while True:
-            query = {"team": self.team, "cursor": cursor, "limit": LEDGER_PAGE}
-            page = call_admin("GET", "/admin/v1/ledger", query=query)
-            for entry in page["data"]:
-                self._add(entry, seen)
-            cursor = page["next_cursor"]
-            if cursor is None or _stream_id(cursor) >= self.last:
-                return
-
-    def _add(self, entry: dict[str, Any], seen: set[tuple[str, bytes]]) -> None:
-        at, key_id = _stream_id(entry["id"]), entry["key"] or self.team
-        # A grant to a key is the key's alone.
-        counted = {key_id} if entry["kind"] == "grant" else {key_id, self.team}
-        for account in counted & self.rebuilt.keys():
-            if at <= self.as_of[account]:
-                self.rebuilt[account].add(entry, utc_day(entry.get("admitted_ms", 0)))
-        if at > self.as_of.get(key_id, self.last):
-            return
-        self.entries += 1
-        if key_id not in self.rebuilt:
-            self.unknown.add(key_id)
-        self.expired += entry.get("outcome") == "expired"
-        self.late += entry["kind"] == "late"
-        self.lost_reservations += entry.get("reservation") == "lost"
-        if entry["kind"] in ("request", "late"):
-            name = (entry["kind"], blake2b(entry["request"].encode(), digest_size=DIGEST_BYTES).digest())
-            if name in seen:
-                self.twice.append(entry["request"])
-            seen.add(name)
-
-    def was_trimmed_meanwhile(self) -> bool:
-        page = call_admin("GET", f"/admin/v1/ledger/books/{self.team}", query={"limit": "1"})
-        return self.trimmed != {page["trimmed"]}
-
-    def differences(self) -> Iterator[Difference]:
-        for key_id, found in self.found.items():
-            for window in self.windows[key_id]:
-                self.rebuilt[key_id].count_window(window, self.held_units[key_id])
-            for books in (found, self.rebuilt[key_id]):
-                books.fold_before(self.usage_from[key_id])
-            if self.held_is_unknown:
-                self.rebuilt[key_id].take_reserved(found)
-            yield from compare(self.team, key_id, found, self.rebuilt[key_id])
-        for request in self.twice:
-            yield Difference(self.team, self.team, f"entries of request {request}", 2, 1)
-        for reservation in sorted(self.strays):
-            yield Difference(self.team, self.team, f"reservations of the lease {reservation}", 0, 1)
-        if self.unknown:
-            # Some may have been made after the counters were read.
-            there = {key["id"] for page in _pages(self.team) for key in page["data"]}
-            for key_id in sorted(self.unknown - there):
-                yield Difference(self.team, key_id, "keys of this id", 0, 1)
-
-    def over_limit(self) -> Iterator[str]:
-        for key_id, limit in self.limits.items():
-            books = self.found[key_id]
-            if limit is not None and books.posted - books.overage + books.reserved > limit + books.granted:
-                yield key_id
+def _changes(entry: dict[str, Any]) -> str:
+    before, after = _flat(entry["before"]), _flat(entry["after"])
+    told = []
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if old == new or (not before and new in (None, "", 0)):
+            continue
+        told.append(f"{name}: {_text(new)}" if not before else f"{name}: {_text(old)} -> {_text(new)}")
+    return "; ".join(told)
 
 
-def _stream_id(entry_id: str) -> StreamId:
-    milliseconds, _, sequence = entry_id.rpartition("_")[2].partition("-")
-    return int(milliseconds), int(sequence)
+def _flat(record: dict[str, Any] | None) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name in SHOWN:
+        value = (record or {}).get(name)
+        flat.update(value if isinstance(value, dict) else {name: value} if record and name in record else {})
+    return flat
 
 
-def _teams() -> Iterator[str]:
-    cursor = None
-    while True:
-        page = call_admin("GET", "/admin/v1/ledger/books", query={"cursor": cursor, "limit": TEAMS_PAGE})
-        yield from (each["team"] for each in page["data"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
-def _pages(team: str) -> Iterator[dict[str, Any]]:
-    cursor = None
-    while True:
-        page = call_admin("GET", f"/admin/v1/ledger/books/{team}", query={"cursor": cursor})
-        yield page
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -17,11 +17,11 @@ import aiohttp
 import click
 
 from proxy.app import Gateway
-from proxy.cli.output import show_json
-from proxy.cli.running import StopSignals, run
-from proxy.domain.image_request import LISTED_PARAMETERS
-from proxy.metering.embedded import EmbeddedStoreError
-from proxy.settings import ConfigurationError, Settings, read_settings
+from proxy.cli.support.output import show_json
+from proxy.cli.support.running import StopSignals, run
+from proxy.domain.requests.image import LISTED_PARAMETERS
+from proxy.metering.embedded.server import EmbeddedStoreError
+from proxy.settings.settings import ConfigurationError, Settings, read_settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import set_up_logs
 

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from proxy.app import JOURNAL_FOLDER
-from proxy.cli.output import show_json, show_table
 from proxy.cli.serve import config_option
-from proxy.metering.journal_records import Owed, Posting
-from proxy.metering.parked_records import ParkedRecord, drop, parked_records, pending_records, retry
-from proxy.settings import ConfigurationError, load_settings
+from proxy.cli.support.output import show_json, show_table
+from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
+from proxy.metering.journal.records import Owed, Posting
+from proxy.settings.settings import ConfigurationError, load_settings
 
 
 @click.group()

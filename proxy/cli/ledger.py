@@ -11,11 +11,11 @@ from urllib.parse import quote
 import click
 import orjson
 
-from proxy.cli.admin_client import call_admin
-from proxy.cli.audit import Audit
 from proxy.cli.manage import json_option
-from proxy.cli.output import leave_output, show_json, show_table
-from proxy.cli.paging import Paging, paged, read_pages, show_more
+from proxy.cli.support.admin_client import call_admin
+from proxy.cli.support.output import leave_output, show_json, show_table
+from proxy.cli.support.paging import Paging, paged, read_pages, show_more
+from proxy.cli.verify import Audit
 
 CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",

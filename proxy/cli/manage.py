@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import click
 
-from proxy.cli.admin_client import call_admin
-from proxy.cli.limit_options import limit_options, limits_given
-from proxy.cli.output import show_facts, show_json, show_table
-from proxy.cli.paging import Paging, paged, show_more
+from proxy.cli.support.admin_client import call_admin
+from proxy.cli.support.limit_options import limit_options, limits_given
+from proxy.cli.support.output import show_facts, show_json, show_table
+from proxy.cli.support.paging import Paging, paged, show_more
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 

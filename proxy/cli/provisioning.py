@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.web.admin_bodies import LimitsBody, Moment, TeamId, milliseconds
+from proxy.web.admin.bodies import LimitsBody, Moment, TeamId, milliseconds
 from proxy.web.times import iso_time
 
 

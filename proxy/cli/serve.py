@@ -12,11 +12,11 @@ import orjson
 from redis.exceptions import RedisError
 
 from proxy.app import Gateway
-from proxy.cli.running import StopSignals, on_hangup, run, settle_memory
-from proxy.metering.durability import Finding, StoreFacts, judge, read_facts
-from proxy.metering.embedded import EmbeddedStoreError
-from proxy.metering.redis_connection import open_pool
-from proxy.settings import ConfigurationError, Settings, load_settings
+from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
+from proxy.metering.embedded.server import EmbeddedStoreError
+from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
+from proxy.metering.redis.pool import open_pool
+from proxy.settings.settings import ConfigurationError, Settings, load_settings
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)

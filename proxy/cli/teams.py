@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import click
 
-from proxy.cli.admin_client import call_admin
-from proxy.cli.limit_options import limit_options, limits_given
 from proxy.cli.manage import json_option, show_usage
-from proxy.cli.output import show_facts, show_json, show_table
-from proxy.cli.paging import Paging, paged, show_more
+from proxy.cli.support.admin_client import call_admin
+from proxy.cli.support.limit_options import limit_options, limits_given
+from proxy.cli.support.output import show_facts, show_json, show_table
+from proxy.cli.support.paging import Paging, paged, show_more
 
 
 @click.group()

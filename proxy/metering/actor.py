@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from proxy.metering import key_names
-from proxy.metering.script_connection import Argument
+from proxy.metering.redis.connection import Argument
+from proxy.metering.redis_store import keys as key_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import TypeVar
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle, settle_images
 from proxy.domain.errors import ProxyError, StoreUnavailable
-from proxy.domain.idempotency import AnswerKeeper, Idempotency
 from proxy.domain.limits import rate_limit_headers
-from proxy.domain.pricing import Quote
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle, settle_images
-from proxy.metering.journal import Journal
-from proxy.metering.journal_records import Posting, Void
+from proxy.domain.requests.idempotency import AnswerKeeper, Idempotency
+from proxy.metering.journal.journal import Journal
+from proxy.metering.journal.records import Posting, Void
 from proxy.metering.leases import Leases
 from proxy.metering.outbox import Outbox
 from proxy.metering.store import Store

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from itertools import islice
 
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
-from proxy.metering.journal import Journal, JournalError
-from proxy.metering.journal_records import Owed, Posting, Void, write_record
+from proxy.metering.journal.journal import Journal, JournalError
+from proxy.metering.journal.records import Owed, Posting, Void, write_record
 from proxy.metering.leases import Leases
 from proxy.metering.store import SettlementTrimmedError, Store
 from proxy.telemetry.metrics import Metrics

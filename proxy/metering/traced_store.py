@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from proxy.domain.api_key import Credential
-from proxy.domain.idempotency import Idempotency
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.limits import Caller
-from proxy.domain.pricing import Quote
-from proxy.domain.settlement import Reservation, Settlement
+from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.store import Store
 
 

@@ -20,9 +20,10 @@ import click
 import orjson
 from aiohttp import web
 
-from proxy.sample_provider import chat, dialects, gemini, wire
 from proxy.sample_provider.behaviour import BEHAVIOUR_HEADER, Behaviour, split_prompt
-from proxy.sample_provider.dialects import Dialect
+from proxy.sample_provider.dialects import chat, gemini, wire
+from proxy.sample_provider.dialects import registry as dialects
+from proxy.sample_provider.dialects.registry import Dialect
 from proxy.sample_provider.drawing import DrawingUnavailable
 from proxy.sample_provider.memory import PictureKey, Pictures, ReceivedPart, ReceivedRequest, RecentlyUsed, RequestLog
 from proxy.sample_provider.sending import drop, send, send_endless, send_endless_events, send_events

@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from proxy.sample_provider.behaviour import Behaviour
-from proxy.sample_provider.wire import cut
+from proxy.sample_provider.dialects.wire import cut
 
 _PIECE_BYTES: Final = 128 * 1024
 _JSON: Final = {"Content-Type": "application/json"}

@@ -8,8 +8,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import BodyPartReader, web
 
+from proxy.sample_provider.dialects.wire import Refusal
 from proxy.sample_provider.memory import ReceivedPart
-from proxy.sample_provider.wire import Refusal
 
 _READ_BYTES: Final = 64 * 1024
 _MAX_FIELD_BYTES: Final = 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
-from proxy.domain.settlement import Reservation, Settlement
+from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.telemetry.observation import REJECTED, Observation
 from proxy.telemetry.tallies import Families, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics

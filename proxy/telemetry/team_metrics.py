@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from proxy.domain.billing.settlement import Settlement
 from proxy.domain.limits import QUOTAS, QuotaUsage
-from proxy.domain.settlement import Settlement
 from proxy.telemetry.tallies import Labels, Tally
 
 OTHER = "other"

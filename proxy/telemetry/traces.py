@@ -42,10 +42,10 @@ from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.settlement import Outcome, Settlement
 from proxy.domain.errors import ProxyError
-from proxy.domain.idempotency import AlreadyAnswered
-from proxy.domain.pricing import Quote
-from proxy.domain.settlement import Outcome, Settlement
+from proxy.domain.requests.idempotency import AlreadyAnswered
 from proxy.telemetry.observation import OBSERVATION, Observation
 from proxy.telemetry.version import package_version
 

@@ -20,8 +20,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Model
-from proxy.domain.chat_request import ChatRequest
 from proxy.domain.errors import (
     ClientGone,
     NoConnectionLeft,
@@ -32,8 +32,8 @@ from proxy.domain.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from proxy.domain.image_request import ImageRequest
-from proxy.domain.settlement import Delivery
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.breaker import Result

@@ -18,7 +18,7 @@ from proxy.domain.errors import (
     UpstreamUncertain,
 )
 from proxy.domain.headers import retry_after_seconds
-from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.domain.requests.image import KNOWN_PARAMETERS
 from proxy.telemetry.secrets import KNOWN_SECRETS
 
 MESSAGE_LENGTH_LIMIT = 1_000

@@ -23,8 +23,8 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Model
-from proxy.domain.chat_request import ChatRequest, no_chat
 from proxy.domain.errors import (
     NoConnectionLeft,
     ProxyError,
@@ -35,18 +35,18 @@ from proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from proxy.domain.headers import retry_after_seconds
-from proxy.domain.image_request import ImageRequest, Task
-from proxy.domain.outgoing_body import OutgoingBody
-from proxy.domain.settlement import Delivery
+from proxy.domain.requests.chat import ChatRequest, no_chat
+from proxy.domain.requests.image import ImageRequest, Task
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.bodies.outgoing import OutgoingBody
+from proxy.upstream.bodies.payload import UploadPayload
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import Failover
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
-from proxy.upstream.upload_payload import UploadPayload
 from proxy.upstream.watchdog import Watch, Watchdog
 
 logger = logging.getLogger(__name__)

@@ -10,19 +10,19 @@ from time import perf_counter
 
 from aiohttp import ClientError, web
 
-from proxy.domain.answer import EVENT_STREAM, Answer
-from proxy.domain.answer_holder import error_event
+from proxy.domain.answers.answer import EVENT_STREAM, Answer
+from proxy.domain.answers.holder import error_event
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamTruncated, UpstreamUncertain
-from proxy.domain.event_stream import KEEP_ALIVE
-from proxy.domain.idempotency import AnswerKeeper
-from proxy.domain.json_reader import MalformedResponse
-from proxy.domain.settlement import Delivery
+from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.parsing.server_sent_events import KEEP_ALIVE
+from proxy.domain.requests.idempotency import AnswerKeeper
 from proxy.telemetry.observation import Observation
 from proxy.upstream.failover import Failover
 from proxy.upstream.pool import Exchange
-from proxy.web.common_headers import ATTEMPTS, common_headers
 from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
+from proxy.web.middleware.common_headers import ATTEMPTS, common_headers
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from proxy.domain.idempotency import Idempotency
-from proxy.domain.settlement import Delivery, Outcome, settle
+from proxy.domain.billing.settlement import Delivery, Outcome, settle
+from proxy.domain.requests.idempotency import Idempotency
 from proxy.telemetry.observation import request_ids
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.stores import store_server

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
+from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.limits import Limits
-from proxy.domain.settlement import Delivery, settle
 from proxy.telemetry.observation import request_ids
 from tests.metering.conftest import Bench, open_bench
 from tests.support.stores import store_server

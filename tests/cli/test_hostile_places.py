@@ -16,7 +16,7 @@ import click
 import psutil
 import pytest
 
-from proxy.cli.secrets_file import SecretsFile
+from proxy.cli.support.secrets_file import SecretsFile
 from tests.support.processes import ROOT, python_module, wait_for
 
 TOML = """

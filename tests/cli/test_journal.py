@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli.journal import journal
-from proxy.metering.journal_file import JournalFile
-from proxy.metering.journal_records import Void, write_record
-from proxy.metering.parked_records import park
+from proxy.metering.journal.file import JournalFile
+from proxy.metering.journal.parked import park
+from proxy.metering.journal.records import Void, write_record
 
 FIRST, SECOND = Void("req_1", "acme", "acme_key"), Void("req_2", "acme", "acme_key")
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from proxy.domain.billing.pricing import Quote, Tier
+from proxy.domain.billing.settlement import Reservation
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, Model, unit_price
-from proxy.domain.image_request import KNOWN_PARAMETERS
-from proxy.domain.pricing import Quote, Tier
-from proxy.domain.settlement import Reservation
+from proxy.domain.requests.image import KNOWN_PARAMETERS
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, UNITS_LIMIT, Catalog, Model, unit_price
 from proxy.domain.errors import ModelNotFound
-from proxy.domain.image_request import KNOWN_PARAMETERS
+from proxy.domain.requests.image import KNOWN_PARAMETERS
 from tests.domain.samples import make_model
 
 multipliers = st.builds(

@@ -8,18 +8,18 @@ from functools import partial
 
 import pytest
 
-from proxy.domain.answer import Answer
-from proxy.domain.chat_request import ChatRequest, parse_chat_request
-from proxy.domain.chat_writing import ChatHead
-from proxy.domain.edit_request import FieldKind, parse_edit_request
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.image_counter import SeenImages, TextImages
 from proxy.domain.errors import ProxyError
-from proxy.domain.image_request import ImageRequest, parse_image_request
-from proxy.domain.image_size import SizeProbe
-from proxy.domain.json_reader import MalformedResponse
-from proxy.domain.seen_images import SeenImages, TextImages
-from proxy.metering.form_reader import FormLimits, FormReader
+from proxy.domain.parsing.image_header import SizeProbe
+from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.requests.chat import ChatRequest, parse_chat_request
+from proxy.domain.requests.edit import FieldKind, parse_edit_request
+from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failures import ErrorReport, clean, error_in_answer
+from proxy.web.intake.form_reader import FormLimits, FormReader
 from tests.support.forms import BOUNDARY, FORM
 from tests.support.growth import check_growth
 from tests.support.sources import Bytes

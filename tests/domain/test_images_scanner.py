@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from proxy.domain.answers.images import ImagesScanner
 from proxy.domain.catalog import IMAGES_LIMIT
-from proxy.domain.images_answer import ImagesScanner
-from proxy.domain.json_reader import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
-from proxy.domain.json_shapes import NOTE_BYTES_LIMIT
+from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT
+from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 from tests.domain.json_documents import (
     IN_AN_IMAGE,
     TOP_LEVEL,

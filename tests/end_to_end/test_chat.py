@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.domain.answers import events_of
+from tests.domain.answer_samples import events_of
 from tests.support.gateways import (
     Answer,
     RunningGateway,

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.domain.answers import events_of
+from tests.domain.answer_samples import events_of
 from tests.support.forms import FORM, PNG, form_of
 from tests.support.gateways import (
     ALL_PARAMETERS,

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.domain.answers import events_of
+from tests.domain.answer_samples import events_of
 from tests.support.gateways import (
     ALL_PARAMETERS,
     Answer,

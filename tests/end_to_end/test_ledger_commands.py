@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from proxy.metering.records import COUNTERS
+from proxy.metering.redis_store.facts import COUNTERS
 from tests.end_to_end.test_command_line import lightmeter, run
 from tests.faults.scene import audit
 from tests.support.gateways import (

@@ -16,9 +16,9 @@ import aiohttp
 import pytest
 
 from proxy.app import Gateway
-from proxy.domain.chat_request import ChatRequest
-from proxy.domain.image_request import ImageRequest
-from proxy.settings import load_settings
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
+from proxy.settings.settings import load_settings
 from proxy.upstream.breaker import FairBreaker
 from proxy.upstream.pool import Exchange
 from tests.support.gateways import ADMIN_TOKEN, PROVIDER_KEY, SampleProvider, configuration

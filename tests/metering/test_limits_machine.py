@@ -22,10 +22,10 @@ from hypothesis.stateful import (
 )
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Reservation, settle
 from proxy.domain.errors import InsufficientQuota, ProxyError, RateLimitExceeded
 from proxy.domain.limits import Limits, whole_seconds
-from proxy.domain.settlement import Delivery, Reservation, settle
-from proxy.metering import scripts
+from proxy.metering.redis import scripts
 from tests.metering.conftest import Bench, open_bench
 from tests.metering.limits_model import ModelAccount, ModelStore
 
@@ -46,8 +46,8 @@ DAY_US = 86_400_000_000
 @pytest.fixture
 def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scripts as they are, but for the one line that asks for the time."""
-    read = scripts._read
-    monkeypatch.setattr(scripts, "_read", lambda name: MOVED_CLOCK if name == "clock" else read(name))
+    texts = {**scripts._texts(), "clock": MOVED_CLOCK}
+    monkeypatch.setattr(scripts, "_texts", lambda: texts)
     scripts.load_script.cache_clear()
     yield
     scripts.load_script.cache_clear()

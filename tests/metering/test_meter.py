@@ -14,7 +14,7 @@ from proxy.domain.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from proxy.metering.ledger_pages import LedgerFilter
+from proxy.metering.ledger.pages import LedgerFilter
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.errors import InsufficientQuota, StoreUnavailable
-from proxy.domain.settlement import Delivery, settle
-from proxy.metering.key_names import leases
-from proxy.metering.replicated_admissions import ReplicatedRunner
-from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.redis.replicated import ReplicatedRunner
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis_store.keys import leases
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.polling import eventually

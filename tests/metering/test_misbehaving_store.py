@@ -12,9 +12,9 @@ from time import perf_counter
 import pytest
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.errors import StoreUnavailable
-from proxy.domain.settlement import Delivery, settle
-from proxy.metering.script_runner import ScriptRunner
+from proxy.metering.redis.runner import ScriptRunner
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.settlement import Settlement
+from proxy.domain.billing.settlement import Settlement
 from proxy.metering import meter as meter_module
-from proxy.metering.ledger_pages import LedgerFilter
+from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, quote

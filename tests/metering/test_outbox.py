@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
 from proxy.domain.errors import JournalUnavailable
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
 from proxy.metering import outbox
-from proxy.metering.journal_file import JournalFile
-from proxy.metering.journal_records import Posting
-from proxy.metering.ledger_pages import LedgerFilter
-from proxy.metering.records import COUNTERS
+from proxy.metering.journal.file import JournalFile
+from proxy.metering.journal.records import Posting
+from proxy.metering.ledger.pages import LedgerFilter
+from proxy.metering.redis_store.facts import COUNTERS
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy
@@ -155,7 +155,7 @@ async def test_a_settlement_in_the_journal_keeps_its_lease(store_url: str, tmp_p
 async def test_one_that_was_settled_long_ago_is_found_in_the_ledger(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.metering.ledger_search.ENTRIES_A_LOOK", 3)
+    monkeypatch.setattr("proxy.metering.redis_store.ledger_search.ENTRIES_A_LOOK", 3)
     async with open_bench(store_url, settled_ids_ms=1, journal_folder=tmp_path) as bench:
         key = await bench.make_key(None)
         reservations = [await bench.admit(key, f"req_{number}", 5_000) for number in range(10)]

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
-from proxy.metering import ledger_search, outbox
-from proxy.metering.journal import Journal
-from proxy.metering.journal_records import Posting
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.parked_records import drop, parked_records, pending_records, retry
+from proxy.metering import outbox
+from proxy.metering.journal.journal import Journal
+from proxy.metering.journal.parked import drop, parked_records, pending_records, retry
+from proxy.metering.journal.records import Posting
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.redis_store import ledger_search
 from tests.metering.conftest import Bench, open_bench
-from tests.metering.test_journal import files
-from tests.metering.test_ledger_books import age
+from tests.metering.journal.test_journal import files
+from tests.metering.ledger.test_books import age
 from tests.metering.test_outbox import charges, far_bench, is_forgotten, journal_bytes, run_one
 from tests.support.polling import eventually
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.metering.audit_log import AuditLog
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.ledger_pages import LedgerFilter
-from proxy.metering.team_figures import TeamFigures
+from proxy.metering.accounts.team_figures import TeamFigures
+from proxy.metering.ledger.audit_log import AuditLog
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.pages import LedgerFilter
 from proxy.telemetry.metrics import Metrics
 from tests.metering.conftest import Bench
 

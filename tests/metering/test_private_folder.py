@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.metering.embedded import EmbeddedStore
+from proxy.metering.embedded.server import EmbeddedStore
 from proxy.metering.private_folder import make_private_folder, take_back_from_others
 
 

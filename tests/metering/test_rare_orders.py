@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
 from proxy.domain.errors import Conflict, InvalidApiKey
-from proxy.domain.idempotency import Idempotency
-from proxy.domain.settlement import Delivery, Reservation, Settlement, settle
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.ledger_pages import LedgerFilter
+from proxy.domain.requests.idempotency import Idempotency
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.pages import LedgerFilter
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
-from tests.metering.test_ledger_books import check
+from tests.metering.ledger.test_books import check
 
 LEASES = "lm:{acme}:leases"
 DAY_MS = 86_400_000

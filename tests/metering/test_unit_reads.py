@@ -13,18 +13,20 @@ from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.errors import InvalidRequest, NotFound, StoreUnavailable
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
-from proxy.metering import key_registry, records, redis_connection
-from proxy.metering.audit_log import AuditLog
-from proxy.metering.charges import Charges
-from proxy.metering.key_registry import KeyRegistry
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.ledger_pages import LedgerFilter, LedgerPages
+from proxy.metering.accounts import keys as key_registry
+from proxy.metering.accounts.keys import KeyRegistry
+from proxy.metering.accounts.team_figures import TeamFigures
+from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.ledger.audit_log import AuditLog
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.pages import Page
-from proxy.metering.redis_connection import ask, ask_all, read_hash
-from proxy.metering.redis_store import RedisStore
-from proxy.metering.script_runner import ScriptRunner
-from proxy.metering.team_figures import TeamFigures
-from proxy.metering.team_registry import TeamRegistry
+from proxy.metering.redis import pool as redis_connection
+from proxy.metering.redis.pool import ask, ask_all, read_hash
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis_store import facts as records
+from proxy.metering.redis_store.charges import Charges
+from proxy.metering.redis_store.store import RedisStore
 from proxy.telemetry.metrics import Metrics
 
 NOW_US = 1_795_000_000_000_000

@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.settlement import Delivery, Settlement, settle
 from proxy.domain.errors import StoreUnavailable
-from proxy.domain.idempotency import After, Ending, Idempotency
-from proxy.domain.settlement import Delivery, Settlement, settle
-from proxy.metering.ledger_books import LedgerBooks
-from proxy.metering.records import utc_day
+from proxy.domain.requests.idempotency import After, Ending, Idempotency
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.redis_store.facts import utc_day
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 
 TEAM = "lm:{acme}:"

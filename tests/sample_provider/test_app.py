@@ -15,7 +15,7 @@ from PIL import Image
 
 from proxy.sample_provider.app import build_app
 from proxy.sample_provider.behaviour import Behaviour
-from proxy.sample_provider.wire import MALFORMED_BODY, filler
+from proxy.sample_provider.dialects.wire import MALFORMED_BODY, filler
 from tests.sample_provider.conftest import Client, Start
 
 PATH = "/v1/images/generations"

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from proxy.metering.records import utc_day
+from proxy.metering.redis_store.facts import utc_day
 from tests.support.processes import Server, python_module, running
 
 ADMIN_TOKEN = "the-token-of-the-tests"

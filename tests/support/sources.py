@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.domain.image_inputs import Upload
+from proxy.domain.requests.inputs import Upload
 
 
 class Bytes:

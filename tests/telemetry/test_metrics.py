@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.domain.billing.pricing import DeliveredPrices, Quote, Tier
+from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, settle
 from proxy.domain.limits import QUOTAS, QuotaUsage
-from proxy.domain.pricing import DeliveredPrices, Quote, Tier
-from proxy.domain.settlement import Delivery, Outcome, Reservation, settle
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from proxy.domain.billing.pricing import Quote, Tier
+from proxy.domain.billing.settlement import Delivery, Reservation, Settlement
+from proxy.domain.billing.settlement import settle as settle_by_rule
 from proxy.domain.errors import StoreUnavailable
-from proxy.domain.pricing import Quote, Tier
-from proxy.domain.settlement import Delivery, Reservation, Settlement
-from proxy.domain.settlement import settle as settle_by_rule
 from proxy.telemetry.traces import Traces
 from tests.support.collector import Collector, collector
 from tests.support.gateways import (
@@ -448,7 +448,7 @@ if sys.argv[2] == "missing":
     sys.modules["opentelemetry"] = None
 from pathlib import Path
 from proxy.app import Gateway
-from proxy.settings import load_settings
+from proxy.settings.settings import load_settings
 
 async def start_and_stop():
     gateway = Gateway(load_settings(Path(sys.argv[1])))

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from proxy.domain.errors import NothingGenerated, ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured
-from proxy.domain.image_request import ImageRequest, parse_image_request
+from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
-from tests.domain.answers import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
+from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
 from tests.domain.samples import make_model
 
 CREATED_S = 1_764_000_000

@@ -13,9 +13,9 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.errors import NoConnectionLeft, ProxyError
-from proxy.domain.image_request import parse_image_request
-from proxy.domain.settlement import Delivery
+from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe

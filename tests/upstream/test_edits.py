@@ -12,21 +12,21 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.edit_request import parse_edit_request, request_of_form
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.errors import UploadsUnavailable
-from proxy.domain.image_inputs import Upload
-from proxy.domain.image_request import ImageRequest, Task
-from proxy.domain.outgoing_body import FileBytes, OutgoingBody
-from proxy.domain.settlement import Delivery
+from proxy.domain.requests.edit import parse_edit_request, request_of_form
+from proxy.domain.requests.image import ImageRequest, Task
+from proxy.domain.requests.inputs import Upload
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.bodies.outgoing import FileBytes, OutgoingBody
+from proxy.upstream.bodies.payload import READ_BYTES, UploadPayload
 from proxy.upstream.breaker import Result
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import result_of, why_again
 from proxy.upstream.pool import Pool
 from proxy.upstream.provider import Provider
-from proxy.upstream.upload_payload import READ_BYTES, UploadPayload
-from tests.domain.answers import events_of, passed_however_cut
+from tests.domain.answer_samples import events_of, passed_however_cut
 from tests.domain.samples import make_model
 from tests.support.sources import upload
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.answer import Answer
+from proxy.domain.answers.answer import Answer
 from proxy.domain.api_key import make_key_text
 from proxy.domain.errors import (
     NothingGenerated,
@@ -18,8 +18,8 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
-from proxy.domain.image_request import KNOWN_PARAMETERS, parse_image_request
-from proxy.domain.json_reader import MalformedResponse
+from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.requests.image import KNOWN_PARAMETERS, parse_image_request
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.dialects import DIALECTS, Dialect
 from proxy.upstream.failures import (

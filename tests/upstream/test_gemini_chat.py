@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answer import Answer
-from proxy.domain.chat_request import ChatRequest, parse_chat_request
-from proxy.domain.chat_writing import TEXT_BYTES_LIMIT, ChatHead
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_writing import TEXT_BYTES_LIMIT, ChatHead
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.image_size import Size
+from proxy.domain.parsing.image_header import Size
+from proxy.domain.requests.chat import ChatRequest, parse_chat_request
 from proxy.upstream.dialects.gemini_chat import GeminiChat
-from tests.domain.answers import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
+from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
 from tests.domain.samples import make_model
 
 CHAT = GeminiChat()

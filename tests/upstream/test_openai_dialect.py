@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.errors import ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured, UpstreamRateLimit
-from proxy.domain.image_request import KNOWN_PARAMETERS, ImageRequest, parse_image_request
+from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.openai import OpenAIDialect
 from tests.domain.samples import make_model

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Deployment
 from proxy.domain.errors import NoConnectionLeft, UpstreamUnreachable
-from proxy.domain.image_request import parse_image_request
-from proxy.domain.settlement import Delivery
+from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream import pool as pool_module

@@ -12,12 +12,12 @@ from proxy.domain.errors import InvalidRequest
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
-from proxy.web.connection import ConnectionLimits
-from proxy.web.lifecycle import Lifecycle
-from proxy.web.listener import Listener
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import Refusals, number
-from proxy.web.open_connections import OpenConnections
+from proxy.web.server.connection import ConnectionLimits
+from proxy.web.server.lifecycle import Lifecycle
+from proxy.web.server.listener import Listener
+from proxy.web.server.open_connections import OpenConnections
 
 # Made anew for each: an error holds the frames that it went through.
 FAILURES: dict[str, Callable[[], Exception]] = {

@@ -10,11 +10,11 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.metering.request_body import accept_body
 from proxy.telemetry.observation import request_ids
-from proxy.web.lifecycle import Lifecycle
+from proxy.web.intake.request_body import accept_body
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number
+from proxy.web.server.lifecycle import Lifecycle
 from tests.web.wire import on_a_wire
 
 

@@ -12,10 +12,10 @@ from aiohttp import web
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
-from proxy.web.connection import Connection, ConnectionLimits
 from proxy.web.middleware.observe import Refusals
-from proxy.web.open_connections import OpenConnections
-from proxy.web.request_factory import request_factory
+from proxy.web.server.connection import Connection, ConnectionLimits
+from proxy.web.server.open_connections import OpenConnections
+from proxy.web.server.request_factory import request_factory
 
 
 class Wire(asyncio.Transport):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from proxy.domain.answer import Answer
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_writing import ChatHead
 from proxy.domain.catalog import Ability, ChatCheck, Model
-from proxy.domain.chat_request import ChatRequest
-from proxy.domain.chat_writing import ChatHead
 from proxy.domain.errors import ProxyError
-from proxy.domain.image_request import ImageRequest
-from proxy.domain.outgoing_body import OutgoingBody
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
+from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.gemini import GeminiDialect
 from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect

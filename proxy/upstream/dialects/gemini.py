@@ -7,14 +7,14 @@ from http import HTTPStatus
 
 import orjson
 
-from proxy.domain.answer import JSON, Answer
+from proxy.domain.answers.answer import JSON, Answer
+from proxy.domain.answers.images_rewritten import Reading, translate
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import NothingGenerated, ProxyError
-from proxy.domain.image_inputs import PLAIN_BYTES, Upload, split_data_url
-from proxy.domain.image_request import ImageRequest
-from proxy.domain.json_shapes import text_of
-from proxy.domain.outgoing_body import OutgoingBody
-from proxy.domain.translation import Reading, translate
+from proxy.domain.parsing.json_shapes import text_of
+from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.inputs import PLAIN_BYTES, Upload, split_data_url
+from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.gemini_chat import GeminiChat
 from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice, words_of

@@ -7,15 +7,15 @@ from typing import Any
 
 import orjson
 
-from proxy.domain.answer import Answer
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
 from proxy.domain.catalog import Model
-from proxy.domain.chat_request import ChatRequest
-from proxy.domain.chat_translation import ChatReading, ChatTranslation
-from proxy.domain.chat_writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.image_inputs import split_data_url
-from proxy.domain.image_request import kind_of
-from proxy.domain.json_shapes import Shape, text_of
+from proxy.domain.parsing.json_shapes import Shape, text_of
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import kind_of
+from proxy.domain.requests.inputs import split_data_url
 from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
 from proxy.upstream.failures import clean
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
-from proxy.domain.json_shapes import Shape
+from proxy.domain.parsing.json_shapes import Shape
 from proxy.upstream.dialects.words import words_of
 from proxy.upstream.failures import ErrorReport, error_in_answer
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import orjson
 
-from proxy.domain.answer import EVENT_STREAM, JSON, Answer
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
+from proxy.domain.answers.chat import ChatChunk, ChatEvents, ChatJson
+from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, CompletionJson
+from proxy.domain.answers.image_events import ImageEvents
+from proxy.domain.answers.images import ImagesAnswer
+from proxy.domain.answers.images_rewritten import Reading, translate
 from proxy.domain.catalog import Ability, ChatCheck, Model
-from proxy.domain.chat_answer import ChatChunk, ChatEvents, ChatJson
-from proxy.domain.chat_request import ChatRequest
-from proxy.domain.chat_translation import ChatReading, ChatTranslation
-from proxy.domain.chat_writing import ChatEnd, ChatHead, CompletionJson
 from proxy.domain.errors import ProxyError, UpstreamUncertain
-from proxy.domain.image_events import ImageEvents
-from proxy.domain.image_inputs import Reference, Upload
-from proxy.domain.image_request import ImageRequest, Task
-from proxy.domain.image_sizing import to_size
-from proxy.domain.images_answer import ImagesAnswer
-from proxy.domain.json_shapes import Shape, text_of
-from proxy.domain.multipart_writing import write_form
-from proxy.domain.outgoing_body import OutgoingBody
-from proxy.domain.translation import Reading, translate
+from proxy.domain.parsing.json_shapes import Shape, text_of
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest, Task
+from proxy.domain.requests.inputs import Reference, Upload
+from proxy.domain.requests.sizes import to_size
+from proxy.upstream.bodies.multipart import write_form
+from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
 
 PATHS: Mapping[Task, str] = {

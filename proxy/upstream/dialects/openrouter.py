@@ -7,14 +7,14 @@ from http import HTTPStatus
 
 import orjson
 
-from proxy.domain.answer import JSON, Answer
+from proxy.domain.answers.answer import JSON, Answer
+from proxy.domain.answers.images_rewritten import Reading, translate
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import NothingGenerated, ProxyError
-from proxy.domain.image_inputs import Upload
-from proxy.domain.image_request import ImageRequest
-from proxy.domain.json_shapes import Shape
-from proxy.domain.outgoing_body import OutgoingBody
-from proxy.domain.translation import Reading, translate
+from proxy.domain.parsing.json_shapes import Shape
+from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.inputs import Upload
+from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.openai import OpenAIDialect, read_error
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
 from proxy.upstream.failures import ErrorReport, error_for_status

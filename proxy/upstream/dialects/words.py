@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import orjson
 
 from proxy.domain.catalog import Model
-from proxy.domain.image_inputs import Inputs, Reference, Upload
-from proxy.domain.image_request import ImageRequest
-from proxy.domain.image_sizing import to_image_config
-from proxy.domain.outgoing_body import FileBytes, splice_files
+from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.inputs import Inputs, Reference, Upload
+from proxy.domain.requests.sizes import to_image_config
+from proxy.upstream.bodies.outgoing import FileBytes, splice_files
 
 
 def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:

@@ -10,9 +10,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
 from proxy.telemetry.observation import OBSERVATION, OK, REJECTED
-from proxy.web.connection import Connection
-from proxy.web.lifecycle import Lifecycle
-from proxy.web.strict_http import check_http
+from proxy.web.server.connection import Connection
+from proxy.web.server.lifecycle import Lifecycle
+from proxy.web.server.strict_http import check_http
 
 logger = logging.getLogger(__name__)
 

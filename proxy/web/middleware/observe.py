@@ -13,9 +13,9 @@ from proxy.domain.errors import ProxyError
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import OBSERVATION, Observation
-from proxy.web.common_headers import common_headers
-from proxy.web.lifecycle import Lifecycle
+from proxy.web.middleware.common_headers import common_headers
 from proxy.web.middleware.errors import error_response
+from proxy.web.server.lifecycle import Lifecycle
 
 OTHER = "other"
 

@@ -1,0 +1,243 @@
+"""A chat completion written as clients know it, in pieces: as one document, and as a stream of chunks.
+
+The members are those of https://platform.openai.com/docs/api-reference/chat/object and its chunks, and ``images``, each
+an address of the kind ``data:``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from proxy.domain.answers.answer import EVENT_STREAM, JSON
+from proxy.domain.answers.holder import AnswerHolder, EventHolder
+from proxy.domain.errors import ProxyError
+from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.parsing.server_sent_events import DONE, write_event
+
+TEXT_BYTES_LIMIT = 262_144
+"""How much text is held where images stand in it: JSON has all of it in one place, and the images in another."""
+
+_IMAGE_LEAD = b'{"type":"image_url","image_url":{"url":"'
+
+
+@dataclass(frozen=True, slots=True)
+class ChatHead:
+    """What stands over an answer: its name, when it was made (seconds since the epoch), and the client's ``model``."""
+
+    id: str
+    created_s: int
+    model: str
+
+    def opening(self, kind: str) -> bytes:
+        """An object of this ``kind``, as far as its choices."""
+        facts = {"id": self.id, "object": kind, "created": self.created_s, "model": self.model}
+        return orjson.dumps(facts)[:-1] + b',"choices":['
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEnd:
+    """Why an answer ended: ``stop``, ``length`` or ``content_filter``, and what is said in the place of an answer."""
+
+    finish_reason: str
+    refusal: str | None = None
+
+
+class ChatWriter(Protocol):
+    """One answer; ``take`` gives what may be sent by now."""
+
+    @property
+    def content_type(self) -> str:
+        """What it is."""
+        ...
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        ...
+
+    def begin_text(self) -> None:
+        """A piece of the text begins."""
+        ...
+
+    def begin_image(self, lead: bytes) -> None:
+        """An image's address begins with ``lead``."""
+        ...
+
+    def write(self, piece: bytes) -> None:
+        """More of what has begun, as JSON has it. Raises MalformedResponse where there is no place for it any more."""
+        ...
+
+    def end(self, *, charged: bool) -> None:
+        """What has begun is whole."""
+        ...
+
+    def take(self) -> bytes:
+        """What may be sent."""
+        ...
+
+    def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
+        """The end of the answer."""
+        ...
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        ...
+
+
+class CompletionJson:
+    """``chat.completion``. Images are passed on while they come, text is held until they are all there.
+
+    Text that is too long to be held is passed on as well, and then ends what stood before it: images before and after
+    it have no place.
+    """
+
+    content_type = JSON
+    comment = b""
+
+    def __init__(self, head: ChatHead) -> None:
+        """Start with its head."""
+        self._holder = AnswerHolder()
+        self._out = [head.opening("chat.completion"), b'{"index":0,"message":{"role":"assistant"']
+        self._text: list[bytes] = []
+        self._text_bytes = 0
+        self._member = b""
+        self._closed: set[bytes] = set()
+        self._in_text = False
+
+    def begin_text(self) -> None:
+        """See ``ChatWriter``."""
+        self._in_text = True
+
+    def begin_image(self, lead: bytes) -> None:
+        """See ``ChatWriter``."""
+        self._in_text = False
+        if self._member == b"images":
+            self._out.append(b",")
+        else:
+            self._open(b"images", b"[")
+        self._out += _IMAGE_LEAD, lead
+
+    def write(self, piece: bytes) -> None:
+        """See ``ChatWriter``."""
+        if not self._in_text or self._member == b"content":
+            self._out.append(piece)
+            return
+        if b"content" in self._closed:
+            raise MalformedResponse("a long text goes on after an image")
+        self._text.append(piece)
+        self._text_bytes += len(piece)
+        if self._text_bytes > TEXT_BYTES_LIMIT:
+            self._begin_content()
+
+    def end(self, *, charged: bool) -> None:
+        """See ``ChatWriter``."""
+        if not self._in_text:
+            self._out.append(b'"}}')
+
+    def take(self) -> bytes:
+        """See ``ChatWriter``."""
+        out, self._out = b"".join(self._out), []
+        return self._holder.pass_on(out)
+
+    def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
+        """See ``ChatWriter``."""
+        if self._text:
+            self._begin_content()
+        self._close()
+        if b"content" not in self._closed:
+            self._out.append(b',"content":null')
+        self._out.append(
+            b',"refusal":%b},"finish_reason":%b,"logprobs":null}]'
+            % (orjson.dumps(end.refusal), orjson.dumps(end.finish_reason))
+        )
+        if usage is not None:
+            self._out.append(b',"usage":' + orjson.dumps(usage))
+        return self._holder.end(b"".join([*self._out, b"}"]))
+
+    def tell(self, _error: ProxyError) -> None:
+        """JSON that has begun has no room for an error."""
+
+    def _begin_content(self) -> None:
+        self._open(b"content", b'"')
+        self._out += self._text
+        self._text = []
+
+    def _open(self, member: bytes, mark: bytes) -> None:
+        self._close()
+        if member in self._closed:
+            raise MalformedResponse("a long text stands between two images")
+        self._member = member
+        self._out.append(b',"%b":%b' % (member, mark))
+
+    def _close(self) -> None:
+        if self._member:
+            self._out.append(b"]" if self._member == b"images" else b'"')
+            self._closed.add(self._member)
+            self._member = b""
+
+
+class CompletionChunks:
+    """``chat.completion.chunk`` for each piece of text and each image, then the reason why it ended, then usage."""
+
+    content_type = EVENT_STREAM
+
+    def __init__(self, head: ChatHead, *, wants_usage: bool) -> None:
+        """Start before the first chunk; the one with the usage is for whoever asked for it."""
+        self._holder = EventHolder()
+        self._opening = head.opening("chat.completion.chunk")
+        self._role = b'"role":"assistant",'
+        self._wants_usage = wants_usage
+        self._closing = b""
+
+    @property
+    def comment(self) -> bytes:
+        """A comment, but not within an event."""
+        return self._holder.comment
+
+    def begin_text(self) -> None:
+        """See ``ChatWriter``."""
+        self._begin(b'"content":"', b'"')
+
+    def begin_image(self, lead: bytes) -> None:
+        """See ``ChatWriter``."""
+        self._begin(b'"images":[%b%b' % (_IMAGE_LEAD, lead), b'"}}]')
+
+    def write(self, piece: bytes) -> None:
+        """See ``ChatWriter``."""
+        self._holder.write(piece)
+
+    def end(self, *, charged: bool) -> None:
+        """See ``ChatWriter``."""
+        self._holder.write(self._closing + b'},"finish_reason":null}]}')
+        self._holder.end(charged=charged)
+
+    def take(self) -> bytes:
+        """See ``ChatWriter``."""
+        return self._holder.take()
+
+    def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
+        """See ``ChatWriter``."""
+        refusal = b"" if end.refusal is None else b'"refusal":' + orjson.dumps(end.refusal)
+        delta = (self._role + refusal).removesuffix(b",")
+        reason = orjson.dumps(end.finish_reason)
+        self._insert(b'{"index":0,"delta":{%b},"finish_reason":%b}]}' % (delta, reason))
+        if self._wants_usage and usage is not None:
+            self._insert(b'],"usage":%b}' % orjson.dumps(usage))
+        self._holder.insert(write_event(DONE))
+        return self._holder.take_last()
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        return self._holder.tell(error)
+
+    def _begin(self, lead: bytes, closing: bytes) -> None:
+        role, self._role = self._role, b""
+        self._closing = closing
+        self._holder.write(b'data: %b{"index":0,"delta":{%b%b' % (self._opening, role, lead))
+
+    def _insert(self, rest: bytes) -> None:
+        self._holder.insert(write_event(self._opening + rest))

@@ -1,0 +1,231 @@
+"""A provider's answer in a form of its own, on its way to a client that knows OpenAI's images.
+
+What differs between providers is a ``Reading``: where in their documents the images are, and what their words mean. An
+image is passed on while it arrives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, ErrorReader
+from proxy.domain.answers.documents import DocumentReader
+from proxy.domain.answers.image_events import PARTIAL
+from proxy.domain.answers.images_writing import ImagesJson, ImagesStream, ImagesWriter
+from proxy.domain.catalog import IMAGES_LIMIT
+from proxy.domain.errors import ProxyError
+from proxy.domain.parsing.image_header import Size, SizeProbe, keep_size
+from proxy.domain.parsing.json_shapes import Shape, object_of
+from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.requests.image import Task
+
+PREFIX_BYTES_LIMIT = 256
+"""How much of a string is looked at to see whether it is a ``data:`` address (RFC 2397)."""
+
+DETAILS = ("revised_prompt", "media_type")
+_data_url = re.compile(rb"data:([A-Za-z0-9.+-]+(?:\\?/[A-Za-z0-9.+-]+)?)?(?:;[^,;]{0,100})*?;base64,", re.IGNORECASE)
+
+
+def read_data_url(begin: bytes) -> re.Match[bytes] | None:
+    """The lead of a ``data:`` address in base64, whose first group is its media type; None for any other string."""
+    # As far as the limit, however long the piece was that passed it.
+    return _data_url.match(begin, 0, PREFIX_BYTES_LIMIT)
+
+
+Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
+"""The error for an answer in which no image was, by its notes; None where that is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read one kind of document.
+
+    The ``shape`` names its payloads ``b64_json`` or ``url``, and notes what it can of ``revised_prompt``,
+    ``media_type``, ``skip`` (true where an image is none to be counted), ``usage`` and ``error``. All else that
+    is noted outside of pictures is given to ``refuse``. Where ``kind``, or an event's name, ends in ``partial_image``,
+    the image is none to be counted.
+    """
+
+    shape: Shape
+    read_error: ErrorReader
+    refuse: Refuser = lambda _notes: None
+
+
+class Translation:
+    """See ``Answer``, and ``DocumentListener`` for what it hears."""
+
+    complete = False
+
+    def __init__(self, reading: Reading, content_type: str, writer: ImagesWriter) -> None:
+        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``."""
+        self.images = 0
+        self.sizes: list[Size | None] = []
+        self._probe = SizeProbe()
+        self.usage: bytes | None = None
+        self._reading = reading
+        self._writer = writer
+        self._documents = DocumentReader(reading.shape, content_type)
+        self._notes: dict[str, bytes] = {}
+        self._error: ProxyError | None = None
+        self._details: dict[str, bytes] = {}
+        self._is_partial = self._in_picture = self._skipped = self._written = self._counted = False
+        self._prefix: bytes | None = None
+        self._passing = False
+
+    @property
+    def content_type(self) -> str:
+        """See ``Answer``."""
+        return self._writer.content_type
+
+    @property
+    def whole(self) -> bool:
+        """See ``Answer``; an error is raised in time."""
+        return True
+
+    @property
+    def comment(self) -> bytes:
+        """See ``Answer``."""
+        return self._writer.comment
+
+    def feed(self, piece: bytes) -> bytes:
+        """See ``Answer``."""
+        self._documents.feed(piece, self)
+        self._raise_error()
+        return self._writer.take()
+
+    def finish(self) -> bytes:
+        """See ``Answer``."""
+        self._documents.finish(self)
+        self._raise_error()
+        if not self.images and (refusal := self._reading.refuse(self._notes)) is not None:
+            raise refusal
+        return self._writer.finish()
+
+    def break_off(self) -> None:
+        """See ``Answer``; each image has been counted when it was whole."""
+
+    def tell(self, error: ProxyError) -> bytes | None:
+        """See ``Answer``."""
+        return self._writer.tell(error)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def begin_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+        self._is_partial = name.endswith(PARTIAL)
+
+    def passed(self, piece: bytes) -> None:
+        """See ``DocumentListener``; it is all written anew."""
+
+    def end_document(self, name: bytes) -> None:
+        """See ``DocumentListener``."""
+
+    def end_of_stream(self) -> None:
+        """See ``DocumentListener``."""
+
+    # --- Images ------------------------------------------------------------------------------------------------------
+
+    def begin_picture(self) -> None:
+        """See ``ShapeListener``."""
+        self._details = {}
+        self._in_picture = True
+        self._written = self._counted = False
+        self._skipped = self._is_partial
+
+    def end_picture(self) -> None:
+        """See ``ShapeListener``."""
+        self._in_picture = False
+        if self._written:
+            details = {name: self._details[name] for name in DETAILS if name in self._details}
+            self._writer.end(details, charged=self._counted)
+
+    def begin_payload(self, name: str) -> None:
+        """See ``ShapeListener``. Of two payloads of an image, the first one counts."""
+        self._passing = not (self._skipped or self._written)
+        self._prefix = b"" if name == "url" else None
+
+    def payload(self, piece: bytes) -> None:
+        """See ``ShapeListener``."""
+        if not self._passing or not piece:
+            return
+        if self._prefix is not None:
+            self._prefix += piece
+            if len(self._prefix) < PREFIX_BYTES_LIMIT:
+                return
+            self._decide()
+        elif self._written:
+            self._writer.payload(piece)
+            self._probe.add(piece)
+        else:
+            self._begin(b"b64_json", piece)
+
+    def end_payload(self) -> None:
+        """See ``ShapeListener``."""
+        if self._passing and self._prefix:
+            self._decide()
+        if self._passing and self._written:
+            if self.images == IMAGES_LIMIT:
+                raise MalformedResponse("there are too many images in the answer")
+            self._counted = True
+            self.images += 1
+            keep_size(self.sizes, self._probe.size())
+
+    def _decide(self) -> None:
+        prefix, self._prefix = self._prefix or b"", None
+        match = read_data_url(prefix)
+        if match is None:
+            self._begin(b"url", prefix)
+            return
+        if match[1]:
+            self._details["media_type"] = b'"%b"' % match[1]
+        if match.end() < len(prefix):
+            self._begin(b"b64_json", prefix[match.end() :])
+
+    def _begin(self, kind: bytes, piece: bytes) -> None:
+        self._written = True
+        self._writer.begin(kind)
+        self._writer.payload(piece)
+        self._probe.begin()
+        self._probe.add(piece)
+
+    def note(self, name: str, value: bytes) -> None:
+        """See ``ShapeListener``."""
+        if value == b"null":
+            return
+        if name == "usage":
+            self.usage = object_of(value) or self.usage
+        elif name == "error":
+            self._error = self._reading.read_error(value)
+        elif self._in_picture and name == "skip":
+            self._skip(skipped=value == b"true")
+        elif self._in_picture and name == "kind":
+            self._skip(skipped=value.endswith(b'partial_image"'))
+        elif self._in_picture:
+            self._details[name] = _one_line(value)
+        else:
+            self._notes[name] = value
+
+    def _skip(self, *, skipped: bool) -> None:
+        self._skipped = self._skipped or skipped
+        if self._skipped and self._counted:
+            # What says so came after the image, which is on its way; it is not charged.
+            self._counted = False
+            self.images -= 1
+            del self.sizes[self.images :]
+
+
+def _one_line(value: bytes) -> bytes:
+    """JSON without line ends, which a provider may have left in a string."""
+    return value.translate(None, b"\r\n")
+
+
+def translate(
+    reading: Reading, content_type: str, *, stream: bool, created_s: int, task: Task = Task.GENERATION
+) -> Translation:
+    """An answer for a client that has asked for a ``stream`` or has not; ``created_s`` is now."""
+    writer: ImagesWriter = ImagesStream(created_s, task.value.encode()) if stream else ImagesJson(created_s)
+    return Translation(reading, content_type if content_type == EVENT_STREAM else JSON, writer)

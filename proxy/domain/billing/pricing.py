@@ -1,0 +1,128 @@
+"""What a request would cost, before anything is spent on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+import orjson
+
+from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
+from proxy.domain.parsing.image_header import Size
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
+
+_pixels = re.compile(r"(\d+)[x×](\d+)")
+
+
+class Tier(StrEnum):
+    """The two prices there are."""
+
+    STANDARD = "standard"
+    FOUR_K = "4k"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """``units`` are reserved: ``images`` x ``unit_price``, or what the text of a chat may cost where that is more.
+
+    All of them are integers below 2^53.
+    """
+
+    images: int
+    unit_price: int
+    units: int
+    tier: Tier
+
+
+def price(request: ImageRequest | ChatRequest, model: Model) -> Quote:
+    """What ``request`` reserves: the images asked for, or the model's ``default_n``, at the price of their tier.
+
+    A chat whose text is charged reserves what its prompt and its answer may cost, where that is more.
+    """
+    tier = tier_of(request, model.four_k_long_edge)
+    units_each = model.unit_price_4k if tier is Tier.FOUR_K else model.unit_price
+    images = model.default_n if request.n is None else request.n
+    units = images * units_each
+    if isinstance(request, ChatRequest) and model.text == "tokens":
+        units = max(units, _most_text_units(request, model))
+    return Quote(images=images, unit_price=units_each, units=units, tier=tier)
+
+
+def _most_text_units(request: ChatRequest, model: Model) -> int:
+    completion_tokens = request.max_tokens or model.max_text_tokens
+    # An answer that tells more tokens than the limit is not charged for them.
+    return unit_price(min(request.prompt_tokens + completion_tokens, TOKENS_LIMIT), model.token_multiplier)
+
+
+def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
+    """The dearer of what ``size`` and ``image_config.image_size`` say."""
+    if request.size is None and request.image_size is None:
+        return Tier.STANDARD
+    if _is_4k(request.image_size, four_k_long_edge) or _is_4k(request.size, four_k_long_edge):
+        return Tier.FOUR_K
+    return Tier.STANDARD
+
+
+@dataclass(frozen=True, slots=True)
+class TierCharge:
+    """``images`` that were charged ``unit_price`` each."""
+
+    tier: Tier
+    images: int
+    unit_price: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredPrices:
+    """What an image costs by the size that it came in: ``unit_price``, or from a long edge in pixels on the other.
+
+    Where the size is unknown, or ``four_k_long_edge`` is 0, it costs what the tier that was ``requested`` does.
+    """
+
+    unit_price: int
+    unit_price_4k: int
+    four_k_long_edge: int
+    requested: Tier
+
+    def charges(self, sizes: Sequence[Size | None], images: int) -> tuple[TierCharge, ...]:
+        """Each tier of which there are any among ``images``, of which the first have these ``sizes``."""
+        edge = self.four_k_long_edge
+        known = [max(size) for size in sizes if size is not None] if edge else []
+        counts = {Tier.STANDARD: 0, Tier.FOUR_K: sum(long_edge >= edge for long_edge in known)}
+        counts[Tier.STANDARD] = len(known) - counts[Tier.FOUR_K]
+        counts[self.requested] += images - len(known)
+        prices = {Tier.STANDARD: self.unit_price, Tier.FOUR_K: self.unit_price_4k}
+        return tuple(TierCharge(tier, count, prices[tier]) for tier, count in counts.items() if count)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrice:
+    """What an answer without an image costs: its tokens, which the provider tells in its usage as ``total_tokens``."""
+
+    token_multiplier: Decimal
+    total_tokens: str
+
+    def units(self, usage: bytes | None) -> int:
+        """``ceil(total tokens × token_multiplier)`` for the provider's usage, a JSON object, in exact decimals.
+
+        0 where that tells no number of tokens, or one that cannot be true.
+        """
+        tokens = orjson.loads(usage or b"{}").get(self.total_tokens)
+        if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
+            return 0
+        return unit_price(tokens, self.token_multiplier)
+
+
+def _is_4k(size: str | None, four_k_long_edge: int) -> bool:
+    if not size:
+        return False
+    # A provider may accept blanks and either case, so they must not be a way round the price.
+    word = "".join(size.split()).casefold()
+    if word == "4k":
+        return True
+    pixels = _pixels.fullmatch(word)
+    return pixels is not None and four_k_long_edge > 0 and max(int(pixels[1]), int(pixels[2])) >= four_k_long_edge

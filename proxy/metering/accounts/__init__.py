@@ -1,0 +1,1 @@
+"""Keys and teams: their records, limits and figures."""

@@ -1,0 +1,1 @@
+"""What Redis has yet to take, on a disk of this machine."""

@@ -1,0 +1,139 @@
+"""What is asked of the ledger beside reading it: refunds, trimming, and the figures that ``verify`` compares."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import orjson
+from redis.asyncio import ConnectionPool, Redis
+
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
+from proxy.metering.actor import NOBODY, Actor
+from proxy.metering.pages import Page
+from proxy.metering.redis.pool import names_after
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis.scripts import load_script
+from proxy.metering.redis_store import facts as records
+from proxy.metering.redis_store import keys as key_names
+from proxy.metering.redis_store.charges import FIRST_DAY
+from proxy.metering.redis_store.store import RedisStore
+
+TRIM_BATCH = 200
+"""Entries in one call of a script, which no other call may wait long for."""
+
+LEASES_COMPARED = 2_000
+"""Of a team, at one moment: each is read in the same call of a script as the counters that it belongs to."""
+
+FIELDS_A_PAGE = 5_000
+"""Of usage, after which a page of keys ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBooks:
+    """What the store says of one key at one moment; counters by their names in the store.
+
+    ``checkpoint`` is what trimmed entries add up to. Usage of days before ``usage_from`` stands under ``earlier``.
+    ``held_units`` is what live leases hold, by the UTC day of their admission, ``YYYY-MM-DD``; ``held_reservations`` is
+    None where the team has more leases than are looked at. The team itself has an empty id.
+    """
+
+    id: str
+    record: dict[str, str]
+    usage: dict[str, str]
+    checkpoint: dict[str, str]
+    usage_from: str | None
+    held_reservations: int | None
+    held_units: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BooksPage:
+    """Keys of a team as they were when the ledger's last entry was ``as_of``, and ``trimmed`` the last taken out."""
+
+    as_of: str
+    trimmed: str
+    stray_leases: list[str]
+    keys: list[KeyBooks]
+    next_cursor: str | None
+
+
+class LedgerBooks:
+    """Everything here raises StoreUnavailable where the store cannot be asked."""
+
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+        """Run scripts on ``runner``, list teams through ``pool``.
+
+        ``store`` takes back what leases hold that have run out, before each look at the counters.
+        """
+        self._runner = runner
+        self._redis = Redis(connection_pool=pool)
+        self._store = store
+        self._call_ids = count(1)
+
+    async def teams(self, *, cursor: str | None = None, limit: int) -> Page[str]:
+        """Teams in the order of their ids."""
+        names = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
+        return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
+
+    async def read(self, team: str, *, after: str, limit: int) -> BooksPage:
+        """Up to ``limit`` keys of ``team``, beginning after the key ``after``, all at one moment."""
+        await self._store.reclaim(team)
+        reply = await self._runner.run(
+            load_script("read_books"),
+            (key_names.leases(team),),
+            (f"books_{next(self._call_ids)}", after, limit, LEASES_COMPARED, FIELDS_A_PAGE),
+        )
+        as_of, trimmed, strays, keys, more = reply
+        return BooksPage(
+            as_of=as_of.decode(),
+            trimmed=trimmed.decode(),
+            stray_leases=[stray.decode() for stray in strays],
+            keys=[_key_books(key) for key in keys],
+            next_cursor=keys[-1][0].decode() if more else None,
+        )
+
+    async def refund(self, team: str, stream_id: str, *, reason: str, by: Actor = NOBODY) -> str:
+        """Reverse a ledger entry; the id of the entry that does. Raises NotFound, Conflict or InvalidRequest."""
+        entry = f"{team}_{stream_id}"
+        call = by.asks(
+            (key_names.ledger(team), key_names.refunds(team)),
+            (f"refund_{secrets.token_hex(12)}", stream_id, orjson.dumps(reason)),
+            team=team,
+            action="ledger.refund",
+            target=entry,
+        )
+        reply = await self._runner.run(load_script("refund"), *call)
+        if reply[0] == b"missing":
+            raise NotFound(f"There is no ledger entry '{entry}'.")
+        if reply[0] == b"nothing":
+            raise InvalidRequest(f"The ledger entry '{entry}' charged nothing, so there is nothing to refund.")
+        refund = f"{team}_{reply[1].decode()}"
+        if reply[0] == b"corrected":
+            raise Conflict(f"The charge of '{entry}' has been replaced by that of '{refund}'; refund that one.")
+        if reply[0] == b"already":
+            raise Conflict(f"The ledger entry '{entry}' has been refunded already, by '{refund}'.")
+        return refund
+
+    async def trim(self, team: str, *, keep_ms: int) -> int:
+        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint; how many."""
+        keys = (key_names.ledger(team), key_names.checkpoint(team), key_names.refunds(team))
+        trimmed = 0
+        while True:
+            reply = await self._runner.run(
+                load_script("trim"), keys, (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH)
+            )
+            trimmed += int(reply[0])
+            if reply[0] < TRIM_BATCH:
+                return trimmed
+
+
+def _key_books(reply: list[Any]) -> KeyBooks:
+    key_id, record, usage, checkpoint, reservations, by_day = reply
+    units = {records.utc_day(day * records.DAY_MS): held for day, held in zip(by_day[::2], by_day[1::2], strict=True)}
+    counters, charged, trimmed = (records.fields_from_pairs(pairs) for pairs in (record, usage, checkpoint))
+    held = None if reservations < 0 else reservations
+    first_day = charged.pop(FIRST_DAY, None)
+    return KeyBooks(key_id.decode(), counters, charged, trimmed, first_day, held, units)

@@ -1,0 +1,53 @@
+"""Reading the ledger, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import ConnectionPool, Redis
+
+from proxy.domain.billing.settlement import LedgerEntry
+from proxy.metering.ledger.walk import StreamPage, StreamWalk
+from proxy.metering.redis_store import facts as records
+from proxy.metering.redis_store import keys as key_names
+from proxy.metering.redis_store.store import RedisStore
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFilter:
+    """Which ledger entries are asked for; None asks for all. ``since_ms`` is milliseconds since the epoch."""
+
+    team: str | None = None
+    key_id: str | None = None
+    outcome: str | None = None
+    since_ms: int | None = None
+
+    def wants(self, entry: LedgerEntry) -> bool:
+        """Whether an entry of the right team and time is asked for."""
+        return (self.key_id is None or entry.facts.get("key") == self.key_id) and (
+            self.outcome is None or entry.facts.get("outcome") == self.outcome
+        )
+
+
+class LedgerPages:
+    """The ledger in Redis. Raises StoreUnavailable where Redis cannot be asked."""
+
+    def __init__(self, pool: ConnectionPool, store: RedisStore) -> None:
+        """Read through ``pool``; ``store`` takes back what leases hold that have run out, before each look."""
+        self._walk: StreamWalk[LedgerEntry] = StreamWalk(
+            Redis(connection_pool=pool), key_names.ledger, store.reclaim_all
+        )
+
+    async def list_entries(self, wanted: LedgerFilter, *, cursor: str | None, limit: int) -> StreamPage[LedgerEntry]:
+        """Entries of one team, oldest first; or of all, team by team, up to the moment of the first page.
+
+        A page may hold fewer than ``limit`` entries, even none, and still not be the last: see its cursor. Raises
+        InvalidRequest for a cursor of another list.
+        """
+
+        def convert(team: str, stream_id: str, fields: Mapping[bytes, bytes]) -> LedgerEntry | None:
+            entry = records.entry_from_stream(team, stream_id, records.texts(fields.items()))
+            return entry if wanted.wants(entry) else None
+
+        return await self._walk.read(wanted.team, since_ms=wanted.since_ms, cursor=cursor, limit=limit, convert=convert)

@@ -1,0 +1,58 @@
+"""Trims the ledger where the operator does not want it for ever. Several gateways may do so at once without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from proxy.domain.errors import StoreUnavailable
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.tasks import end_task
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S = 3600.0
+TEAMS_A_PAGE = 1_000
+DAY_MS = 86_400_000
+
+
+class LedgerRetention:
+    """A task that trims all ledgers at the start and each hour."""
+
+    def __init__(self, books: LedgerBooks, *, days: int) -> None:
+        """Keep entries of ``days`` days; 0 keeps them for ever."""
+        self._books = books
+        self._days = days
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Trim for as long as the process lives."""
+        if self._days:
+            self._task = asyncio.create_task(self._keep_trimming())
+
+    async def stop(self) -> None:
+        """Trim no more."""
+        if self._task is not None:
+            await end_task(self._task)
+
+    async def _keep_trimming(self) -> None:
+        while True:
+            try:
+                await self._trim_all()
+            except StoreUnavailable:
+                logger.warning("the ledger could not be trimmed; it will be tried again in an hour")
+            except Exception:
+                logger.exception("the ledger could not be trimmed; it will be tried again in an hour")
+            await asyncio.sleep(PAUSE_S)
+
+    async def _trim_all(self) -> None:
+        cursor = None
+        while True:
+            page = await self._books.teams(cursor=cursor, limit=TEAMS_A_PAGE)
+            for team in page.items:
+                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS)
+                if trimmed:
+                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed)
+            cursor = page.next_cursor
+            if cursor is None:
+                return

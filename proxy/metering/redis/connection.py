@@ -1,0 +1,236 @@
+"""One connection to Redis for scripts alone, on which any number of calls are under way at once.
+
+The client library gives each pipeline a connection, a task and a timer, and each reply five nested coroutines; on the
+hot path that was as much work as all the rest of metering. Here calls are written when the turn of the event loop ends,
+and each reply goes to its caller as it is parsed. hiredis speaks the protocol (RESP2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError
+
+from proxy.metering.redis.scripts import Script
+from proxy.metering.redis.sentinel import SCHEME, parse_sentinel_url, sentinels_of
+
+Argument = str | bytes | int
+
+DEFAULT_PORT = 6379
+
+
+class ConnectError(OSError):
+    """No connection to Redis could be had; the message says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One run of a script. ``id`` is what the script takes first and gives back; ``sent`` is the event loop's time.
+
+    ``command`` is what was sent, from which it can be made again.
+    """
+
+    script: Script
+    id: bytes
+    key_count: int
+    words: tuple[Argument, ...]
+    reply: asyncio.Future[list[Any]]
+    tries: int = 0
+    sent: float = 0.0
+    with_text: bool = False
+    command: bytes = b""
+
+    def packed(self) -> bytes:
+        """The command as it is sent: by the script's name, or with its text where Redis does not know it."""
+        if self.with_text:
+            return pack("EVAL", self.script.text, self.key_count, *self.words)
+        self.command = pack("EVALSHA", self.script.sha1, self.key_count, *self.words)
+        return self.command
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """``WAIT`` for what went before it on the same connection; its reply is the number of replicas that have it.
+
+    ``held`` are replies that nobody gets before that number is known.
+    """
+
+    replicas: int
+    timeout_ms: int
+    held: list[tuple[Call, list[Any]]] = field(default_factory=list)
+    sent: float = 0.0
+
+    def packed(self) -> bytes:
+        """The command as it is sent (https://redis.io/docs/latest/commands/wait/)."""
+        return pack("WAIT", self.replicas, self.timeout_ms)
+
+
+Sent = Call | Wait
+
+
+class ScriptConnection(asyncio.Protocol):
+    """A connection that is up. ``on_reply`` gets each call with its reply, ``on_lost`` those that got none."""
+
+    def __init__(
+        self, on_reply: Callable[[Any, Any], None], on_lost: Callable[[ScriptConnection, list[Sent]], None]
+    ) -> None:
+        """See ``open_connection``."""
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._under_way: deque[Sent] = deque()
+        self._greeting: asyncio.Future[None] | None = None
+        self._greetings = 0
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def oldest_sent(self) -> float | None:
+        """When the call was sent that has waited longest for its reply, None where none waits."""
+        return self._under_way[0].sent if self._under_way else None
+
+    def send(self, calls: Sequence[Sent], now: float) -> None:
+        """Write all of ``calls`` at once; their replies come in the same order."""
+        for call in calls:
+            call.sent = now
+        self._under_way.extend(calls)
+        if self._transport is not None:
+            self._transport.write(b"".join([call.packed() for call in calls]))
+
+    async def greet(self, commands: Sequence[bytes]) -> None:
+        """Send what a new connection begins with. Raises ConnectError where Redis refuses any of it.
+
+        The last one only names the connection, for which a user without the right to ``CLIENT`` is no worse.
+        """
+        if commands and self._transport is not None:
+            self._greeting, self._greetings = asyncio.get_running_loop().create_future(), len(commands)
+            self._transport.write(b"".join(commands))
+            await self._greeting
+
+    def abort(self) -> None:
+        """Close at once: what may still come on it must reach nobody."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        # uvloop's transports are no instances of the class whose methods they have.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each reply to its caller."""
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except hiredis.ProtocolError:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Give the calls back that have no reply."""
+        self._transport = None
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(ConnectError(f"the connection was closed: {error}"))
+        lost, self._under_way = list(self._under_way), deque()
+        self._on_lost(self, lost)
+
+    def _take(self, reply: Any) -> None:
+        if self._greeting is not None and not self._greeting.done():
+            self._greetings -= 1
+            is_last = self._greetings == 0
+            if isinstance(reply, hiredis.ReplyError) and not (is_last and str(reply).startswith("NOPERM")):
+                self._greeting.set_exception(ConnectError(str(reply)))
+            elif is_last:
+                self._greeting.set_result(None)
+        elif self._under_way:
+            self._on_reply(self._under_way.popleft(), reply)
+        else:
+            self.abort()
+
+
+async def open_connection(
+    url: str,
+    on_reply: Callable[[Any, Any], None],
+    on_lost: Callable[[ScriptConnection, list[Sent]], None],
+    *,
+    timeout_s: float,
+) -> ScriptConnection:
+    """A connection to the store at ``url``, its primary of now. Raises ConnectError, also after ``timeout_s``."""
+    loop = asyncio.get_running_loop()
+    connection = ScriptConnection(on_reply, on_lost)
+    try:
+        async with asyncio.timeout(timeout_s):
+            options = await _find(url, timeout_s)
+            if "path" in options:
+                await loop.create_unix_connection(lambda: connection, options["path"])
+            else:
+                await loop.create_connection(
+                    lambda: connection,
+                    options.get("host", "localhost"),
+                    options.get("port", DEFAULT_PORT),
+                    ssl=_ssl_context(options) if url.startswith("rediss://") else None,
+                )
+            await connection.greet(_greeting(options))
+    except TimeoutError:
+        connection.abort()
+        raise ConnectError(f"no connection within {timeout_s:g} seconds") from None
+    except ConnectError:
+        connection.abort()
+        raise
+    except OSError as error:
+        raise ConnectError(str(error)) from error
+    return connection
+
+
+async def _find(url: str, timeout_s: float) -> dict[str, Any]:
+    if not url.startswith(SCHEME):
+        return dict[str, Any](parse_url(url))
+    address = parse_sentinel_url(url)
+    # Time for another one, where the first does not answer.
+    async with sentinels_of(address, timeout_s / 3) as sentinels:
+        try:
+            host, port = await sentinels.discover_master(address.service)
+        except RedisError as error:
+            raise ConnectError(f"no sentinel knows a primary of {address.service!r}: {error}") from error
+    return {"host": host, "port": port, **address.store_options}
+
+
+def _greeting(options: dict[str, Any]) -> list[bytes]:
+    commands: list[bytes] = []
+    if options.get("password") is not None:
+        user = (options["username"],) if options.get("username") else ()
+        commands.append(pack("AUTH", *user, options["password"]))
+    if options.get("db"):
+        commands.append(pack("SELECT", options["db"]))
+    return [*commands, pack("CLIENT", "SETNAME", "lightmeter")]
+
+
+def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
+    """As the client library makes it of the same address, which the admin wire's reads go by. Raises ConnectError."""
+    given = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    try:
+        return SSLConnection(**given).ssl_context.get()
+    except (OSError, RedisError) as error:
+        raise ConnectError(f"the TLS settings of the address cannot be used: {error}") from error
+
+
+def unpack(command: bytes) -> list[bytes]:
+    """The words of a command that ``pack`` has made."""
+    reader = hiredis.Reader()
+    reader.feed(command)
+    return cast("list[bytes]", reader.gets())
+
+
+def pack(*words: Argument) -> bytes:
+    """A command in RESP."""
+    # The stub allows for one word only.
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
+    return packed

@@ -1,0 +1,160 @@
+"""How Redis is reached: which addresses are understood, and the client library's settings that accounting needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis import DriverInfo
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from proxy.domain.errors import StoreBusy, StoreUnavailable
+from proxy.metering.redis.sentinel import SCHEME, parse_sentinel_url, sentinels_of
+
+CONNECTIONS = 32
+SPARE_CONNECTIONS = 4
+"""For what does not go through ``ask``."""
+
+FIELDS_A_COMMAND = 1_000
+
+WAIT_S = 10.0
+"""For a connection, where others use all of them."""
+
+READ_TIMEOUT_S = 10.0
+"""Of one command of the admin wire; a connection that took longer is closed, and its reply reaches nobody."""
+
+
+def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
+    """A pool of connections to ``url``; nothing is sent yet. ``timeout_s`` holds for making a connection.
+
+    The library's retries are off, for ours go by reservation id. RESP2 is spoken, for RESP3 turns maintenance
+    notifications on, and with them the check off that finds left-over replies on a connection.
+    """
+    settings: dict[str, Any] = {
+        "protocol": 2,
+        "max_connections": CONNECTIONS + SPARE_CONNECTIONS,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": READ_TIMEOUT_S,
+        # A name by SETNAME is refused to a user without CLIENT, and the connection with it; this one is only a wish.
+        "driver_info": DriverInfo("lightmeter"),
+    }
+    if not url.startswith(SCHEME):
+        return ConnectionPool.from_url(url, **settings)
+    address = parse_sentinel_url(url)
+    # The sentinels' own time is part of that for making a connection.
+    sentinels = sentinels_of(address, timeout_s / 2)
+    # The library's types end here.
+    return SentinelPool(  # type: ignore[no-untyped-call]
+        address.service, sentinels, **settings, **address.store_options
+    )
+
+
+class SentinelPool(SentinelConnectionPool):
+    """The library's, which leaves the connections to the sentinels open."""
+
+    async def aclose(self) -> None:
+        """Close every connection, to the store and to its sentinels."""
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
+_places: WeakKeyDictionary[ConnectionPool, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _place(pool: ConnectionPool) -> AsyncIterator[None]:
+    """A place among those who use ``pool`` at the same time. Raises StoreBusy where none is free in ``WAIT_S``."""
+    places = _places.get(pool)
+    if places is None:
+        places = _places[pool] = asyncio.Semaphore(CONNECTIONS)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await places.acquire()
+    except TimeoutError:
+        raise StoreBusy from None
+    try:
+        yield
+    finally:
+        places.release()
+
+
+async def ask(redis: Redis, *words: str | int) -> Any:
+    """The reply to a command that may be sent twice. Raises StoreUnavailable, or StoreBusy.
+
+    A connection that broke while nobody used it is noticed by its next user only, so there is a second try on new ones.
+    Who finds all connections in use waits for one: the library would say that the store is away.
+    """
+    async with _place(redis.connection_pool):
+        return await _ask(redis, words)
+
+
+async def ask_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    """The replies to commands that may be sent twice, in one round trip. Raises StoreUnavailable, or StoreBusy."""
+    if not commands:
+        return []
+    async with _place(redis.connection_pool):
+        try:
+            return await _send_all(redis, commands)
+        except (ResponseError, RedisTimeoutError) as error:
+            raise StoreUnavailable from error
+        except (RedisError, OSError, RuntimeError):
+            await redis.connection_pool.disconnect(inuse_connections=False)
+        try:
+            return await _send_all(redis, commands)
+        except (RedisError, OSError, RuntimeError) as error:
+            raise StoreUnavailable from error
+
+
+async def _send_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for words in commands:
+            pipe.execute_command(*words)
+        return await pipe.execute()
+
+
+async def read_hash(redis: Redis, name: str) -> dict[bytes, bytes]:
+    """All fields of a hash that may be large, a part of them a command. Raises StoreUnavailable, or StoreBusy.
+
+    What is written meanwhile may be in it or not.
+    """
+    fields: dict[bytes, bytes] = {}
+    cursor = 0
+    while True:
+        after, found = await ask(redis, "HSCAN", name, cursor, "COUNT", FIELDS_A_COMMAND)
+        fields.update(found)
+        cursor = int(after)
+        if cursor == 0:
+            return fields
+
+
+async def _ask(redis: Redis, words: tuple[str | int, ...]) -> Any:
+    command: Any = redis.execute_command
+    try:
+        return await command(*words)
+    except (ResponseError, RedisTimeoutError) as error:
+        raise StoreUnavailable from error
+    # uvloop raises RuntimeError for a transport that is closed, and the client library lets it through.
+    except (RedisError, OSError, RuntimeError):
+        await redis.connection_pool.disconnect(inuse_connections=False)
+    try:
+        return await command(*words)
+    except (RedisError, OSError, RuntimeError) as error:
+        raise StoreUnavailable from error
+
+
+async def names_after(
+    redis: Redis, index: str, after: str | None, *, inclusive: bool = False, count: int | None = None
+) -> list[str]:
+    """Names of a sorted set whose scores are all the same, in their order, from ``after`` on."""
+    start = f"{'[' if inclusive else '('}{after}" if after else "-"
+    paging = () if count is None else ("LIMIT", 0, count)
+    return [name.decode() for name in await ask(redis, "ZRANGEBYLEX", index, start, "+", *paging)]

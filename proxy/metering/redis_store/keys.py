@@ -1,0 +1,76 @@
+"""The names of Redis keys. All state of one team is under one hash tag, so that it lives in one slot of a Cluster."""
+
+from __future__ import annotations
+
+TEAMS = "lm:teams"
+"""Sorted set of team ids: the one key outside of a team's slot."""
+
+
+def team_record(team: str) -> str:
+    """Hash: the team, its limits and its counters."""
+    return f"lm:{{{team}}}:team"
+
+
+def team_keys(team: str) -> str:
+    """Sorted set: ids of the team's keys."""
+    return f"lm:{{{team}}}:keys"
+
+
+def key_record(team: str, key_id: str) -> str:
+    """Hash: one API key, its limits and its counters."""
+    return f"lm:{{{team}}}:key:{key_id}"
+
+
+def key_usage(team: str, key_id: str) -> str:
+    """Hash: what the key was charged on each day for each model."""
+    return f"lm:{{{team}}}:usage:{key_id}"
+
+
+def team_usage(team: str) -> str:
+    """Hash: the same for all of the team's keys together."""
+    return f"lm:{{{team}}}:usage"
+
+
+def reservation(team: str, reservation_id: str) -> str:
+    """String: a reservation that is held, or the memory that it was settled."""
+    return f"lm:{{{team}}}:reservation:{reservation_id}"
+
+
+def idempotency(team: str, key_id: str, idempotency_sha256: str) -> str:
+    """String: what became of the request that a client gave this name."""
+    return f"lm:{{{team}}}:idempotency:{key_id}:{idempotency_sha256}"
+
+
+def grant(team: str, grant_id: str) -> str:
+    """String: the memory that a grant was made."""
+    return f"lm:{{{team}}}:grant:{grant_id}"
+
+
+def change(team: str, change_id: str) -> str:
+    """String: the memory that a record was changed."""
+    return f"lm:{{{team}}}:change:{change_id}"
+
+
+def leases(team: str) -> str:
+    """Sorted set: reservations that are held, by the millisecond when their lease runs out."""
+    return f"lm:{{{team}}}:leases"
+
+
+def refunds(team: str) -> str:
+    """Hash: ledger entries that have been refunded."""
+    return f"lm:{{{team}}}:refunds"
+
+
+def checkpoint(team: str) -> str:
+    """Hash: how far the ledger has been trimmed. With a key's id behind it: what its trimmed entries add up to."""
+    return f"lm:{{{team}}}:checkpoint"
+
+
+def ledger(team: str) -> str:
+    """Stream: the ledger."""
+    return f"lm:{{{team}}}:ledger"
+
+
+def audit(team: str) -> str:
+    """Stream: who changed what."""
+    return f"lm:{{{team}}}:audit"

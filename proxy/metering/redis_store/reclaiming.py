@@ -1,0 +1,77 @@
+"""Takes back what is held by leases that have run out, in steps that no other call of the store waits long for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import count
+
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis.scripts import load_script
+from proxy.metering.redis_store import keys as key_names
+from proxy.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+STEPS_LIMIT = 10_000
+"""Calls in one go: as many steps as a million leases take, should they go on running out all the time."""
+
+
+class Reclaiming:
+    """One walk at a time over the leases of a team, however many ask for it.
+
+    Who asks while one is under way waits for the next one: the one under way may have looked too early.
+    """
+
+    def __init__(self, runner: ScriptRunner, metrics: Metrics, *, remember_ms: int) -> None:
+        """Run the script on ``runner``; the end of a reservation is remembered for ``remember_ms`` milliseconds."""
+        self._runner = runner
+        self._metrics = metrics
+        self._remember_ms = remember_ms
+        self._script = load_script("reclaim")
+        self._call_ids = count(1)
+        self._walks: dict[str, asyncio.Task[int]] = {}
+        self._next: dict[str, asyncio.Task[int]] = {}
+
+    async def reclaim(self, team: str) -> int:
+        """Take back all that has run out; the store's time at the end, in microseconds. Raises StoreUnavailable."""
+        walk = self._next.get(team)
+        if walk is None:
+            walk = self._next[team] = asyncio.create_task(self._walk_after(self._walks.get(team), team))
+            walk.add_done_callback(_read_outcome)
+        return await asyncio.shield(walk)
+
+    def count(self, leases: int) -> None:
+        """So many leases were taken back by a script."""
+        if leases:
+            logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
+            self._metrics.expired(leases)
+
+    async def _walk_after(self, before: asyncio.Task[int] | None, team: str) -> int:
+        if before is not None:
+            await asyncio.wait((before,))
+        walk = self._walks[team] = self._next.pop(team)
+        try:
+            return await self._walk(team)
+        finally:
+            if self._walks.get(team) is walk:
+                del self._walks[team]
+
+    async def _walk(self, team: str) -> int:
+        expired = 0
+        try:
+            for _ in range(STEPS_LIMIT):
+                arguments = (f"reclaim_{next(self._call_ids)}", self._remember_ms)
+                taken, more, now_us = await self._runner.run(self._script, (key_names.leases(team),), arguments)
+                expired += taken
+                if not more:
+                    break
+        finally:
+            self.count(expired)
+        return int(now_us)
+
+
+def _read_outcome(walk: asyncio.Task[int]) -> None:
+    """Those who asked may all have gone; asyncio complains of an error that nobody has read."""
+    if not walk.cancelled():
+        walk.exception()

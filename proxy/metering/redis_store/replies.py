@@ -1,0 +1,82 @@
+"""What ``admit.lua`` replies, read: how the paces stand, and why a request was refused, in words for the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    IdempotencyResponseGone,
+    InsufficientQuota,
+    ModelNotAllowed,
+    RateLimitExceeded,
+    StoreUnavailable,
+)
+from proxy.domain.limits import PACES, PaceUsage, rate_limit_headers, whole_seconds
+from proxy.domain.requests.idempotency import AlreadyAnswered
+from proxy.metering.redis_store import facts as records
+
+Paces = tuple[tuple[str, PaceUsage], ...]
+
+_IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
+    b"in_progress": IdempotencyInProgress,
+    b"answer_gone": IdempotencyResponseGone,
+    b"mismatch": IdempotencyMismatch,
+}
+_KINDS = {kind.encode(): kind for kind in PACES}
+_WHOSE = {b"key": "the key", b"team": "its team"}
+_WINDOWS = {"quota_units": "", "quota_units_per_day": " for the day", "quota_units_per_month": " for the month"}
+
+
+def read_paces(told: list[Any]) -> Paces:
+    """The tightest pace of each kind."""
+    return tuple(
+        (_KINDS[told[at]], PaceUsage(told[at + 1], told[at + 2], told[at + 3])) for at in range(0, len(told), 4)
+    )
+
+
+def read_refusal(reply: list[Any], model: str, quote: Quote) -> Exception:
+    """The error for a reply that is no admission."""
+    verdict = reply[0]
+    if verdict == b"insufficient_quota":
+        return _insufficient_quota(reply[1:], quote)
+    if verdict == b"rate_limited":
+        return _rate_limited(reply[1:], quote)
+    if verdict == b"model_not_allowed":
+        whose = "This API key" if reply[1] == b"key" else "The team of this API key"
+        return ModelNotAllowed(f"{whose} may not use the model '{model}'.", param="model")
+    if verdict == b"answered":
+        return AlreadyAnswered(records.read_kept_answer(reply[1]))
+    kind = _IDEMPOTENCY_REFUSALS.get(verdict)
+    return kind() if kind else records.invalid_key(verdict) or StoreUnavailable()
+
+
+def _insufficient_quota(reply: list[Any], quote: Quote) -> InsufficientQuota:
+    scope, name, limit, posted, reserved, day = reply[:6]
+    window = _WINDOWS[name.decode()]
+    if window:
+        text = records.utc_day(day * records.DAY_MS)
+        window += f" {text}" if name.endswith(b"day") else f" {text[: records.MONTH_LENGTH]}"
+    remaining = max(0, limit - posted - reserved)
+    return InsufficientQuota(
+        f"This request needs {quote.units:,} quota units and {_WHOSE[scope]} has {remaining:,} left{window} "
+        f"({name.decode()}: limit {limit:,}, used {posted:,}, reserved by requests in progress {reserved:,})."
+    )
+
+
+def _rate_limited(reply: list[Any], quote: Quote) -> RateLimitExceeded:
+    scope, kind, limit, wait_us, paces = reply[:5]
+    whose, headers = _WHOSE[scope], rate_limit_headers(read_paces(paces))
+    if kind == b"concurrency":
+        what = f"{whose} may have {limit:,} requests in progress at a time (concurrent_requests)"
+    else:
+        what = f"{whose} may have {limit:,} {kind.decode()} a minute ({kind.decode()}_per_minute)"
+    if wait_us < 0:
+        message = f"Rate limit for {kind.decode()}: {what}, and never {quote.images:,} at once. Ask for fewer."
+        return RateLimitExceeded(message, retry_after_s=None, pace_headers=headers)
+    seconds = whole_seconds(wait_us)
+    message = f"Rate limit reached for {kind.decode()}: {what}. Try again in {seconds} s."
+    return RateLimitExceeded(message, retry_after_s=seconds, pace_headers=headers)

@@ -1,0 +1,279 @@
+"""The store on Redis or Valkey: admit and settle, each one script and one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import orjson
+
+from proxy.domain.api_key import Credential
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.settlement import Reservation, Settlement
+from proxy.domain.errors import StoreUnavailable
+from proxy.domain.limits import Caller
+from proxy.domain.requests.idempotency import Idempotency
+from proxy.metering.redis.connection import Argument, pack
+from proxy.metering.redis.runner import ScriptRunner
+from proxy.metering.redis.scripts import Script, load_script
+from proxy.metering.redis_store import facts as records
+from proxy.metering.redis_store import keys as key_names
+from proxy.metering.redis_store.ledger_search import LedgerSearch
+from proxy.metering.redis_store.recent import RecentSettlements
+from proxy.metering.redis_store.reclaiming import Reclaiming
+from proxy.metering.redis_store.replies import read_paces, read_refusal
+from proxy.metering.redis_store.usage_folding import UsageFolding
+from proxy.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+TRIES_TO_RECLAIM = 10
+"""How often a call is made again because very many leases have run out; more keep running out meanwhile."""
+
+IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
+
+
+class RedisStore:
+    """See ``Store``; ``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
+
+    def __init__(
+        self,
+        runner: ScriptRunner,
+        metrics: Metrics,
+        *,
+        lease_ms: int,
+        settled_ids_ms: int,
+        charge_expired: bool = False,
+        burst_ms: int = 60_000,
+    ) -> None:
+        """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole.
+
+        As much of a pace as belongs to ``burst_ms`` milliseconds may come at once.
+        """
+        self._burst_us = burst_ms * 1_000
+        self._runner = runner
+        self._charge_expired = charge_expired
+        self._call_ids = count(1)
+        self._lease_ms = lease_ms
+        self._settled_ids_ms = settled_ids_ms
+        self._admit = load_script("admit")
+        self._settle = load_script("settle")
+        self._void = load_script("void")
+        self._read_key = load_script("read_key")
+        self._renew = load_script("renew")
+        self._reclaiming = Reclaiming(runner, metrics, remember_ms=settled_ids_ms)
+        self._search = LedgerSearch(runner)
+        self.folding = UsageFolding(runner)
+        self._recent = RecentSettlements(runner, self._settle, metrics)
+        runner.on_connected.append(self._recent.tell_again)
+
+    async def admit(
+        self,
+        reservation_id: str,
+        credential: Credential,
+        *,
+        endpoint: str,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
+    ) -> Reservation:
+        """See ``Store.admit``."""
+        team, key_id = credential.team, credential.key_id
+        keys: tuple[str, ...] = (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation_id),
+            key_names.leases(team),
+            key_names.team_record(team),
+        )
+        arguments: tuple[Argument, ...] = (
+            reservation_id,
+            credential.secret_sha256,
+            model,
+            quote.units,
+            quote.images,
+            self._lease_ms,
+            _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
+            self._settled_ids_ms,
+            self._burst_us,
+        )
+        if idempotency is not None:
+            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
+            arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
+        reply = await self._ask_and_reclaim(team, self._admit, keys, arguments)
+        if reply[0] != b"admitted":
+            raise read_refusal(reply, model, quote)
+        return Reservation(
+            id=reservation_id,
+            team=team,
+            key_id=key_id,
+            endpoint=endpoint,
+            model=model,
+            quote=quote,
+            admitted_ms=reply[1],
+            remaining_units=reply[2],
+            paces=read_paces(reply[3]) if reply[3] else (),
+            idempotency=idempotency,
+        )
+
+    async def void(self, reservation_id: str, team: str, key_id: str) -> None:
+        """See ``Store.void``."""
+        await self._runner.run(
+            self._void,
+            (
+                key_names.key_record(team, key_id),
+                key_names.reservation(team, reservation_id),
+                key_names.leases(team),
+                key_names.team_record(team),
+            ),
+            # A client's name for the request is free again for as long as it is remembered.
+            (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS)),
+        )
+
+    async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """See ``Store.renew``."""
+        await self._runner.run(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
+
+    def renew_soon(self, team: str, reservation_ids: Sequence[str]) -> None:
+        """See ``Store.renew_soon``."""
+        call = self._runner.submit(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
+        call.reply.add_done_callback(_ignore_failure)
+
+    def _renewal(self, reservation_ids: Sequence[str]) -> tuple[Argument, ...]:
+        return (f"renew_{next(self._call_ids)}", self._lease_ms, *reservation_ids)
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """See ``Store.on_connected``."""
+        self._runner.on_connected.append(callback)
+
+    async def reclaim(self, team: str) -> records.Moment:
+        """Take back what leases of ``team`` hold that have run out; when that was. Raises StoreUnavailable."""
+        return self.moment(await self._reclaiming.reclaim(team))
+
+    async def reclaim_all(self, teams: Sequence[str]) -> list[records.Moment]:
+        """The same for several teams, the calls of all in one round trip where none has very many leases run out."""
+        return await asyncio.gather(*(self.reclaim(team) for team in teams))
+
+    def moment(self, now_us: int) -> records.Moment:
+        """What it takes to read records that a script gave at ``now_us``."""
+        return records.Moment(now_us, self._burst_us)
+
+    async def settle(self, settlement: Settlement) -> str:
+        """See ``Store.settle``."""
+        call = self._runner.submit(self._settle, *self._settle_call(settlement))
+        reply = await self._runner.reply_to(call)
+        if reply[0] == b"old":
+            found = await self._search.find(settlement.reservation)
+            state, _, entry_id = found.partition(" ")
+            if state == "settled":
+                return entry_id
+            reply = await self._runner.run(self._settle, *self._settle_call(settlement, found))
+        else:
+            self._recent.add(call.command if settlement.ending is None else self._without_answer(settlement), reply[1])
+        reservation = settlement.reservation
+        self.folding.settled(reservation.team, reservation.key_id, reservation.admitted_ms)
+        return _entry_id(settlement, reply)
+
+    def _settle_call(self, settlement: Settlement, found: str = "") -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+        """``found`` is what a look into the ledger has, see ``settle.lua``."""
+        reservation, ending = settlement.reservation, settlement.ending
+        team, key_id = reservation.team, reservation.key_id
+        keys: tuple[str, ...] = (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation.id),
+            key_names.leases(team),
+            key_names.key_usage(team, key_id),
+            key_names.ledger(team),
+            key_names.team_record(team),
+            key_names.team_usage(team),
+        )
+        arguments: tuple[Argument, ...] = (
+            reservation.id,
+            settlement.charged_units,
+            settlement.overage_units,
+            settlement.delivery.images,
+            reservation.model,
+            records.utc_day(reservation.admitted_ms),
+            self._settled_ids_ms,
+            key_id,
+            settlement.delivery.outcome.value,
+            records.settlement_facts(settlement),
+            reservation.admitted_ms,
+            found,
+        )
+        if ending is not None:
+            idempotency = ending.idempotency
+            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
+            arguments += (idempotency.body_sha256, ending.after, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+        return keys, arguments
+
+    def _without_answer(self, settlement: Settlement) -> bytes:
+        """The call to be kept in memory, where an answer would take too much room."""
+        keys, arguments = self._settle_call(settlement.without_answer())
+        return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
+
+    async def read_own_key(self, credential: Credential) -> Caller:
+        """See ``Store.read_own_key``."""
+        reply = await self._ask_and_reclaim(
+            credential.team,
+            self._read_key,
+            (
+                key_names.key_record(credential.team, credential.key_id),
+                key_names.leases(credential.team),
+                key_names.team_record(credential.team),
+            ),
+            (credential.key_id, credential.secret_sha256, self._settled_ids_ms),
+        )
+        refusal = records.invalid_key(reply[0])
+        if refusal:
+            raise refusal
+        _ok, key, team, now_us, _count = reply
+        at = self.moment(now_us)
+        return Caller(
+            records.key_from_fields(credential.key_id, records.fields_from_pairs(key), at),
+            records.team_from_fields(credential.team, records.fields_from_pairs(team), at),
+        )
+
+    async def _ask_and_reclaim(
+        self, team: str, script: Script, keys: tuple[str, ...], arguments: tuple[Argument, ...]
+    ) -> list[Any]:
+        """The reply of a script that takes back a few leases itself, and says ``again`` where they are many."""
+        for _ in range(TRIES_TO_RECLAIM):
+            reply = await self._runner.reply_to(self._runner.submit(script, keys, arguments))
+            self._reclaiming.count(reply[-1])
+            if reply[0] != b"again":
+                return reply
+            await self._reclaiming.reclaim(team)
+        raise StoreUnavailable
+
+
+def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
+    if reply[0] == b"late":
+        logger.warning("%s was settled after its lease had run out", settlement.reservation.id)
+    elif reply[0] == b"lost":
+        logger.error("%s was settled, but the store had lost its reservation", settlement.reservation.id)
+    return str(reply[1], "ascii")
+
+
+@lru_cache(maxsize=4_096)
+def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, charge_expired: bool) -> bytes:
+    """What the ledger entry of a lease that runs out has to tell. Most requests of a key are alike."""
+    facts: dict[str, Any] = {
+        "key": key_id,
+        "endpoint": endpoint,
+        "model": model,
+        "requested_images": quote.images,
+        "tier": quote.tier,
+        "unit_price": quote.unit_price,
+    }
+    if charge_expired:
+        facts["expired"] = "charge"
+    return orjson.dumps(facts)
+
+
+def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:
+    if not reply.cancelled():
+        reply.exception()

@@ -1,0 +1,1 @@
+"""The configuration: sections, values, and how a mistake in it is explained."""

@@ -1,0 +1,92 @@
+"""The sections of the configuration that stand alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from proxy.settings.values import Address, Bytes, Seconds, StoreUrl, VariableName, Whole, no_boolean, one_of
+from proxy.web.admin.access import Role
+
+
+class Section(BaseModel):
+    """Settings that belong together; nothing else may stand among them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """The public listener."""
+
+    listen: Address = "0.0.0.0:8080"
+    reuse_port: bool = False
+    default_model: str | None = None
+    data_folder: str = "./data"
+    max_body: Bytes = 32 * 2**20
+    max_body_memory: Bytes = 256 * 2**20
+    body_timeout: Seconds = 30
+    max_upload: Bytes = 2**30
+    max_upload_file: Bytes = 50 * 2**20
+    max_upload_disk: Bytes = 8 * 2**30
+    upload_timeout: Seconds = 300
+    min_upload_rate: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, le=2**30)] = 1_024
+    upload_folder: str | None = None
+    write_timeout: Seconds = 60
+    stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15
+    keepalive_timeout: Seconds = 75
+    max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
+
+
+class AdminTokenSettings(Section):
+    """One ``[[admin.tokens]]``: whoever has the text that stands in the variable ``token_env``."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._@-]+$")]
+    role: Annotated[str, one_of(*Role)]
+    token_env: VariableName
+
+
+class AdminSettings(Section):
+    """The admin listener."""
+
+    listen: Address = "127.0.0.1:8081"
+    tokens: tuple[AdminTokenSettings, ...] = ()
+
+
+class StoreSettings(Section):
+    """Where quota and ledger are kept."""
+
+    url: StoreUrl = "embedded:./data"
+    server: str | None = None
+    appendfsync: Annotated[str, one_of("always", "everysec")] = "everysec"
+    timeout: Seconds = 2
+    min_replicas: Annotated[Whole, Field(ge=0, le=10)] = 0
+
+
+class AccountingSettings(Section):
+    """How long reservations are held and their ids remembered, and what becomes of those that nobody settles."""
+
+    lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
+    expired: Annotated[str, one_of("void", "charge")] = "void"
+    tier: Annotated[str, one_of("requested", "delivered")] = "requested"
+    overage_images: Annotated[Whole, Field(ge=1, le=1_000)] = 4
+    ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
+    client_gone: Annotated[str, one_of("finish", "cancel")] = "finish"
+    idempotency_answer_bytes: Annotated[Whole, Field(ge=0, le=2**20)] = 65_536
+    settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400
+    burst_seconds: Annotated[Whole, Field(ge=1, le=3_600)] = 60
+
+
+class LogSettings(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = True
+
+
+class MetricsSettings(Section):
+    """What Prometheus sees of teams: how many of them by name, and how often their quota is read from the store."""
+
+    label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 0
+    team_refresh_seconds: Seconds = 15

@@ -1,0 +1,121 @@
+"""What a single value of the configuration has to be: each type with its mistake in words."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from yarl import URL
+
+from proxy.domain.errors import InvalidRequest
+from proxy.domain.requests.image import LISTED_PARAMETERS
+from proxy.domain.requests.size_words import read_size
+from proxy.metering.redis.address import check_store_address
+
+EMBEDDED = "embedded:"
+LAST_PORT = 65_535
+DAY_S = 86_400
+MULTIPLIER_LIMIT = Decimal(1_000_000)
+_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    good_port = port.isascii() and port.isdigit() and int(port) <= LAST_PORT
+    if not colon or not host or bare_ipv6 or not good_port:
+        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
+    return text
+
+
+def _store_url(text: str) -> str:
+    if not text.startswith(EMBEDDED) or text == EMBEDDED:
+        check_store_address(text)
+        return text
+    folder = text.removeprefix(EMBEDDED)
+    if not folder.startswith("~"):
+        return text
+    try:
+        # Here, for the journal and the admin token lie in the same folder.
+        return f"{EMBEDDED}{Path(folder).expanduser()}"
+    except RuntimeError:
+        raise ValueError("begins with a home folder that is not known: write the whole path, or set HOME") from None
+
+
+def _base_url(text: str) -> str:
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or "?" in text or "#" in text:
+        raise ValueError("should be an address like https://api.openai.com/v1")
+    if url.user or url.password:
+        raise ValueError("should hold no password: name the variable with the provider's key in api_key_env")
+    return text
+
+
+def _exact_decimal(value: object) -> object:
+    # 0.3333 in TOML is a binary float already; its shortest form is what the operator wrote.
+    return repr(value) if isinstance(value, float) else value
+
+
+def no_boolean(value: object) -> object:
+    """TOML's true is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("should be an integer or a number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= DAY_S:
+        raise ValueError(f"should be greater than 0 and at most {DAY_S} seconds")
+    return value
+
+
+def _variable_name(text: str) -> str:
+    if not _variable.fullmatch(text):
+        raise ValueError("should be the name of an environment variable, not the secret itself")
+    return text
+
+
+def one_of(*allowed: str) -> AfterValidator:
+    """A validator for words of which these are allowed."""
+
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"should be one of {', '.join(allowed)}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _known_parameter(name: str) -> str:
+    if name not in LISTED_PARAMETERS:
+        raise ValueError(f"is not a request field; there are {', '.join(sorted(LISTED_PARAMETERS))}")
+    return name
+
+
+def _size(text: str) -> str:
+    try:
+        size = read_size("size", text)
+    except InvalidRequest:
+        size = None
+    if size is None:
+        raise ValueError("should be WIDTHxHEIGHT, like 1024x1024, or a word, like 2K")
+    return size
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Whole = Annotated[int, BeforeValidator(no_boolean)]
+Seconds = Annotated[float, BeforeValidator(no_boolean), AfterValidator(_seconds)]
+Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+Size = Annotated[str, AfterValidator(_size)]
+Parameter = Annotated[str, AfterValidator(_known_parameter)]

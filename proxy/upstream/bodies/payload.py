@@ -1,0 +1,60 @@
+"""Sending a body with files in it: read as the provider takes it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+from aiohttp import Payload
+from aiohttp.abc import AbstractStreamWriter
+
+from proxy.domain.requests.inputs import Upload
+from proxy.upstream.bodies.outgoing import FileBytes, OutgoingBody
+
+READ_BYTES = 3 * 65_536
+"""A multiple of three, so that pieces of base64 can be put one after the other."""
+
+
+class UploadPayload(Payload):
+    """An ``OutgoingBody`` for aiohttp; ``on_progress`` is called whenever the provider has taken some of it."""
+
+    def __init__(self, body: OutgoingBody, on_progress: Callable[[], None]) -> None:
+        """Nothing is read yet."""
+        super().__init__(body, content_type=body.content_type)
+        self._size = body.size_bytes
+        self._body = body
+        self._on_progress = on_progress
+        self.unreadable: Exception | None = None
+        """Why a file could not be read, which is not the provider's fault."""
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """See ``Payload``: for bodies that are texts."""
+        raise TypeError("a body with files is not a text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it. Raises OSError or ValueError where a file cannot be read."""
+        for piece in self._body.pieces:
+            if isinstance(piece, bytes):
+                await writer.write(piece)
+            else:
+                await self._write_file(piece, writer)
+            self._on_progress()
+
+    async def _write_file(self, file: FileBytes, writer: AbstractStreamWriter) -> None:
+        upload = file.upload
+        at, end = upload.start, upload.start + upload.size_bytes
+        while at < end:
+            data = await self._read(upload, at, min(READ_BYTES, end - at))
+            at += len(data)
+            await writer.write(base64.b64encode(data) if file.in_base64 else data)
+            self._on_progress()
+
+    async def _read(self, upload: Upload, start: int, size: int) -> bytes:
+        try:
+            data = await upload.source.read(start, size)
+            if not data:
+                raise OSError("an uploaded file is shorter than it was")
+        except (OSError, ValueError) as error:
+            self.unreadable = error
+            raise
+        return data

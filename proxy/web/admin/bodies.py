@@ -1,0 +1,190 @@
+"""What the admin wire takes: each body checked, each mistake told with the field and what would be right."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from proxy.domain.api_key import TEAM_ID_PATTERN, is_team_id
+from proxy.domain.catalog import UNITS_LIMIT
+from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.limits import EVERY_MODEL, Limits
+from proxy.web.admin.queries import text_schema
+
+QUOTA_LIMIT = UNITS_LIMIT // 4
+PACE_LIMIT = 1_000_000
+"""A minute has sixty million microseconds, and paces are counted in whole ones."""
+
+OVERLAP_LIMIT_S = 30 * 86_400
+MODELS_PATTERN = r"^(?:\*|[^*\s\x1c-\x1f\x85]+(?:/\*)?)$"
+MODELS_WORDS = "A model's id, 'prefix/*' or '*'"
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _team_id(text: str) -> str:
+    if not is_team_id(text):
+        raise ValueError("should be 1 to 40 of a-z, 0-9 and '-', with no '-' at either end")
+    return text
+
+
+def _pattern(text: str) -> str:
+    prefix = "" if text == "*" else text.removesuffix("/*")
+    if not text or "*" in prefix or any(character.isspace() for character in text):
+        raise ValueError("should be a model's id, 'prefix/*' or '*'")
+    return text
+
+
+def _integral(value: object) -> object:
+    # JSON Schema's integers may be written with a fraction of zero, and some languages write them so.
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < UNITS_LIMIT else value
+
+
+def _storable(moment: datetime) -> datetime:
+    if not EARLIEST <= moment <= LATEST:
+        raise ValueError(f"should be from {EARLIEST:%Y} to {LATEST:%Y}")
+    return moment
+
+
+Moment = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    AfterValidator(_storable),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "In the future"}),
+]
+TeamId = Annotated[str, AfterValidator(_team_id), text_schema(TEAM_ID_PATTERN, "1 to 40 of a-z, 0-9 and '-'")]
+Pattern = Annotated[
+    str,
+    Field(max_length=200),
+    AfterValidator(_pattern),
+    WithJsonSchema({"type": "string", "maxLength": 200, "pattern": MODELS_PATTERN, "description": MODELS_WORDS}),
+]
+Integral = BeforeValidator(_integral)
+QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT), Integral]
+Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral]
+
+
+class _AdminBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LimitsBody(_AdminBody):
+    """Limits of a key or a team. What is null or left out is no limit. Days and months are UTC."""
+
+    quota_units: QuotaUnits | None = None
+    quota_units_per_day: QuotaUnits | None = None
+    quota_units_per_month: QuotaUnits | None = None
+    requests_per_minute: Pace | None = None
+    images_per_minute: Pace | None = None
+    concurrent_requests: Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral] | None = None
+    models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
+
+
+class CreateKeyBody(_AdminBody):
+    """``POST /admin/v1/keys``."""
+
+    team: TeamId
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+    expires_at: Moment | None = None
+
+
+class CreateTeamBody(_AdminBody):
+    """``POST /admin/v1/teams``."""
+
+    id: TeamId
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+
+
+class UpdateTeamBody(_AdminBody):
+    """``PATCH /admin/v1/teams/{id}``: what is left out stays as it is."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    limits: LimitsBody = LimitsBody()
+
+    def changes(self) -> dict[str, Any]:
+        """Only what was given, by the names that the store knows."""
+        given: dict[str, Any] = {}
+        if "limits" in self.model_fields_set:
+            given = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
+        if "name" in self.model_fields_set:
+            given["name"] = self.name
+        return given
+
+
+class UpdateKeyBody(UpdateTeamBody):
+    """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
+
+    expires_at: Moment | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Only what was given, by the names that the store knows."""
+        given = super().changes()
+        if "expires_at" in self.model_fields_set:
+            given["expires_ms"] = milliseconds(self.expires_at)
+        return given
+
+
+class RotateBody(_AdminBody):
+    """``POST …/rotate``: the old secret stays good for ``overlap_seconds``."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=OVERLAP_LIMIT_S), Integral] = 0
+
+
+class GrantBody(_AdminBody):
+    """``POST …/grants``: a negative number takes back."""
+
+    quota_units: Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT), Integral]
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class RefundBody(_AdminBody):
+    """``POST …/refund``."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+def limits_of(body: LimitsBody) -> Limits:
+    """The limits as the domain has them."""
+    return Limits(**{**body.model_dump(), "models": tuple(body.models)})
+
+
+def milliseconds(moment: datetime | None) -> int | None:
+    """Milliseconds since the epoch; None stays None."""
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def read_body(kind: type[Body], text: bytes) -> Body:
+    """The body as ``kind``. Raises InvalidRequest, or UnknownParameter for a field that nobody knows."""
+    try:
+        content = orjson.loads(text or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise InvalidRequest("The request body should be a JSON object.")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as invalid:
+        mistake = invalid.errors()[0]
+        # Where a field may be null, pydantic adds the name of the type that it tried.
+        path = ".".join(str(part) for part in mistake["loc"] if "[" not in str(part) and "-" not in str(part))
+        if mistake["type"] == "extra_forbidden":
+            raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path) from None
+        if mistake["type"] == "missing":
+            raise InvalidRequest(f"Missing required parameter: '{path}'.", param=path) from None
+        wrong = mistake["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"'{path}': {wrong[0].lower()}{wrong[1:]}.", param=path) from None

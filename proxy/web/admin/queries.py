@@ -1,0 +1,206 @@
+"""What the queries of the admin wire may say: each checked, each mistake told with the parameter."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from aiohttp import web
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, team_of
+from proxy.domain.billing.settlement import Outcome
+from proxy.domain.errors import InvalidRequest, NotFound
+from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
+
+PAGE_LIMIT = 1_000
+PAGE_DEFAULT = 100
+
+Query = TypeVar("Query", bound=BaseModel)
+
+STREAM_CURSOR_PATTERN = rf"{ENTRY_ID_PATTERN}|{WALK_PATTERN}"
+
+_stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
+_stream_id = re.compile(STREAM_ID_PATTERN)
+_time = re.compile(r"\d{4}-\d{2}-\d{2}.*", re.DOTALL)
+
+
+def text_schema(pattern: str, description: str) -> WithJsonSchema:
+    """How a text of this whole pattern is described."""
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$", "description": description})
+
+
+# --- What a parameter has to be ---------------------------------------------------------------------------------------
+
+
+def _limit(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
+        raise ValueError(f"should be from 1 to {PAGE_LIMIT:,}")
+    return int(text[:9])
+
+
+def _team(text: str) -> str:
+    if not is_team_id(text):
+        raise ValueError("should be a team's id")
+    return text
+
+
+def _key(text: str) -> str:
+    if team_of(text) is None:
+        raise ValueError("should be a key's id, of the team that 'team' names")
+    return text
+
+
+def _key_cursor(text: str) -> str:
+    if team_of(text) is None:
+        raise ValueError("should be the next_cursor of an earlier answer")
+    return text
+
+
+def _keys_cursor(text: str) -> str:
+    if team_of(text) is None and not is_team_id(text):
+        raise ValueError("should be the next_cursor of an earlier answer")
+    return text
+
+
+def _team_cursor(text: str) -> str:
+    if not is_team_id(text):
+        raise ValueError("should be the next_cursor of an earlier answer")
+    return text
+
+
+def _entry_cursor(text: str) -> str:
+    if not _stream_cursor.fullmatch(text):
+        raise ValueError("should be the next_cursor or the resume_cursor of an earlier answer")
+    return text
+
+
+def _outcome(text: str) -> str:
+    if text not in list(Outcome):
+        raise ValueError(f"should be one of {', '.join(Outcome)}")
+    return text
+
+
+def _moment(text: object) -> object:
+    wrong = "should be a time like 2026-11-23T00:00:00Z"
+    if not isinstance(text, str) or not _time.fullmatch(text):
+        raise ValueError(wrong)
+    try:
+        # A plus in a query is a space, and a date's offset often comes with one that nobody escaped.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        raise ValueError(wrong) from None
+    if moment.tzinfo is None:
+        raise ValueError(wrong)
+    return moment
+
+
+CURSOR = "Where the page begins: the next_cursor of the answer before"
+RESUME_CURSOR = f"{CURSOR}, or the resume_cursor of a list that ended"
+
+PageLimit = Annotated[
+    int,
+    BeforeValidator(_limit),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT}),
+]
+TeamOf = Annotated[str, AfterValidator(_team), text_schema(TEAM_ID_PATTERN, "Only this team's")]
+KeyOf = Annotated[str, AfterValidator(_key), text_schema(KEY_ID_PATTERN, "Only this key's")]
+KeyCursor = Annotated[str, AfterValidator(_key_cursor), text_schema(KEY_ID_PATTERN, CURSOR)]
+KeysCursor = Annotated[str, AfterValidator(_keys_cursor), text_schema(rf"{KEY_ID_PATTERN}|{TEAM_ID_PATTERN}", CURSOR)]
+TeamCursor = Annotated[str, AfterValidator(_team_cursor), text_schema(TEAM_ID_PATTERN, CURSOR)]
+EntryCursor = Annotated[str, AfterValidator(_entry_cursor), text_schema(STREAM_CURSOR_PATTERN, RESUME_CURSOR)]
+OutcomeOf = Annotated[str, AfterValidator(_outcome), WithJsonSchema({"type": "string", "enum": list(Outcome)})]
+Since = Annotated[AwareDatetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PageQuery(_Query):
+    """One page of a list."""
+
+    cursor: KeyCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
+class KeysQuery(_Query):
+    """``GET /admin/v1/keys``."""
+
+    cursor: KeysCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+    team: TeamOf | None = None
+
+
+class TeamsQuery(_Query):
+    """``GET /admin/v1/teams``."""
+
+    cursor: TeamCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
+class LedgerQuery(_Query):
+    """``GET /admin/v1/ledger``."""
+
+    team: TeamOf | None = None
+    key: KeyOf | None = None
+    since: Since | None = None
+    outcome: OutcomeOf | None = None
+    cursor: EntryCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
+class AuditQuery(_Query):
+    """``GET /admin/v1/audit``."""
+
+    team: TeamOf | None = None
+    since: Since | None = None
+    cursor: EntryCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
+def since_ms(moment: datetime | None) -> int | None:
+    """Milliseconds since the epoch, none below 0; None stays None."""
+    return None if moment is None else max(0, int(moment.timestamp() * 1000))
+
+
+def read_query(request: web.Request, kind: type[Query]) -> Query:
+    """The query as ``kind``. Raises InvalidRequest."""
+    known = kind.model_fields
+    for name in request.query:
+        if name not in known:
+            shown = name[:100]
+            raise InvalidRequest(f"Unknown query parameter '{shown}'; there are {', '.join(known)}.", param=shown)
+        if len(request.query.getall(name)) > 1:
+            raise InvalidRequest(f"'{name}' is given twice.", param=name)
+    try:
+        return kind.model_validate(dict(request.query))
+    except ValidationError as invalid:
+        mistake = invalid.errors()[0]
+        name, wrong = str(mistake["loc"][0]), mistake["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"'{name}' {wrong[0].lower()}{wrong[1:]}.", param=name) from None
+
+
+def split_entry_id(entry_id: str) -> tuple[str, str]:
+    """A ledger entry's team, and its id there. Raises NotFound."""
+    team = entry_team(entry_id)
+    if team is None:
+        raise NotFound(f"There is no ledger entry '{entry_id[:100]}'.")
+    return team, entry_id.rpartition("_")[2]
+
+
+def entry_team(entry_id: Any) -> str | None:
+    """The team in a ledger entry's id, None where it is no such id."""
+    team, _, stream_id = str(entry_id).rpartition("_")
+    return team if is_team_id(team) and _stream_id.fullmatch(stream_id) else None

@@ -1,0 +1,230 @@
+"""What the admin wire answers, as ``/openapi.json`` tells of it. A test compares the answers with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from proxy.web.public.wire import LimitsUsage
+
+Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Counters = dict[str, int]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StatusView(_View):
+    """How the process does."""
+
+    status: str
+
+
+# --- Keys and teams ---------------------------------------------------------------------------------------------------
+
+
+class LimitsView(_View):
+    """Limits as they were set; null is no limit."""
+
+    quota_units: int | None
+    quota_units_per_day: int | None
+    quota_units_per_month: int | None
+    requests_per_minute: int | None
+    images_per_minute: int | None
+    concurrent_requests: int | None
+    models: list[str]
+
+
+class KeyView(_View):
+    """A key without its secret."""
+
+    id: str
+    team: str
+    name: str
+    limits: LimitsView
+    granted_units: int
+    usage: LimitsUsage
+    images: int
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+
+
+class NewKeyView(KeyView):
+    """A key that has a new secret; ``key`` is its text, told here and never again."""
+
+    key: str
+
+
+class GrantedKeyView(KeyView):
+    """A key that was granted something, and the ledger's entry of it."""
+
+    ledger_entry: str
+
+
+class KeyPage(_View):
+    """A page of keys."""
+
+    data: list[KeyView]
+    next_cursor: str | None
+
+
+class TeamView(_View):
+    """A team."""
+
+    id: str
+    name: str
+    limits: LimitsView
+    granted_units: int
+    usage: LimitsUsage
+    images: int
+    created_at: Time
+    deleted_at: Time | None
+
+
+class GrantedTeamView(TeamView):
+    """A team that was granted something, and the ledger's entry of it."""
+
+    ledger_entry: str
+
+
+class TeamPage(_View):
+    """A page of teams."""
+
+    data: list[TeamView]
+    next_cursor: str | None
+
+
+class ChargesView(_View):
+    """What was charged under one heading."""
+
+    images: int
+    quota_units: int
+
+
+class UsageView(_View):
+    """What was used, by model and by UTC day. Days that are more than about 400 days past are one, ``earlier``."""
+
+    id: str
+    limits: LimitsUsage
+    images: int
+    overage_units: int
+    by_model: dict[str, ChargesView]
+    by_day: dict[str, ChargesView]
+
+
+# --- The ledger -------------------------------------------------------------------------------------------------------
+
+
+class EntryView(BaseModel):
+    """A ledger entry; which other members it has depends on its kind.
+
+    That of a request is charged ``images`` x ``unit_price``; where images are charged by the size that they came in,
+    ``charged_by`` has both of each tier. A ``late`` one is charged what the entry that it ``corrects`` was not.
+    ``sizes`` are those of the first images, ``sizes_omitted`` is how many more
+    there were.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    at: Time
+    kind: Annotated[str, Field(description="request, late, grant, refund, …")]
+    team: str
+    key: Annotated[str, Field(description="Empty where it is about the whole team")]
+
+
+class EntryPage(_View):
+    """A page of ledger entries. It may hold fewer than asked for and still not be the last.
+
+    The last one has a ``resume_cursor``: what is written after this list comes in a list that begins there.
+    """
+
+    data: list[EntryView]
+    next_cursor: str | None
+    resume_cursor: str | None
+
+
+class RefundView(_View):
+    """A refund: its own ledger entry, and the one that it reverses."""
+
+    ledger_entry: str
+    refunds: str
+
+
+class AuditEntryView(_View):
+    """A change: who made it, and what it changed. Secrets are never in it."""
+
+    id: str
+    at: Time
+    team: str
+    by: Annotated[str, Field(description="The name of the admin token")]
+    request: Annotated[str, Field(description="The request's id")]
+    action: Annotated[str, Field(description="key.create, team.update, ledger.refund, …")]
+    target: Annotated[str, Field(description="The id of a key, a team or a ledger entry")]
+    before: KeyView | TeamView | None
+    after: KeyView | TeamView | None
+
+
+class AuditPage(_View):
+    """A page of changes. It may hold fewer than asked for and still not be the last, which has a ``resume_cursor``."""
+
+    data: list[AuditEntryView]
+    next_cursor: str | None
+    resume_cursor: str | None
+
+
+class TeamName(_View):
+    """A team that has books."""
+
+    team: str
+
+
+class TeamNames(_View):
+    """A page of them."""
+
+    data: list[TeamName]
+    next_cursor: str | None
+
+
+class HeldView(_View):
+    """What live leases hold, units by the UTC day of their admission."""
+
+    reservations: int
+    quota_units: Counters
+
+
+class WindowView(_View):
+    """What counts in a day or a month."""
+
+    posted: int
+    reserved: int
+
+
+class BooksView(_View):
+    """Counters of a key, or of a team under its own id, and what of them does not stand in the ledger.
+
+    Usage of days before ``usage_from`` stands under ``earlier``.
+    ``held`` is null where the team holds more reservations than are compared at one moment.
+    """
+
+    id: str
+    quota_units: int | None
+    counters: Counters
+    windows: dict[str, WindowView]
+    usage_from: str | None
+    usage: Counters
+    checkpoint: Counters
+    held: HeldView | None
+
+
+class BooksPage(_View):
+    """Keys of a team, read at the moment of the ledger entry ``as_of``."""
+
+    data: list[BooksView]
+    as_of: str
+    trimmed: str
+    stray_leases: list[str]
+    next_cursor: str | None

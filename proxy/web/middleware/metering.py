@@ -1,0 +1,229 @@
+"""The product: read a request, price it, admit it, let it be forwarded, and settle it.
+
+Everything that costs quota goes through here, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.domain.api_key import Credential
+from proxy.domain.billing.pricing import DeliveredPrices, price
+from proxy.domain.billing.settlement import Delivery
+from proxy.domain.catalog import Catalog, Model
+from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
+from proxy.domain.headers import parse_authorization
+from proxy.domain.limits import Caller, check_can_pay
+from proxy.domain.requests.chat import ChatRequest, check_chat
+from proxy.domain.requests.edit import check_task, kind_of_field, request_of_form
+from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
+from proxy.domain.requests.image import ImageRequest, Task, check_n, check_stream
+from proxy.domain.requests.size_words import check_sizes
+from proxy.domain.requests.sizes import asked_size
+from proxy.metering.meter import Meter
+from proxy.telemetry.observation import OBSERVATION, OK, Observation
+from proxy.web.intake.body_memory import BodyMemory
+from proxy.web.intake.form_reader import MULTIPART
+from proxy.web.intake.large_json import SMALL_BODY_BYTES, LargeJsonReader
+from proxy.web.intake.receiving import Receiving
+from proxy.web.intake.request_body import JSON, BodyLimits, read_json_body
+from proxy.web.intake.spool import Spool, Spools
+from proxy.web.intake.uploads import UploadLimits, read_form
+
+Asked = ImageRequest | ChatRequest
+Parser = Callable[[bytes | dict[str, Any]], Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a route takes: JSON that is read by ``parse``, a form that asks for ``form``, or either of them."""
+
+    parse: Parser | None = None
+    form: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredRequest:
+    """An admitted request, on its way to a provider. Its handler fills in ``delivery``."""
+
+    asked: Asked
+    model: Model
+    delivery: Delivery
+
+
+METERED = web.RequestKey("metered", MeteredRequest)
+
+
+def metering(
+    meter: Meter,
+    catalog: Catalog,
+    endpoints: Mapping[str, Endpoint],
+    reader: RequestReader,
+    *,
+    by_delivered_size: bool = False,
+) -> Middleware:
+    """The middleware, for the routes of ``endpoints``; images are charged by the size asked for, or delivered."""
+
+    @web.middleware
+    async def meter_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+        endpoint = endpoints.get(request.path)
+        if endpoint is None or request.method != "POST":
+            return await handler(request)
+        credential = parse_authorization(request.headers.getall("Authorization", ()))
+        if endpoint.form is not None and request.content_type == MULTIPART:
+            caller = await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
+            with reader.receiving.one(caller):
+                async with reader.spools.open(credential.key_id) as spool:
+                    return await meter_one(request, handler, credential, endpoint, spool)
+        if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
+            return await meter_one(request, handler, credential, endpoint)
+        check_key = partial(_look_at_the_key, meter, credential, request, least_units=catalog.least_units)
+        with reader.large(credential.key_id, check_key) as source:
+            return await meter_one(request, handler, credential, endpoint, source)
+
+    async def meter_one(
+        request: web.Request,
+        handler: Handler,
+        credential: Credential,
+        endpoint: Endpoint,
+        source: Spool | LargeJsonReader | None = None,
+    ) -> web.StreamResponse:
+        observation = request[OBSERVATION]
+        try:
+            asked, identity = await reader.read(request, endpoint, source)
+            model = _model_of(asked, catalog)
+            idempotency = _idempotency_of(request, identity)
+        except ProxyError:
+            await _tell_a_bad_key_first(meter, credential, observation)
+            raise
+        observation.key_id, observation.model = credential.key_id, model.id
+        quote = price(asked, model)
+        if request.transport is None:
+            raise ClientGone
+        try:
+            async with meter.admit(credential, observation, model.id, quote, idempotency) as delivery:
+                delivery.asked_size = asked_size(asked.size, asked.image_size)
+                if by_delivered_size:
+                    delivery.delivered_prices = DeliveredPrices(
+                        model.unit_price, model.unit_price_4k, model.four_k_long_edge, quote.tier
+                    )
+                request[METERED] = MeteredRequest(asked, model, delivery)
+                return await handler(request)
+        except AlreadyAnswered as before:
+            observation.outcome = OK
+            return _give_again(before.answer)
+
+    return meter_request
+
+
+class RequestReader:
+    """Reads a request from its client, who may be slow, or send too much."""
+
+    def __init__(self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools, memory: BodyMemory) -> None:
+        """JSON is read within ``limits``, into ``memory`` where it is large; forms within ``upload_limits``, their
+        files into ``spools``.
+        """
+        self.spools = spools
+        self.memory = memory
+        self.receiving = Receiving()
+        self._limits = limits
+        self._upload_limits = upload_limits
+
+    @contextmanager
+    def large(self, key_id: str, check_key: Callable[[], Awaitable[Caller]]) -> Iterator[LargeJsonReader]:
+        """What reads a body that may be large, and asks ``check_key`` before it holds much of it."""
+        with self.memory.open(key_id) as held, ExitStack() as counted:
+
+            async def begin() -> None:
+                counted.enter_context(self.receiving.one(await check_key()))
+
+            yield LargeJsonReader(self._limits.max_body_bytes, self._upload_limits.patience, held, begin)
+
+    async def read(
+        self, request: web.Request, endpoint: Endpoint, source: Spool | LargeJsonReader | None
+    ) -> tuple[Asked, bytes]:
+        """What is asked for, by a form where ``source`` is a spool; and what makes it the same as another request."""
+        began = perf_counter()
+        body: bytes | dict[str, Any]
+        try:
+            if isinstance(source, Spool) and endpoint.form is not None:
+                return await self._read_form(request, endpoint.form, source)
+            if endpoint.parse is None or (endpoint.form is not None and request.content_type != JSON):
+                raise _wrong_kind(request.content_type, endpoint)
+            if isinstance(source, LargeJsonReader):
+                body, identity = await source.read(request, hashes=HEADER in request.headers)
+            else:
+                body = identity = await read_json_body(
+                    request, limit_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
+                )
+        finally:
+            request[OBSERVATION].client_s += perf_counter() - began
+        return endpoint.parse(body), identity
+
+    async def _read_form(self, request: web.Request, task: Task, spool: Spool) -> tuple[Asked, bytes]:
+        hashes = HEADER in request.headers
+        form = await read_form(request, self._upload_limits, spool, partial(kind_of_field, task=task), hashes=hashes)
+        return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
+
+
+def _idempotency_of(request: web.Request, identity: bytes) -> Idempotency | None:
+    if HEADER not in request.headers:
+        return None
+    return parse_idempotency(request.headers.getall(HEADER), request.path, identity)
+
+
+def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:
+    wanted = f"a form with the header 'Content-Type: {MULTIPART}'"
+    if endpoint.parse is not None:
+        wanted += f", or JSON with 'Content-Type: {JSON}'"
+    return UnsupportedMediaType(f"The body is '{given}'; send {wanted}.")
+
+
+def _model_of(asked: Asked, catalog: Catalog) -> Model:
+    model_id = asked.model or catalog.default_model
+    if model_id is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'model'; GET /v1/models lists those there are.", param="model"
+        )
+    model = catalog.get(model_id)
+    check_sizes(asked.size, asked.image_size, model)
+    if isinstance(asked, ChatRequest):
+        check_chat(asked, model)
+    else:
+        check_n(asked, model.max_n)
+        check_stream(asked, model.parameters)
+        check_task(asked, model)
+    return model
+
+
+def _give_again(answer: KeptAnswer) -> web.Response:
+    headers = {"Idempotency-Replayed": "true"}
+    if answer.status != HTTPStatus.OK:
+        # Whoever asks again with the same key gets the same answer again.
+        headers["x-should-retry"] = "false"
+    return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
+
+
+async def _look_at_the_key(meter: Meter, credential: Credential, request: web.Request, *, least_units: int) -> Caller:
+    """Only who has a key, and something left on it, may fill the disk."""
+    caller = await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
+    # What was answered before may be asked for again without paying.
+    if HEADER not in request.headers:
+        check_can_pay(caller, least_units)
+    return caller
+
+
+async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> Caller:
+    """A stranger learns that its key is bad, not which models there are. Good requests pay no round trip for this."""
+    caller = await meter.store.read_own_key(credential)
+    observation.key_id = credential.key_id
+    return caller

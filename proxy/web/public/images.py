@@ -1,0 +1,140 @@
+"""``POST /v1/images/…`` and ``/v1/chat/completions``: to the provider and back, in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from time import time
+
+from aiohttp import web
+
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.billing.pricing import TextPrice
+from proxy.domain.errors import (
+    ClientGone,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    IdempotencyResponseGone,
+    InsufficientQuota,
+    ModelNotAllowed,
+    ModelNotFound,
+    ProviderRefusal,
+    RateLimitExceeded,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamRateLimit,
+    UpstreamTimeout,
+)
+from proxy.domain.requests.chat import ChatRequest, no_chat
+from proxy.domain.requests.idempotency import HEADER
+from proxy.telemetry.observation import OBSERVATION
+from proxy.upstream.pool import Exchange, Pool
+from proxy.web.middleware.metering import METERED
+from proxy.web.public.wire import (
+    ChatAnswer,
+    ChatRequestFields,
+    EditForm,
+    EditRequest,
+    GenerationRequest,
+    ImagesAnswer,
+    VariationForm,
+)
+from proxy.web.relay import Relay, RelayLimits
+from proxy.web.server.routes import Access, Route
+
+GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+VARIATIONS = "/v1/images/variations"
+CHAT = "/v1/chat/completions"
+FORWARDING_ERRORS = (
+    ModelNotAllowed,
+    ModelNotFound,
+    IdempotencyInProgress,
+    IdempotencyResponseGone,
+    IdempotencyMismatch,
+    InsufficientQuota,
+    RateLimitExceeded,
+    ProviderRefusal,
+    UpstreamRateLimit,
+    UpstreamError,
+    UpstreamTimeout,
+    ShuttingDown,
+)
+
+
+class ImageRoutes:
+    """Handlers of what makes images; the metering middleware has admitted what comes here."""
+
+    def __init__(self, pool: Pool, limits: RelayLimits, *, finish_for_nobody: bool) -> None:
+        """Forward to the providers of ``pool``, and pass answers on within ``limits``.
+
+        Where a client has left, its images are made to the end if ``finish_for_nobody``; else the provider is stopped.
+        """
+        self._finish_for_nobody = finish_for_nobody
+        self._pool = pool
+        self._limits = limits
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        forwarded = partial(
+            Route,
+            method="POST",
+            access=Access.KEY,
+            headers=(HEADER,),
+            errors=FORWARDING_ERRORS,
+        )
+        images, chat = {200: ImagesAnswer}, {200: ChatAnswer}
+        return (
+            forwarded(path=GENERATIONS, handler=self.generate, answers=images, body=GenerationRequest, streams=True),
+            forwarded(path=EDITS, handler=self.edit, answers=images, body=EditRequest, form=EditForm, streams=True),
+            forwarded(path=VARIATIONS, handler=self.vary, answers=images, form=VariationForm),
+            forwarded(path=CHAT, handler=self.chat, answers=chat, body=ChatRequestFields, streams=True),
+        )
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """Forward a generation and pass its answer on while it arrives; with ``stream``, as server-sent events."""
+        return await self._serve(request)
+
+    async def edit(self, request: web.Request) -> web.StreamResponse:
+        """Forward an edit of images, uploaded in a form or referred to in JSON, and pass its answer on."""
+        return await self._serve(request)
+
+    async def vary(self, request: web.Request) -> web.StreamResponse:
+        """Forward a variation of an uploaded image, and pass its answer on."""
+        return await self._serve(request)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Forward a chat that may be answered with images; with ``stream``, as server-sent events."""
+        return await self._serve(request)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        metered, observation = request[METERED], request[OBSERVATION]
+        if request.transport is None:
+            raise ClientGone
+        asked, model, delivery = metered.asked, metered.model, metered.delivery
+
+        def client_left() -> bool:
+            return request.transport is None
+
+        upstream = self._pool.ask(asked, model, delivery, observation, client_left)
+        if not self._finish_for_nobody:
+            upstream.end_when(client_left)
+        n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
+        relay = Relay(request, observation, upstream, self._limits, images_most=self._limits.images_most(n))
+
+        def read(exchange: Exchange) -> Answer:
+            kind, dialect = exchange.content_type, exchange.client.dialect
+            if isinstance(asked, ChatRequest):
+                chat = dialect.chat
+                if chat is None:
+                    raise no_chat()
+                if model.text == "tokens":
+                    delivery.text_price = TextPrice(model.token_multiplier, chat.total_tokens)
+                head = ChatHead(f"chatcmpl-{observation.request_id}", int(time()), model.id)
+                return chat.read(kind, asked, head)
+            return dialect.read_images(kind, asked, created_s=int(time()))
+
+        if asked.stream:
+            return await relay.stream(read, delivery)
+        return await relay.answer(read, delivery)

@@ -1,0 +1,84 @@
+"""``GET /v1/key``: the caller's own limits and what is left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from proxy.domain.errors import ShuttingDown
+from proxy.domain.limits import PACES, SECOND_US, Account, Caller, PaceUsage, QuotaUsage
+from proxy.metering.store import Store
+from proxy.web.public.models import json_response, read_own_key
+from proxy.web.public.wire import OwnKeyView
+from proxy.web.server.routes import Access, Route
+from proxy.web.times import iso_time
+
+KEY = "/v1/key"
+
+
+class KeyRoutes:
+    """Handler of the caller's own key."""
+
+    def __init__(self, store: Store) -> None:
+        """Read keys from ``store``."""
+        self._store = store
+
+    def routes(self) -> Sequence[Route]:
+        """Where the handler stands."""
+        return (Route("GET", KEY, self.show, Access.KEY, {200: OwnKeyView}, errors=(ShuttingDown,)),)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Limits, usage and remaining quota, of the key and of its team."""
+        return json_response(own_view(await read_own_key(request, self._store)))
+
+
+def own_view(caller: Caller) -> dict[str, Any]:
+    """A key as its owner sees it."""
+    key, team = caller.key, caller.team
+    return {
+        "id": key.id,
+        "team": key.team,
+        "name": key.name,
+        "limits": {**usage_view(key), "models": list(key.limits.models)},
+        "team_limits": {**usage_view(team), "models": list(team.limits.models)},
+        "images": key.images,
+        "expires_at": iso_time(key.expires_ms),
+    }
+
+
+def usage_view(account: Account) -> dict[str, Any]:
+    """Every limit with its counters; paces and windows by the store's clock."""
+    return {
+        **{name: quota_view(quota) for name, quota in account.quotas.items()},
+        **{f"{kind}_per_minute": _pace_view(account.paces.get(kind)) for kind in PACES},
+        "concurrent_requests": {
+            "limit": account.limits.concurrent_requests,
+            "in_progress": account.held,
+            "remaining": _left(account.limits.concurrent_requests, account.held),
+        },
+    }
+
+
+def quota_view(quota: QuotaUsage) -> dict[str, Any]:
+    """One quota and its counters."""
+    view: dict[str, Any] = {
+        "limit": quota.limit,
+        "posted": quota.posted,
+        "reserved": quota.reserved,
+        "remaining": quota.remaining,
+    }
+    if quota.window is not None:
+        view["window"] = quota.window
+    return view
+
+
+def _pace_view(pace: PaceUsage | None) -> dict[str, Any]:
+    if pace is None:
+        return {"limit": None, "remaining": None, "reset_seconds": 0}
+    return {"limit": pace.limit, "remaining": pace.remaining, "reset_seconds": pace.reset_us / SECOND_US}
+
+
+def _left(limit: int | None, used: int) -> int | None:
+    return None if limit is None else max(0, limit - used)

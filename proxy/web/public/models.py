@@ -1,0 +1,74 @@
+"""``GET /v1/models`` and ``GET /v1/models/{id}``: the models that the caller's key may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from proxy.domain.catalog import Catalog, Model
+from proxy.domain.errors import ModelNotFound, ShuttingDown
+from proxy.domain.headers import parse_authorization
+from proxy.domain.limits import Caller
+from proxy.metering.store import Store
+from proxy.telemetry.observation import OBSERVATION, OK
+from proxy.web.public.wire import ModelList, ModelView
+from proxy.web.server.routes import Access, Route
+
+MODELS = "/v1/models"
+
+
+class ModelRoutes:
+    """Handlers of the models API."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        """List ``catalog``."""
+        self._store = store
+        self._catalog = catalog
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        show_errors = (ModelNotFound, ShuttingDown)
+        return (
+            Route("GET", MODELS, self.list, Access.KEY, {200: ModelList}, errors=(ShuttingDown,)),
+            Route("GET", f"{MODELS}/{{model:.+}}", self.show, Access.KEY, {200: ModelView}, errors=show_errors),
+        )
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Every model that the key may use, in OpenAI's list shape."""
+        caller = await read_own_key(request, self._store)
+        models = [_shape(model) for model in self._catalog.all() if caller.may_use(model.id)]
+        return json_response({"object": "list", "data": models})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One model; one that the key may not use is not there for it."""
+        caller = await read_own_key(request, self._store)
+        model = self._catalog.get(request.match_info["model"])
+        if not caller.may_use(model.id):
+            raise ModelNotFound(f"The model '{model.id}' does not exist for this key.", param="model")
+        return json_response(_shape(model))
+
+
+async def read_own_key(request: web.Request, store: Store) -> Caller:
+    """Whose key the request is made with, or InvalidApiKey."""
+    caller = await store.read_own_key(parse_authorization(request.headers.getall("Authorization", ())))
+    observation = request[OBSERVATION]
+    observation.key_id, observation.outcome = caller.key.id, OK
+    return caller
+
+
+def json_response(content: Any, status: int = 200) -> web.Response:
+    """``content`` as JSON."""
+    return web.Response(status=status, body=orjson.dumps(content), content_type="application/json")
+
+
+def _shape(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "token_multiplier": format(model.token_multiplier.normalize(), "f"),
+    }

@@ -1,0 +1,1 @@
+"""The listeners: how they open, close and describe themselves, and their health."""

@@ -1,0 +1,113 @@
+"""A listening port: how it is opened, and how it is given up so that a process that shares it loses no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from aiohttp import web
+
+from proxy.web.server.connection import Connection, ConnectionLimits, Refuse
+from proxy.web.server.open_connections import OpenConnections
+from proxy.web.server.request_factory import request_factory
+
+BACKLOG = 4_096
+ACCEPT_LIMIT = 100_000
+
+
+class Listener:
+    """One aiohttp application on one address."""
+
+    def __init__(self, app: web.Application, opened: OpenConnections, limits: ConnectionLimits, refuse: Refuse) -> None:
+        """Serve ``app`` on connections within ``limits``, which are counted in ``opened``.
+
+        ``refuse`` answers what never becomes a request of ``app``.
+        """
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._opened = opened
+        self._limits = limits
+        self._refuse = refuse
+        self._servers: list[asyncio.Server] = []
+        self._doors: list[socket.socket] = []
+
+    async def open(self, host: str, port: int, *, reuse_port: bool) -> str:
+        """Listen; the URL. With ``reuse_port`` other processes may listen there as well. Raises OSError."""
+        await self._runner.setup()
+        server = self._runner.server
+        # A client that leaves must not cancel its request: the task is the application's own, and settles.
+        if server is None or server.handler_cancellation:
+            raise RuntimeError("aiohttp did not take the listener's settings")
+        # Now, and not with the first client: aiohttp may have other settings one day.
+        self._connect()
+        server.request_factory = request_factory(server.request_factory)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _kind, _protocol, _name, address in dict.fromkeys(found):
+            listening = self._bind(family, address, reuse_port=reuse_port)
+            self._servers.append(await loop.create_server(self._connect, sock=listening, backlog=BACKLOG))
+        bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
+        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+    async def close_door(self) -> None:
+        """Listen no more, and serve every connection that has come until now.
+
+        The kernel hands out new connections among all that listen, and drops those that a closed socket has not taken
+        yet. So the last of them are taken here, and the socket is closed in the same breath.
+        """
+        loop = asyncio.get_running_loop()
+        self._stop_listening()
+        doors, self._doors = self._doors, []
+        for door in doors:
+            taken = _take_all(door)
+            door.close()
+            for connection in taken:
+                await loop.connect_accepted_socket(self._connect, connection)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._stop_listening()
+        for door in self._doors:
+            door.close()
+        await self._runner.cleanup()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _connect(self) -> Connection:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the listener is closed")
+        return Connection(server, self._opened, self._limits, self._refuse)
+
+    def _bind(self, family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.setblocking(False)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+        if reuse_port:
+            # The event loop closes what it is given before the last connections could be taken.
+            self._doors.append(listening.dup())
+        return listening
+
+
+def _take_all(door: socket.socket) -> list[socket.socket]:
+    door.setblocking(False)
+    taken: list[socket.socket] = []
+    while len(taken) < ACCEPT_LIMIT:
+        try:
+            connection, _ = door.accept()
+        except OSError:
+            break
+        connection.setblocking(False)
+        taken.append(connection)
+    return taken

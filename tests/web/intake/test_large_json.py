@@ -1,0 +1,134 @@
+"""Large JSON: the same as orjson makes of it, bounded, and never long in one piece."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.domain.errors import BodiesUnavailable, InvalidRequest, PayloadTooLarge, ProxyError
+from proxy.web.intake.body_memory import BodyMemory
+from proxy.web.intake.large_json import (
+    ADDRESS_BYTES_LEAST,
+    TEXT_BYTES_LIMIT,
+    VALUES_LIMIT,
+    read_large_json,
+)
+
+LONG = "A" * ADDRESS_BYTES_LEAST
+ADDRESS = f"data:image/png;base64,{LONG}/+=="
+STALL_S = 0.05
+MEBIBYTE = 2**20
+
+
+def read(body: bytes) -> dict[str, Any]:
+    return asyncio.run(read_large_json(bytearray(body)))
+
+
+texts = st.sampled_from(
+    [ADDRESS, ADDRESS + "B", f'"{ADDRESS}', f'a"{ADDRESS}"b', "data:", f"\\{ADDRESS}", ADDRESS + "é", ""]
+)
+values = st.recursive(
+    texts | st.integers(-(2**53), 2**53) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), values, max_size=4), st.booleans())
+def test_it_is_what_orjson_reads(given_body: dict[str, Any], slashes: bool) -> None:
+    body = orjson.dumps(given_body)
+    assert read(body.replace(b"/", b"\\/") if slashes else body) == given_body
+
+
+@given(st.dictionaries(st.text(max_size=2), values, max_size=2), st.binary(max_size=6), st.integers(0, 9_000))
+def test_what_is_no_json_is_refused_as_orjson_refuses_it(body: dict[str, Any], noise: bytes, at: int) -> None:
+    text = orjson.dumps(body)
+    text = text[:at] + noise + text[at:]
+    try:
+        expected = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        expected = None
+    try:
+        assert read(text) == expected
+    except ProxyError as error:
+        assert type(expected) is not dict or "data: address" in error.message  # noqa: PT017 - either may happen
+
+
+@pytest.mark.parametrize(
+    "body", [f'{{"{ADDRESS}":1}}', f'{{"a":"{ADDRESS}","a":1}}', f'{{"a":{{"b":"{ADDRESS}"}},"a":"{ADDRESS}"}}']
+)
+def test_an_address_that_would_be_lost_is_refused(body: str) -> None:
+    with pytest.raises(InvalidRequest, match="given twice"):
+        read(body.encode())
+
+
+def test_what_is_beside_the_images_is_bounded() -> None:
+    with pytest.raises(PayloadTooLarge, match="beside the images"):
+        read(orjson.dumps({"image": ADDRESS, "prompt": "a" * TEXT_BYTES_LIMIT}))
+    with pytest.raises(InvalidRequest, match="more than 100,000 values"):
+        read(orjson.dumps({"messages": [1] * VALUES_LIMIT}))
+    with pytest.raises(InvalidRequest, match="'messages' is nested more than 64 deep") as caught:
+        read(orjson.dumps({"image": ADDRESS, "messages": orjson.loads("[" * 64 + "]" * 64)}))
+    assert caught.value.param == "messages"
+
+
+def worst_bodies(size: int) -> dict[str, bytes]:
+    return {
+        "one image": b'{"a":"data:image/png;base64,%b"}' % (b"A" * size),
+        "images": b'{"a":[%b]}' % b",".join([b'"data:image/png;base64,%b"' % (b"A" * MEBIBYTE)] * (size // MEBIBYTE)),
+        "slashes": b'{"a":"data:image/png;base64,%b"}' % (rb"\/" * (size // 2)),
+        "escapes": b'{"a":"data:image/png;base64,%b"}' % (rb"\n" * (size // 2)),
+        "newlines": b'{"a":"data:image/png;base64,%b"}' % (b"\n" * size),
+        "text": b'{"a":"%b"}' % (b"a" * size),
+        "emoji": b'{"a":"%b"}' % ("\U0001f600".encode() * (size // 4)),
+        "objects": b'{"a":[%b]}' % b",".join([b"{}"] * (size // 3)),
+        "members": b'{"a":{%b}}' % b",".join([b'"k":1'] * (size // 6)),
+        "number": b'{"a":%b}' % (b"1" * size),
+        "blanks": b'{"a":%b1}' % (b" " * size),
+        "begins": b'{"a":[%b]}' % b",".join([b'"data:"'] * (size // 8)),
+        "cut off": b'{"a":"data:%b' % (b"A" * size),
+    }
+
+
+@pytest.mark.parametrize("kind", list(worst_bodies(MEBIBYTE)))
+def test_nothing_holds_the_event_loop(kind: str) -> None:
+    body = bytearray(worst_bodies(32 * MEBIBYTE)[kind])
+
+    async def longest_step() -> float:
+        """The processor's time, as others use this machine too."""
+        reading, longest = read_large_json(body).__await__(), 0.0
+        while True:
+            began = time.thread_time()
+            try:
+                next(reading)
+            except (StopIteration, ProxyError):
+                return max(longest, time.thread_time() - began)
+            longest = max(longest, time.thread_time() - began)
+
+    assert min(asyncio.run(longest_step()) for _ in range(3)) < STALL_S
+
+
+def test_bodies_have_a_bound_together_and_each_key_a_share() -> None:
+    memory = BodyMemory(100, max_body_bytes=30)
+    with memory.open("one") as one, memory.open("one") as again, memory.open("two") as two:
+        one.grow_to(20)
+        one.grow_to(10)
+        with pytest.raises(BodiesUnavailable):
+            again.grow_to(11)
+        again.grow_to(10)
+        two.grow_to(30)
+        with memory.open("three") as three, memory.open("four") as four:
+            three.grow_to(30)
+            with pytest.raises(BodiesUnavailable):
+                four.grow_to(11)
+            assert memory.held_bytes == 90
+    assert memory.held_bytes == 0
+    with memory.open("one") as one:
+        one.grow_to(30)
+    assert memory.held_bytes == 0
