@@ -2,21 +2,21 @@
 
 One request, from top to bottom::
 
-    observe → errors → metering → handler             web/middleware, metering/middleware.py
+    observe → errors → metering → handler             web/middleware, web/middleware/metering.py
 
-    metering
-      credential    = parse_authorization(headers)    domain/headers.py         a typo stops here
-      image_request = parse_image_request(body)       domain/image_request.py   a bad request stops here
-        or request_of_form(texts, files)              domain/edit_request.py, metering/uploads.py, spool.py
-      quote         = price(image_request, model)     domain/pricing.py
-      async with meter.admit(...) as delivery:        metering/meter.py         1 round trip, lua/admit.lua
-          handler                                     web/images.py
-            async with provider.generate(...):        upstream/pool.py, upstream/dialects/
-                while piece := exchange.read():       upstream/pool.py
-                    send(answer.feed(piece))          web/relay.py, domain/answer.py and all that are one
-                delivery.end(...)                     domain/settlement.py
-      # leaving the block settles, once               metering/meter.py         1 round trip, lua/settle.lua
-      # or, where the store is away, in the journal     metering/outbox.py, journal.py
+    metering                                          web/middleware/metering.py
+      credential    = parse_authorization(headers)    domain/headers.py             a typo stops here
+      image_request = parse_image_request(body)       domain/requests/image.py      a bad request stops here
+        or request_of_form(texts, files)              domain/requests/edit.py, web/intake/
+      quote         = price(image_request, model)     domain/billing/pricing.py
+      async with meter.admit(...) as delivery:        metering/meter.py             1 round trip, admit.lua
+          handler                                     web/public/images.py
+            async with pool.ask(...) as exchange:     upstream/pool.py, upstream/dialects/
+                while piece := exchange.read():       web/relay.py
+                    send(answer.feed(piece))          domain/answers/
+                delivery.end(...)                     domain/billing/settlement.py
+      # leaving the block settles, once               metering/meter.py             1 round trip, settle.lua
+      # or, where the store is away, in the journal   metering/outbox.py, metering/journal/
     # and only then is the end of the answer sent
 
 Words:
