@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check bench soak draw format lock clean
+.PHONY: help run test test-fast check bench soak draw format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run     an image through the gateway, metered, on this machine"
 	@echo "make test    the whole test suite"
+	@echo "make test-fast   the tests that need no store, in about a minute"
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
@@ -27,6 +28,9 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest tests/cli tests/domain tests/settings tests/telemetry tests/upstream $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

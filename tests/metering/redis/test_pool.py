@@ -64,10 +64,11 @@ async def test_more_readers_than_connections_wait_for_one(store_url: str) -> Non
 
 async def test_who_waits_too_long_is_told_that_others_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_connection, "WAIT_S", 0.05)
-    pool = open_pool(store_url, timeout_s=2)
+    pool = open_pool(store_url, timeout_s=20)
     client = Redis(connection_pool=pool)
     with redis.Redis.from_url(store_url) as other:
-        other.client_pause(400)
+        # Nothing of that ends it early: also on a busy machine all connections are taken by then.
+        other.client_pause(2_000)
         readers = [asyncio.create_task(ask(client, "ECHO", "x")) for _ in range(CONNECTIONS)]
         await asyncio.sleep(0)
         with pytest.raises(StoreBusy):
