@@ -11,7 +11,7 @@ One request, from top to bottom::
       quote         = price(image_request, model)     domain/billing/pricing.py
       async with meter.admit(...) as delivery:        metering/meter.py             1 round trip, admit.lua
           handler                                     web/public/images.py
-            async with pool.ask(...) as exchange:     upstream/pool.py, upstream/dialects/
+            async with pool.ask(...) as exchange:     upstream/exchange.py, dialects/
                 while piece := exchange.read():       web/relay.py
                     send(answer.feed(piece))          domain/answers/
                 delivery.end(...)                     domain/billing/settlement.py

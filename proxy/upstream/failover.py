@@ -18,7 +18,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Model
@@ -37,11 +36,9 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.breaker import Result
+from proxy.upstream.exchange import Exchange, ProviderClient
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Attempt, Balancer
-
-if TYPE_CHECKING:
-    from proxy.upstream.pool import Exchange, ProviderClient
 
 logger = logging.getLogger(__name__)
 

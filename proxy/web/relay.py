@@ -18,8 +18,8 @@ from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import KEEP_ALIVE
 from proxy.domain.requests.idempotency import AnswerKeeper
 from proxy.telemetry.observation import Observation
+from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
-from proxy.upstream.pool import Exchange
 from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
 from proxy.web.middleware.common_headers import ATTEMPTS, common_headers

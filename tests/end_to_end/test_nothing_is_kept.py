@@ -20,7 +20,7 @@ from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
 from proxy.settings.settings import load_settings
 from proxy.upstream.breaker import FairBreaker
-from proxy.upstream.pool import Exchange
+from proxy.upstream.exchange import Exchange
 from tests.support.gateways import ADMIN_TOKEN, PROVIDER_KEY, SampleProvider, configuration
 from tests.support.processes import free_port
 

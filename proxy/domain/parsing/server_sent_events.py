@@ -46,10 +46,7 @@ class EventListener(Protocol):
 
 
 class EventReader:
-    """Feed it the stream as it comes. What no blank line has ended when the stream ends is no event.
-
-    ``is_between`` tells whether no event has begun that is not ended.
-    """
+    """Feed it the stream as it comes. What no blank line has ended when the stream ends is no event."""
 
     __slots__ = (
         "_after_carriage_return", "_begun", "_field", "_has_data", "_line_feed", "_listener", "_name", "_state",
@@ -68,11 +65,6 @@ class EventReader:
         self._begun = False
         self._after_carriage_return = False
         self._line_feed = -1
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the last event is ended, and the next has no data yet."""
-        return not self._has_data
 
     @property
     def has_whole_line(self) -> bool:

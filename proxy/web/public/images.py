@@ -29,7 +29,8 @@ from proxy.domain.errors import (
 from proxy.domain.requests.chat import ChatRequest, no_chat
 from proxy.domain.requests.idempotency import HEADER
 from proxy.telemetry.observation import OBSERVATION
-from proxy.upstream.pool import Exchange, Pool
+from proxy.upstream.exchange import Exchange
+from proxy.upstream.pool import Pool
 from proxy.web.middleware.metering import METERED
 from proxy.web.public.wire import (
     ChatAnswer,

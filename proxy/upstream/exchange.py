@@ -1,0 +1,321 @@
+"""One request to one provider, on a client session that is tuned for bodies that are large and late.
+
+The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
+connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
+another deployment may be asked is told in ``failover``.
+
+aiohttp keeps some of its errors in cycles: without their tracebacks, these do not hold what was to be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from time import perf_counter, time
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp.payload import BytesPayload
+from yarl import URL
+
+from proxy.domain.billing.settlement import Delivery
+from proxy.domain.catalog import Model
+from proxy.domain.errors import (
+    NoConnectionLeft,
+    ProxyError,
+    UploadsUnavailable,
+    UpstreamMisconfigured,
+    UpstreamTimeout,
+    UpstreamUncertain,
+    UpstreamUnreachable,
+)
+from proxy.domain.headers import retry_after_seconds
+from proxy.domain.requests.chat import ChatRequest, no_chat
+from proxy.domain.requests.image import ImageRequest, Task
+from proxy.telemetry.observation import Observation
+from proxy.upstream.bodies.outgoing import OutgoingBody
+from proxy.upstream.bodies.payload import UploadPayload
+from proxy.upstream.connector import WatchedConnector
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
+from proxy.upstream.provider import Provider
+from proxy.upstream.watchdog import Watch, Watchdog
+
+logger = logging.getLogger(__name__)
+
+Asked = ImageRequest | ChatRequest
+
+READ_BUFFER_BYTES = 65_536
+ERROR_BODY_BYTES = 65_536
+KEEP_ALIVE_S = 30.0
+"""Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
+
+
+class JsonPayload(BytesPayload):
+    """A body that is let go when its request has ended: the library's request may wait for the garbage collector."""
+
+    def forget(self) -> None:
+        """It is not sent again."""
+        self._value = b""
+
+
+class Exchange:
+    """One request to a provider and its answer: a context that holds the connection.
+
+    Entering it sends the request and waits for the answer's headers; it raises UpstreamUnreachable, UpstreamError,
+    UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
+    """
+
+    __slots__ = ("_body", "_delivery", "_observation", "_payload", "_response", "_size", "_url", "client", "watchdog")
+
+    def __init__(
+        self,
+        client: ProviderClient,
+        url: URL,
+        body: bytes | OutgoingBody,
+        delivery: Delivery,
+        observation: Observation,
+    ) -> None:
+        """Prepare a POST of ``body``; nothing is sent yet."""
+        self.client = client
+        self._url = url
+        self._body = body
+        self._delivery = delivery
+        self._observation = observation
+        self._payload: JsonPayload | None = None
+        self._response: ClientResponse | None = None
+        self._size = 0
+        self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        """Send the request; the answer is a 2xx, its body not read yet."""
+        self._delivery.provider = self.client.provider.name
+        # The time of waiting for a connection is not the provider's.
+        self.watchdog.grant(await self.client.take_connection())
+        await self.watchdog.__aenter__()
+        try:
+            await self._send()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the connection back where the body was read to its end, and close it where it was not."""
+        if self._payload is not None:
+            self._payload.forget()
+            self._body = b""
+        response = self._response
+        if response is not None:
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+        self.client.give_connection_back()
+        await self.watchdog.__aexit__(kind, error, trace)
+
+    def end_when(self, is_moot: Callable[[], bool]) -> None:
+        """Raise ClientGone in the task as soon as nobody wants the answer any more."""
+        self.watchdog.end_when(is_moot)
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """The seconds of the answer's ``Retry-After``, where it has one."""
+        return None if self._response is None else retry_after_seconds(self._response.headers, time())
+
+    @property
+    def content_type(self) -> str:
+        """The kind of the body, without its parameters."""
+        return "" if self._response is None else self._response.content_type
+
+    async def read(self) -> bytes:
+        """The next piece of the body, nothing at its end.
+
+        Raises UpstreamError or UpstreamTimeout where it breaks off, or is longer than ``max_response``.
+        """
+        response, provider = self._response, self.client.provider
+        if response is None:
+            raise RuntimeError("an exchange is read from after it was entered")
+        began = perf_counter()
+        self.watchdog.phase(provider.idle_timeout_s, self._interrupt)
+        try:
+            piece = await response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamUncertain("The provider's answer broke off.") from without_frames(error)
+        finally:
+            self._observation.provider_s += perf_counter() - began
+        self._size += len(piece)
+        if self._size > provider.max_response_bytes:
+            raise UpstreamUncertain(f"The provider's answer is longer than {provider.max_response_bytes:,} bytes.")
+        return piece
+
+    async def _send(self) -> None:
+        client, body = self.client, self._body
+        self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
+        began = perf_counter()
+        try:
+            if isinstance(body, bytes):
+                self._payload = JsonPayload(body)
+                response = await client.session.post(self._url, data=self._payload, allow_redirects=False)
+            else:
+                response = await self._send_files(client.session, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._unreachable(without_frames(error)) from None
+        except (aiohttp.ClientError, OSError) as error:
+            logger.warning("provider %s broke the connection: %s", client.provider.name, describe(error))
+            raise after_it_may_have_been_sent(without_frames(error)) from None
+        finally:
+            self._observation.provider_s += perf_counter() - began
+        self._response = response
+        self._delivery.provider_status = response.status
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise await self._refusal(response)
+
+    def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
+        told = before_it_was_sent(error)
+        if isinstance(told, NoConnectionLeft):
+            logger.error(
+                "no descriptor is left for a connection to provider %s: raise the limit (LimitNOFILE of systemd, "
+                "ulimit -n), or lower server.max_connections",
+                self.client.provider.name,
+            )
+        else:
+            logger.warning("provider %s cannot be reached: %s", self.client.provider.name, describe(error))
+        return told
+
+    async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
+        payload = UploadPayload(body, self._uploaded)
+        headers = {"Content-Type": body.content_type}
+        try:
+            return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, OSError):
+            if payload.unreadable is None:
+                raise
+            logger.exception("an upload cannot be read any more: look at the disk of server.upload_folder")
+            raise UploadsUnavailable from payload.unreadable
+
+    def _uploaded(self) -> None:
+        # What a provider takes slowly is not an answer that is late.
+        if self._response is None:
+            self.watchdog.phase(self.client.provider.first_byte_timeout_s, self._interrupt)
+
+    async def _refusal(self, response: ClientResponse) -> ProxyError:
+        client = self.client
+        self.watchdog.phase(client.provider.idle_timeout_s, self._interrupt)
+        body = bytearray()
+        try:
+            while len(body) < ERROR_BODY_BYTES and (piece := await response.content.readany()):
+                body += piece
+        except (aiohttp.ClientError, OSError):
+            logger.warning("provider %s broke its refusal off", client.provider.name)
+        error = client.dialect.read_refusal(response.status, response.headers, bytes(body))
+        if isinstance(error, UpstreamMisconfigured):
+            logger.error(
+                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",
+                client.provider.name,
+                response.status,
+            )
+        return error
+
+    def _interrupt(self) -> None:
+        self.watchdog.interrupt(UpstreamTimeout("The provider took too long to answer."))
+
+
+class ProviderClient:
+    """One provider's session."""
+
+    def __init__(self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = ()) -> None:
+        """Open no connection yet; needs a running event loop."""
+        self.provider = provider
+        self.in_use = 0
+        self.watch = watch
+        self.dialect = DIALECTS[provider.dialect]
+        self._base_url = provider.base_url.rstrip("/")
+        self._urls: dict[str, URL] = {}
+        self._connections = asyncio.Semaphore(provider.max_connections)
+        self.session = ClientSession(
+            # Its own limit would let requests wait without an end, and as if they waited for the provider.
+            connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
+            cookie_jar=DummyCookieJar(),
+            timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=list(trace_configs),
+            read_bufsize=READ_BUFFER_BYTES,
+            headers={
+                "Accept": "application/json, text/event-stream",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "User-Agent": "lightmeter",
+                **self.dialect.authorize(provider.api_key),
+            },
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.session.close()
+
+    async def take_connection(self) -> float:
+        """Take one of ``max_connections``, within ``pool_timeout_s``; the seconds that it took.
+
+        Raises NoConnectionLeft.
+        """
+        self.in_use += 1
+        began = perf_counter()
+        try:
+            if not self._connections.locked():
+                await self._connections.acquire()
+                return 0.0
+            async with asyncio.timeout(self.provider.pool_timeout_s):
+                await self._connections.acquire()
+        except TimeoutError:
+            self.in_use -= 1
+            logger.warning(
+                "all %d connections to provider %s are in use: raise its max_connections",
+                self.provider.max_connections,
+                self.provider.name,
+            )
+            raise NoConnectionLeft(
+                "All of this gateway's connections to the provider are in use; nothing was charged. Try again."
+            ) from None
+        except BaseException:
+            self.in_use -= 1
+            raise
+        return perf_counter() - began
+
+    def give_connection_back(self) -> None:
+        """The next request may have it."""
+        self.in_use -= 1
+        self._connections.release()
+
+    def ask(self, asked: Asked, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
+        """Ask for images, or for the next message of a chat, as the dialect does."""
+        dialect = self.dialect
+        path: str
+        body: bytes | OutgoingBody
+        if isinstance(asked, ChatRequest):
+            chat = dialect.chat
+            if chat is None:
+                raise no_chat()
+            path, body = chat.path(asked, model), chat.write(asked, model)
+        else:
+            path, body = dialect.images_path(asked, model), self._write(asked, model)
+        return Exchange(self, self._url(path), body, delivery, observation)
+
+    def _write(self, asked: ImageRequest, model: Model) -> bytes | OutgoingBody:
+        if asked.task is Task.GENERATION:
+            return self.dialect.write_generation(asked, model)
+        return self.dialect.write_edit(asked, model, secrets.token_hex(16))
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._base_url + path)
+        return url
