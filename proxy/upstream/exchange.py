@@ -23,6 +23,9 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.billing.pricing import TextPrice
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
@@ -71,18 +74,25 @@ class Exchange:
     UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
     """
 
-    __slots__ = ("_body", "_delivery", "_observation", "_payload", "_response", "_size", "_url", "client", "watchdog")
+    __slots__ = (
+        "_asked", "_body", "_delivery", "_model", "_observation", "_payload", "_response", "_size", "_url", "client",
+        "watchdog",
+    )  # fmt: skip
 
     def __init__(
         self,
         client: ProviderClient,
+        asked: Asked,
+        model: Model,
         url: URL,
         body: bytes | OutgoingBody,
         delivery: Delivery,
         observation: Observation,
     ) -> None:
-        """Prepare a POST of ``body``; nothing is sent yet."""
+        """Prepare a POST of ``body``, in which ``asked`` is written down; nothing is sent yet."""
         self.client = client
+        self._asked = asked
+        self._model = model
         self._url = url
         self._body = body
         self._delivery = delivery
@@ -134,6 +144,19 @@ class Exchange:
     def content_type(self) -> str:
         """The kind of the body, without its parameters."""
         return "" if self._response is None else self._response.content_type
+
+    def answer(self) -> Answer:
+        """What reads the body that has begun to come: feed it the pieces that ``read`` gives."""
+        asked, dialect = self._asked, self.client.dialect
+        if not isinstance(asked, ChatRequest):
+            return dialect.read_images(self.content_type, asked, created_s=int(time()))
+        chat = dialect.chat
+        if chat is None:
+            raise no_chat()
+        if self._model.text == "tokens":
+            self._delivery.text_price = TextPrice(self._model.token_multiplier, chat.total_tokens)
+        head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), self._model.id)
+        return chat.read(self.content_type, asked, head)
 
     async def read(self) -> bytes:
         """The next piece of the body, nothing at its end.
@@ -307,7 +330,7 @@ class ProviderClient:
             path, body = chat.path(asked, model), chat.write(asked, model)
         else:
             path, body = dialect.images_path(asked, model), self._write(asked, model)
-        return Exchange(self, self._url(path), body, delivery, observation)
+        return Exchange(self, asked, model, self._url(path), body, delivery, observation)
 
     def _write(self, asked: ImageRequest, model: Model) -> bytes | OutgoingBody:
         if asked.task is Task.GENERATION:

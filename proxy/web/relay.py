@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -102,12 +101,12 @@ class Relay:
         self._preparing = asyncio.Lock()
         self._client_gone = False
 
-    async def answer(self, read: Callable[[Exchange], Answer], delivery: Delivery) -> web.StreamResponse:
-        """Ask upstream and pass its answer on; ``read`` makes it from what has begun to come."""
+    async def answer(self, delivery: Delivery) -> web.StreamResponse:
+        """Ask upstream and pass its answer on, with what comes of it written down in ``delivery``."""
         async with self._upstream as self._exchange:
-            return await self.pass_on(read(self._exchange), delivery)
+            return await self.pass_on(self._exchange.answer(), delivery)
 
-    async def stream(self, read: Callable[[Exchange], Answer], delivery: Delivery) -> web.StreamResponse:
+    async def stream(self, delivery: Delivery) -> web.StreamResponse:
         """The same for a client that has asked for events.
 
         Its comments may come before the provider has said anything; an error after that is an event.
@@ -117,7 +116,7 @@ class Relay:
         try:
             self._keep_alive = KeepAlive(self._limits.keep_alive_s, self._send_comment)
             async with self._keep_alive, self._upstream as self._exchange:
-                return await self.pass_on(read(self._exchange), delivery)
+                return await self.pass_on(self._exchange.answer(), delivery)
         except ProxyError as error:
             return self._tell(error, delivery)
         except BaseException:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from time import time
 
 from aiohttp import web
 
-from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.billing.pricing import TextPrice
 from proxy.domain.errors import (
     ClientGone,
     IdempotencyInProgress,
@@ -26,10 +22,9 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
-from proxy.domain.requests.chat import ChatRequest, no_chat
+from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.idempotency import HEADER
 from proxy.telemetry.observation import OBSERVATION
-from proxy.upstream.exchange import Exchange
 from proxy.upstream.pool import Pool
 from proxy.web.middleware.metering import METERED
 from proxy.web.public.wire import (
@@ -124,18 +119,6 @@ class ImageRoutes:
         n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
         relay = Relay(request, observation, upstream, self._limits, images_most=self._limits.images_most(n))
 
-        def read(exchange: Exchange) -> Answer:
-            kind, dialect = exchange.content_type, exchange.client.dialect
-            if isinstance(asked, ChatRequest):
-                chat = dialect.chat
-                if chat is None:
-                    raise no_chat()
-                if model.text == "tokens":
-                    delivery.text_price = TextPrice(model.token_multiplier, chat.total_tokens)
-                head = ChatHead(f"chatcmpl-{observation.request_id}", int(time()), model.id)
-                return chat.read(kind, asked, head)
-            return dialect.read_images(kind, asked, created_s=int(time()))
-
         if asked.stream:
-            return await relay.stream(read, delivery)
-        return await relay.answer(read, delivery)
+            return await relay.stream(delivery)
+        return await relay.answer(delivery)
