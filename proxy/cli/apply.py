@@ -35,7 +35,7 @@ DIFFERS = 3
 @click.option("--print-secrets", is_flag=True, help="Show the texts of new keys, once.")
 @json_option
 def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets: bool, as_json: bool) -> None:
-    """Make teams, keys and limits as FILE has them, over the admin wire.
+    """Make teams, keys and limits as FILE has them, over the admin API.
 
     A key is known by its name within its team. What a team or key of the file leaves out is none: no limit, no expiry.
     Teams and keys that are not in the file are left alone. The second time, nothing is changed.

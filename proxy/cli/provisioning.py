@@ -104,7 +104,7 @@ def _doubles(provisions: Provisions) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Change:
-    """One call of the admin wire. ``fields`` are what it changes, each with what it is and what it should be."""
+    """One call of the admin API. ``fields`` are what it changes, each with what it is and what it should be."""
 
     action: str
     kind: str

@@ -1,4 +1,4 @@
-"""Rebuilding a running gateway's counters from its ledger, over the admin wire."""
+"""Rebuilding a running gateway's counters from its ledger, over the admin API."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model on the public wire, and where its requests go: to ``provider``, or to one of ``deployments``.
+    """One model on the public API, and where its requests go: to ``provider``, or to one of ``deployments``.
 
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``sizes`` are all that it takes, any where there are none.

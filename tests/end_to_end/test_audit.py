@@ -1,4 +1,4 @@
-"""Each change over the admin wire leaves a record of who made it."""
+"""Each change over the admin API leaves a record of who made it."""
 
 from __future__ import annotations
 

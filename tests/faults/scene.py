@@ -212,7 +212,7 @@ def ready(gateway: RunningGateway) -> tuple[int, str]:
 
 
 def held(gateway: RunningGateway, key: str) -> int:
-    """Units that the key holds, by the admin wire."""
+    """Units that the key holds, by the admin API."""
     usage = gateway.admin("GET", f"/admin/v1/keys/{key_id(key)}/usage").json
     return int(usage["limits"]["quota_units"]["reserved"])
 

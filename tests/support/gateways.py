@@ -93,7 +93,7 @@ class RunningGateway:
         return str(answer.json["key"])
 
     def admin(self, method: str, path: str, *, body: Any = None) -> Answer:
-        """A request on the admin wire."""
+        """A request on the admin API."""
         return ask(method, self.admin_url + path, key=ADMIN_TOKEN, body=body)
 
     def generate(self, key: str, **fields: Any) -> Answer:

@@ -21,7 +21,7 @@ NO_SCHEMA_SAYS_SO = (
     "'cursor' should be of the team '",
     "'cursor' should be the next_cursor or the resume_cursor of a list of all teams;",
     "This Idempotency-Key was sent before with another request",
-    # On the public wire an integer has no fraction: 1.0 is none, and is one for JSON Schema.
+    # On the public API an integer has no fraction: 1.0 is none, and is one for JSON Schema.
     ", not a number.",
     # The provider's own refusal.
     "response_format must be url or b64_json.",

@@ -48,7 +48,7 @@ def limit_options(command: F) -> F:
 
 
 def limits_given(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits among a command's parameters, as the admin wire takes them; those left out are not there."""
+    """The limits among a command's parameters, as the admin API takes them; those left out are not there."""
     limits = {
         name: None if given[name] == NO_LIMIT else given[name]
         for name, _text in _OPTIONS.values()

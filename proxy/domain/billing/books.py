@@ -29,7 +29,7 @@ class Books:
     windows: Counter[str] = field(default_factory=Counter)
 
     def add(self, entry: Mapping[str, Any], day: str) -> None:
-        """One ledger entry, as the admin wire shows it; ``day`` is the UTC day that its request was admitted in."""
+        """One ledger entry, as the admin API shows it; ``day`` is the UTC day that its request was admitted in."""
         if entry["kind"] == "grant":
             self.granted += entry["quota_units"]
             return

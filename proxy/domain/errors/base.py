@@ -26,7 +26,7 @@ class Blame(StrEnum):
 
 
 class ProxyError(Exception):
-    """An error that has an answer on the public wire.
+    """An error that has an answer on the public API.
 
     ``status`` is the HTTP status, ``code`` the stable word that programs may compare, ``retryable`` whether the same
     request may succeed later without being changed.

@@ -1,4 +1,4 @@
-"""Making, reading and changing keys: what the admin wire asks of the store."""
+"""Making, reading and changing keys: what the admin API asks of the store."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _greeting(options: dict[str, Any]) -> list[bytes]:
 
 
 def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
-    """As the client library makes it of the same address, which the admin wire's reads go by. Raises ConnectError."""
+    """As the client library makes it of the same address, which the admin API's reads go by. Raises ConnectError."""
     given = {name: value for name, value in options.items() if name.startswith("ssl_")}
     try:
         return SSLConnection(**given).ssl_context.get()

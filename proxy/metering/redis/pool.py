@@ -29,7 +29,7 @@ WAIT_S = 10.0
 """For a connection, where others use all of them."""
 
 READ_TIMEOUT_S = 10.0
-"""Of one command of the admin wire; a connection that took longer is closed, and its reply reaches nobody."""
+"""Of one command of the admin API; a connection that took longer is closed, and its reply reaches nobody."""
 
 
 def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:

@@ -1,4 +1,4 @@
-"""Who may use the admin wire: tokens with names and roles, and patience with those that are wrong."""
+"""Who may use the admin API: tokens with names and roles, and patience with those that are wrong."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AdminToken:
 
 
 ADMINISTRATOR: Final = web.RequestKey("administrator", AdminToken)
-"""The token that a request on the admin wire was made with."""
+"""The token that a request on the admin API was made with."""
 
 
 class WrongTokens:
@@ -138,7 +138,7 @@ def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middlewar
         if token is None:
             if text:
                 await wrong.wait(request.remote or "")
-            raise InvalidApiKey("The admin wire needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
+            raise InvalidApiKey("The admin API needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
         if token.role is not Role.ADMIN and request.method not in READING:
             raise RoleNotAllowed(
                 f"The admin token '{token.name}' is a {token.role}, which may read and change nothing; "

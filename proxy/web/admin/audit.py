@@ -29,7 +29,7 @@ class AuditRoutes:
         return (Route("GET", "/admin/v1/audit", self.list, Access.VIEWER, {200: AuditPage}, query=AuditQuery),)
 
     async def list(self, request: web.Request) -> web.Response:
-        """Changes over the admin wire: of one team oldest first, of all team by team, each oldest first."""
+        """Changes over the admin API: of one team oldest first, of all team by team, each oldest first."""
         query = read_query(request, AuditQuery)
         page = await self._log.list_entries(
             query.team, since_ms=since_ms(query.since), cursor=query.cursor, limit=query.limit

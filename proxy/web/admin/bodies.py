@@ -1,4 +1,4 @@
-"""What the admin wire takes: each body checked, each mistake told with the field and what would be right."""
+"""What the admin API takes: each body checked, each mistake told with the field and what would be right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin wire of keys, on a listener of its own, behind a token."""
+"""The admin API of keys, on a listener of its own, behind a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin wire of the ledger: its entries, refunds, and what ``lightmeter ledger verify`` compares."""
+"""The admin API of the ledger: its entries, refunds, and what ``lightmeter ledger verify`` compares."""
 
 from __future__ import annotations
 

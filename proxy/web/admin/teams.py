@@ -1,4 +1,4 @@
-"""The admin wire of teams."""
+"""The admin API of teams."""
 
 from __future__ import annotations
 

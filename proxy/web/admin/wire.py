@@ -1,4 +1,4 @@
-"""What the admin wire answers, as ``/openapi.json`` tells of it. A test compares the answers with it."""
+"""What the admin API answers, as ``/openapi.json`` tells of it. A test compares the answers with it."""
 
 from __future__ import annotations
 
