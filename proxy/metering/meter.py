@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms
 from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle, settle_images
 from proxy.domain.errors import ProxyError, StoreUnavailable
 from proxy.domain.limits import rate_limit_headers
-from proxy.domain.requests.idempotency import AnswerKeeper, Idempotency
+from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.journal.journal import Journal
 from proxy.metering.journal.records import Posting, Void
 from proxy.metering.leases import Leases
@@ -50,9 +50,10 @@ class Meter:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        terms: Terms = NO_TERMS,
     ) -> _Held:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
-        return _Held(self, credential, observation, model, quote, idempotency)
+        return _Held(self, credential, observation, model, quote, idempotency, Delivery(terms))
 
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
@@ -128,6 +129,7 @@ class _Held:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None,
+        delivery: Delivery,
     ) -> None:
         self._meter = meter
         self._credential = credential
@@ -135,9 +137,7 @@ class _Held:
         self._model = model
         self._quote = quote
         self._idempotency = idempotency
-        self.delivery = Delivery()
-        if idempotency is not None:
-            self.delivery.keeper = AnswerKeeper(meter.answer_bytes)
+        self.delivery = delivery
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
@@ -168,13 +168,14 @@ class _Held:
         observation, delivery = self._observation, self.delivery
         if error is not None:
             delivery.end_by(error)
-        delivery.provider_ms = round(observation.provider_s * 1000)
+        served = delivery.served
+        served.ms = round(observation.provider_s * 1000)
         settlement = self._settle(error)
         observation.outcome = delivery.outcome.value
         observation.images = delivery.images
         observation.charged_units = settlement.charged_units
-        observation.provider = delivery.provider
-        observation.provider_status = delivery.provider_status
+        observation.provider = served.provider
+        observation.provider_status = served.status
         await self._meter.post(settlement)
 
     def _settle(self, error: BaseException | None) -> Settlement:

@@ -146,14 +146,14 @@ class Metrics:
         self._held.values[(model,)] -= quote.units
         self._in_flight.values[(model,)] -= 1
         delivery = settlement.delivery
-        if delivery.charged_by:
-            for each in delivery.charged_by:
+        if settlement.charged_by:
+            for each in settlement.charged_by:
                 self._images.values[model, each.tier.value] += each.images
         elif delivery.images:
             self._images.values[model, quote.tier.value] += delivery.images
         if self.teams is not None:
             self.teams.settled(settlement)
-        asked = delivery.asked_size
+        asked = delivery.terms.asked_size
         if asked is not None:
             smaller = sum(size is not None and asked.is_larger_than(*size) for size in delivery.sizes)
             if smaller:

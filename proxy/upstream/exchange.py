@@ -25,8 +25,7 @@ from yarl import URL
 
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.billing.pricing import TextPrice
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     NoConnectionLeft,
@@ -75,8 +74,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_asked", "_body", "_delivery", "_model", "_observation", "_payload", "_response", "_size", "_url", "client",
-        "watchdog",
+        "_asked", "_body", "_model", "_observation", "_payload", "_response", "_served", "_size", "_url", "client",
+        "is_whole", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -86,16 +85,20 @@ class Exchange:
         model: Model,
         url: URL,
         body: bytes | OutgoingBody,
-        delivery: Delivery,
+        served: Served,
         observation: Observation,
     ) -> None:
-        """Prepare a POST of ``body``, in which ``asked`` is written down; nothing is sent yet."""
+        """Prepare a POST of ``body``, in which ``asked`` is written down; nothing is sent yet.
+
+        ``served`` is told who was asked. Whoever reads the answer sets ``is_whole`` where nothing of it is missing.
+        """
         self.client = client
         self._asked = asked
         self._model = model
         self._url = url
         self._body = body
-        self._delivery = delivery
+        self._served = served
+        self.is_whole = False
         self._observation = observation
         self._payload: JsonPayload | None = None
         self._response: ClientResponse | None = None
@@ -104,7 +107,7 @@ class Exchange:
 
     async def __aenter__(self) -> Self:
         """Send the request; the answer is a 2xx, its body not read yet."""
-        self._delivery.provider = self.client.provider.name
+        self._served.provider = self.client.provider.name
         # The time of waiting for a connection is not the provider's.
         self.watchdog.grant(await self.client.take_connection())
         await self.watchdog.__aenter__()
@@ -153,8 +156,6 @@ class Exchange:
         chat = dialect.chat
         if chat is None:
             raise no_chat()
-        if self._model.text == "tokens":
-            self._delivery.text_price = TextPrice(self._model.token_multiplier, chat.total_tokens)
         head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), self._model.id)
         return chat.read(self.content_type, asked, head)
 
@@ -197,7 +198,7 @@ class Exchange:
         finally:
             self._observation.provider_s += perf_counter() - began
         self._response = response
-        self._delivery.provider_status = response.status
+        self._served.status = response.status
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
 
@@ -318,7 +319,7 @@ class ProviderClient:
         self.in_use -= 1
         self._connections.release()
 
-    def ask(self, asked: Asked, model: Model, delivery: Delivery, observation: Observation) -> Exchange:
+    def ask(self, asked: Asked, model: Model, served: Served, observation: Observation) -> Exchange:
         """Ask for images, or for the next message of a chat, as the dialect does."""
         dialect = self.dialect
         path: str
@@ -330,7 +331,7 @@ class ProviderClient:
             path, body = chat.path(asked, model), chat.write(asked, model)
         else:
             path, body = dialect.images_path(asked, model), self._write(asked, model)
-        return Exchange(self, asked, model, self._url(path), body, delivery, observation)
+        return Exchange(self, asked, model, self._url(path), body, served, observation)
 
     def _write(self, asked: ImageRequest, model: Model) -> bytes | OutgoingBody:
         if asked.task is Task.GENERATION:

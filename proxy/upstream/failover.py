@@ -19,7 +19,7 @@ from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
 
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     ClientGone,
@@ -88,7 +88,7 @@ class Failover:
         balancer: Balancer,
         asked: ImageRequest | ChatRequest,
         model: Model,
-        delivery: Delivery,
+        served: Served,
         observation: Observation,
         metrics: Metrics,
         client_left: Callable[[], bool],
@@ -98,7 +98,7 @@ class Failover:
         self._balancer = balancer
         self._asked = asked
         self._model = model
-        self._delivery = delivery
+        self._served = served
         self._observation = observation
         self._key_id = observation.key_id
         self._metrics = metrics
@@ -150,15 +150,15 @@ class Failover:
             self._end(attempt, interruption)
             raise
         # An answer that is not whole, and that no error tells of, has been cut before the client's eyes.
-        self._end(attempt, error, broken=error is None and not self._delivery.whole)
+        self._end(attempt, error, broken=error is None and not exchange.is_whole)
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
-        self._delivery.provider_status = 0
+        self._served.status = 0
         self._waited_before_s = self._observation.provider_s
         try:
             client = self._client_of(attempt.target.deployment.provider)
             model = self._balancer.models[attempt.target.index]
-            exchange = client.ask(self._asked, model, self._delivery, self._observation)
+            exchange = client.ask(self._asked, model, self._served, self._observation)
         except BaseException:
             # Nothing was sent, so nothing is counted.
             self._balancer.end(attempt, monotonic(), Result.NEITHER)
@@ -169,7 +169,7 @@ class Failover:
         return exchange
 
     def _another(self, error: BaseException, provider: Provider, tried: frozenset[int]) -> Attempt | None:
-        reason = why_again(error, self._delivery.provider_status, provider)
+        reason = why_again(error, self._served.status, provider)
         if reason is None or self._client_left():
             return None
         now_s = monotonic()
@@ -183,7 +183,7 @@ class Failover:
         return self._balancer.begin(now_s, self._key_id, tried)
 
     def _count(self, attempts: int) -> None:
-        self._observation.attempts = self._delivery.attempts = attempts
+        self._observation.attempts = self._served.attempts = attempts
 
     def _end(
         self,
@@ -193,7 +193,7 @@ class Failover:
         *,
         broken: bool = False,
     ) -> None:
-        status = self._delivery.provider_status
+        status = self._served.status
         result = Result.FAILED if broken else result_of(error, status)
         if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             retry_after_s = None

@@ -8,7 +8,7 @@ from time import monotonic
 
 from aiohttp import TraceConfig
 
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import UpstreamUnreachable
 from proxy.telemetry.metrics import Metrics
@@ -63,15 +63,15 @@ class Pool:
         self,
         asked: Asked,
         model: Model,
-        delivery: Delivery,
+        served: Served,
         observation: Observation,
         client_left: Callable[[], bool],
     ) -> Exchange | Failover:
         """Ask the model's provider, or one of its deployments, and others where that one cannot answer."""
         if not model.deployments:
-            return self.client(model.provider).ask(asked, model, delivery, observation)
+            return self.client(model.provider).ask(asked, model, served, observation)
         balancer = self._balancer_of(model)
-        return Failover(self.client, balancer, asked, model, delivery, observation, self._metrics, client_left)
+        return Failover(self.client, balancer, asked, model, served, observation, self._metrics, client_left)
 
     def client(self, name: str) -> ProviderClient:
         """The provider of this name. Raises UpstreamUnreachable where it has gone since the request was admitted."""

@@ -83,14 +83,17 @@ class Relay:
         observation: Observation,
         upstream: Exchange | Failover,
         limits: RelayLimits,
+        delivery: Delivery,
         *,
         images_most: int,
     ) -> None:
-        """Answer ``request`` with what comes from ``upstream``, within ``limits``.
+        """Answer ``request`` with what comes from ``upstream``, within ``limits``; ``delivery`` says what came.
 
         An answer that flows is broken off after ``images_most`` images, and no more are charged of any.
         """
+        self._delivery = delivery
         self._images_most = images_most
+        self._keeper: AnswerKeeper | None = None
         self._request = request
         self._observation = observation
         self._upstream = upstream
@@ -101,64 +104,65 @@ class Relay:
         self._preparing = asyncio.Lock()
         self._client_gone = False
 
-    async def answer(self, delivery: Delivery) -> web.StreamResponse:
-        """Ask upstream and pass its answer on, with what comes of it written down in ``delivery``."""
+    async def answer(self) -> web.StreamResponse:
+        """Ask upstream and pass its answer on."""
+        if self._delivery.terms.kept_answer_bytes:
+            self._keeper = AnswerKeeper(self._delivery.terms.kept_answer_bytes)
         async with self._upstream as self._exchange:
-            return await self.pass_on(self._exchange.answer(), delivery)
+            return await self._pass_on(self._exchange.answer())
 
-    async def stream(self, delivery: Delivery) -> web.StreamResponse:
+    async def stream(self) -> web.StreamResponse:
         """The same for a client that has asked for events.
 
-        Its comments may come before the provider has said anything; an error after that is an event.
+        Its comments may come before the provider has said anything; an error after that is an event. No stream is kept
+        to be given again.
         """
-        # A replay would have to be a stream again.
-        delivery.keeper = None
         try:
             self._keep_alive = KeepAlive(self._limits.keep_alive_s, self._send_comment)
             async with self._keep_alive, self._upstream as self._exchange:
-                return await self.pass_on(self._exchange.answer(), delivery)
+                return await self._pass_on(self._exchange.answer())
         except ProxyError as error:
-            return self._tell(error, delivery)
+            return self._tell(error)
         except BaseException:
             if self._response is not None:
                 self._abort()
             raise
 
-    async def pass_on(self, answer: Answer, delivery: Delivery) -> web.StreamResponse:
-        """Send what ``answer`` lets through, and write down in ``delivery`` what came.
+    async def _pass_on(self, answer: Answer) -> web.StreamResponse:
+        """Send what ``answer`` lets through.
 
         The end is sent by whoever called, after the settlement: an answer that is whole has been charged.
         """
         self._answer = answer
         try:
-            await self._pass_pieces(answer, delivery.keeper)
+            await self._pass_pieces(answer)
             whole = answer.finish()
-            if delivery.keeper is not None:
-                delivery.keeper.add(whole)
+            if self._keeper is not None:
+                self._keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
             answer.break_off()
             if isinstance(error, ProviderRefusal) and not answer.images:
-                delivery.provider_usage = answer.usage
-                delivery.end_by(error)
+                self._delivery.provider_usage = answer.usage
+                self._delivery.end_by(error)
             else:
-                self._end(answer, delivery, complete=False)
-            return self._break_off(error, delivery)
+                self._end(answer, complete=False)
+            return self._break_off(error)
         except BaseException:
             # By the watchdog, at the end of the process or by a fault of ours: these images have been made.
             answer.break_off()
-            self._end(answer, delivery, complete=False)
+            self._end(answer, complete=False)
             if self._response is not None and self._keep_alive is None:
                 self._abort()
             raise
-        self._end(answer, delivery, complete=answer.whole)
+        self._end(answer, complete=answer.whole)
         if self._response is None:
             return self._whole(whole, answer.content_type)
         self._observation.response_bytes += len(whole)
         self._response.end += whole
         return self._response
 
-    async def _pass_pieces(self, answer: Answer, keeper: AnswerKeeper | None) -> None:
-        parts = EvenParts(answer.feed)
+    async def _pass_pieces(self, answer: Answer) -> None:
+        keeper, parts = self._keeper, EvenParts(answer.feed)
         while piece := await self._exchange.read():
             for passed in parts.read(piece):
                 if keeper is not None:
@@ -222,14 +226,20 @@ class Relay:
         self._observation.response_bytes = len(body)
         return web.Response(body=body, headers=_headers(content_type))
 
-    def _end(self, answer: Answer, delivery: Delivery, *, complete: bool) -> None:
+    def _end(self, answer: Answer, *, complete: bool) -> None:
+        delivery = self._delivery
+        self._exchange.is_whole = complete
+        delivery.body = None if self._keeper is None else self._keeper.body
         delivery.images, delivery.provider_usage = min(answer.images, self._images_most), answer.usage
         delivery.sizes = tuple(answer.sizes[: delivery.images])
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
-    def _break_off(self, error: Exception, delivery: Delivery) -> web.StreamResponse:
+    def _break_off(self, error: Exception) -> web.StreamResponse:
         """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""
-        logger.warning("%s: the answer of provider %s: %s", self._observation.request_id, delivery.provider, error)
+        delivery = self._delivery
+        logger.warning(
+            "%s: the answer of provider %s: %s", self._observation.request_id, delivery.served.provider, error
+        )
         if self._response is not None and self._keep_alive is None:
             self._abort()
             return self._response
@@ -241,12 +251,12 @@ class Relay:
             raise error
         raise UpstreamUncertain("The provider's answer is not an images response; nothing was charged.") from error
 
-    def _tell(self, error: ProxyError, delivery: Delivery) -> web.StreamResponse:
+    def _tell(self, error: ProxyError) -> web.StreamResponse:
         """Tell of an error in the stream where that has begun, and settle by it."""
         response = self._response
         if response is None or isinstance(error, ClientGone):
             raise error
-        delivery.end_by(error)
+        self._delivery.end_by(error)
         self._observation.error = error.code
         told = error_event(error) if self._answer is None else self._answer.tell(error)
         if told is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from proxy.domain.billing.settlement import Delivery, Outcome, settle
+from proxy.domain.billing.settlement import Delivery, Outcome, Served, settle
 from proxy.domain.requests.idempotency import Idempotency
 from proxy.telemetry.observation import request_ids
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
@@ -38,7 +38,13 @@ async def measure(url: str, requests: int) -> dict[str, float]:
             reservation = await bench.store.admit(
                 *(request_id, credential), endpoint=ENDPOINT, model=MODEL, quote=quote(5_000), idempotency=idempotency
             )
-            delivery = Delivery(Outcome.DELIVERED, 1, "sample", 200, b'{"total_tokens":4160}', 812, ended=True)
+            delivery = Delivery(
+                served=Served("sample", 200, ms=812),
+                outcome=Outcome.DELIVERED,
+                ended=True,
+                images=1,
+                provider_usage=b'{"total_tokens":4160}',
+            )
             await bench.store.settle(settle(reservation, delivery))
 
         for _ in range(requests // AT_ONCE):

@@ -8,7 +8,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.billing.pricing import DeliveredPrices, Quote, Tier
+from proxy.domain.billing.pricing import DeliveredPrices, Quote, Terms, Tier
 from proxy.domain.billing.settlement import Delivery, Settlement, settle
 from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
 from proxy.metering.journal.records import Posting, read_records, write_record
@@ -24,7 +24,7 @@ FACTS_BYTES_LIMIT = 4_096
 def settlement_of(
     sizes: tuple[Size | None, ...], images: int, requested: Tier, prices: DeliveredPrices | None
 ) -> Settlement:
-    delivery = Delivery(images=images, sizes=sizes, delivered_prices=prices)
+    delivery = Delivery(images=images, sizes=sizes, terms=Terms(prices))
     delivery.end(complete=True)
     unit_price = 12_500 if requested is Tier.FOUR_K else 5_000
     return settle(make_reservation(Quote(1, unit_price, unit_price, requested)), delivery)
@@ -75,7 +75,7 @@ async def test_the_store_keeps_it_and_the_books_are_right(bench: Bench) -> None:
     key = await bench.make_key()
     reservation = await bench.admit(key, "req_1", 5_000, images=2)
     prices = DeliveredPrices(5_000, 12_500, 3_840, Tier.STANDARD)
-    delivery = Delivery(images=151, sizes=(HD, None, *[UHD] * 149), delivered_prices=prices)
+    delivery = Delivery(images=151, sizes=(HD, None, *[UHD] * 149), terms=Terms(prices))
     delivery.end(complete=True)
     await bench.store.settle(settle(reservation, delivery))
     (entry,) = (await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)).items

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, Settlement, settle
 from proxy.domain.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -14,7 +14,7 @@ from proxy.domain.errors import (
     InsufficientQuota,
     InvalidApiKey,
 )
-from proxy.domain.requests.idempotency import AlreadyAnswered, AnswerKeeper, Idempotency, KeptAnswer
+from proxy.domain.requests.idempotency import AlreadyAnswered, Idempotency, KeptAnswer
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, quote
 
 NAME = Idempotency("1" * 64, "a" * 64)
@@ -28,9 +28,7 @@ async def admit(bench: Bench, key: Credential, request_id: str, name: Idempotenc
 
 
 def delivered(reservation: Reservation, body: bytes = b'{"data": ["\n\\0"]}') -> Settlement:
-    delivery = Delivery(images=1, provider="sample", provider_status=200, keeper=AnswerKeeper(100))
-    assert delivery.keeper is not None
-    delivery.keeper.add(body)
+    delivery = Delivery(images=1, served=Served("sample", 200), body=body)
     delivery.end(complete=True)
     return settle(reservation, delivery)
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, Settlement, settle
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, StoreUnavailable
 from proxy.metering.leases import BATCH, Leases
 from proxy.metering.ledger.pages import LedgerFilter
@@ -37,7 +37,7 @@ async def entries(bench: Bench, key: Credential) -> list[dict[str, Any]]:
 
 
 def settlement(reservation: Reservation, images: int) -> Settlement:
-    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery = Delivery(images=images, served=Served("sample", 200))
     delivery.end(complete=True)
     return settle(reservation, delivery)
 

@@ -30,7 +30,7 @@ async def odd(bench: Bench) -> AsyncIterator[OddStore]:
 
 async def run(meter: Meter, key: Credential, request_id: str = "req_1", images: int = 1) -> None:
     async with meter.admit(key, Observation(request_id, ENDPOINT, model=MODEL), MODEL, quote(5_000)) as delivery:
-        delivery.provider, delivery.provider_status, delivery.images = "sample", 200, images
+        delivery.served.provider, delivery.served.status, delivery.images = "sample", 200, images
         delivery.end(complete=True)
 
 

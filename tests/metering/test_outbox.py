@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, Settlement, settle
 from proxy.domain.errors import JournalUnavailable
 from proxy.metering import outbox
 from proxy.metering.journal.file import JournalFile
@@ -44,7 +44,7 @@ TEAM, TEAM_USAGE = "lm:{acme}:team", "lm:{acme}:usage"
 
 
 def delivered(reservation: Reservation, images: int = 1) -> Settlement:
-    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery = Delivery(images=images, served=Served("sample", 200))
     delivery.end(complete=True)
     return settle(reservation, delivery)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, Settlement, settle
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.metering import outbox
 from proxy.metering.journal.journal import Journal
@@ -34,7 +34,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def delivered(reservation: Reservation) -> Settlement:
-    delivery = Delivery(images=1, provider="sample", provider_status=200)
+    delivery = Delivery(images=1, served=Served("sample", 200))
     delivery.end(complete=True)
     return settle(reservation, delivery)
 

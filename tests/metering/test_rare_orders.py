@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, Settlement, settle
 from proxy.domain.errors import Conflict, InvalidApiKey
 from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.ledger.books import LedgerBooks
@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 
 
 def delivered(reservation: Reservation, images: int) -> Settlement:
-    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery = Delivery(images=images, served=Served("sample", 200))
     delivery.end(complete=True)
     return settle(reservation, delivery)
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.settlement import Delivery, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Served, Settlement, settle
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.requests.idempotency import After, Ending, Idempotency
 from proxy.metering.ledger.books import LedgerBooks
@@ -77,7 +77,7 @@ def today(admitted_ms: int) -> str:
 
 
 def delivered() -> Delivery:
-    delivery = Delivery(images=1, provider="sample", provider_status=200)
+    delivery = Delivery(images=1, served=Served("sample", 200))
     delivery.end(complete=True)
     return delivery
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.domain.billing.pricing import DeliveredPrices, Quote, Tier
+from proxy.domain.billing.pricing import DeliveredPrices, Quote, Terms, Tier
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, settle
 from proxy.domain.limits import QUOTAS, QuotaUsage
 from proxy.telemetry.metrics import Metrics
@@ -58,7 +58,7 @@ def reservation(team: str = "acme", model: str = MODELS[0], images: int = 1) -> 
 
 def serve(metrics: Metrics, held: Reservation, images: int = 1) -> None:
     metrics.reserved(held)
-    metrics.settled(settle(held, Delivery(Outcome.DELIVERED, images)))
+    metrics.settled(settle(held, Delivery(outcome=Outcome.DELIVERED, images=images)))
 
 
 def quotas(posted: int, reserved: int = 0, **limits: int) -> Mapping[str, QuotaUsage]:
@@ -93,7 +93,7 @@ def test_what_was_reserved_is_charged_released_or_held(steps: list[tuple[bool, s
             metrics.reserved(held := reservation(model=model, images=asked))
             open_ones.append(held)
         else:
-            metrics.settled(settle(open_ones.pop(0), Delivery(Outcome.DELIVERED, made)))
+            metrics.settled(settle(open_ones.pop(0), Delivery(outcome=Outcome.DELIVERED, images=made)))
     found = samples(metrics)
     for model in MODELS:
         units = {
@@ -114,9 +114,8 @@ def test_an_image_counts_under_the_tier_that_it_was_charged_by(
 ) -> None:
     metrics = Metrics()
     metrics.reserved(held := reservation(images=4))
-    delivery = Delivery(images=4, sizes=((1_024, 1_024), (4_096, 4_096), None))
-    if requested is not None:
-        delivery.delivered_prices = DeliveredPrices(5_000, 12_500, edge, requested)
+    prices = None if requested is None else DeliveredPrices(5_000, 12_500, edge, requested)
+    delivery = Delivery(Terms(prices), images=4, sizes=((1_024, 1_024), (4_096, 4_096), None))
     delivery.end(complete=True)
     metrics.settled(settle(held, delivery))
     found = samples(metrics)

@@ -13,7 +13,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.errors import NoConnectionLeft, ProxyError
 from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
@@ -79,7 +79,7 @@ async def ask(pool: Pool) -> bytes:
     """The body of the answer to one request."""
     request, model = parse_image_request(b'{"prompt":"a cube"}'), make_model(provider="one")
     body = b""
-    async with pool.ask(request, model, Delivery(), Observation("req_1", "/"), lambda: False) as exchange:
+    async with pool.ask(request, model, Served(), Observation("req_1", "/"), lambda: False) as exchange:
         while piece := await exchange.read():
             body += piece
     return body

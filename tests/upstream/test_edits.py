@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.requests.edit import parse_edit_request, request_of_form
 from proxy.domain.requests.image import ImageRequest, Task
@@ -153,13 +153,13 @@ async def test_a_disk_that_cannot_be_read_is_no_fault_of_the_provider(caplog: py
     app.router.add_post("/images/edits", take)
     async with TestServer(app) as server:
         provider = Provider("acme", "openai", str(server.make_url("/")))
-        model, delivery = make_model(), Delivery()
+        model, served = make_model(), Served()
         pool = Pool([provider], [model], Metrics())
         request = edit("a cube", upload(size_bytes=1_000, source=Broken()))
-        exchange = pool.ask(request, model, delivery, Observation("req_1", "edits"), lambda: False)
+        exchange = pool.ask(request, model, served, Observation("req_1", "edits"), lambda: False)
         with pytest.raises(UploadsUnavailable) as caught:
             await exchange.__aenter__()
         await pool.close()
     assert "server.upload_folder" in caplog.text
-    assert result_of(caught.value, delivery.provider_status) is Result.NEITHER
-    assert why_again(caught.value, delivery.provider_status, provider) is None
+    assert result_of(caught.value, served.status) is Result.NEITHER
+    assert why_again(caught.value, served.status, provider) is None

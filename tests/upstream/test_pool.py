@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.domain.billing.settlement import Delivery
+from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Deployment
 from proxy.domain.errors import NoConnectionLeft, UpstreamUnreachable
 from proxy.domain.requests.image import parse_image_request
@@ -116,7 +116,7 @@ async def test_a_deployment_whose_provider_has_gone_for_good_takes_no_slot() -> 
     for client in (pool._clients.pop("one"), pool._clients.pop("two")):
         await client.close()
     request = parse_image_request(b'{"prompt":"x"}')
-    upstream = pool.ask(request, model, Delivery(), Observation("req_1", "/"), lambda: False)
+    upstream = pool.ask(request, model, Served(), Observation("req_1", "/"), lambda: False)
     with pytest.raises(UpstreamUnreachable):
         await upstream.__aenter__()
     assert [target.in_flight for target in balancer.targets] == [0, 0]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-import orjson
-
+from proxy.domain.billing.usage import total_tokens
 from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.sizes import AskedSize, asked_size
 
 _pixels = re.compile(r"(\d+)[x×](\d+)")
 
@@ -100,21 +100,47 @@ class DeliveredPrices:
 
 
 @dataclass(frozen=True, slots=True)
-class TextPrice:
-    """What an answer without an image costs: its tokens, which the provider tells in its usage as ``total_tokens``."""
+class Terms:
+    """What a request is charged by beside its quote; made once, when it is priced.
 
-    token_multiplier: Decimal
-    total_tokens: str
+    An image costs what the quote says, or by its own size where there are ``delivered_prices``. An answer without an
+    image costs ``ceil(total tokens × text_multiplier)`` in exact decimals, nothing where there is no multiplier.
+    ``asked_size`` is what images are compared with. An answer of at most ``kept_answer_bytes`` bytes is kept for a
+    client that has named its request.
+    """
 
-    def units(self, usage: bytes | None) -> int:
-        """``ceil(total tokens × token_multiplier)`` for the provider's usage, a JSON object, in exact decimals.
+    delivered_prices: DeliveredPrices | None = None
+    text_multiplier: Decimal | None = None
+    asked_size: AskedSize | None = None
+    kept_answer_bytes: int = 0
 
-        0 where that tells no number of tokens, or one that cannot be true.
-        """
-        tokens = orjson.loads(usage or b"{}").get(self.total_tokens)
-        if type(tokens) is not int or not 0 <= tokens <= TOKENS_LIMIT:
+    def text_units(self, usage: bytes | None) -> int:
+        """What an answer without an image costs, by the provider's usage as JSON."""
+        if self.text_multiplier is None:
             return 0
-        return unit_price(tokens, self.token_multiplier)
+        return unit_price(total_tokens(usage), self.text_multiplier)
+
+
+NO_TERMS = Terms()
+"""Images cost what the quote says, and text nothing."""
+
+
+def agree(
+    request: ImageRequest | ChatRequest, model: Model, quote: Quote, *, by_delivered_size: bool, kept_answer_bytes: int
+) -> Terms:
+    """The terms of a request that costs ``quote``; images are charged by the size asked for, or delivered."""
+    delivered_prices = None
+    if by_delivered_size:
+        delivered_prices = DeliveredPrices(
+            model.unit_price, model.unit_price_4k, model.four_k_long_edge, requested=quote.tier
+        )
+    charges_text = isinstance(request, ChatRequest) and model.text == "tokens"
+    return Terms(
+        delivered_prices,
+        model.token_multiplier if charges_text else None,
+        asked_size(request.size, request.image_size),
+        kept_answer_bytes,
+    )
 
 
 def _is_4k(size: str | None, four_k_long_edge: int) -> bool:

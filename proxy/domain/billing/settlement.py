@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from proxy.domain.billing.pricing import DeliveredPrices, Quote, TextPrice, TierCharge
+from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms, TierCharge
 from proxy.domain.errors import (
     ClientGone,
     NothingGenerated,
@@ -21,8 +21,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import PaceUsage
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.requests.idempotency import After, AnswerKeeper, Ending, Idempotency, KeptAnswer
-from proxy.domain.requests.sizes import AskedSize
+from proxy.domain.requests.idempotency import After, Ending, Idempotency, KeptAnswer
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -62,50 +61,55 @@ class Reservation:
 
 
 @dataclass(slots=True)
-class Delivery:
-    """What came of a request; filled in while it runs, and settled by what it says when it ends.
+class Served:
+    """Which provider was asked last, and what it said; written by whoever asks it, and nobody else.
 
-    It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's account of it, as JSON; ``attempts`` counts the deployments that were asked.
-    ``text_price`` is what an answer without an image costs, where it costs anything, and ``text_units`` what it is
-    charged. ``sizes`` are those of the images, where they could be told, ``asked_size`` what was
-    asked for; with ``delivered_prices`` they say what is charged: ``charged_by`` each tier, ``image_units`` in all.
-    ``keeper`` gathers the answer where the client may ask for it again.
+    ``status`` is 0 until it has answered; ``attempts`` counts the deployments that were asked; ``ms`` is the time of
+    waiting for them, in milliseconds.
     """
 
-    outcome: Outcome = Outcome.FAILED
-    images: int = 0
     provider: str = ""
-    provider_status: int = 0
-    provider_usage: bytes | None = None
-    provider_ms: int = 0
+    status: int = 0
     attempts: int = 1
+    ms: int = 0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What came of a request; written by the relay, and settled by the meter.
+
+    It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
+    ``provider_usage`` is the provider's account of it, as JSON. ``sizes`` are those of the images, where they are
+    known. ``whole`` says that nothing of the answer is missing, ``body`` is the answer where it is kept.
+    """
+
+    terms: Terms = field(default=NO_TERMS, compare=False)
+    served: Served = field(default_factory=Served)
+    outcome: Outcome = Outcome.FAILED
     ended: bool = False
     whole: bool = False
-    text_price: TextPrice | None = field(default=None, compare=False)
-    text_units: int = 0
+    images: int = 0
     sizes: tuple[Size | None, ...] = ()
-    asked_size: AskedSize | None = field(default=None, compare=False)
-    delivered_prices: DeliveredPrices | None = field(default=None, compare=False)
-    charged_by: tuple[TierCharge, ...] = ()
-    image_units: int | None = None
-    keeper: AnswerKeeper | None = field(default=None, compare=False)
+    provider_usage: bytes | None = None
+    body: bytes | None = field(default=None, compare=False)
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
         """Choose the outcome of a 2xx answer, from what has arrived of it."""
         self.ended = True
         self.whole = complete
-        if self.delivered_prices is not None:
-            self.charged_by = self.delivered_prices.charges(self.sizes, self.images)
-            self.image_units = sum(each.images * each.unit_price for each in self.charged_by)
-        if not self.images and self.text_price is not None and (complete or client_gone):
-            self.text_units = self.text_price.units(self.provider_usage)
         if client_gone:
             self.outcome = Outcome.ABANDONED
         elif not complete:
             self.outcome = Outcome.TRUNCATED if self.images else Outcome.FAILED
         else:
             self.outcome = Outcome.DELIVERED if self.images or self.text_units else Outcome.EMPTY
+
+    @property
+    def text_units(self) -> int:
+        """What an answer without an image is charged; nothing where the provider broke it off."""
+        if self.images or not (self.whole or self.outcome is Outcome.ABANDONED):
+            return 0
+        return self.terms.text_units(self.provider_usage)
 
     def end_by(self, error: BaseException) -> None:
         """Choose the outcome of a request that an error ended; what ``end`` chose before stands."""
@@ -128,18 +132,26 @@ class Delivery:
 class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
-    ``charged_units`` = ``images`` × ``unit_price``, or ``image_units`` where those are known, which is the same summed
-    over ``charged_by``, or ``text_units`` where there is no image. ``overage_units`` is the part of it beyond
-    ``reserved_units``, and ``released_units`` the part of the reservation that was not needed. ``ending`` is what
-    becomes of the client's name for the request.
+    ``charged_units`` are for its images, or for its text where there is no image. ``charged_by`` sums them up by tier
+    where images are charged by the size that they came in. ``ending`` is what becomes of the client's name for the
+    request.
     """
 
     reservation: Reservation
     delivery: Delivery
     charged_units: int
-    overage_units: int
-    released_units: int
+    charged_by: tuple[TierCharge, ...] = ()
     ending: Ending | None = None
+
+    @property
+    def overage_units(self) -> int:
+        """The part of the charge beyond what was reserved."""
+        return max(0, self.charged_units - self.reservation.quote.units)
+
+    @property
+    def released_units(self) -> int:
+        """The part of the reservation that was not needed."""
+        return max(0, self.reservation.quote.units - self.charged_units)
 
     def without_answer(self) -> Settlement:
         """The same, to be kept where an answer would take too much room."""
@@ -150,40 +162,22 @@ class Settlement:
 
 def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
     """Charge the images that were generated, whatever was asked for. ``error`` is what the request ended by."""
-    reserved_units = reservation.quote.units
-    charged_units = delivery.text_units
-    if delivery.images:
-        image_units = delivery.image_units
-        charged_units = delivery.images * reservation.quote.unit_price if image_units is None else image_units
-    return Settlement(
-        reservation=reservation,
-        delivery=delivery,
-        charged_units=charged_units,
-        overage_units=max(0, charged_units - reserved_units),
-        released_units=max(0, reserved_units - charged_units),
-        ending=None if reservation.idempotency is None else _end(reservation.idempotency, delivery, error),
-    )
+    ending = None if reservation.idempotency is None else _end(reservation.idempotency, delivery, error)
+    prices = delivery.terms.delivered_prices
+    if not delivery.images:
+        return Settlement(reservation, delivery, delivery.text_units, ending=ending)
+    if prices is None:
+        return Settlement(reservation, delivery, delivery.images * reservation.quote.unit_price, ending=ending)
+    charged_by = prices.charges(delivery.sizes, delivery.images)
+    charged_units = sum(each.images * each.unit_price for each in charged_by)
+    return Settlement(reservation, delivery, charged_units, charged_by, ending)
 
 
 def settle_images(reservation: Reservation, delivery: Delivery) -> Settlement:
     """The same by the number of images alone, where nothing else that is known of a request can be reckoned with."""
-    charged_units = delivery.images * reservation.quote.unit_price
-    return Settlement(
-        reservation=reservation,
-        delivery=Delivery(
-            outcome=delivery.outcome,
-            images=delivery.images,
-            provider=delivery.provider,
-            provider_status=delivery.provider_status,
-            provider_ms=delivery.provider_ms,
-            attempts=delivery.attempts,
-            ended=True,
-        ),
-        charged_units=charged_units,
-        overage_units=max(0, charged_units - reservation.quote.units),
-        released_units=max(0, reservation.quote.units - charged_units),
-        ending=None if reservation.idempotency is None else Ending(reservation.idempotency, After.GONE),
-    )
+    known = Delivery(served=delivery.served, outcome=delivery.outcome, ended=True, images=delivery.images)
+    ending = None if reservation.idempotency is None else Ending(reservation.idempotency, After.GONE)
+    return Settlement(reservation, known, delivery.images * reservation.quote.unit_price, ending=ending)
 
 
 def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> Ending:
@@ -192,18 +186,17 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
     That is where the provider was not reached, or said itself that it had failed.
     """
     outcome = delivery.outcome
-    if outcome in (Outcome.UNREACHABLE, Outcome.REFUSED) or not delivery.provider:
+    if outcome in (Outcome.UNREACHABLE, Outcome.REFUSED) or not delivery.served.provider:
         return Ending(idempotency, After.FREE)
-    if outcome is Outcome.FAILED and delivery.provider_status >= ERROR_STATUS:
+    if outcome is Outcome.FAILED and delivery.served.status >= ERROR_STATUS:
         return Ending(idempotency, After.FREE)
     # What nobody knows the end of is no answer to be given again for a day.
     is_told = isinstance(error, ProxyError) and not isinstance(error, ClientGone | UpstreamError | UpstreamTimeout)
     if isinstance(error, ProxyError) and is_told:
         return Ending(idempotency, After.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body())))
-    body = delivery.keeper.body if delivery.keeper is not None and delivery.whole else None
-    if error is not None or body is None:
+    if error is not None or delivery.body is None or not delivery.whole:
         return Ending(idempotency, After.GONE)
-    return Ending(idempotency, After.DONE, KeptAnswer(OK_STATUS, body))
+    return Ending(idempotency, After.DONE, KeptAnswer(OK_STATUS, delivery.body))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import orjson
 
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
-from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Settlement, settle
+from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, Settlement
 from proxy.domain.requests.idempotency import After, Ending, Idempotency
 
 CHECKSUM_LENGTH = 8
@@ -123,6 +123,7 @@ def _void(void: Void) -> dict[str, Any]:
 def _posting(settlement: Settlement) -> dict[str, Any]:
     reservation, delivery = settlement.reservation, settlement.delivery
     quote, usage, ending = reservation.quote, delivery.provider_usage, settlement.ending
+    served = delivery.served
     return {
         "kind": "settlement",
         "id": reservation.id,
@@ -137,14 +138,14 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "admitted_ms": reservation.admitted_ms,
         "outcome": delivery.outcome,
         "images": delivery.images,
-        "text_units": delivery.text_units,
-        "image_units": delivery.image_units,
-        "charged_by": [astuple(each) for each in delivery.charged_by],
+        "text_units": 0 if delivery.images else settlement.charged_units,
+        "image_units": settlement.charged_units if delivery.images else None,
+        "charged_by": [astuple(each) for each in settlement.charged_by],
         "sizes": delivery.sizes,
-        "provider": delivery.provider,
-        "provider_status": delivery.provider_status,
-        "provider_ms": delivery.provider_ms,
-        "attempts": delivery.attempts,
+        "provider": served.provider,
+        "provider_status": served.status,
+        "provider_ms": served.ms,
+        "attempts": served.attempts,
         "provider_usage": None if usage is None else usage.decode(),
         "whole": delivery.whole,
         "idempotency": None if ending is None else [*astuple(ending.idempotency), ending.after],
@@ -171,20 +172,24 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         idempotency=None if ending is None else ending.idempotency,
     )
     delivery = Delivery(
+        # A journal of before there were deployments has no attempts.
+        served=Served(facts["provider"], facts["provider_status"], facts.get("attempts", 1), facts["provider_ms"]),
         outcome=Outcome(facts["outcome"]),
-        images=facts["images"],
-        # Journals of earlier versions have none of these.
-        text_units=facts.get("text_units", 0),
-        image_units=facts.get("image_units"),
-        charged_by=tuple(TierCharge(Tier(tier), images, price) for tier, images, price in facts.get("charged_by", ())),
-        sizes=tuple(None if size is None else (size[0], size[1]) for size in facts.get("sizes", ())),
-        provider=facts["provider"],
-        provider_status=facts["provider_status"],
-        provider_usage=None if usage is None else usage.encode(),
-        provider_ms=facts["provider_ms"],
-        # A journal of before there were deployments has none.
-        attempts=facts.get("attempts", 1),
         ended=True,
         whole=facts["whole"],
+        images=facts["images"],
+        # Journals of earlier versions have none of what is looked for by ``get``.
+        sizes=tuple(None if size is None else (size[0], size[1]) for size in facts.get("sizes", ())),
+        provider_usage=None if usage is None else usage.encode(),
     )
-    return replace(settle(reservation, delivery), ending=ending)
+    charged_by = tuple(TierCharge(Tier(tier), images, price) for tier, images, price in facts.get("charged_by", ()))
+    return Settlement(reservation, delivery, _charged_units(facts), charged_by, ending)
+
+
+def _charged_units(facts: dict[str, Any]) -> int:
+    images: int = facts["images"]
+    text_units: int = facts.get("text_units", 0)
+    image_units: int | None = facts.get("image_units")
+    if not images:
+        return text_units
+    return images * facts["unit_price"] if image_units is None else image_units

@@ -135,29 +135,30 @@ def texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def settlement_facts(settlement: Settlement) -> bytes:
     """What the ledger keeps of a request beside the figures that are counted, as JSON."""
     reservation, delivery = settlement.reservation, settlement.delivery
+    served = delivery.served
     quote = reservation.quote
     facts: dict[str, Any] = {
         "endpoint": reservation.endpoint,
         "model": reservation.model,
-        "provider": delivery.provider,
-        "provider_status": delivery.provider_status,
-        "provider_ms": delivery.provider_ms,
+        "provider": served.provider,
+        "provider_status": served.status,
+        "provider_ms": served.ms,
         "requested_images": quote.images,
         "tier": quote.tier,
         "unit_price": quote.unit_price,
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
-    if delivery.charged_by:
+    if settlement.charged_by:
         facts["charged_by"] = {
-            each.tier.value: {"images": each.images, "unit_price": each.unit_price} for each in delivery.charged_by
+            each.tier.value: {"images": each.images, "unit_price": each.unit_price} for each in settlement.charged_by
         }
     if any(delivery.sizes):
         facts["sizes"] = [write_size(size) for size in delivery.sizes[:SIZES_KEPT]]
         if delivery.images > len(facts["sizes"]):
             facts["sizes_omitted"] = delivery.images - len(facts["sizes"])
-    if delivery.attempts != 1:
-        facts["attempts"] = delivery.attempts
+    if served.attempts != 1:
+        facts["attempts"] = served.attempts
     if delivery.provider_usage is not None:
         facts["provider_usage"] = orjson.Fragment(delivery.provider_usage)
     return orjson.dumps(facts)

@@ -21,11 +21,6 @@ class ChatDialect(Protocol):
     """What the gateway needs to know of a kind of provider that chats."""
 
     @property
-    def total_tokens(self) -> str:
-        """What its usage calls the tokens of an answer and its request together."""
-        ...
-
-    @property
     def check(self) -> ChatCheck | None:
         """What refuses the fields that the dialect has no words for (InvalidRequest), where there are such fields.
 

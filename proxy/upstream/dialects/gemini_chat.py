@@ -30,8 +30,6 @@ _Part = dict[str, object]
 class GeminiChat:
     """See ``ChatDialect``. What has no place here and is more than a hint is refused before anything is reserved."""
 
-    total_tokens = "totalTokenCount"
-
     def check(self, fields: Mapping[str, Any]) -> None:
         """See ``ChatDialect``."""
         _write(fields)

@@ -36,7 +36,6 @@ class OpenAIChat:
     """See ``ChatDialect``."""
 
     check: ChatCheck | None = None
-    total_tokens = "total_tokens"
 
     def path(self, _request: ChatRequest, _model: Model) -> str:
         """The same for every model."""

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.pricing import DeliveredPrices, price
+from proxy.domain.billing.pricing import agree, price
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
@@ -28,7 +28,6 @@ from proxy.domain.requests.edit import check_task, kind_of_field, request_of_for
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.requests.image import ImageRequest, Task, check_n, check_stream
 from proxy.domain.requests.size_words import check_sizes
-from proxy.domain.requests.sizes import asked_size
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory
@@ -53,7 +52,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class MeteredRequest:
-    """An admitted request, on its way to a provider. Its handler fills in ``delivery``."""
+    """An admitted request, on its way to a provider. Its relay fills in ``delivery``."""
 
     asked: Asked
     model: Model
@@ -107,15 +106,12 @@ def metering(
             raise
         observation.key_id, observation.model = credential.key_id, model.id
         quote = price(asked, model)
+        kept_answer_bytes = 0 if idempotency is None else meter.answer_bytes
+        terms = agree(asked, model, quote, by_delivered_size=by_delivered_size, kept_answer_bytes=kept_answer_bytes)
         if request.transport is None:
             raise ClientGone
         try:
-            async with meter.admit(credential, observation, model.id, quote, idempotency) as delivery:
-                delivery.asked_size = asked_size(asked.size, asked.image_size)
-                if by_delivered_size:
-                    delivery.delivered_prices = DeliveredPrices(
-                        model.unit_price, model.unit_price_4k, model.four_k_long_edge, quote.tier
-                    )
+            async with meter.admit(credential, observation, model.id, quote, idempotency, terms) as delivery:
                 request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)
         except AlreadyAnswered as before:

@@ -113,12 +113,11 @@ class ImageRoutes:
         def client_left() -> bool:
             return request.transport is None
 
-        upstream = self._pool.ask(asked, model, delivery, observation, client_left)
+        upstream = self._pool.ask(asked, model, delivery.served, observation, client_left)
         if not self._finish_for_nobody:
             upstream.end_when(client_left)
         n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
-        relay = Relay(request, observation, upstream, self._limits, images_most=self._limits.images_most(n))
-
+        relay = Relay(request, observation, upstream, self._limits, delivery, images_most=self._limits.images_most(n))
         if asked.stream:
-            return await relay.stream(delivery)
-        return await relay.answer(delivery)
+            return await relay.stream()
+        return await relay.answer()

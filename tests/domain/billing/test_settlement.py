@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.billing.pricing import DeliveredPrices, Quote, TextPrice, Tier, TierCharge
+from proxy.domain.billing.pricing import DeliveredPrices, Quote, Terms, Tier, TierCharge
 from proxy.domain.billing.settlement import Delivery, Outcome, settle
 from proxy.domain.errors import (
     ClientGone,
@@ -103,7 +103,7 @@ def test_what_was_reserved_is_charged_without_its_overage_or_released(
     reserved_images: int, unit_price: int, images: int
 ) -> None:
     quote = make_quote(reserved_images, unit_price)
-    settlement = settle(make_reservation(quote), Delivery(Outcome.DELIVERED, images))
+    settlement = settle(make_reservation(quote), Delivery(outcome=Outcome.DELIVERED, images=images))
     assert quote.units == settlement.charged_units - settlement.overage_units + settlement.released_units
     assert settlement.charged_units == images * unit_price
     assert min(settlement.overage_units, settlement.released_units) == 0
@@ -124,8 +124,7 @@ def test_what_was_reserved_is_charged_without_its_overage_or_released(
 def test_an_answer_without_an_image_is_charged_its_tokens(
     images: int, outcome: Outcome, charged: int, *, complete: bool, client_gone: bool
 ) -> None:
-    price = TextPrice(Decimal("1.5"), "total_tokens")
-    delivery = Delivery(images=images, provider_usage=b'{"total_tokens":7}', text_price=price)
+    delivery = Delivery(Terms(text_multiplier=Decimal("1.5")), images=images, provider_usage=b'{"total_tokens":7}')
     delivery.end(complete=complete, client_gone=client_gone)
     settlement = settle(make_reservation(make_quote(1, 5_000)), delivery)
     assert (delivery.outcome, settlement.charged_units) == (outcome, charged)
@@ -146,7 +145,7 @@ def test_what_is_charged_may_go_by_the_size_that_came(
     sizes: tuple[tuple[int, int] | None, ...], images: int, edge: int, charged: int, overage: int
 ) -> None:
     prices = DeliveredPrices(5_000, 12_500, edge, Tier.STANDARD)
-    delivery = Delivery(images=images, sizes=sizes, delivered_prices=prices)
+    delivery = Delivery(images=images, sizes=sizes, terms=Terms(prices))
     delivery.end(complete=True)
     settlement = settle(make_reservation(make_quote(2, 5_000)), delivery)
     assert (settlement.charged_units, settlement.overage_units) == (charged, overage)
@@ -177,11 +176,11 @@ def test_the_tiers_of_what_came_add_up_to_what_is_charged(
 ) -> None:
     sizes = (sizes * repeated)[:SIZES_LIMIT]
     images = len(sizes) + unlisted
-    delivery = Delivery(images=images, sizes=sizes, delivered_prices=DeliveredPrices(*prices, edge, requested))
+    delivery = Delivery(images=images, sizes=sizes, terms=Terms(DeliveredPrices(*prices, edge, requested)))
     delivery.end(complete=whole)
     asked_price = prices[1] if requested is Tier.FOUR_K else prices[0]
     settlement = settle(make_reservation(Quote(1, asked_price, asked_price, requested)), delivery)
-    charged = delivery.charged_by
+    charged = settlement.charged_by
     assert settlement.charged_units == sum(each.images * each.unit_price for each in charged)
     assert sum(each.images for each in charged) == images
     assert len({each.tier for each in charged}) == len(charged)
@@ -194,7 +193,8 @@ def test_the_tiers_of_what_came_add_up_to_what_is_charged(
 def test_what_is_charged_by_what_was_asked_for_has_no_tiers() -> None:
     delivery = Delivery(images=2, sizes=((4_096, 4_096), None))
     delivery.end(complete=True)
-    assert (delivery.charged_by, delivery.image_units) == ((), None)
+    settlement = settle(make_reservation(make_quote(2, 5_000)), delivery)
+    assert (settlement.charged_by, settlement.charged_units) == ((), 10_000)
 
 
 def test_images_without_a_size_are_of_the_tier_that_was_asked_for() -> None:

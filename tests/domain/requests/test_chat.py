@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.billing.pricing import Quote, TextPrice, Tier, price
+from proxy.domain.billing.pricing import Quote, Terms, Tier, price
 from proxy.domain.catalog import TOKENS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.requests.chat import IMAGE_TOKENS, ChatRequest, check_chat, parse_chat_request
@@ -100,17 +100,20 @@ def test_models_that_do_not_chat_or_make_images_only_or_have_no_words_for_a_fiel
     ("usage", "units"),
     [
         (b'{"total_tokens":7}', 9), (b'{"total_tokens":0}', 0), (b'{"total_tokens":-1}', 0), (b"{}", 0), (None, 0),
-        (b'{"totalTokenCount":7}', 0),
+        (b'{"totalTokenCount":7}', 9),
+        (b'{"prompt_tokens":3,"completion_tokens":4}', 9), (b'{"input_tokens":3,"output_tokens":4}', 9),
+        (b'{"promptTokenCount":2,"candidatesTokenCount":4,"thoughtsTokenCount":1}', 9),
+        (b'{"total_tokens":null,"completion_tokens":7}', 9), (b'{"completion_tokens":-7}', 0),
         (b'{"total_tokens":true}', 0), (b'{"total_tokens":7.5}', 0), (b'{"total_tokens":%d}' % (TOKENS_LIMIT + 1), 0),
     ],
 )  # fmt: skip
 def test_text_costs_its_tokens_rounded_up(usage: bytes | None, units: int) -> None:
-    assert TextPrice(Decimal("1.2"), "total_tokens").units(usage) == units
+    assert Terms(text_multiplier=Decimal("1.2")).text_units(usage) == units
 
 
 def test_the_dearest_text_stays_exact() -> None:
-    price = TextPrice(Decimal(1_000_000), "totalTokenCount")
-    assert 0 < price.units(b'{"totalTokenCount":%d}' % TOKENS_LIMIT) < 2**53
+    terms = Terms(text_multiplier=Decimal(1_000_000))
+    assert 0 < terms.text_units(b'{"totalTokenCount":%d}' % TOKENS_LIMIT) < 2**53
 
 
 @given(
@@ -125,7 +128,7 @@ def test_a_reservation_covers_every_answer_within_its_bounds(
     request = parse(messages=[{"role": "user", "content": text}], max_completion_tokens=most)
     model = make_model(multiplier, max_text_tokens=900)
     tokens = int(share * (len(text.encode()) + (most or 900)))
-    units = TextPrice(multiplier, "total_tokens").units(b'{"total_tokens":%d}' % tokens)
+    units = Terms(text_multiplier=multiplier).text_units(b'{"total_tokens":%d}' % tokens)
     assert max(units, model.unit_price) <= price(request, model).units < 2**53
 
 

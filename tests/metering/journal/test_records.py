@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
-from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, settle
+from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, settle
 from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.journal.records import Owed, Posting, Void, read_records, write_record
 
@@ -30,20 +32,25 @@ def postings(draw: st.DrawFn) -> Posting:
     )
     usage = draw(st.none() | st.just(b'{"total_tokens": 7, "text": "\xc3\xa9\\n"}'))
     delivery = Delivery(
-        text_units=draw(st.integers(0, 2**31)),
-        image_units=draw(st.none() | counts),
-        charged_by=draw(st.just(()) | st.tuples(charges) | st.tuples(charges, charges)),
         sizes=draw(st.just(()) | st.just(((1024, 1024), None))),
         outcome=draw(st.sampled_from(Outcome)),
         images=draw(small),
-        provider=draw(st.text(max_size=20).filter(lambda text: text.isprintable())),
-        provider_status=draw(st.integers(0, 599)),
+        served=Served(
+            draw(st.text(max_size=20).filter(lambda text: text.isprintable())),
+            draw(st.integers(0, 599)),
+            draw(st.integers(1, 9)),
+            draw(counts),
+        ),
         provider_usage=usage,
-        provider_ms=draw(counts),
         ended=True,
         whole=draw(st.booleans()),
     )
-    return Posting(settle(reservation, delivery).without_answer())
+    settlement = replace(
+        settle(reservation, delivery),
+        charged_units=draw(counts),
+        charged_by=draw(st.just(()) | st.tuples(charges) | st.tuples(charges, charges)),
+    )
+    return Posting(settlement.without_answer())
 
 
 voids = st.builds(Void, names, names, names)

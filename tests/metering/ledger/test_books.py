@@ -7,7 +7,7 @@ import pytest
 
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.books import Books, compare
-from proxy.domain.billing.settlement import Delivery, Reservation, settle
+from proxy.domain.billing.settlement import Delivery, Reservation, Served, settle
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering.actor import NOBODY
 from proxy.metering.ledger import books as ledger_books
@@ -28,7 +28,7 @@ def books(bench: Bench) -> LedgerBooks:
 
 
 async def deliver(bench: Bench, reservation: Reservation, images: int = 1) -> str:
-    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery = Delivery(images=images, served=Served("sample", 200))
     delivery.end(complete=True)
     return await bench.store.settle(settle(reservation, delivery))
 

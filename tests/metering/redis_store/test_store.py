@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, settle
+from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, settle
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, ModelNotAllowed
 from proxy.metering.ledger.pages import LedgerFilter
 from tests.metering.conftest import MODEL, Bench, open_bench, quote
 
 
 def delivered(images: int) -> Delivery:
-    delivery = Delivery(images=images, provider="sample", provider_status=200)
+    delivery = Delivery(images=images, served=Served("sample", 200))
     delivery.end(complete=True)
     return delivery
 
@@ -37,7 +37,7 @@ async def test_the_ledger_entry_tells_everything(bench: Bench) -> None:
     reservation = await bench.admit(key, "req_1", 5_000, images=2)
     delivery = delivered(3)
     delivery.provider_usage = b'{"total_tokens":7}'
-    delivery.provider_ms = 12
+    delivery.served.ms = 12
     await bench.store.settle(settle(reservation, delivery))
     page = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
     (entry,) = page.items

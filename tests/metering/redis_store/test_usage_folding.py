@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.domain.billing.books import Books
-from proxy.domain.billing.settlement import Delivery, settle
+from proxy.domain.billing.settlement import Delivery, Served, settle
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.redis_store import usage_folding
@@ -79,7 +79,7 @@ async def test_the_first_settlement_of_a_day_sums_up_and_the_books_stay_right(be
         before = await fill(bench, name, today, "usage:" if "checkpoint" in name else "")
     for number in range(3):
         reservation = await bench.admit(key, f"req_{number}", 5_000)
-        delivery = Delivery(images=1, provider="sample", provider_status=200)
+        delivery = Delivery(images=1, served=Served("sample", 200))
         delivery.end(complete=True)
         await bench.store.settle(settle(reservation, delivery))
 
