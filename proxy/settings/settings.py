@@ -51,7 +51,8 @@ from proxy.settings.values import (
     Whole,
     one_of,
 )
-from proxy.upstream.dialects import DIALECTS, Dialect
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.dialects.protocol import Dialect
 from proxy.upstream.provider import Provider
 from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role
 

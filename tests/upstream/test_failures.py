@@ -21,7 +21,8 @@ from proxy.domain.errors import (
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.requests.image import KNOWN_PARAMETERS, parse_image_request
 from proxy.telemetry.secrets import KNOWN_SECRETS
-from proxy.upstream.dialects import DIALECTS, Dialect
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.dialects.protocol import Dialect
 from proxy.upstream.failures import (
     MESSAGE_LENGTH_LIMIT,
     READ_LENGTH_LIMIT,

@@ -81,7 +81,7 @@ class AdminClient:
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str | None] | None
     ) -> Any:
-        """See ``call_admin``."""
+        """The decoded answer. Raises ClickException where there is none, or it is an error."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             return self._runner.run(self._call(method, self.url + path, body, given))

@@ -22,6 +22,8 @@ class Answer(Protocol):
     ``usage`` is the provider's own account as JSON.
     """
 
+    __slots__ = ()
+
     images: int
     sizes: list[Size | None]
     usage: bytes | None

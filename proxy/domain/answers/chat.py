@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON, ErrorReader
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer, ErrorReader
 from proxy.domain.answers.documents import DocumentReader
 from proxy.domain.answers.holder import AnswerHolder, error_event
 from proxy.domain.answers.image_counter import PayloadImages, SeenImages, TextImages
 from proxy.domain.answers.image_events import ImageEvents
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.parsing.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, object_of
+from proxy.domain.parsing.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, ShapeListener, object_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import DONE, write_event
 
@@ -101,8 +102,8 @@ CHUNK_SHAPE = replace(
 """A completion, written as a chunk."""
 
 
-class ChatJson:
-    """See ``Answer``, and ``ShapeListener`` for what it hears. A small answer is held, and may become an error."""
+class ChatJson(Answer, ShapeListener):
+    """A small answer is held, and may become an error."""
 
     content_type = JSON
     whole = True
@@ -127,23 +128,24 @@ class ChatJson:
         self.sizes: list[Size | None] = []
 
     @property
+    @override
     def complete(self) -> bool:
-        """See ``Answer``."""
         return self._holder.begun and self._scanner.complete
 
+    @override
     def feed(self, piece: bytes) -> bytes:
-        """See ``Answer``."""
         return self._hold(self._scanner.feed(piece, self))
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``."""
         passed = self._hold(self._scanner.finish(self))
         if not self._choices:
             raise MalformedResponse("the answer has no choices")
         return passed + self._holder.end()
 
+    @override
     def break_off(self) -> None:
-        """See ``Answer``; each image has been counted when it was whole."""
+        """Each image has been counted when it was whole."""
 
     def tell(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
@@ -153,31 +155,32 @@ class ChatJson:
             raise self._error
         return self._holder.pass_on(passed)
 
+    @override
     def begin_picture(self) -> None:
-        """See ``ShapeListener``; here, a choice."""
+        """Here, a choice."""
         self._choices += 1
 
-    def end_picture(self) -> None:
-        """See ``ShapeListener``."""
+    @override
+    def end_picture(self) -> None: ...
 
+    @override
     def begin_payload(self, name: str) -> None:
-        """See ``ShapeListener``."""
         self._reading = self._text if name == TEXT else self._payload
         if name != TEXT:
             self._payload.begin()
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``."""
         self._reading.add(piece)
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
+    @override
     def end_payload(self) -> None:
-        """See ``ShapeListener``."""
         self._reading.end()
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
+    @override
     def note(self, name: str, value: bytes) -> None:
-        """See ``ShapeListener``."""
         if name == "usage":
             self.usage = object_of(value) or self.usage
         elif name == "error" and value != b"null":
@@ -213,8 +216,9 @@ class ChatEvents(ImageEvents):
         """Whether no error came, and the answer said that it ended."""
         return not self._failed and self._ended
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``. A stream that ends before the answer does is told so."""
+        """A stream that ends before the answer does is told so."""
         self._documents.finish(self)
         if not self._ended and not self._failed:
             self._holder.insert(
@@ -224,13 +228,15 @@ class ChatEvents(ImageEvents):
             self._holder.insert(write_event(DONE))
         return self._holder.take_last()
 
+    @override
     def begin_picture(self) -> None:
-        """See ``ShapeListener``; here, a choice."""
+        """Here, a choice."""
         self._choices += 1
         self._choice = b"0"
 
+    @override
     def begin_payload(self, name: str) -> None:
-        """See ``ShapeListener``. A choice's text goes on from one event to the next."""
+        """A choice's text goes on from one event to the next."""
         if name == TEXT:
             choice = self._choice if self._choice in self._texts or len(self._texts) < CHOICES_LIMIT else b"0"
             self._reading = self._texts.setdefault(choice, TextImages(self._seen))
@@ -238,29 +244,30 @@ class ChatEvents(ImageEvents):
             self._reading = self._payload
             self._payload.begin()
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``."""
         self._reading.add(piece)
 
+    @override
     def end_payload(self) -> None:
-        """See ``ShapeListener``."""
         if self._reading is self._payload:
             self._payload.end()
 
+    @override
     def note(self, name: str, value: bytes) -> None:
-        """See ``ShapeListener``."""
         if name == "index":
             self._choice = value
         else:
             super().note(name, value)
 
+    @override
     def begin_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
         super().begin_document(name)
         self._choices = 0
 
+    @override
     def end_of_stream(self) -> None:
-        """See ``DocumentListener``. The word is sent at the very end, when the answer has been charged."""
+        """The word is sent at the very end, when the answer has been charged."""
         self._done = True
         self._end()
 
@@ -270,8 +277,8 @@ class ChatEvents(ImageEvents):
             text.end()
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
+    @override
     def end_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
         notes = self._notes
         if name == b"error" or "error" in notes:
             self._fail(notes)
@@ -292,8 +299,8 @@ class ChatChunk(ChatEvents):
     _shape = CHUNK_SHAPE
     _comes_as = JSON
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``."""
         self._documents.finish(self)
         if not self._choices and not self._failed:
             raise MalformedResponse("the answer has no choices")
@@ -302,6 +309,7 @@ class ChatChunk(ChatEvents):
             self._holder.insert(write_event(DONE))
         return self._holder.take_last()
 
+    @override
     def break_off(self) -> None:
-        """See ``Answer``; the one event holds all images, which count one by one."""
+        """The one event holds all images, which count one by one."""
         self.images, self.sizes = self._seen.count, self._seen.sizes

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.domain.answers.answer import EVENT_STREAM, ErrorReader
+from typing_extensions import override
+
+from proxy.domain.answers.answer import EVENT_STREAM, Answer, ErrorReader
 from proxy.domain.answers.chat_writing import ChatEnd, ChatWriter
-from proxy.domain.answers.documents import DocumentReader
+from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.answers.image_counter import PayloadImages, SeenImages, TextImages
 from proxy.domain.errors import ProxyError, UpstreamTruncated
@@ -51,8 +53,8 @@ class ChatReading:
     read_usage: UsageReader
 
 
-class ChatTranslation:
-    """See ``Answer``, and ``DocumentListener`` for what it hears."""
+class ChatTranslation(Answer, DocumentListener):
+    """A chat's answer in any form, written anew in the form that the client has asked for."""
 
     complete = False
 
@@ -81,13 +83,13 @@ class ChatTranslation:
         self._held_bytes = 0
 
     @property
+    @override
     def content_type(self) -> str:
-        """See ``Answer``."""
         return self._writer.content_type
 
     @property
+    @override
     def comment(self) -> bytes:
-        """See ``Answer``."""
         return self._writer.comment
 
     @property
@@ -95,8 +97,8 @@ class ChatTranslation:
         """Whether no error came after the answer had begun; one before is raised."""
         return not self._failed
 
+    @override
     def feed(self, piece: bytes) -> bytes:
-        """See ``Answer``."""
         if self._failed:
             return b""
         try:
@@ -105,8 +107,9 @@ class ChatTranslation:
             return self._fail(error)
         return self._writer.take()
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``. A stream that has not said why it ended has broken off."""
+        """A stream that has not said why it ended has broken off."""
         if self._failed:
             return b""
         try:
@@ -118,13 +121,14 @@ class ChatTranslation:
         except ProxyError as error:
             return self._fail(error)
 
+    @override
     def break_off(self) -> None:
-        """See ``Answer``. An image whose last byte has come was made, whatever was to follow it."""
+        """An image whose last byte has come was made, whatever was to follow it."""
         with contextlib.suppress(MalformedResponse):
             self._count()
 
+    @override
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
         return self._writer.tell(error)
 
     def _fail(self, error: ProxyError) -> bytes:
@@ -149,31 +153,33 @@ class ChatTranslation:
 
     # --- Documents ---------------------------------------------------------------------------------------------------
 
-    def begin_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
+    @override
+    def begin_document(self, name: bytes) -> None: ...
 
+    @override
     def passed(self, piece: bytes) -> None:
-        """See ``DocumentListener``; it is all written anew."""
+        """It is all written anew."""
 
-    def end_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
+    @override
+    def end_document(self, name: bytes) -> None: ...
 
+    @override
     def end_of_stream(self) -> None:
-        """See ``DocumentListener``."""
         self._is_done = True
 
     # --- Parts -------------------------------------------------------------------------------------------------------
 
+    @override
     def begin_picture(self) -> None:
-        """See ``ShapeListener``; here, a part of the answer."""
+        """Here, a part of the answer."""
         self._in_part = True
         self._skipped = self._taking = self._begun = self._is_whole = False
         self._kind = ""
         self._media_type = b""
         self._held, self._held_bytes = [], 0
 
+    @override
     def end_picture(self) -> None:
-        """See ``ShapeListener``."""
         self._in_part = self._is_alone = False
         before = self.images
         if not self._skipped and self._held:
@@ -182,8 +188,9 @@ class ChatTranslation:
         if self._begun:
             self._writer.end(charged=self.images > before)
 
+    @override
     def begin_payload(self, name: str) -> None:
-        """See ``ShapeListener``. Of two payloads of a part, the first one counts."""
+        """Of two payloads of a part, the first one counts."""
         if not self._in_part:
             self.begin_picture()
             self._is_alone = True
@@ -192,8 +199,9 @@ class ChatTranslation:
             self._kind = name
             self._payload.begin()
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``. Raises MalformedResponse where it would end a line."""
+        """Raises MalformedResponse where it would end a line."""
         if not self._taking or not piece:
             return
         if b"\n" in piece or b"\r" in piece:
@@ -208,16 +216,17 @@ class ChatTranslation:
         if self._held_bytes > HELD_BYTES_LIMIT:
             self._begin()
 
+    @override
     def end_payload(self) -> None:
-        """See ``ShapeListener``."""
         if self._taking:
             self._taking = False
             self._is_whole = self._kind != "text"
         if self._is_alone:
             self.end_picture()
 
+    @override
     def note(self, name: str, value: bytes) -> None:
-        """See ``ShapeListener``. Raises the error that the provider tells."""
+        """Raises the error that the provider tells."""
         if value == b"null":
             return
         if name == "error":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+from typing_extensions import override
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON
 from proxy.domain.answers.holder import AnswerHolder, EventHolder
@@ -49,6 +50,8 @@ class ChatEnd:
 class ChatWriter(Protocol):
     """One answer; ``take`` gives what may be sent by now."""
 
+    __slots__ = ()
+
     @property
     def content_type(self) -> str:
         """What it is."""
@@ -56,7 +59,7 @@ class ChatWriter(Protocol):
 
     @property
     def comment(self) -> bytes:
-        """See ``Answer``."""
+        """What may be sent now to show that the gateway lives; nothing where nothing may."""
         ...
 
     def begin_text(self) -> None:
@@ -84,11 +87,11 @@ class ChatWriter(Protocol):
         ...
 
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
+        """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...
 
 
-class CompletionJson:
+class CompletionJson(ChatWriter):
     """``chat.completion``. Images are passed on while they come, text is held until they are all there.
 
     Text that is too long to be held is passed on as well, and then ends what stood before it: images before and after
@@ -108,12 +111,12 @@ class CompletionJson:
         self._closed: set[bytes] = set()
         self._in_text = False
 
+    @override
     def begin_text(self) -> None:
-        """See ``ChatWriter``."""
         self._in_text = True
 
+    @override
     def begin_image(self, lead: bytes) -> None:
-        """See ``ChatWriter``."""
         self._in_text = False
         if self._member == b"images":
             self._out.append(b",")
@@ -121,8 +124,8 @@ class CompletionJson:
             self._open(b"images", b"[")
         self._out += _IMAGE_LEAD, lead
 
+    @override
     def write(self, piece: bytes) -> None:
-        """See ``ChatWriter``."""
         if not self._in_text or self._member == b"content":
             self._out.append(piece)
             return
@@ -133,18 +136,18 @@ class CompletionJson:
         if self._text_bytes > TEXT_BYTES_LIMIT:
             self._begin_content()
 
+    @override
     def end(self, *, charged: bool) -> None:
-        """See ``ChatWriter``."""
         if not self._in_text:
             self._out.append(b'"}}')
 
+    @override
     def take(self) -> bytes:
-        """See ``ChatWriter``."""
         out, self._out = b"".join(self._out), []
         return self._holder.pass_on(out)
 
+    @override
     def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
-        """See ``ChatWriter``."""
         if self._text:
             self._begin_content()
         self._close()
@@ -180,7 +183,7 @@ class CompletionJson:
             self._member = b""
 
 
-class CompletionChunks:
+class CompletionChunks(ChatWriter):
     """``chat.completion.chunk`` for each piece of text and each image, then the reason why it ended, then usage."""
 
     content_type = EVENT_STREAM
@@ -198,29 +201,29 @@ class CompletionChunks:
         """A comment, but not within an event."""
         return self._holder.comment
 
+    @override
     def begin_text(self) -> None:
-        """See ``ChatWriter``."""
         self._begin(b'"content":"', b'"')
 
+    @override
     def begin_image(self, lead: bytes) -> None:
-        """See ``ChatWriter``."""
         self._begin(b'"images":[%b%b' % (_IMAGE_LEAD, lead), b'"}}]')
 
+    @override
     def write(self, piece: bytes) -> None:
-        """See ``ChatWriter``."""
         self._holder.write(piece)
 
+    @override
     def end(self, *, charged: bool) -> None:
-        """See ``ChatWriter``."""
         self._holder.write(self._closing + b'},"finish_reason":null}]}')
         self._holder.end(charged=charged)
 
+    @override
     def take(self) -> bytes:
-        """See ``ChatWriter``."""
         return self._holder.take()
 
+    @override
     def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
-        """See ``ChatWriter``."""
         refusal = b"" if end.refusal is None else b'"refusal":' + orjson.dumps(end.refusal)
         delta = (self._role + refusal).removesuffix(b",")
         reason = orjson.dumps(end.finish_reason)
@@ -230,8 +233,8 @@ class CompletionChunks:
         self._holder.insert(write_event(DONE))
         return self._holder.take_last()
 
+    @override
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
         return self._holder.tell(error)
 
     def _begin(self, lead: bytes, closing: bytes) -> None:

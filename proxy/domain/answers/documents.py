@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from typing_extensions import override
+
 from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.parsing.json_shapes import Shape, ShapedScanner, ShapeListener
-from proxy.domain.parsing.server_sent_events import DONE, EventReader
+from proxy.domain.parsing.server_sent_events import DONE, EventListener, EventReader
 
 
 class DocumentListener(ShapeListener, Protocol):
     """Who hears of the documents, and of what each of them holds."""
+
+    __slots__ = ()
 
     def begin_document(self, name: bytes) -> None:
         """A document begins; ``name`` is that of its event, where it is in one."""
@@ -30,7 +34,7 @@ class DocumentListener(ShapeListener, Protocol):
         ...
 
 
-class DocumentReader:
+class DocumentReader(EventListener):
     """Feed it the body as it comes. See ``EventListener`` for what it hears itself."""
 
     __slots__ = ("_constants", "_events", "_is_stopped", "_listener", "_scanner", "_shape", "_word")
@@ -72,8 +76,8 @@ class DocumentReader:
         """Read nothing more: whatever follows says nothing."""
         self._is_stopped = True
 
+    @override
     def data(self, piece: bytes, name: bytes) -> None:
-        """See ``EventListener``."""
         # A line's end between two lines of JSON is a blank.
         piece = b" " if piece == b"\n" else piece
         if self._scanner is None:
@@ -84,8 +88,8 @@ class DocumentReader:
             self._word = b""
         self._read(piece, name)
 
+    @override
     def end_event(self, name: bytes) -> None:
-        """See ``EventListener``."""
         word, self._word = self._word, b""
         if self._scanner is not None:
             self._end_document(name)

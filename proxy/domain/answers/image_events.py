@@ -8,9 +8,10 @@ and may still become an error; a larger one is passed on while it arrives.
 from __future__ import annotations
 
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM, ErrorReader
-from proxy.domain.answers.documents import DocumentReader
+from proxy.domain.answers.answer import EVENT_STREAM, Answer, ErrorReader
+from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import EventHolder, error_event
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
@@ -42,8 +43,8 @@ EVENT_SHAPE = Shape(
 )
 
 
-class ImageEvents:
-    """See ``Answer``, and ``DocumentListener`` for what it hears."""
+class ImageEvents(Answer, DocumentListener):
+    """OpenAI's events for a client that has asked for events: passed on without what is not for clients."""
 
     content_type = EVENT_STREAM
     complete = False
@@ -68,17 +69,18 @@ class ImageEvents:
         return not self._failed and not (self._awaits_completed and self.images)
 
     @property
+    @override
     def comment(self) -> bytes:
-        """See ``Answer``."""
         return self._holder.comment
 
+    @override
     def feed(self, piece: bytes) -> bytes:
-        """See ``Answer``."""
         self._documents.feed(piece, self)
         return self._holder.take()
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``. A stream that ends before its image does is told so."""
+        """A stream that ends before its image does is told so."""
         self._documents.finish(self)
         if self._awaits_completed and not self._failed:
             self._holder.insert(
@@ -86,31 +88,32 @@ class ImageEvents:
             )
         return self._holder.take_last()
 
+    @override
     def break_off(self) -> None:
-        """See ``Answer``; each event has been counted when it ended."""
+        """Each event has been counted when it ended."""
 
+    @override
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
         return self._holder.take_last() if self._failed else self._holder.tell(error)
 
     # --- Events ------------------------------------------------------------------------------------------------------
 
+    @override
     def begin_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
         self._notes = {}
         self._has_payload = False
         self._holder.write(begin_event(name if name in PICTURE_EVENTS else b""))
 
+    @override
     def passed(self, piece: bytes) -> None:
-        """See ``DocumentListener``."""
         self._holder.write(piece)
 
+    @override
     def end_of_stream(self) -> None:
-        """See ``DocumentListener``."""
         self._holder.insert(write_event(DONE))
 
+    @override
     def end_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
         notes = self._notes
         kind = text_of(notes.get("type")).encode() or name
         if kind == b"error" or "error" in notes:
@@ -145,27 +148,27 @@ class ImageEvents:
 
     # --- What an event holds -----------------------------------------------------------------------------------------
 
-    def begin_picture(self) -> None:
-        """See ``ShapeListener``."""
+    @override
+    def begin_picture(self) -> None: ...
 
-    def end_picture(self) -> None:
-        """See ``ShapeListener``."""
+    @override
+    def end_picture(self) -> None: ...
 
+    @override
     def begin_payload(self, _name: str) -> None:
-        """See ``ShapeListener``."""
         self._probe.begin()
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``."""
         if piece:
             self._has_payload = True
             self._probe.add(piece)
 
-    def end_payload(self) -> None:
-        """See ``ShapeListener``."""
+    @override
+    def end_payload(self) -> None: ...
 
+    @override
     def note(self, name: str, value: bytes) -> None:
-        """See ``ShapeListener``."""
         if name == "usage":
             self.usage = object_of(value) or self.usage
         elif value != b"null":

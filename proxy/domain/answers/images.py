@@ -11,14 +11,15 @@ import contextlib
 from typing import Any, Final
 
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import JSON
+from proxy.domain.answers.answer import JSON, Answer
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_addresses import is_image_address
 from proxy.domain.parsing.image_header import PREFIX_BYTES_LIMIT, SIZES_LIMIT, Size, SizeProbe, keep_size, read_size
-from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT, PASSED, Shape, ShapedScanner, object_of
+from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT, PASSED, Shape, ShapedScanner, ShapeListener, object_of
 from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, MalformedResponse
 
 BASE64: Final = "b64_json"
@@ -50,7 +51,7 @@ _IN_AN_IMAGE = frozenset(name.decode() for name in IMAGE_SHAPE.members)
 _PAYLOADS = tuple(name.decode() for name, shape in IMAGE_SHAPE.members.items() if shape.payload)
 
 
-class ImagesScanner:
+class ImagesScanner(ShapeListener):
     """Reads an answer as it comes, and counts. See ``ShapeListener`` for what it hears.
 
     ``images`` counts those whose payload was there from the first byte to the last. ``usage`` is the provider's object,
@@ -87,26 +88,27 @@ class ImagesScanner:
         if "data" not in self._scanner.seen:
             raise MalformedResponse("the answer has no 'data'")
 
+    @override
     def begin_picture(self) -> None:
-        """See ``ShapeListener``."""
         self._counted = False
 
-    def end_picture(self) -> None:
-        """See ``ShapeListener``."""
+    @override
+    def end_picture(self) -> None: ...
 
+    @override
     def begin_payload(self, name: str) -> None:
-        """See ``ShapeListener``."""
         self._is_base64 = name == BASE64
         self._payload_bytes = 0
         self._probe.begin()
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``."""
         self._payload_bytes += len(piece)
         self._probe.add(piece)
 
+    @override
     def end_payload(self) -> None:
-        """See ``ShapeListener``. Of two payloads of an image, the first one counts."""
+        """Of two payloads of an image, the first one counts."""
         if self._counted or not self._payload_bytes:
             return
         if self.images == IMAGES_LIMIT:
@@ -115,14 +117,15 @@ class ImagesScanner:
         self.images += 1
         keep_size(self.sizes, self._probe.size() if self._is_base64 else None)
 
+    @override
     def note(self, _name: str, value: bytes) -> None:
-        """See ``ShapeListener``; it is the usage."""
+        """It is the usage."""
         if value[:1] == b"{":
             self.usage = object_of(value)
 
 
-class ImagesAnswer:
-    """See ``Answer``."""
+class ImagesAnswer(Answer):
+    """OpenAI's images answer for a client that has asked for it: held while it is small, then passed on."""
 
     __slots__ = ("_held", "_held_bytes", "_scanner", "images", "sizes", "usage")
 

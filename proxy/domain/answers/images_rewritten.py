@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON, ErrorReader
-from proxy.domain.answers.documents import DocumentReader
+from typing_extensions import override
+
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer, ErrorReader
+from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.image_events import PARTIAL
 from proxy.domain.answers.images_writing import ImagesJson, ImagesStream, ImagesWriter
 from proxy.domain.catalog import IMAGES_LIMIT
@@ -53,8 +55,8 @@ class Reading:
     refuse: Refuser = lambda _notes: None
 
 
-class Translation:
-    """See ``Answer``, and ``DocumentListener`` for what it hears."""
+class Translation(Answer, DocumentListener):
+    """Images in any form, written anew in the form that the client has asked for."""
 
     complete = False
 
@@ -75,81 +77,85 @@ class Translation:
         self._passing = False
 
     @property
+    @override
     def content_type(self) -> str:
-        """See ``Answer``."""
         return self._writer.content_type
 
     @property
+    @override
     def whole(self) -> bool:
-        """See ``Answer``; an error is raised in time."""
+        """An error is raised in time."""
         return True
 
     @property
+    @override
     def comment(self) -> bytes:
-        """See ``Answer``."""
         return self._writer.comment
 
+    @override
     def feed(self, piece: bytes) -> bytes:
-        """See ``Answer``."""
         self._documents.feed(piece, self)
         self._raise_error()
         return self._writer.take()
 
+    @override
     def finish(self) -> bytes:
-        """See ``Answer``."""
         self._documents.finish(self)
         self._raise_error()
         if not self.images and (refusal := self._reading.refuse(self._notes)) is not None:
             raise refusal
         return self._writer.finish()
 
+    @override
     def break_off(self) -> None:
-        """See ``Answer``; each image has been counted when it was whole."""
+        """Each image has been counted when it was whole."""
 
+    @override
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
         return self._writer.tell(error)
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
+    @override
     def begin_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
         self._is_partial = name.endswith(PARTIAL)
 
+    @override
     def passed(self, piece: bytes) -> None:
-        """See ``DocumentListener``; it is all written anew."""
+        """It is all written anew."""
 
-    def end_document(self, name: bytes) -> None:
-        """See ``DocumentListener``."""
+    @override
+    def end_document(self, name: bytes) -> None: ...
 
-    def end_of_stream(self) -> None:
-        """See ``DocumentListener``."""
+    @override
+    def end_of_stream(self) -> None: ...
 
     # --- Images ------------------------------------------------------------------------------------------------------
 
+    @override
     def begin_picture(self) -> None:
-        """See ``ShapeListener``."""
         self._details = {}
         self._in_picture = True
         self._written = self._counted = False
         self._skipped = self._is_partial
 
+    @override
     def end_picture(self) -> None:
-        """See ``ShapeListener``."""
         self._in_picture = False
         if self._written:
             details = {name: self._details[name] for name in DETAILS if name in self._details}
             self._writer.end(details, charged=self._counted)
 
+    @override
     def begin_payload(self, name: str) -> None:
-        """See ``ShapeListener``. Of two payloads of an image, the first one counts."""
+        """Of two payloads of an image, the first one counts."""
         self._passing = not (self._skipped or self._written)
         self._prefix = b"" if name == "url" else None
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ShapeListener``."""
         if not self._passing or not piece:
             return
         if self._prefix is not None:
@@ -163,8 +169,8 @@ class Translation:
         else:
             self._begin(b"b64_json", piece)
 
+    @override
     def end_payload(self) -> None:
-        """See ``ShapeListener``."""
         if self._passing and self._prefix:
             self._decide()
         if self._passing and self._written:
@@ -192,8 +198,8 @@ class Translation:
         self._probe.begin()
         self._probe.add(piece)
 
+    @override
     def note(self, name: str, value: bytes) -> None:
-        """See ``ShapeListener``."""
         if value == b"null":
             return
         if name == "usage":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from typing_extensions import override
+
 from proxy.domain.answers.answer import EVENT_STREAM, JSON
 from proxy.domain.answers.holder import AnswerHolder, EventHolder
 from proxy.domain.errors import ProxyError
@@ -18,6 +20,8 @@ Details = Mapping[str, bytes]
 class ImagesWriter(Protocol):
     """One answer; ``take`` gives what may be sent by now."""
 
+    __slots__ = ()
+
     @property
     def content_type(self) -> str:
         """What it is."""
@@ -25,7 +29,7 @@ class ImagesWriter(Protocol):
 
     @property
     def comment(self) -> bytes:
-        """See ``Answer``."""
+        """What may be sent now to show that the gateway lives; nothing where nothing may."""
         ...
 
     def begin(self, kind: bytes) -> None:
@@ -49,11 +53,11 @@ class ImagesWriter(Protocol):
         ...
 
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
+        """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...
 
 
-class ImagesJson:
+class ImagesJson(ImagesWriter):
     """``{"created", "data": […]}``; held while it is small, so that it may still become an error."""
 
     content_type = JSON
@@ -65,33 +69,33 @@ class ImagesJson:
         self._out: list[bytes] = [b'{"created":%d,"data":[' % created_s]
         self._separator = b""
 
+    @override
     def begin(self, kind: bytes) -> None:
-        """See ``ImagesWriter``."""
         self._out.append(b'%b{"%b":"' % (self._separator, kind))
         self._separator = b","
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ImagesWriter``."""
         self._out.append(piece)
 
+    @override
     def end(self, details: Details, *, charged: bool) -> None:
-        """See ``ImagesWriter``."""
         self._out.append(_end_image(details))
 
+    @override
     def take(self) -> bytes:
-        """See ``ImagesWriter``."""
         out, self._out = b"".join(self._out), []
         return self._holder.pass_on(out)
 
+    @override
     def finish(self) -> bytes:
-        """See ``ImagesWriter``."""
         return self._holder.end(b"".join([*self._out, b"]}"]))
 
     def tell(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
 
-class ImagesStream:
+class ImagesStream(ImagesWriter):
     """``image_generation.completed``, or ``image_edit.completed``, for each image."""
 
     content_type = EVENT_STREAM
@@ -103,35 +107,36 @@ class ImagesStream:
         self._holder = EventHolder()
 
     @property
+    @override
     def comment(self) -> bytes:
-        """See ``Answer``."""
         return self._holder.comment
 
+    @override
     def begin(self, kind: bytes) -> None:
-        """See ``ImagesWriter``."""
         self._holder.write(self._lead + kind + b'":"')
 
+    @override
     def payload(self, piece: bytes) -> None:
-        """See ``ImagesWriter``. Raises MalformedResponse where it would end a line."""
+        """Raises MalformedResponse where it would end a line."""
         if b"\n" in piece or b"\r" in piece:
             raise MalformedResponse("a string holds a line's end")
         self._holder.write(piece)
 
+    @override
     def end(self, details: Details, *, charged: bool) -> None:
-        """See ``ImagesWriter``."""
         self._holder.write(_end_image(details))
         self._holder.end(charged=charged)
 
+    @override
     def take(self) -> bytes:
-        """See ``ImagesWriter``."""
         return self._holder.take()
 
+    @override
     def finish(self) -> bytes:
-        """See ``ImagesWriter``."""
         return self._holder.take_last()
 
+    @override
     def tell(self, error: ProxyError) -> bytes | None:
-        """See ``Answer``."""
         return self._holder.tell(error)
 
 

@@ -56,6 +56,8 @@ WHOLE = Shape(passes=True, whole=True)
 class ShapeListener(Protocol):
     """Who hears of what a document holds."""
 
+    __slots__ = ()
+
     def begin_picture(self) -> None:
         """An object that is one image begins."""
         ...

@@ -292,12 +292,12 @@ class JsonWriter:
         self._separator = b""
 
     def begin(self, mark: int) -> None:
-        """See ``JsonReader``."""
+        """An object or an array begins."""
         self._out += self._separator, b"{" if mark == OPEN_OBJECT else b"["
         self._separator = b""
 
     def end(self, mark: int) -> None:
-        """See ``JsonReader``."""
+        """It ends."""
         self._out.append(b"}" if mark == CLOSE_OBJECT else b"]")
         self._separator = b","
 
@@ -307,20 +307,20 @@ class JsonWriter:
         self._separator = b""
 
     def literal(self, text: bytes) -> None:
-        """See ``JsonReader``; any whole value will do."""
+        """A number, true, false, null, or any other whole value."""
         self._out += self._separator, text
         self._separator = b","
 
     def begin_string(self) -> None:
-        """See ``JsonReader``."""
+        """A string begins."""
         self._out += self._separator, b'"'
 
     def string(self, piece: bytes) -> None:
-        """See ``JsonReader``."""
+        """More of it, escaped as it was."""
         self._out.append(piece)
 
     def end_string(self) -> None:
-        """See ``JsonReader``."""
+        """The string ends."""
         self._out.append(b'"')
         self._separator = b","
 

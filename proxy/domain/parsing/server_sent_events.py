@@ -33,6 +33,8 @@ KEEP_ALIVE = b": keep-alive\n"
 class EventListener(Protocol):
     """Who hears of the events while they arrive."""
 
+    __slots__ = ()
+
     def data(self, piece: bytes, name: bytes) -> None:
         """More of this event's data; two lines of data come with a newline between them.
 

@@ -23,7 +23,7 @@ class JournalFile:
     """An open file and its lock, which the kernel lets go of when the process ends, however it ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """See ``create`` and ``adopt``."""
+        """Take over a ``descriptor`` that is open and locked; ``create`` and ``adopt`` make one."""
         self.path = path
         self._descriptor = descriptor
         self._end = 0

@@ -81,7 +81,7 @@ class ScriptConnection(asyncio.Protocol):
     def __init__(
         self, on_reply: Callable[[Any, Any], None], on_lost: Callable[[ScriptConnection, list[Sent]], None]
     ) -> None:
-        """See ``open_connection``."""
+        """Start before the connection is made; ``open_connection`` makes one."""
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import Quote
@@ -27,6 +28,7 @@ from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
 from proxy.metering.redis_store.replies import read_paces, read_refusal
 from proxy.metering.redis_store.usage_folding import UsageFolding
+from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,8 +39,8 @@ TRIES_TO_RECLAIM = 10
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 
-class RedisStore:
-    """See ``Store``; ``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
+class RedisStore(Store):
+    """``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class RedisStore:
         self._recent = RecentSettlements(runner, self._settle, metrics)
         runner.on_connected.append(self._recent.tell_again)
 
+    @override
     async def admit(
         self,
         reservation_id: str,
@@ -81,7 +84,6 @@ class RedisStore:
         quote: Quote,
         idempotency: Idempotency | None = None,
     ) -> Reservation:
-        """See ``Store.admit``."""
         team, key_id = credential.team, credential.key_id
         keys: tuple[str, ...] = (
             key_names.key_record(team, key_id),
@@ -119,8 +121,8 @@ class RedisStore:
             idempotency=idempotency,
         )
 
+    @override
     async def void(self, reservation_id: str, team: str, key_id: str) -> None:
-        """See ``Store.void``."""
         await self._runner.run(
             self._void,
             (
@@ -133,20 +135,20 @@ class RedisStore:
             (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS)),
         )
 
+    @override
     async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
-        """See ``Store.renew``."""
         await self._runner.run(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
 
+    @override
     def renew_soon(self, team: str, reservation_ids: Sequence[str]) -> None:
-        """See ``Store.renew_soon``."""
         call = self._runner.submit(self._renew, (key_names.leases(team),), self._renewal(reservation_ids))
         call.reply.add_done_callback(_ignore_failure)
 
     def _renewal(self, reservation_ids: Sequence[str]) -> tuple[Argument, ...]:
         return (f"renew_{next(self._call_ids)}", self._lease_ms, *reservation_ids)
 
+    @override
     def on_connected(self, callback: Callable[[], None]) -> None:
-        """See ``Store.on_connected``."""
         self._runner.on_connected.append(callback)
 
     async def reclaim(self, team: str) -> records.Moment:
@@ -161,8 +163,8 @@ class RedisStore:
         """What it takes to read records that a script gave at ``now_us``."""
         return records.Moment(now_us, self._burst_us)
 
+    @override
     async def settle(self, settlement: Settlement) -> str:
-        """See ``Store.settle``."""
         call = self._runner.submit(self._settle, *self._settle_call(settlement))
         reply = await self._runner.reply_to(call)
         if reply[0] == b"old":
@@ -215,8 +217,8 @@ class RedisStore:
         keys, arguments = self._settle_call(settlement.without_answer())
         return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
 
+    @override
     async def read_own_key(self, credential: Credential) -> Caller:
-        """See ``Store.read_own_key``."""
         reply = await self._ask_and_reclaim(
             credential.team,
             self._read_key,

@@ -28,7 +28,7 @@ class UploadPayload(Payload):
         """Why a file could not be read, which is not the provider's fault."""
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """See ``Payload``: for bodies that are texts."""
+        """A body of files has no text (aiohttp's ``Payload`` asks for one)."""
         raise TypeError("a body with files is not a text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:

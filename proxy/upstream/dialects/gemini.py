@@ -17,12 +17,13 @@ from proxy.domain.requests.inputs import PLAIN_BYTES, Upload, split_data_url
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.gemini_chat import GeminiChat
 from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
+from proxy.upstream.dialects.protocol import Dialect
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice, words_of
 from proxy.upstream.failures import ErrorReport, clean, error_for_status
 
 
-class GeminiDialect:
-    """See ``Dialect``. One request makes one image."""
+class GeminiDialect(Dialect):
+    """One request makes one image."""
 
     chat = GeminiChat()
     max_n = 1

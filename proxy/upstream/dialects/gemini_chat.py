@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
@@ -17,6 +18,7 @@ from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import kind_of
 from proxy.domain.requests.inputs import split_data_url
 from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
+from proxy.upstream.dialects.protocol import ChatDialect
 from proxy.upstream.failures import clean
 
 ROLES = {"user": "user", "assistant": "model"}
@@ -27,11 +29,11 @@ WITHHELD = ("SAFETY", "PROHIBITED", "RECITATION", "BLOCKLIST", "SPII", "LANGUAGE
 _Part = dict[str, object]
 
 
-class GeminiChat:
-    """See ``ChatDialect``. What has no place here and is more than a hint is refused before anything is reserved."""
+class GeminiChat(ChatDialect):
+    """What has no place here and is more than a hint is refused before anything is reserved."""
 
+    @override
     def check(self, fields: Mapping[str, Any]) -> None:
-        """See ``ChatDialect``."""
         _write(fields)
 
     def path(self, request: ChatRequest, model: Model) -> str:

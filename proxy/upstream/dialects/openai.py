@@ -23,6 +23,7 @@ from proxy.domain.requests.inputs import Reference, Upload
 from proxy.domain.requests.sizes import to_size
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
+from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
 
 PATHS: Mapping[Task, str] = {
@@ -32,8 +33,8 @@ PATHS: Mapping[Task, str] = {
 }
 
 
-class OpenAIChat:
-    """See ``ChatDialect``."""
+class OpenAIChat(ChatDialect):
+    """Chat completions, as OpenAI and most others have them."""
 
     check: ChatCheck | None = None
 
@@ -59,8 +60,8 @@ class OpenAIChat:
         return ChatJson(head.model, read_error, in_text=request.wants_image)
 
 
-class OpenAIDialect:
-    """See ``Dialect``."""
+class OpenAIDialect(Dialect):
+    """OpenAI's paths and words; what others add to them is read as well."""
 
     chat: OpenAIChat | None = OpenAIChat()
     max_n: int | None = None

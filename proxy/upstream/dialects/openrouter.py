@@ -21,7 +21,7 @@ from proxy.upstream.failures import ErrorReport, error_for_status
 
 
 class OpenRouterDialect(OpenAIDialect):
-    """See ``Dialect``. Chat, its errors and the key are as OpenAI's; one request makes one image."""
+    """Chat, its errors and the key are as OpenAI's; one request makes one image."""
 
     max_n = 1
     abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})

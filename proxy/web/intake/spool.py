@@ -16,7 +16,10 @@ from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from typing_extensions import override
+
 from proxy.domain.errors import UploadsUnavailable
+from proxy.domain.requests.inputs import Source
 from proxy.metering.private_folder import make_private_folder
 
 logger = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class Spools:
         self.threads.shutdown()
 
 
-class Spool:
+class Spool(Source):
     """The files of one request, one after the other. See ``Source`` for how they are read."""
 
     def __init__(self, spools: Spools, key_id: str) -> None:
@@ -117,8 +120,9 @@ class Spool:
         if self._batch:
             await self._flush()
 
+    @override
     async def read(self, start: int, size: int) -> bytes:
-        """See ``Source``. Raises OSError, or ValueError after the request has ended."""
+        """Raises OSError, or ValueError after the request has ended."""
         if self._memory is not None:
             return bytes(self._memory[start : start + size])
         return await asyncio.get_running_loop().run_in_executor(self._spools.threads, self._read, start, size)
