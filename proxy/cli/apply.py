@@ -64,7 +64,7 @@ def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets
             open_files.callback(file.close)
             keep = file.add
         made = _make(changes, keep)
-    _tell(changes, made, secrets_path, as_json=as_json, print_secrets=print_secrets)
+    _print_changes(changes, made, secrets_path, as_json=as_json, print_secrets=print_secrets)
 
 
 def _look(provisions: Provisions) -> dict[str, Standing]:
@@ -117,7 +117,7 @@ def _show(changes: list[Change], *, as_json: bool, dry_run: bool) -> None:
     return show_table(("ACTION", "KIND", "WHAT", "FIELD", "IS", "SHOULD BE"), rows)
 
 
-def _tell(
+def _print_changes(
     changes: list[Change],
     made: list[dict[str, Any]],
     secrets_path: Path | None,

@@ -39,13 +39,13 @@ def list_audit(team: str | None, since: str | None, paging: Paging, as_json: boo
 
 def _changes(entry: dict[str, Any]) -> str:
     before, after = _flat(entry["before"]), _flat(entry["after"])
-    told = []
+    changes = []
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         if old == new or (not before and new in (None, "", 0)):
             continue
-        told.append(f"{name}: {_text(new)}" if not before else f"{name}: {_text(old)} -> {_text(new)}")
-    return "; ".join(told)
+        changes.append(f"{name}: {_text(new)}" if not before else f"{name}: {_text(old)} -> {_text(new)}")
+    return "; ".join(changes)
 
 
 def _flat(record: dict[str, Any] | None) -> dict[str, Any]:

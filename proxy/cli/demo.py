@@ -98,7 +98,7 @@ async def _sample_provider() -> AsyncIterator[str]:
         async with asyncio.timeout(PROVIDER_START_S):
             line = (await process.stdout.readline()).decode()
         if "http://" not in line:
-            raise click.ClickException("the sample provider did not start; 'lightmeter sample-provider' tells why")
+            raise click.ClickException("the sample provider did not start; 'lightmeter sample-provider' says why")
         yield line.split()[-1]
     finally:
         process.stdin.close()

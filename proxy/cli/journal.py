@@ -14,7 +14,7 @@ from proxy.app import JOURNAL_FOLDER
 from proxy.cli.serve import config_option
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
-from proxy.metering.journal.records import Owed, Posting
+from proxy.metering.journal.records import JournalRecord, Posting
 from proxy.settings.settings import ConfigurationError, load_settings
 
 
@@ -109,7 +109,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _row(state: str, owed: Owed, note: dict[str, Any]) -> dict[str, Any]:
+def _row(state: str, owed: JournalRecord, note: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"state": state, "id": owed.id, "team": owed.team, "reason": note.get("reason")}
     if not isinstance(owed, Posting):
         return {**row, "kind": "void", "key": owed.key_id, "model": None, "units": None, "admitted_at": None}

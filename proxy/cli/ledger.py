@@ -71,7 +71,7 @@ def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: st
     """Write the ledger to standard output.
 
     The order is that of the teams' ids, and oldest first within a team. Entries that are made after the command has
-    begun are left to the next export: standard error tells its cursor at the end, and where the command is interrupted.
+    begun are left to the next export: standard error has its cursor at the end, and where the command is interrupted.
     With it, nothing is written twice or left out.
     """
     export = _Export(form, cursor)
@@ -132,7 +132,7 @@ def refund(entry: str, reason: str, as_json: bool) -> None:
 @click.option("--team", help="Only this team's.")
 @json_option
 def verify(team: str | None, as_json: bool) -> None:
-    """Rebuild every counter from the ledger and the live leases, and tell each difference.
+    """Rebuild every counter from the ledger and the live leases, and report each difference.
 
     Ends with 0 where there is none, 1 where there is one, and 2 where the gateway could not be asked. It may run while
     requests come in.

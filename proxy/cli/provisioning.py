@@ -13,12 +13,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.web.admin.bodies import LimitsBody, Moment, TeamId, milliseconds
+from proxy.web.admin.bodies import LimitsBody, StoreTime, TeamId, milliseconds
 from proxy.web.times import iso_time
 
 
 class ProvisioningError(Exception):
-    """The file cannot be made so; the message tells every mistake, one a line."""
+    """The file cannot be made so; the message reports every mistake, one a line."""
 
 
 # --- The file ---------------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ class KeyEntry(_Entry):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     limits: LimitsBody = LimitsBody()
-    expires_at: Moment | None = None
+    expires_at: StoreTime | None = None
 
 
 class TeamEntry(_Entry):
@@ -64,7 +64,7 @@ def read_provisions(path: Path) -> Provisions:
     try:
         provisions = Provisions.model_validate(content)
     except ValidationError as invalid:
-        mistakes = [_tell(error) for error in invalid.errors()]
+        mistakes = [_describe(error) for error in invalid.errors()]
     else:
         mistakes = list(_doubles(provisions))
     if mistakes:
@@ -72,7 +72,7 @@ def read_provisions(path: Path) -> Provisions:
     return provisions
 
 
-def _tell(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails) -> str:
     key = ""
     for part in error["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part

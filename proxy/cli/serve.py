@@ -66,7 +66,7 @@ async def serve_until_stopped(settings: Settings, path: Path | None = None, *, a
         on_hangup(_nothing)
         logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
     finally:
-        # Also where nobody could be told the addresses.
+        # Also where the addresses could not be printed.
         await gateway.stop()
 
 
@@ -93,9 +93,9 @@ def config() -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def check(path: Path, as_json: bool) -> None:
-    """Check the configuration without starting anything; every mistake is told.
+    """Check the configuration without starting anything; every mistake is reported.
 
-    It tells as well what the store may lose, where that can be asked.
+    It reports as well what the store may lose, where the store can be asked.
     """
     try:
         settings = load_settings(path)

@@ -69,7 +69,7 @@ class Audit:
         if self.expired:
             yield f"{self.expired:,} request(s) ended as expired: their gateway died while it held them"
         if self.late:
-            yield f"{self.late:,} settlement(s) came after their lease had run out"
+            yield f"{self.late:,} settlement(s) came after their lease had expired"
         if self.lost_reservations:
             yield f"{self.lost_reservations:,} settlement(s) found that the store had lost their reservation"
         for team in self.not_compared:

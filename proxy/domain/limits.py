@@ -16,11 +16,11 @@ from proxy.domain.errors import InsufficientQuota
 EVERY_MODEL = ("*",)
 
 QUOTAS = ("quota_units", "quota_units_per_day", "quota_units_per_month")
-PACES = ("requests", "images")
+RATES = ("requests", "images")
 _HEADER_NAMES = {
-    kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")) for kind in PACES
+    kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")) for kind in RATES
 }
-NUMBERS = (*QUOTAS, *(f"{kind}_per_minute" for kind in PACES), "concurrent_requests")
+NUMBERS = (*QUOTAS, *(f"{kind}_per_minute" for kind in RATES), "concurrent_requests")
 """Every limit that is a number."""
 
 MINUTE_US = 60_000_000
@@ -62,8 +62,8 @@ class QuotaUsage:
         return None if self.limit is None else max(0, self.limit - self.posted - self.reserved)
 
 
-class PaceUsage(NamedTuple):
-    """One pace: how many may come in a minute, how many could come now, and when all of them could, in microseconds."""
+class RateUsage(NamedTuple):
+    """One rate limit: how many may come a minute, how many could now, and when all of them could, in microseconds."""
 
     limit: int
     remaining: int
@@ -74,7 +74,7 @@ class PaceUsage(NamedTuple):
 class Account:
     """A key or a team as the store knows it. Times are in milliseconds since the epoch.
 
-    ``quotas`` are by the names in ``QUOTAS``, ``paces`` by those in ``PACES`` that have a limit; ``held`` is how many
+    ``quotas`` are by the names in ``QUOTAS``, ``rates`` by those in ``RATES`` that have a limit; ``held`` is how many
     requests hold a reservation.
     """
 
@@ -83,7 +83,7 @@ class Account:
     name: str
     limits: Limits
     quotas: Mapping[str, QuotaUsage]
-    paces: Mapping[str, PaceUsage]
+    rates: Mapping[str, RateUsage]
     held: int
     granted_units: int
     overage_units: int
@@ -143,20 +143,21 @@ def may_use(models: tuple[str, ...], model_id: str) -> bool:
     )
 
 
-def pace_usage(limit: int, due_us: int, *, now_us: int, burst_us: int) -> PaceUsage:
-    """A pace by the generic cell rate algorithm, as ``admit.lua`` has it.
+def rate_usage(limit: int, due_us: int, *, now_us: int, burst_us: int) -> RateUsage:
+    """A rate limit by the generic cell rate algorithm, as ``admit.lua`` has it.
 
-    ``due_us`` is when the next one would be due if all came evenly, ``burst_us`` how much of the pace may come at once.
+    ``due_us`` is when the next one would be due if all came evenly, ``burst_us`` how much of the rate limit may come at
+    once.
     """
     interval_us = -(-MINUTE_US // limit)
     reset_us = max(0, due_us - now_us)
-    return PaceUsage(limit, max(0, (max(burst_us, interval_us) - reset_us) // interval_us), reset_us)
+    return RateUsage(limit, max(0, (max(burst_us, interval_us) - reset_us) // interval_us), reset_us)
 
 
-def rate_limit_headers(paces: Sequence[tuple[str, PaceUsage]]) -> dict[str, str]:
-    """``x-ratelimit-*`` as OpenAI has them (https://platform.openai.com/docs/guides/rate-limits), by kind of pace."""
+def rate_limit_headers(rates: Sequence[tuple[str, RateUsage]]) -> dict[str, str]:
+    """``x-ratelimit-*`` of each kind, as OpenAI has them (https://platform.openai.com/docs/guides/rate-limits)."""
     headers = {}
-    for kind, (limit, remaining, reset_us) in paces:
+    for kind, (limit, remaining, reset_us) in rates:
         limit_name, remaining_name, reset_name = _HEADER_NAMES[kind]
         headers[limit_name] = str(limit)
         headers[remaining_name] = str(remaining)

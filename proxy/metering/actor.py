@@ -1,4 +1,4 @@
-"""Who asks for a change, as the scripts that make it are told."""
+"""Who asks for a change, as the scripts that make it get it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Leases:
         self._teams[reservation_id] = team
 
     def drop(self, reservation_id: str) -> None:
-        """It has been settled, or taken back."""
+        """It has been settled, or reclaimed."""
         self._teams.pop(reservation_id, None)
 
     def start(self) -> None:
@@ -47,7 +47,7 @@ class Leases:
         self._task = asyncio.create_task(self._keep_renewing())
 
     async def stop(self) -> None:
-        """Let what is still held run out, unless somebody settles it before."""
+        """Let the leases of what is still held expire, unless somebody settles it before."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -63,7 +63,7 @@ class Leases:
                 raise result
 
     def _renew_first(self) -> None:
-        """Before anybody's admission finds that they have run out while the store was away."""
+        """Before anybody's admission finds that they have expired while the store was away."""
         for team, ids in self._batches():
             self._store.renew_soon(team, ids)
 

@@ -51,9 +51,9 @@ class Meter:
         quote: Quote,
         idempotency: Idempotency | None = None,
         terms: Terms = NO_TERMS,
-    ) -> _Held:
+    ) -> _AdmittedRequest:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
-        return _Held(self, credential, observation, model, quote, idempotency, Delivery(terms))
+        return _AdmittedRequest(self, credential, observation, model, quote, idempotency, Delivery(terms))
 
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
@@ -96,7 +96,7 @@ class Meter:
             _count(self._metrics.settled, settlement)
 
     def void(self, reservation_id: str, credential: Credential) -> None:
-        """Take an admission back that may or may not have happened, as soon as the store can be reached."""
+        """Void an admission that may or may not have happened, as soon as the store can be reached."""
         self._outbox.add_soon(Void(reservation_id, credential.team, credential.key_id))
 
 
@@ -108,13 +108,13 @@ def _count(metric: Callable[[T], None], fact: T) -> None:
 
 
 def _may_have_reserved(error: BaseException) -> bool:
-    """A refusal reserved nothing; after anything unforeseen, nobody else would take back what may be held."""
+    """A refusal reserved nothing; after anything unforeseen, nobody else would void what may be held."""
     if isinstance(error, StoreUnavailable):
         return error.may_have_happened
     return not isinstance(error, ProxyError)
 
 
-class _Held:
+class _AdmittedRequest:
     """One request's reservation, from admission to settlement."""
 
     __slots__ = ("_credential", "_idempotency", "_meter", "_model", "_observation", "_quote", "delivery", "reservation")
@@ -154,8 +154,8 @@ class _Held:
                 idempotency=self._idempotency,
             )
             self._meter.reserved(self.reservation)
-            if self.reservation.paces:
-                observation.pace_headers = rate_limit_headers(self.reservation.paces)
+            if self.reservation.rates:
+                observation.rate_limit_headers = rate_limit_headers(self.reservation.rates)
         except BaseException as error:
             if _may_have_reserved(error):
                 self._meter.void(observation.request_id, self._credential)

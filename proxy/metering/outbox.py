@@ -1,4 +1,4 @@
-"""What the store has yet to be told: written to the journal first, then told until the store has taken it, once."""
+"""What the store has not stored yet: written to the journal first, then posted until the store has stored it, once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice
 
 from proxy.domain.errors import JournalUnavailable, StoreUnavailable
 from proxy.metering.journal.journal import Journal, JournalError
-from proxy.metering.journal.records import Owed, Posting, Void, write_record
+from proxy.metering.journal.records import JournalRecord, Posting, Void, write_record
 from proxy.metering.leases import Leases
 from proxy.metering.store import SettlementTrimmedError, Store
 from proxy.telemetry.metrics import Metrics
@@ -22,7 +22,7 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 BATCH = 200
 VOIDS_LIMIT = 10_000
-"""Admissions to be taken back at one time. Beyond that nothing more is admitted; settlements are never too many."""
+"""Admissions to be voided at one time. Beyond that nothing more is admitted; settlements are never too many."""
 
 TRIES_TO_TELL = 20
 """How often a record may be refused for what it is before it is parked: about half a minute."""
@@ -43,13 +43,13 @@ class Outbox:
         self._journal = journal
         self._leases = leases
         self._metrics = metrics
-        self._owed: dict[str, Owed] = {}
+        self._owed: dict[str, JournalRecord] = {}
         self._voids: set[str] = set()
         self._unwritten: set[str] = set()
         """Ids of what is kept in memory alone, the journal not having taken it."""
         self._refusals: Counter[str] = Counter()
         self._adding: set[asyncio.Task[None]] = set()
-        self._telling: asyncio.Task[None] | None = None
+        self._posting_task: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -61,17 +61,17 @@ class Outbox:
         return StoreUnavailable() if len(self._voids) >= VOIDS_LIMIT else None
 
     async def start(self) -> None:
-        """Open the journal, and tell the store what the process before has left. Raises JournalError."""
+        """Open the journal, and post what the process before has left. Raises JournalError."""
         await self._journal.open()
         self._store.on_connected(self._wake.set)
         await self._journal.count_parked()
         self._adopt(await self._journal.adopt())
-        if self._telling is not None:
-            await asyncio.wait((self._telling,), timeout=FIRST_REPLAY_S)
+        if self._posting_task is not None:
+            await asyncio.wait((self._posting_task,), timeout=FIRST_REPLAY_S)
         self._housekeeping = asyncio.create_task(self._keep_house())
 
-    async def add(self, owed: Owed) -> None:
-        """Write it down, and tell the store as soon as it can be reached."""
+    async def add(self, owed: JournalRecord) -> None:
+        """Write it down, and post it as soon as the store can be reached."""
         self._owe(owed)
         self._count()
         # Until it is seen on the disk: a caller that is cancelled does not see it.
@@ -84,12 +84,12 @@ class Outbox:
                 logger.exception("the journal met something unforeseen")
             logger.critical("not written down, and kept in memory alone: %s", write_record(owed).decode().strip())
         finally:
-            self._tell_soon()
+            self._post_soon()
 
-    def add_soon(self, owed: Owed) -> None:
+    def add_soon(self, owed: JournalRecord) -> None:
         """The same without waiting; being cancelled does not stop it."""
         if isinstance(owed, Void):
-            # Or the first admission after an outage would find that its lease has run out, and might charge it.
+            # Or the first admission after an outage would find that its lease has expired, and might charge it.
             self._leases.hold(owed.id, owed.team)
         self._owe(owed)
         task = asyncio.get_running_loop().create_task(self.add(owed))
@@ -103,31 +103,31 @@ class Outbox:
             await asyncio.wait((self._housekeeping,))
         if self._adding:
             await asyncio.wait(self._adding)
-        telling = self._telling
-        if telling is not None:
+        task = self._posting_task
+        if task is not None:
             self._wake.set()
-            await asyncio.wait((telling,), timeout=timeout_s)
-            telling.cancel()
-            await asyncio.wait((telling,))
+            await asyncio.wait((task,), timeout=timeout_s)
+            task.cancel()
+            await asyncio.wait((task,))
         if self._owed:
             await self._leave_for_the_next()
         await self._journal.close()
 
     # --- Telling the store --------------------------------------------------------------------------------------------
 
-    def _tell_soon(self) -> None:
-        if self._owed and self._telling is None:
-            self._telling = asyncio.create_task(self._tell_all())
+    def _post_soon(self) -> None:
+        if self._owed and self._posting_task is None:
+            self._posting_task = asyncio.create_task(self._post_all())
 
-    async def _tell_all(self) -> None:
+    async def _post_all(self) -> None:
         pause_s = FIRST_RETRY_S
         try:
             while self._owed:
                 self._wake.clear()
                 try:
-                    all_taken = await self._tell_batch()
+                    all_taken = await self._post_batch()
                 except Exception:
-                    logger.exception("what the store is owed could not be told, and will be tried again")
+                    logger.exception("what the journal holds could not be posted, and will be tried again")
                     all_taken = False
                 if all_taken:
                     pause_s = FIRST_RETRY_S
@@ -137,18 +137,18 @@ class Outbox:
                         await self._wake.wait()
                 pause_s = min(LAST_RETRY_S, pause_s * 2)
         finally:
-            self._telling = None
+            self._posting_task = None
 
-    async def _tell_batch(self) -> bool:
+    async def _post_batch(self) -> bool:
         """Tell the store of some records; whether it has taken them all."""
         batch = list(islice(self._owed.values(), BATCH))
-        results = await asyncio.gather(*map(self._tell, batch), return_exceptions=True)
+        results = await asyncio.gather(*map(self._post, batch), return_exceptions=True)
         done = []
         for owed, result in zip(batch, results, strict=True):
             if result is None or (self._should_park(owed, result) and await self._park(owed, result)):
                 done.append(owed.id)
             elif owed.id in self._owed:
-                # One that cannot be told must not stand in the way of the others.
+                # One that cannot be posted must not stand in the way of the others.
                 self._owed[owed.id] = self._owed.pop(owed.id)
         for owed_id in done:
             self._forget(owed_id)
@@ -156,13 +156,13 @@ class Outbox:
         await self._journal.taken(done)
         return len(done) == len(batch)
 
-    async def _tell(self, owed: Owed) -> None:
+    async def _post(self, owed: JournalRecord) -> None:
         if isinstance(owed, Posting):
             await self._store.settle(owed.settlement)
         else:
             await self._store.void(owed.reservation_id, owed.team, owed.key_id)
 
-    def _should_park(self, owed: Owed, result: BaseException) -> bool:
+    def _should_park(self, owed: JournalRecord, result: BaseException) -> bool:
         """Whether it was refused for what it is, and not for how the store is, and often enough."""
         if isinstance(result, SettlementTrimmedError):
             return True
@@ -174,13 +174,13 @@ class Outbox:
         self._refusals[owed.id] += 1
         return self._refusals[owed.id] >= TRIES_TO_TELL
 
-    async def _park(self, owed: Owed, result: BaseException) -> bool:
+    async def _park(self, owed: JournalRecord, result: BaseException) -> bool:
         """Keep it for a person; False where the disk does not take it, and it stays owed."""
         reason = result.refusal if isinstance(result, StoreUnavailable) else str(result) or repr(result)
         try:
             path = await self._journal.park(owed, reason)
         except OSError as error:
-            logger.error("%s cannot be parked (%s), and will be told again", owed.id, error)
+            logger.error("%s cannot be parked (%s), and will be posted again", owed.id, error)
             return False
         logger.error(
             "%s was not taken by the store and is parked in %s: %s. See it with `lightmeter journal list`; when the "
@@ -190,7 +190,7 @@ class Outbox:
         await self._journal.count_parked()
         return True
 
-    def _owe(self, owed: Owed) -> None:
+    def _owe(self, owed: JournalRecord) -> None:
         self._owed[owed.id] = owed
         if isinstance(owed, Void):
             self._voids.add(owed.id)
@@ -207,13 +207,13 @@ class Outbox:
 
     # --- The journal --------------------------------------------------------------------------------------------------
 
-    def _adopt(self, found: Iterable[Owed]) -> None:
+    def _adopt(self, found: Iterable[JournalRecord]) -> None:
         for owed in found:
             self._owe(owed)
             # Until it is settled it should not be written off as expired.
             self._leases.hold(owed.id, owed.team)
         self._count()
-        self._tell_soon()
+        self._post_soon()
 
     async def _keep_house(self) -> None:
         while True:

@@ -13,7 +13,7 @@ from proxy.domain.requests.idempotency import Idempotency
 
 
 class SettlementTrimmedError(Exception):
-    """The ledger that would tell whether it was posted has been trimmed since; nothing was posted."""
+    """The ledger that would show whether it was posted has been trimmed since; nothing was posted."""
 
 
 class Store(Protocol):
@@ -33,12 +33,12 @@ class Store(Protocol):
 
         Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota, RateLimitExceeded or StoreUnavailable; and where it
         has been sent before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch.
-        Each of them reserved nothing, and took no place in a pace.
+        Each of them reserved nothing, and took no place in a rate limit.
         """
         ...
 
     async def void(self, reservation_id: str, team: str, key_id: str) -> None:
-        """Take back an admission that nobody knows the answer of. Raises StoreUnavailable; asking again is safe."""
+        """Void an admission that nobody knows the answer of. Raises StoreUnavailable; asking again is safe."""
         ...
 
     async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class Store(Protocol):
         The entry's id within its team's ledger. Raises StoreUnavailable, where it may or may not have been posted;
         asking again is safe. The memory of what was settled is finite; where it is too short, the ledger itself is
         looked through. What Redis loses in the seconds after is posted again on the next connection to it.
-        Raises SettlementTrimmedError where the ledger no longer reaches back far enough to tell; asking again is
+        Raises SettlementTrimmedError where the ledger no longer reaches back far enough to know; asking again is
         useless.
         """
         ...

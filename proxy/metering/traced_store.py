@@ -30,7 +30,7 @@ class TracedStore:
     """A store around another one."""
 
     def __init__(self, store: Store, spans: StoreSpans) -> None:
-        """Ask ``store``, and tell ``spans``."""
+        """Ask ``store``, and report to ``spans``."""
         self._store = store
         self._spans = spans
 

@@ -9,7 +9,7 @@ misbehaves on request: slow, cut short, endless, malformed, refusing, or with mo
 - ``chat``       chat completions with images, as OpenRouter speaks them; pure
 - ``gemini``     Google's ``generateContent``; pure
 - ``documents``  JSON and events that hold images, without copying them; pure
-- ``dialects``   what tells one dialect from another, and how streams misbehave; pure
+- ``dialects``   what distinguishes the dialects, and how streams misbehave; pure
 - ``uploads``    multipart bodies, measured and hashed as they come
 - ``drawing``    a picture of a prompt, with Pillow; pure
 - ``memory``     what it remembers (pictures, their ids, the requests received), all within limits

@@ -1,6 +1,6 @@
 """The configuration: TOML plus environment, checked before anything starts.
 
-Every mistake is told with the file, the key, what is wrong and what would be right. ``LIGHTMETER_<SECTION>_<KEY>``
+Every mistake is reported with the file, the key, what is wrong and what would be right. ``LIGHTMETER_<SECTION>_<KEY>``
 overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[logs]``, ``[metrics]`` or ``[traces]``.
 """
 
@@ -65,7 +65,7 @@ ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; the message tells every mistake, one a line."""
+    """The configuration cannot be used; the message reports every mistake, one a line."""
 
 
 class ProviderSettings(Section):
@@ -190,7 +190,7 @@ class Settings(Section):
         return EMBEDDED if self.embedded_folder else self.store.url
 
     def changed_sections(self, other: Settings) -> list[str]:
-        """The sections that ``other`` has differently, beside what ``catalog`` and ``provider_list`` tell."""
+        """The sections that ``other`` has differently, beside what ``catalog`` and ``provider_list`` hold."""
         same_default = {"default_model": self.server.default_model}
         adapted = other.model_copy(update={"server": other.server.model_copy(update=same_default)})
         return [name for name in OVERRIDABLE if getattr(self, name) != getattr(adapted, name)]
@@ -266,15 +266,15 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
     try:
         settings = Settings.model_validate(content)
     except ValidationError as invalid:
-        mistakes = [_tell(error, source, overridden) for error in invalid.errors()]
+        mistakes = [_describe(error, source, overridden) for error in invalid.errors()]
     else:
-        told = (
+        described = (
             *_check_references(settings, environment),
             *_check_store(settings),
             *check_traces(settings.traces),
             *_check_admin_tokens(settings, environment),
         )
-        mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in told]
+        mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in described]
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
     return settings
@@ -294,7 +294,7 @@ def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[s
     return overridden
 
 
-def _tell(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> str:
+def _describe(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -> str:
     key = ""
     for part in error["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
@@ -390,7 +390,7 @@ def _check_deployments(model: ModelSettings, names: list[str]) -> Iterator[str]:
             yield f"deployments[{place}].provider: no provider is named {name!r}; there are {names}"
         elif asked.index(name) != place:
             yield (
-                f"deployments[{place}].provider: there is another deployment at {name!r}: metrics tell them apart by "
+                f"deployments[{place}].provider: there is another deployment at {name!r}: metrics distinguish them by "
                 "provider; for a second one, add a [[providers]] of another name"
             )
 

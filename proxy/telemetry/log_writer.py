@@ -90,11 +90,11 @@ class LogWriter:
                 if not written:
                     self.dropped_lines += lines
                 elif self.dropped_lines > self._told_lines:
-                    self._tell_of_the_dropped()
+                    self._report_dropped()
                 self._changed.notify_all()
         os.close(descriptor)
 
-    def _tell_of_the_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         """The next line to be written says how many are missing before it."""
         count, self._told_lines = self.dropped_lines - self._told_lines, self.dropped_lines
         line = {

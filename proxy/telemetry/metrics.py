@@ -121,7 +121,7 @@ class Metrics:
             "What the journal keeps for a person to decide, the store refusing it every time",
         )
         self._journal_up = make.gauge("journal_up", "Whether the journal could be written the last time it was tried")
-        self._expired = make.counter("expired_leases", "Reservations of gateways that died, taken back by this one")
+        self._expired = make.counter("expired_leases", "Expired leases of gateways that died, reclaimed by this one")
         self._reposted = make.counter(
             "reposted_settlements", "Settlements that the store had taken and lost, posted again"
         )
@@ -217,16 +217,16 @@ class Metrics:
         """The configuration was read again, and was taken or refused."""
         self._reloads.values[("ok" if taken else "refused",)] += 1
 
-    def before_render(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` at each scrape, for what is only looked up then."""
-        self._before_render.append(tell)
+    def before_render(self, report: Callable[[], None]) -> None:
+        """Call ``report`` at each scrape, for what is only looked up then."""
+        self._before_render.append(report)
 
     def open_requests(self, count: int) -> None:
         """How many requests are at work, at this scrape."""
         self._open.values[()] = count
 
     def expired(self, leases: int) -> None:
-        """Leases ran out, and were taken back."""
+        """Leases expired, and were reclaimed."""
         self._expired.values[()] += leases
 
     def observe_store(self, operation: str, seconds: float) -> None:
@@ -259,6 +259,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus's text format."""
-        for tell in self._before_render:
-            tell()
+        for report in self._before_render:
+            report()
         return generate_latest(self.registry)

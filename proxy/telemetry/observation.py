@@ -21,7 +21,7 @@ class Observation:
     """One request. Times are in seconds; ``provider_s`` and ``client_s`` were spent waiting for those two.
 
     ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
-    that the client was given. ``pace_headers`` tell the client how its paces stand;
+    that the client was given. ``rate_limit_headers`` are those of the key's rate limits;
     ``attempts`` counts the deployments that were asked, None where the model has one provider.
     """
 
@@ -41,7 +41,7 @@ class Observation:
     client_s: float = 0.0
     response_bytes: int = 0
     attempts: int | None = None
-    pace_headers: Mapping[str, str] | None = None
+    rate_limit_headers: Mapping[str, str] | None = None
 
     def own_s(self, ended: float) -> float:
         """Lightmeter's own share of the time until ``ended``, in seconds."""
@@ -52,7 +52,7 @@ OBSERVATION = web.RequestKey("observation", Observation)
 
 
 def request_ids() -> Iterator[str]:
-    """Ids of 96 random bits: none comes twice, and none tells how many other requests there were.
+    """Ids of 96 random bits: none comes twice, and none shows how many other requests there were.
 
     The kernel is asked for many at once: 0.13 µs an id, where one at a time takes 0.45.
     """

@@ -14,7 +14,7 @@ OTHER = "other"
 class TeamMetrics:
     """What was charged to each team by this process, and what the store says of its quota.
 
-    Several gateways on one store tell the same quota: take the greatest of them, not the sum.
+    Several gateways on one store report the same quota: take the greatest of them, not the sum.
     """
 
     def __init__(self, charged: Tally, images: Tally, quota: Tally, *, label_teams: int) -> None:

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 
 
 class Result(StrEnum):
-    """How an attempt ended. ``NEITHER`` tells nothing of the deployment: the client left, or the gateway stopped."""
+    """How an attempt ended. ``NEITHER`` says nothing about the deployment: the client left, or the gateway stopped."""
 
     OK = "ok"
     FAILED = "failed"
@@ -130,14 +130,14 @@ class Breaker:
         return max(0.0, self._open_until_s - now_s) if self._state is State.OPEN else 0.0
 
     def begin(self, now_s: float) -> bool:
-        """A request is sent; true where it is a probe, which ``end`` has to be told."""
+        """A request is sent; true where it is a probe, which ``end`` needs."""
         if self.state(now_s) is not State.HALF_OPEN:
             return False
         self._probing += 1
         return True
 
     def end(self, now_s: float, *, failed: bool | None, probe: bool) -> None:
-        """The request has ended; ``failed`` None tells nothing of the deployment."""
+        """The request has ended; ``failed`` None says nothing about the deployment."""
         state = self.state(now_s)
         if probe and state is State.HALF_OPEN:
             self._probing = max(0, self._probing - 1)
@@ -146,7 +146,7 @@ class Breaker:
         if state is State.CLOSED:
             self._count(now_s, failed=failed)
         elif state is State.HALF_OPEN and probe:
-            # What was sent before it opened tells of the time before.
+            # What was sent before it opened says something about the time before.
             self._judge_probe(now_s, failed=failed)
 
     def end_run(self) -> None:
@@ -231,7 +231,7 @@ class FairBreaker:
         return max(shared_s, self._own.opens_again_s(now_s)) if key_id == self._failing else shared_s
 
     def begin(self, now_s: float, key_id: str) -> Probes:
-        """A request is sent; ``end`` has to be told what this gives."""
+        """A request is sent; ``end`` needs what this returns."""
         own = self._own if key_id == self._failing and self._own.begin(now_s) else None
         return Probes(self._shared.begin(now_s), own)
 
@@ -252,6 +252,6 @@ class FairBreaker:
             self._shared.end_run()
         else:
             self._shared.end(now_s, failed=failed, probe=probes.shared)
-            # What was sent before it opened tells of the time before.
+            # What was sent before it opened says something about the time before.
             if result is Result.FAILED and (closed or probes.shared):
                 self._failing, self._own, self._uncounted = key_id, self._shared.after_a_failure(), 0

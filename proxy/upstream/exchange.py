@@ -2,7 +2,7 @@
 
 The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
 connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
-another deployment may be asked is told in ``failover``.
+another deployment may be asked is decided in ``failover``.
 
 aiohttp keeps some of its errors in cycles: without their tracebacks, these do not hold what was to be sent.
 """
@@ -90,7 +90,7 @@ class Exchange:
     ) -> None:
         """Prepare a POST of ``body``, in which ``asked`` is written down; nothing is sent yet.
 
-        ``served`` is told who was asked. Whoever reads the answer sets ``is_whole`` where nothing of it is missing.
+        ``served`` gets who was asked. Whoever reads the answer sets ``is_whole`` where nothing of it is missing.
         """
         self.client = client
         self._asked = asked
@@ -203,8 +203,8 @@ class Exchange:
             raise await self._refusal(response)
 
     def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
-        told = before_it_was_sent(error)
-        if isinstance(told, NoConnectionLeft):
+        unreachable = before_it_was_sent(error)
+        if isinstance(unreachable, NoConnectionLeft):
             logger.error(
                 "no descriptor is left for a connection to provider %s: raise the limit (LimitNOFILE of systemd, "
                 "ulimit -n), or lower server.max_connections",
@@ -212,7 +212,7 @@ class Exchange:
             )
         else:
             logger.warning("provider %s cannot be reached: %s", self.client.provider.name, describe(error))
-        return told
+        return unreachable
 
     async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
         payload = UploadPayload(body, self._uploaded)

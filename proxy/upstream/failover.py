@@ -63,7 +63,7 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
 
 
 def result_of(error: BaseException | None, status: int) -> Result:
-    """What an attempt that ended by ``error`` tells of its deployment."""
+    """What an attempt that ended by ``error`` says about its deployment."""
     if error is None or isinstance(error, ProviderRefusal):
         return Result.OK
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -149,7 +149,7 @@ class Failover:
         except BaseException as interruption:
             self._end(attempt, interruption)
             raise
-        # An answer that is not whole, and that no error tells of, has been cut before the client's eyes.
+        # An answer that is not whole, and that no error reports, has been cut before the client's eyes.
         self._end(attempt, error, broken=error is None and not exchange.is_whole)
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
@@ -204,7 +204,7 @@ class Failover:
         self._metrics.attempted(attempt.target.deployment.provider, self._model.id, result.value, status, waited_s)
 
     def _wait_for_the_first(self, error: BaseException, attempt: Attempt) -> None:
-        """A rate limit tells the client to wait for the deployment that asked for it; another may be back before."""
+        """A rate limit asks the client to wait for the deployment that asked for it; another may be back before."""
         if isinstance(error, UpstreamRateLimit) and error.retry_after_s is not None:
             others_s = self._balancer.available_in_s(monotonic(), self._key_id, besides=attempt.target)
             if others_s < error.retry_after_s:

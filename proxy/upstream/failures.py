@@ -26,7 +26,7 @@ READ_LENGTH_LIMIT = 4_096
 """Characters that are looked at of a provider's message, which may be what a client has sent."""
 
 CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
-"""Statuses by which a provider says that it will not make this picture; its other 4xx are about the gateway."""
+"""Statuses by which a provider says that it will not make this image; its other 4xx are about the gateway."""
 
 UNCERTAIN = frozenset(range(520, 525))
 """Statuses by which a proxy before the provider says that it lost the provider's answer."""
@@ -76,7 +76,7 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
 
 
 def error_in_answer(report: ErrorReport) -> ProxyError:
-    """The error that a provider tells within a 2xx, where no status says whose it is."""
+    """The error that a provider reports within a 2xx, where no status says whose it is."""
     code = _plain_code(report.code) or ""
     if any(word in code.lower() for word in _REFUSING_WORDS):
         return ProviderRefusal(

@@ -38,14 +38,14 @@ def without_frames(error: BaseException) -> BaseException:
 def describe(error: BaseException) -> str:
     """Type, status and message, bounded."""
     if isinstance(error, aiohttp.ClientResponseError):
-        told = f"{error.status}: {error.message}"
+        message = f"{error.status}: {error.message}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        told = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        message = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     elif isinstance(error, OSError):
-        told = error.strerror or str(error)
+        message = error.strerror or str(error)
     else:
-        told = str(error)
-    return f"{type(error).__name__}: {told[:MESSAGE_LENGTH_LIMIT]}" if told else type(error).__name__
+        message = str(error)
+    return f"{type(error).__name__}: {message[:MESSAGE_LENGTH_LIMIT]}" if message else type(error).__name__
 
 
 def before_it_was_sent(error: BaseException) -> UpstreamUnreachable:

@@ -34,7 +34,7 @@ class Pool:
         *,
         trace_configs: Sequence[TraceConfig] = (),
     ) -> None:
-        """One client for each provider, told of to ``trace_configs``; needs a running event loop."""
+        """One client for each provider, reported to ``trace_configs``; needs a running event loop."""
         self._watch = Watch()
         self._trace_configs = trace_configs
         self._clients: dict[str, ProviderClient] = {}
@@ -42,7 +42,7 @@ class Pool:
         self._retiring: dict[ProviderClient, asyncio.Task[None]] = {}
         self._metrics = metrics
         self.replace(providers, models)
-        metrics.before_render(self._tell_states)
+        metrics.before_render(self._report_states)
 
     def replace(self, providers: Iterable[Provider], models: Iterable[Model]) -> None:
         """Ask these from now on. Those that stay as they are keep their connections and what is known of them.
@@ -120,7 +120,7 @@ class Pool:
         # Where the models were replaced while a request was admitted, it still goes where its own model is made.
         return balancer if balancer is not None and balancer.model == model else Balancer(model)
 
-    def _tell_states(self) -> None:
+    def _report_states(self) -> None:
         now_s = monotonic()
         self._metrics.deployment_states(
             {

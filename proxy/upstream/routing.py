@@ -94,7 +94,7 @@ class Target:
 
         Mostly it means its whole account, but it may mean what this client asked for, and a client may choose that. So
         the key itself pauses for all of it. The others pause for ``first_pause_s`` at most, and for more only where
-        another key has been told so before that one's pause was over: then until the earlier of the two ends. Told to
+        another key had one before that one's pause was over: then until the earlier of the two ends. Told to
         the same key again, it is no news, and stops nobody else.
         """
         until_s = now_s + min(seconds, self._policy.pause_limit_s)
@@ -113,7 +113,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A request that is in flight at a deployment; ``Balancer.end`` is told of its end, once."""
+    """A request that is in flight at a deployment; ``Balancer.end`` has to be called at its end, once."""
 
     target: Target
     key_id: str

@@ -122,7 +122,7 @@ class Relay:
             async with self._keep_alive, self._upstream as self._exchange:
                 return await self._pass_on(self._exchange.answer())
         except ProxyError as error:
-            return self._tell(error)
+            return self._write_error(error)
         except BaseException:
             if self._response is not None:
                 self._abort()
@@ -251,18 +251,18 @@ class Relay:
             raise error
         raise UpstreamUncertain("The provider's answer is not an images response; nothing was charged.") from error
 
-    def _tell(self, error: ProxyError) -> web.StreamResponse:
-        """Tell of an error in the stream where that has begun, and settle by it."""
+    def _write_error(self, error: ProxyError) -> web.StreamResponse:
+        """Write an error into the stream where that has begun, and settle by it."""
         response = self._response
         if response is None or isinstance(error, ClientGone):
             raise error
         self._delivery.end_by(error)
         self._observation.error = error.code
-        told = error_event(error) if self._answer is None else self._answer.tell(error)
-        if told is None:
+        written = error_event(error) if self._answer is None else self._answer.write_error(error)
+        if written is None:
             self._abort()
         else:
-            response.end = told
+            response.end = written
         return response
 
     def _abort(self) -> None:

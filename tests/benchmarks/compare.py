@@ -113,7 +113,7 @@ class Comparison:
     def run(self, kinds: frozenset[str], beside: Path | None, *, limited: bool) -> None:
         """Start every subject, measure what is asked for, and stop them."""
         figures = self._figures
-        _tell("starting the servers")
+        _print("starting the servers")
         with running_bench(self._folder, beside, limited=limited) as bench:
             at_start = _memory(bench)
             after_small: Mapping[str, float] = {}
@@ -157,7 +157,7 @@ class Comparison:
         order = list(bench.subjects)
         for number in range(1, self._figures.rounds + 1):
             for subject in order:
-                _tell(f"{kind}, round {number} of {self._figures.rounds}: {subject.name}")
+                _print(f"{kind}, round {number} of {self._figures.rounds}: {subject.name}")
                 measure(subject)
             order.append(order.pop(0))
 
@@ -166,7 +166,7 @@ class Comparison:
         latency: dict[str, list[Percentiles]] = {subject.name: [] for subject in bench.subjects}
         late_ms: list[float] = []
         for number in range(1, figures.rounds + 1):
-            _tell(f"latency, round {number} of {figures.rounds}: all in turns")
+            _print(f"latency, round {number} of {figures.rounds}: all in turns")
             told = _run_generator(bench, figures.seconds)
             late_ms += told["late_ms"]
             for name, samples in told["samples"].items():
@@ -249,7 +249,7 @@ def describe(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     click.echo(text, err=True)
 
 

@@ -68,7 +68,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (ExpectationFailed(), 417, "expectation_failed", Blame.CLIENT),
     (HeadersTooLarge(), 431, "headers_too_large", Blame.CLIENT),
     (InsufficientQuota("x"), 429, "insufficient_quota", Blame.CLIENT),
-    (RateLimitExceeded("x", retry_after_s=1, pace_headers={}), 429, "rate_limit_exceeded", Blame.CLIENT),
+    (RateLimitExceeded("x", retry_after_s=1, rate_limit_headers={}), 429, "rate_limit_exceeded", Blame.CLIENT),
     (
         ProviderRefusal("x", provider_status=422, provider_code="moderation_blocked", param=None),
         422,

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from proxy.domain.limits import (
     EVERY_MODEL,
     Limits,
-    PaceUsage,
     QuotaUsage,
+    RateUsage,
     may_use,
-    pace_usage,
     rate_limit_headers,
+    rate_usage,
     whole_seconds,
 )
 
@@ -107,7 +107,7 @@ def test_one_more_pattern_never_takes_a_model_away(models: list[str], model_id: 
     ],
 )
 def test_a_pace_by_its_next_due_moment(limit: int, due_us: int, burst_us: int, remaining: int, reset_us: int) -> None:
-    assert pace_usage(limit, due_us, now_us=NOW_US, burst_us=burst_us) == PaceUsage(limit, remaining, reset_us)
+    assert rate_usage(limit, due_us, now_us=NOW_US, burst_us=burst_us) == RateUsage(limit, remaining, reset_us)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_pace_by_its_next_due_moment(limit: int, due_us: int, burst_us: int, r
     ],
 )
 def test_the_headers_are_those_that_openai_sends(reset_us: int, told: str) -> None:
-    assert rate_limit_headers([("images", PaceUsage(60, 3, reset_us))]) == {
+    assert rate_limit_headers([("images", RateUsage(60, 3, reset_us))]) == {
         "x-ratelimit-limit-images": "60",
         "x-ratelimit-remaining-images": "3",
         "x-ratelimit-reset-images": told,

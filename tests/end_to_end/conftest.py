@@ -48,7 +48,7 @@ def gateway(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def sdk_gateway(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gateway whose model does all that clients can ask for; of a pace, only a second's share may come at once."""
+    """A gateway whose model does all that clients can ask for; one second's share of a rate limit may come at once."""
     folder = tmp_path_factory.mktemp("sdk-gateway")
     model = image_model(parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
     toml = configuration(f"embedded:{folder}/data", provider.url, models=[model], accounting={"burst_seconds": 1})

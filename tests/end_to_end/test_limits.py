@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def paced(store: str, provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gateway that lets one second of a pace come at once."""
+    """A gateway that lets one second of a rate limit come at once."""
     folder: Path = tmp_path_factory.mktemp("paced")
     toml = configuration(store, provider.url, accounting={"burst_seconds": 1})
     with running_gateway(folder, toml, {"LIGHTMETER_SERVER_DATA_FOLDER": str(folder / "data")}) as running:

@@ -152,7 +152,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule()
     def void(self) -> None:
-        """An admission whose reply was lost, taken back at once: it leaves no trace, also in the paces."""
+        """An admission whose reply was lost, voided at once: it leaves no trace, also in the rate limits."""
         name, reservation, day = self.held.pop()
         key = self.keys[name]
         for _ in range(2):

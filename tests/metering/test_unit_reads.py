@@ -36,7 +36,7 @@ DAY = NOW_US // 1_000 // records.DAY_MS
 class StillStore(RedisStore):
     """A store in which no lease runs out, and where it is always the same moment."""
 
-    async def reclaim(self, team: str) -> records.Moment:
+    async def reclaim(self, team: str) -> records.StoreTime:
         self.reclaimed.append(team)
         return self.moment(NOW_US)
 

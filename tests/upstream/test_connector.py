@@ -167,11 +167,11 @@ async def test_an_answer_that_is_no_http_puts_no_key_into_log_or_error(
             await ask(pool)
         except ProxyError as error:
             raised = error
-        told = [caplog.text]
+        written = [caplog.text]
         while raised is not None:
-            told.append(f"{raised!r} {raised}" if isinstance(raised, ProxyError) else "")
+            written.append(f"{raised!r} {raised}" if isinstance(raised, ProxyError) else "")
             raised = raised.__cause__
-        assert KEY not in "".join(told)
+        assert KEY not in "".join(written)
 
 
 async def test_a_library_error_is_told_by_type_status_and_message() -> None:

@@ -230,10 +230,10 @@ def test_the_providers_own_key_is_removed_however_it_spells_it(dialect: Dialect,
     for error in (dialect.read_refusal(400, {}, body), dialect.read_refusal(422, {}, body)):
         assert error.message == "bad key [removed]"
     for kind in ("application/json", "text/event-stream"):
-        told = body if kind == "application/json" else b"data: " + body + b"\n\n"
+        written = body if kind == "application/json" else b"data: " + body + b"\n\n"
         answer = dialect.read_images(kind, parse_image_request(b'{"prompt":"x"}'), created_s=0)
         with pytest.raises((ProxyError, MalformedResponse)) as caught:
-            read_whole(answer, told)
+            read_whole(answer, written)
         assert "AbC" not in str(caught.value)
         assert "QWJD" not in str(caught.value)
 

@@ -225,7 +225,7 @@ class Requests(RuleBasedStateMachine):
         self.now_s = 0.0
         self.routes = balancer(at("a", weight=3, max_in_flight=4), at("b", max_in_flight=2), at("c", priority=1))
         self.under_way: list[Attempt] = []
-        self.told = dict.fromkeys("abc", ("", 0.0))
+        self.written = dict.fromkeys("abc", ("", 0.0))
 
     @rule(seconds=st.floats(0, 12))
     def wait(self, seconds: float) -> None:
@@ -241,8 +241,8 @@ class Requests(RuleBasedStateMachine):
         if attempt is not None:
             assert attempt.target.index not in tried
             assert attempt.target.deployment.priority == 0 or not better
-            told, until_s = self.told[chosen(attempt)]
-            assert told != key_id or self.now_s >= until_s
+            written, until_s = self.written[chosen(attempt)]
+            assert written != key_id or self.now_s >= until_s
             self.under_way.append(attempt)
 
     @precondition(lambda self: self.under_way)
@@ -252,9 +252,9 @@ class Requests(RuleBasedStateMachine):
         self.routes.end(attempt, self.now_s, result, pause_s)
         if pause_s is not None:
             until_s = self.now_s + min(pause_s, POLICY.pause_limit_s)
-            before, before_s = self.told[chosen(attempt)]
+            before, before_s = self.written[chosen(attempt)]
             same = before == attempt.key_id
-            self.told[chosen(attempt)] = (attempt.key_id, max(until_s, before_s) if same else until_s)
+            self.written[chosen(attempt)] = (attempt.key_id, max(until_s, before_s) if same else until_s)
 
     @invariant()
     def what_is_in_flight_is_known_and_bounded(self) -> None:

@@ -59,7 +59,7 @@ class AdminClient:
         token = os.environ.get("LIGHTMETER_ADMIN_TOKEN", "")
         if not token:
             raise click.ClickException(
-                "set LIGHTMETER_ADMIN_TOKEN to the gateway's admin token; the gateway's log tells where it is kept "
+                "set LIGHTMETER_ADMIN_TOKEN to the gateway's admin token; the gateway's log says where it is kept "
                 "(with the default store: export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token))"
             )
         return cls(os.environ.get("LIGHTMETER_ADMIN_URL", DEFAULT_URL).rstrip("/"), token)

@@ -12,7 +12,7 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 ErrorReader = Callable[[bytes], ProxyError]
-"""The error that a provider tells within an answer, cleaned; given as JSON."""
+"""The error that a provider reports within an answer, cleaned; given as JSON."""
 
 
 class Answer(Protocol):
@@ -60,6 +60,6 @@ class Answer(Protocol):
         """The body has ended before its end: count what was complete."""
         ...
 
-    def tell(self, error: ProxyError) -> bytes | None:
+    def write_error(self, error: ProxyError) -> bytes | None:
         """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...

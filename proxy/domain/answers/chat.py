@@ -77,7 +77,7 @@ CHAT_SHAPE = Shape(
     members={
         **_passed(b"id", b"object", b"created", b"system_fingerprint", b"service_tier"),
         b"model": Shape(passes=True, constant="model"),
-        b"choices": Shape(passes=True, items=Shape(passes=True, picture=True, members=_CHOICE)),
+        b"choices": Shape(passes=True, items=Shape(passes=True, element=True, members=_CHOICE)),
         b"usage": Shape(
             passes=True,
             note="usage",
@@ -96,7 +96,7 @@ CHUNK_SHAPE = replace(
     members={
         **CHAT_SHAPE.members,
         b"object": Shape(passes=True, constant="object"),
-        b"choices": Shape(passes=True, items=Shape(passes=True, picture=True, members=_AS_DELTA)),
+        b"choices": Shape(passes=True, items=Shape(passes=True, element=True, members=_AS_DELTA)),
     },
 )
 """A completion, written as a chunk."""
@@ -147,7 +147,7 @@ class ChatJson(Answer, ShapeListener):
     def break_off(self) -> None:
         """Each image has been counted when it was whole."""
 
-    def tell(self, _error: ProxyError) -> None:
+    def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
     def _hold(self, passed: bytes) -> bytes:
@@ -156,12 +156,12 @@ class ChatJson(Answer, ShapeListener):
         return self._holder.pass_on(passed)
 
     @override
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         """Here, a choice."""
         self._choices += 1
 
     @override
-    def end_picture(self) -> None: ...
+    def end_element(self) -> None: ...
 
     @override
     def begin_payload(self, name: str) -> None:
@@ -218,7 +218,7 @@ class ChatEvents(ImageEvents):
 
     @override
     def finish(self) -> bytes:
-        """A stream that ends before the answer does is told so."""
+        """A stream that ends before the answer does ends with an error."""
         self._documents.finish(self)
         if not self._ended and not self._failed:
             self._holder.insert(
@@ -229,7 +229,7 @@ class ChatEvents(ImageEvents):
         return self._holder.take_last()
 
     @override
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         """Here, a choice."""
         self._choices += 1
         self._choice = b"0"

@@ -42,8 +42,8 @@ UsageReader = Callable[[bytes], Mapping[str, Any]]
 class ChatReading:
     """How to read one kind of document.
 
-    In its ``shape``, each picture is a part of the answer: its payload is named ``text``, ``b64_json`` or ``url``, its
-    notes are ``media_type`` and ``skip`` (true where it is a thought). A payload outside of pictures is a part of its
+    In its ``shape``, each element is a part of the answer: its payload is named ``text``, ``b64_json`` or ``url``, its
+    notes are ``media_type`` and ``skip`` (true where it is a thought). A payload outside of elements is a part of its
     own. Other notes are ``usage``, ``error``, and what ``read_end`` understands; ``done`` is that of a stream's end.
     """
 
@@ -128,16 +128,16 @@ class ChatTranslation(Answer, DocumentListener):
             self._count()
 
     @override
-    def tell(self, error: ProxyError) -> bytes | None:
-        return self._writer.tell(error)
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._writer.write_error(error)
 
     def _fail(self, error: ProxyError) -> bytes:
-        """An event tells of it where there are events and one was there before; else it is raised."""
-        told = self._writer.tell(error) if self._has_content else None
-        if told is None:
+        """It is an event where there are events and one was there before; else it is raised."""
+        written = self._writer.write_error(error) if self._has_content else None
+        if written is None:
             raise error
         self._failed = True
-        return told
+        return written
 
     def _end(self) -> ChatEnd:
         notes = {**self._notes, "done": b"true"} if self._is_done else self._notes
@@ -170,7 +170,7 @@ class ChatTranslation(Answer, DocumentListener):
     # --- Parts -------------------------------------------------------------------------------------------------------
 
     @override
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         """Here, a part of the answer."""
         self._in_part = True
         self._skipped = self._taking = self._begun = self._is_whole = False
@@ -179,7 +179,7 @@ class ChatTranslation(Answer, DocumentListener):
         self._held, self._held_bytes = [], 0
 
     @override
-    def end_picture(self) -> None:
+    def end_element(self) -> None:
         self._in_part = self._is_alone = False
         before = self.images
         if not self._skipped and self._held:
@@ -192,7 +192,7 @@ class ChatTranslation(Answer, DocumentListener):
     def begin_payload(self, name: str) -> None:
         """Of two payloads of a part, the first one counts."""
         if not self._in_part:
-            self.begin_picture()
+            self.begin_element()
             self._is_alone = True
         self._taking = not (self._skipped or self._kind)
         if self._taking:
@@ -222,11 +222,11 @@ class ChatTranslation(Answer, DocumentListener):
             self._taking = False
             self._is_whole = self._kind != "text"
         if self._is_alone:
-            self.end_picture()
+            self.end_element()
 
     @override
     def note(self, name: str, value: bytes) -> None:
-        """Raises the error that the provider tells."""
+        """Raises the error that the provider reports."""
         if value == b"null":
             return
         if name == "error":
@@ -266,7 +266,7 @@ class ChatTranslation(Answer, DocumentListener):
 
 def _read_media_type(note: bytes) -> bytes:
     kind = text_of(note)
-    # What is said to be of another kind is written as what its first bytes tell, so that no browser runs it.
+    # What is said to be of another kind is written as what its first bytes say, so that no browser runs it.
     return kind.encode() if _image_type.fullmatch(kind) else b""
 
 

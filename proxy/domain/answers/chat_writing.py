@@ -86,7 +86,7 @@ class ChatWriter(Protocol):
         """The end of the answer."""
         ...
 
-    def tell(self, error: ProxyError) -> bytes | None:
+    def write_error(self, error: ProxyError) -> bytes | None:
         """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...
 
@@ -161,7 +161,7 @@ class CompletionJson(ChatWriter):
             self._out.append(b',"usage":' + orjson.dumps(usage))
         return self._holder.end(b"".join([*self._out, b"}"]))
 
-    def tell(self, _error: ProxyError) -> None:
+    def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
     def _begin_content(self) -> None:
@@ -234,8 +234,8 @@ class CompletionChunks(ChatWriter):
         return self._holder.take_last()
 
     @override
-    def tell(self, error: ProxyError) -> bytes | None:
-        return self._holder.tell(error)
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._holder.write_error(error)
 
     def _begin(self, lead: bytes, closing: bytes) -> None:
         role, self._role = self._role, b""

@@ -94,7 +94,7 @@ class EventHolder:
         """A comment, but not within an event."""
         return b"" if self.begun else KEEP_ALIVE
 
-    def tell(self, error: ProxyError) -> bytes | None:
+    def write_error(self, error: ProxyError) -> bytes | None:
         """An event with ``error``; None within an event that is on its way."""
         if self.begun:
             return None

@@ -80,7 +80,7 @@ class ImageEvents(Answer, DocumentListener):
 
     @override
     def finish(self) -> bytes:
-        """A stream that ends before its image does is told so."""
+        """A stream that ends before its image does ends with an error."""
         self._documents.finish(self)
         if self._awaits_completed and not self._failed:
             self._holder.insert(
@@ -93,8 +93,8 @@ class ImageEvents(Answer, DocumentListener):
         """Each event has been counted when it ended."""
 
     @override
-    def tell(self, error: ProxyError) -> bytes | None:
-        return self._holder.take_last() if self._failed else self._holder.tell(error)
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._holder.take_last() if self._failed else self._holder.write_error(error)
 
     # --- Events ------------------------------------------------------------------------------------------------------
 
@@ -119,9 +119,9 @@ class ImageEvents(Answer, DocumentListener):
         if kind == b"error" or "error" in notes:
             self._fail(notes)
         else:
-            self._end_picture(kind)
+            self._end_image(kind)
 
-    def _end_picture(self, kind: bytes) -> None:
+    def _end_image(self, kind: bytes) -> None:
         is_partial = kind.endswith(PARTIAL)
         charged = self._has_payload and not is_partial
         if charged:
@@ -139,7 +139,7 @@ class ImageEvents(Answer, DocumentListener):
         self._holder.drop()
         report = notes.get("error", b"null")
         if report[:1] != b"{":
-            # OpenAI tells some errors in the event itself.
+            # OpenAI reports some errors in the event itself.
             words = {name: orjson.Fragment(notes[name]) for name in ("message", "code") if name in notes}
             report = orjson.dumps(words) if words else report
         self._failed = True
@@ -149,10 +149,10 @@ class ImageEvents(Answer, DocumentListener):
     # --- What an event holds -----------------------------------------------------------------------------------------
 
     @override
-    def begin_picture(self) -> None: ...
+    def begin_element(self) -> None: ...
 
     @override
-    def end_picture(self) -> None: ...
+    def end_element(self) -> None: ...
 
     @override
     def begin_payload(self, _name: str) -> None:

@@ -26,7 +26,7 @@ BASE64: Final = "b64_json"
 
 IMAGE_SHAPE = Shape(
     passes=True,
-    picture=True,
+    element=True,
     only=(b"{", "an image in 'data' is not an object"),
     members={
         b"url": Shape(passes=True, payload="url"),
@@ -89,11 +89,11 @@ class ImagesScanner(ShapeListener):
             raise MalformedResponse("the answer has no 'data'")
 
     @override
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         self._counted = False
 
     @override
-    def end_picture(self) -> None: ...
+    def end_element(self) -> None: ...
 
     @override
     def begin_payload(self, name: str) -> None:
@@ -188,7 +188,7 @@ class ImagesAnswer(Answer):
     def _count(self, scanner: ImagesScanner) -> None:
         self.images, self.sizes, self.usage = scanner.images, scanner.sizes, scanner.usage
 
-    def tell(self, _error: ProxyError) -> None:
+    def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
     def _take_held(self) -> bytes | None:

@@ -46,7 +46,7 @@ class Reading:
 
     The ``shape`` names its payloads ``b64_json`` or ``url``, and notes what it can of ``revised_prompt``,
     ``media_type``, ``skip`` (true where an image is none to be counted), ``usage`` and ``error``. All else that
-    is noted outside of pictures is given to ``refuse``. Where ``kind``, or an event's name, ends in ``partial_image``,
+    is noted outside of elements is given to ``refuse``. Where ``kind``, or an event's name, ends in ``partial_image``,
     the image is none to be counted.
     """
 
@@ -72,7 +72,7 @@ class Translation(Answer, DocumentListener):
         self._notes: dict[str, bytes] = {}
         self._error: ProxyError | None = None
         self._details: dict[str, bytes] = {}
-        self._is_partial = self._in_picture = self._skipped = self._written = self._counted = False
+        self._is_partial = self._in_element = self._skipped = self._written = self._counted = False
         self._prefix: bytes | None = None
         self._passing = False
 
@@ -111,8 +111,8 @@ class Translation(Answer, DocumentListener):
         """Each image has been counted when it was whole."""
 
     @override
-    def tell(self, error: ProxyError) -> bytes | None:
-        return self._writer.tell(error)
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._writer.write_error(error)
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -135,15 +135,15 @@ class Translation(Answer, DocumentListener):
     # --- Images ------------------------------------------------------------------------------------------------------
 
     @override
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         self._details = {}
-        self._in_picture = True
+        self._in_element = True
         self._written = self._counted = False
         self._skipped = self._is_partial
 
     @override
-    def end_picture(self) -> None:
-        self._in_picture = False
+    def end_element(self) -> None:
+        self._in_element = False
         if self._written:
             details = {name: self._details[name] for name in DETAILS if name in self._details}
             self._writer.end(details, charged=self._counted)
@@ -206,11 +206,11 @@ class Translation(Answer, DocumentListener):
             self.usage = object_of(value) or self.usage
         elif name == "error":
             self._error = self._reading.read_error(value)
-        elif self._in_picture and name == "skip":
+        elif self._in_element and name == "skip":
             self._skip(skipped=value == b"true")
-        elif self._in_picture and name == "kind":
+        elif self._in_element and name == "kind":
             self._skip(skipped=value.endswith(b'partial_image"'))
-        elif self._in_picture:
+        elif self._in_element:
             self._details[name] = _one_line(value)
         else:
             self._notes[name] = value

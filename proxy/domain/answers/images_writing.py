@@ -52,7 +52,7 @@ class ImagesWriter(Protocol):
         """The end of the answer."""
         ...
 
-    def tell(self, error: ProxyError) -> bytes | None:
+    def write_error(self, error: ProxyError) -> bytes | None:
         """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...
 
@@ -91,7 +91,7 @@ class ImagesJson(ImagesWriter):
     def finish(self) -> bytes:
         return self._holder.end(b"".join([*self._out, b"]}"]))
 
-    def tell(self, _error: ProxyError) -> None:
+    def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
 
@@ -136,8 +136,8 @@ class ImagesStream(ImagesWriter):
         return self._holder.take_last()
 
     @override
-    def tell(self, error: ProxyError) -> bytes | None:
-        return self._holder.tell(error)
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._holder.write_error(error)
 
 
 def _end_image(details: Details) -> bytes:

@@ -54,7 +54,7 @@ def price(request: ImageRequest | ChatRequest, model: Model) -> Quote:
 
 def _most_text_units(request: ChatRequest, model: Model) -> int:
     completion_tokens = request.max_tokens or model.max_text_tokens
-    # An answer that tells more tokens than the limit is not charged for them.
+    # An answer that reports more tokens than the limit is not charged for them.
     return unit_price(min(request.prompt_tokens + completion_tokens, TOKENS_LIMIT), model.token_multiplier)
 
 

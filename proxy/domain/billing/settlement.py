@@ -19,7 +19,7 @@ from proxy.domain.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from proxy.domain.limits import PaceUsage
+from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.requests.idempotency import After, Ending, Idempotency, KeptAnswer
 
@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 class Reservation:
     """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch.
 
-    ``remaining_units`` is what is left of the tightest quota after it, ``paces`` the tightest pace of each kind.
+    ``remaining_units`` is what is left of the tightest quota after it, ``rates`` the tightest rate limit of each kind.
     ``idempotency`` is what the client calls its request, where it does.
     """
 
@@ -56,7 +56,7 @@ class Reservation:
     quote: Quote
     admitted_ms: int
     remaining_units: int | None
-    paces: tuple[tuple[str, PaceUsage], ...] = ()
+    rates: tuple[tuple[str, RateUsage], ...] = ()
     idempotency: Idempotency | None = None
 
 
@@ -203,7 +203,7 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
 class LedgerEntry:
     """One line of the ledger. ``id`` is ``<team>_<milliseconds>-<sequence>`` and sorts by time within a team.
 
-    ``kind`` is ``request`` or ``grant``; ``facts`` are what the entry tells, by name.
+    ``kind`` is ``request`` or ``grant``; ``facts`` are what the entry says, by name.
     """
 
     id: str

@@ -218,9 +218,9 @@ class InsufficientQuota(ProxyError):
 
 
 class RateLimitExceeded(ProxyError):
-    """Too many requests, images or concurrent requests for the pace of the key or of its team.
+    """Too many requests, images or concurrent requests for a rate limit of the key or of its team.
 
-    ``pace_headers`` tell how the paces stand.
+    ``rate_limit_headers`` say how the rate limits stand.
     """
 
     status = 429
@@ -229,14 +229,14 @@ class RateLimitExceeded(ProxyError):
     blame = Blame.CLIENT
     retryable = True
 
-    def __init__(self, message: str, *, retry_after_s: int | None, pace_headers: Mapping[str, str]) -> None:
+    def __init__(self, message: str, *, retry_after_s: int | None, rate_limit_headers: Mapping[str, str]) -> None:
         """``retry_after_s`` None: no waiting helps."""
         super().__init__(message, retry_after_s=retry_after_s)
-        self.pace_headers = pace_headers
+        self.rate_limit_headers = rate_limit_headers
 
     def headers(self) -> dict[str, str]:
-        """How the paces stand, and whether to try again."""
-        headers = {**super().headers(), **self.pace_headers}
+        """How the rate limits stand, and whether to try again."""
+        headers = {**super().headers(), **self.rate_limit_headers}
         if self.retry_after_s is None:
             headers["x-should-retry"] = "false"
         return headers

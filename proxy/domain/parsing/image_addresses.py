@@ -32,9 +32,9 @@ def is_image_address(text: str) -> bool:
 
 
 def read_lead(begin: bytes, at: int = 0) -> bool | None:
-    """The same of a string by its beginning from ``at`` on, as JSON has it; None where that is still too short to tell.
+    """The same of a string by its beginning from ``at`` on, as JSON has it; None where that is still too short to know.
 
-    A string that is whole, and not told by then, is none.
+    A string that is whole, and not known by then, is none.
     """
     if _spelt_lead.match(begin, at):
         return True

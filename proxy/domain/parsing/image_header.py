@@ -1,6 +1,6 @@
 """Width and height of an image, out of the first bytes of it as base64 in JSON.
 
-PNG (RFC 2083 section 4.1.1), JPEG (ITU T.81 section B.2.2) and WebP (RFC 9649). A JPEG tells its size after its
+PNG (RFC 2083 section 4.1.1), JPEG (ITU T.81 section B.2.2) and WebP (RFC 9649). A JPEG has its size after its
 metadata: where those are longer than what is looked at, the size is unknown.
 """
 
@@ -21,7 +21,7 @@ Size = tuple[int, int]
 _escape = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _no_base64 = re.compile(rb"[^A-Za-z0-9+/]")
 _PNG_BYTES, _WEBP_BYTES = 24, 30
-"""From here on the size has been told."""
+"""From here on the size is known."""
 _MARKER, _LOSSLESS = 0xFF, 0x2F
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -52,7 +52,7 @@ class SizeProbe:
 
 
 def read_size(base64_prefix: bytes) -> Size | None:
-    """The size of the image that begins so; None where it is of no known kind, or tells it later."""
+    """The size of the image that begins so; None where it is of no known kind, or has it later."""
     text = base64_prefix[:PREFIX_BYTES_LIMIT]
     if b"\\" in text:
         text = _escape.sub(_unescape, text)

@@ -18,7 +18,7 @@ from proxy.domain.parsing.json_tokens import OPEN_OBJECT, JsonReader, JsonWriter
 NOTE_BYTES_LIMIT = 16_384
 _QUOTE: Final = ord('"')
 URL: Final = "url"
-"""The payload that is an address. Where it is no image's, it is left out, and nobody is told of it."""
+"""The payload that is an address. Where it is no image's, it is left out without a word."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,8 @@ class Shape:
     ``passes``: what stands there is written, of objects and arrays those ``members`` and ``items`` that have a shape.
     ``whole``: all of it is written, whatever it is. ``payload`` and ``note`` name a string that is an image, and a
     value that the listener is given as JSON. ``constant`` names what is written in the place of a value, ``renamed``
-    what a member is called where it is written. ``picture``: an object here is one image, with what is noted of it.
+    what a member is called where it is written. ``element``: an object here is one thing, with what is
+    noted of it: an image, a choice or a part of an answer.
     ``only``: the first bytes that a value here may have, and what is wrong with any other. ``once`` is a name that the
     scanner keeps where something stands here, and nothing may stand here twice. ``optional``: a note of an object or an
     array that is no JSON is left out; any other makes the document malformed.
@@ -42,7 +43,7 @@ class Shape:
     note: str = ""
     constant: str = ""
     renamed: bytes = b""
-    picture: bool = False
+    element: bool = False
     only: tuple[bytes, str] | None = None
     once: str = ""
     optional: bool = False
@@ -58,16 +59,16 @@ class ShapeListener(Protocol):
 
     __slots__ = ()
 
-    def begin_picture(self) -> None:
-        """An object that is one image begins."""
+    def begin_element(self) -> None:
+        """An object that is one element begins."""
         ...
 
-    def end_picture(self) -> None:
+    def end_element(self) -> None:
         """It ends."""
         ...
 
     def begin_payload(self, name: str) -> None:
-        """An image's string begins; ``name`` is the shape's."""
+        """A string with a payload begins; ``name`` is the shape's."""
         ...
 
     def payload(self, piece: bytes) -> None:
@@ -108,7 +109,7 @@ class _Frame:
     passing: bool
     is_object: bool
     note: str
-    picture: bool
+    element: bool
 
 
 class ShapedScanner(JsonReader):
@@ -179,10 +180,10 @@ class ShapedScanner(JsonReader):
             self._writer.begin(mark)
         if captured := self._captures(1):
             captured.begin(mark)
-        picture = shape.picture and is_object
-        if picture:
-            self._listener.begin_picture()
-        self._frames.append(_Frame(shape if fits else DROPPED, passing, is_object, note, picture))
+        element = shape.element and is_object
+        if element:
+            self._listener.begin_element()
+        self._frames.append(_Frame(shape if fits else DROPPED, passing, is_object, note, element))
         return True
 
     def end(self, mark: int) -> None:
@@ -192,8 +193,8 @@ class ShapedScanner(JsonReader):
             self._writer.end(mark)
         if self._captured is not None:
             self._captured.end(mark)
-        if frame.picture:
-            self._listener.end_picture()
+        if frame.element:
+            self._listener.end_element()
         if frame.note:
             self._end_note(frame.note)
 

@@ -42,7 +42,7 @@ class MalformedResponse(ValueError):
 
 
 class JsonReader(StringEnds):
-    """Feed it one document as it comes; ``complete`` tells when that is whole, and only blanks may follow.
+    """Feed it one document as it comes; ``complete`` is true when that is whole, and only blanks may follow.
 
     A subclass overrides the methods that are called with each token.
     """

@@ -15,7 +15,7 @@ _kind = re.compile(r"image/[a-z0-9][a-z0-9.+-]{0,60}")
 _data_url = re.compile(r"data:(image/[a-z0-9][a-z0-9.+-]{0,60})(?:;[^,;]{0,100}){0,3}?;base64,", re.IGNORECASE)
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 SIGNATURE_BYTES = 12
-"""How much of a file has to be seen to tell what it is."""
+"""How much of a file has to be seen to know what it is."""
 
 
 class Source(Protocol):
@@ -65,7 +65,7 @@ class Inputs:
 
 
 def kind_of_file(said: str | None, begin: bytes) -> str:
-    """The media type of an image without its parameters; plain bytes where neither the client nor the file tells it.
+    """The media type of an image without its parameters; plain bytes where neither the client nor the file says it.
 
     ``begin`` are its first ``SIGNATURE_BYTES`` bytes.
     """

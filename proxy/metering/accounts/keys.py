@@ -38,7 +38,7 @@ class KeyRegistry:
     def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
         """Change through scripts on ``runner``, read through ``pool``.
 
-        ``store`` takes back what leases hold that have run out, before each look at what is used.
+        ``store`` reclaims what expired leases hold, before each look at what is used.
         """
         self._runner = runner
         self._changes = RecordChanges(runner)
@@ -73,7 +73,7 @@ class KeyRegistry:
         """One key. Raises NotFound."""
         return await self._read_key(key_id, await self._store.reclaim(_target(key_id).team))
 
-    async def _read_key(self, key_id: str, at: records.Moment) -> KeyRecord:
+    async def _read_key(self, key_id: str, at: records.StoreTime) -> KeyRecord:
         target = _target(key_id)
         fields = await self._ask("HGETALL", target.record)
         if not fields:

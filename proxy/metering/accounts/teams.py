@@ -32,7 +32,7 @@ class TeamRegistry:
     def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
         """Change through scripts on ``runner``, read through ``pool``.
 
-        ``store`` takes back what leases hold that have run out, before each look at what is used.
+        ``store`` reclaims what expired leases hold, before each look at what is used.
         """
         self._runner = runner
         self._changes = RecordChanges(runner)

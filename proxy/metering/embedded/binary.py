@@ -75,10 +75,10 @@ def _why_not(path: str) -> str | None:
             [path, "--version"], check=False, capture_output=True, text=True, timeout=VERSION_TIMEOUT_S
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{path} does not tell its version ({error})."
+        return f"{path} does not report its version ({error})."
     match = _version.search(said)
     if match is None:
-        return f"{path} does not tell its version."
+        return f"{path} does not report its version."
     kind, major = match[1], int(match[2])
     if major < LEAST_VERSIONS[kind.lower()]:
         return f"{path} is {kind} {major}, and {LEAST_VERSIONS[kind.lower()]} is needed."

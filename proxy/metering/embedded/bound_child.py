@@ -1,6 +1,6 @@
 """A program that ends when its parent does, however that ends: ``python bound_child.py PARENT PROGRAM ARGUMENT…``.
 
-It becomes the program (``execv``), after the kernel was told to send SIGTERM when the parent, process ``PARENT``, is
+It becomes the program (``execv``), after the kernel was asked to send SIGTERM when the parent, process ``PARENT``, is
 gone (``PR_SET_PDEATHSIG``, see prctl(2); on Linux, elsewhere nothing). What the program writes is this user's alone.
 
 This file is run by its path, in an interpreter that has loaded nothing: it may import the standard library only.
@@ -30,7 +30,7 @@ def _become(parent: int, program: str, arguments: list[str]) -> None:
     os.umask(PRIVATE_UMASK)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # The parent may have gone before the kernel was told.
+    # The parent may have gone before the kernel was asked.
     if os.getppid() != parent:
         sys.exit(f"{program}: the process that started it is gone")
     try:

@@ -1,7 +1,7 @@
 """The embedded store: a real Valkey server of our own, on a Unix socket, its append-only file in the data folder.
 
 The server runs in a session of its own, so that Ctrl-C at a terminal reaches Lightmeter first. Where Lightmeter is
-killed, the kernel tells its server to shut down, which writes all it has to disk; where no kernel does so, the next
+killed, the kernel signals its server to shut down, which writes all it has to disk; where no kernel does so, the next
 start does.
 """
 
@@ -165,7 +165,7 @@ class EmbeddedStore:
             return
         client = self._client()
         with contextlib.suppress(RedisError, OSError):
-            # Only a server that has loaded all its data can be told to write it.
+            # Only a server that has loaded all its data can be asked to write it.
             await self._wait_while(_State.LOADING)
             await client.ping()
             logger.warning("the store of a Lightmeter that was killed still runs in %s: stopping it", self._folder)
@@ -219,7 +219,7 @@ class EmbeddedStore:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
     async def _wait_while(self, state: _State) -> None:
-        while await self._state() is state:  # noqa: ASYNC110 - another process's state tells nobody of its change
+        while await self._state() is state:  # noqa: ASYNC110 - nobody reports a change of another process's state
             await asyncio.sleep(POLL_S)
 
     async def _state(self) -> _State:

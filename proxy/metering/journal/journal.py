@@ -1,4 +1,4 @@
-"""The journal: what the store has yet to be told, on a disk of this machine, before it counts as written down.
+"""The journal: what the store has not stored yet, on a disk of this machine, before it counts as written down.
 
 Each process has a file of its own, so several may share a folder. The file of a process that is gone is adopted by
 another, now or at the next start, and removed when the store has taken all that it holds.
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from proxy.metering.journal.file import PREFIX, JournalFile
 from proxy.metering.journal.parked import count_parked, is_set_aside, park
-from proxy.metering.journal.records import Owed, read_records, write_record
+from proxy.metering.journal.records import JournalRecord, read_records, write_record
 from proxy.metering.private_folder import make_private_folder
 from proxy.telemetry.metrics import Metrics
 
@@ -94,7 +94,7 @@ class Journal:
                 self._store_name,
             )
 
-    async def write(self, owed: Iterable[Owed]) -> None:
+    async def write(self, owed: Iterable[JournalRecord]) -> None:
         """Have these on the disk. Raises JournalError; being cancelled does not stop it."""
         written = asyncio.get_running_loop().create_future()
         records = list(owed)
@@ -109,9 +109,9 @@ class Journal:
             self._note_health(OSError(0, f"nothing was written within {WRITE_TIMEOUT_S:g} seconds"))
             raise JournalError("the journal takes too long") from None
 
-    async def adopt(self) -> list[Owed]:
-        """What processes that are gone have left here; it is this one's to tell from now on."""
-        found: list[Owed] = []
+    async def adopt(self) -> list[JournalRecord]:
+        """What processes that are gone have left here; it is this one's to post from now on."""
+        found: list[JournalRecord] = []
         try:
             adopted = await self._run(self._read_adopted)
         except OSError as error:
@@ -141,11 +141,11 @@ class Journal:
         # Nothing may be awaited between this look and handing the work to the thread: what is written down from now on
         # comes after it there, and what came before is seen here.
         if not self._live and self._file is not None:
-            # What stays in it is told to the store once more at the next start, and changes nothing there.
+            # What stays in it is posted once more at the next start, and changes nothing there.
             with contextlib.suppress(OSError):
                 await self._run(self._file.rewind)
 
-    async def park(self, owed: Owed, reason: str) -> Path:
+    async def park(self, owed: JournalRecord, reason: str) -> Path:
         """Keep it for a person to decide, in a file of its own; call ``taken`` then. Raises OSError."""
         return await self._run(partial(park, self.folder, self._store_name, owed, reason))
 
@@ -192,7 +192,7 @@ class Journal:
     def _read_adopted(self) -> list[tuple[JournalFile, bytes]]:
         return [(file, file.read()) for file in JournalFile.adopt(self.folder, self._store_name)]
 
-    def _still_owed(self, records: list[Owed]) -> list[Owed]:
+    def _still_owed(self, records: list[JournalRecord]) -> list[JournalRecord]:
         """Without those that its process parked, or a person dropped, and that stood in the file when it died."""
         return [owed for owed in records if not is_set_aside(self.folder, self._store_name, owed.id)]
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from proxy.metering.journal.file import PREFIX, sync_folder
-from proxy.metering.journal.records import Owed, read_notes, read_records, write_note, write_record
+from proxy.metering.journal.records import JournalRecord, read_notes, read_records, write_note, write_record
 
 PARKED = "parked-"
 DROPPED = "dropped-"
@@ -27,7 +27,7 @@ class ParkedRecord:
     """One record that waits for a person, and what its note says of it."""
 
     path: Path
-    owed: Owed
+    owed: JournalRecord
     note: dict[str, Any]
 
     @property
@@ -36,7 +36,7 @@ class ParkedRecord:
         return self.path.name.split("-")[1]
 
 
-def park(folder: Path, store_name: str, owed: Owed, reason: str) -> Path:
+def park(folder: Path, store_name: str, owed: JournalRecord, reason: str) -> Path:
     """Write ``owed`` down on its own, and see it on the disk. Raises OSError."""
     path = folder / f"{PARKED}{store_name}-{quote(owed.id, safe='')}"
     note = write_note({"reason": reason, "parked_at": int(time.time())})
@@ -74,7 +74,7 @@ def parked_records(folder: Path) -> list[ParkedRecord]:
     return found
 
 
-def pending_records(folder: Path) -> dict[str, Owed]:
+def pending_records(folder: Path) -> dict[str, JournalRecord]:
     """What journal files hold, by id; the store may have taken some of it already. Raises OSError."""
     return {owed.id: owed for _, content in _contents(folder, PREFIX) for owed in read_records(content)[0]}
 

@@ -23,7 +23,7 @@ NOTE = "note"
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """An admission to be taken back, whose answer never came: the request was not forwarded."""
+    """An admission to be voided, whose answer never came: the request was not forwarded."""
 
     reservation_id: str
     team: str
@@ -52,11 +52,11 @@ class Posting:
         return self.settlement.reservation.team
 
 
-Owed = Posting | Void
-"""What the store has yet to be told."""
+JournalRecord = Posting | Void
+"""What the store has not stored yet."""
 
 
-def write_record(owed: Owed) -> bytes:
+def write_record(owed: JournalRecord) -> bytes:
     """The line for ``owed``, newline included."""
     return _line(_void(owed) if isinstance(owed, Void) else _posting(owed.settlement))
 
@@ -82,12 +82,12 @@ def _line(facts: dict[str, Any]) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
 
-def read_records(content: bytes) -> tuple[list[Owed], int]:
+def read_records(content: bytes) -> tuple[list[JournalRecord], int]:
     """All whole records in ``content``, and the number of those that are damaged.
 
     The journal's file is longer than what has been written to it: the rest of it is NUL bytes.
     """
-    found: list[Owed] = []
+    found: list[JournalRecord] = []
     damaged = 0
     for line in content.split(b"\n"):
         text = line.strip(b"\0")
@@ -110,7 +110,7 @@ def _facts(line: bytes) -> dict[str, Any]:
     return facts
 
 
-def _record(facts: dict[str, Any]) -> Owed:
+def _record(facts: dict[str, Any]) -> JournalRecord:
     if facts["kind"] == "void":
         return Void(facts["id"], facts["team"], facts["key"])
     return Posting(_settlement(facts))

@@ -66,7 +66,7 @@ class LedgerBooks:
     def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
         """Run scripts on ``runner``, list teams through ``pool``.
 
-        ``store`` takes back what leases hold that have run out, before each look at the counters.
+        ``store`` reclaims what expired leases hold, before each look at the counters.
         """
         self._runner = runner
         self._redis = Redis(connection_pool=pool)

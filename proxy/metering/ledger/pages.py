@@ -34,7 +34,7 @@ class LedgerPages:
     """The ledger in Redis. Raises StoreUnavailable where Redis cannot be asked."""
 
     def __init__(self, pool: ConnectionPool, store: RedisStore) -> None:
-        """Read through ``pool``; ``store`` takes back what leases hold that have run out, before each look."""
+        """Read through ``pool``; ``store`` reclaims what expired leases hold, before each look."""
         self._walk: StreamWalk[LedgerEntry] = StreamWalk(
             Redis(connection_pool=pool), key_names.ledger, store.reclaim_all
         )

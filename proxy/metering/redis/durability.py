@@ -1,4 +1,4 @@
-"""What the store may lose, as its own settings have it: read at the start, and told in plain words.
+"""What the store may lose, as its own settings have it: read at the start, and logged in plain words.
 
 See https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ and, for ``maxmemory-policy``,
 https://redis.io/docs/latest/develop/reference/eviction/
@@ -67,7 +67,7 @@ def _persistence(facts: StoreFacts) -> Finding:
     if facts.appendonly is None:
         return Finding(
             logging.WARNING,
-            "the store does not tell how it keeps its data (it forbids CONFIG GET): "
+            "the store does not report how it keeps its data (it forbids CONFIG GET): "
             "see to it that appendonly is yes, and appendfsync always or everysec",
         )
     if not facts.appendonly:
@@ -92,7 +92,8 @@ def _persistence(facts: StoreFacts) -> Finding:
             "set appendfsync everysec, or always",
         )
     return Finding(
-        logging.INFO, "appendonly yes; the store does not tell its appendfsync: always loses nothing, everysec seconds"
+        logging.INFO,
+        "appendonly yes; the store does not report appendfsync: always loses nothing, everysec seconds",
     )
 
 
@@ -110,7 +111,7 @@ def _memory(facts: StoreFacts) -> Iterator[Finding]:
         yield Finding(
             logging.WARNING,
             f"maxmemory-policy is {policy}: a store whose memory is full forgets which requests were settled, "
-            "and may charge one again that is told again: set maxmemory-policy noeviction",
+            "and may charge one again that is posted again: set maxmemory-policy noeviction",
         )
     else:
         yield Finding(
@@ -160,14 +161,14 @@ class DurabilityReport:
 
     def start(self) -> None:
         """Ask, for as long as it takes."""
-        self._task = asyncio.create_task(self._tell())
+        self._task = asyncio.create_task(self._log_what_may_be_lost())
 
     async def stop(self) -> None:
         """Ask no more."""
         if self._task is not None:
             await end_task(self._task)
 
-    async def _tell(self) -> None:
+    async def _log_what_may_be_lost(self) -> None:
         while True:
             try:
                 facts = await read_facts(self._pool)

@@ -1,4 +1,4 @@
-"""Whether the store takes calls, told to the operator once for each time that it changes."""
+"""Whether the store takes calls, logged once for each time that it changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StoreHealth:
         """The store took a call."""
         if not self.healthy:
             self._set(healthy=True)
-            if self.may_tell("again"):
+            if self.may_log("again"):
                 logger.warning("the store answers again")
 
     def failed(self, error: Exception) -> None:
@@ -54,13 +54,13 @@ class StoreHealth:
         """The store answered a call of ``script`` with an error of its own."""
         code = refusal.partition(" ")[0]
         self._set(healthy=False)
-        if self.may_tell(code):
+        if self.may_log(code):
             advice = ADVICE.get(code, "see its log")
             logger.error(
                 "the store refused the script %s (%s): %s. Requests get 503 until then", script, refusal, advice
             )
 
-    def may_tell(self, what: str) -> bool:
+    def may_log(self, what: str) -> bool:
         """Whether the log has had no line about ``what`` for a while; the caller writes one then."""
         now = asyncio.get_running_loop().time()
         if now - self._told.get(what, -SILENCE_S) < SILENCE_S:

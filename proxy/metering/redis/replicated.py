@@ -119,7 +119,7 @@ class _Admissions(ScriptRunner):
                 self._take_reply(call, held)
             else:
                 self._fail(call, may_have_happened=True)
-        if replicas < wait.replicas and self.health.may_tell("replicas"):
+        if replicas < wait.replicas and self.health.may_log("replicas"):
             logger.error(
                 "%d replica(s) took an admission within %d ms and store.min_replicas is %d: requests get 503 until "
                 "there are enough",

@@ -14,7 +14,7 @@ import orjson
 from proxy.domain.api_key import team_of
 from proxy.domain.billing.settlement import LedgerEntry, Settlement
 from proxy.domain.errors import InvalidApiKey
-from proxy.domain.limits import NUMBERS, PACES, KeyRecord, Limits, QuotaUsage, TeamRecord, pace_usage
+from proxy.domain.limits import NUMBERS, RATES, KeyRecord, Limits, QuotaUsage, TeamRecord, rate_usage
 from proxy.domain.parsing.image_header import write_size
 from proxy.domain.requests.idempotency import KeptAnswer
 
@@ -51,24 +51,24 @@ Record = TypeVar("Record", KeyRecord, TeamRecord)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """When records were read, by the store's clock, and how much of a pace may come at once; both in microseconds."""
+class StoreTime:
+    """When records were read, by the store's clock, and how much of a rate limit may come at once; in microseconds."""
 
     now_us: int
     burst_us: int
 
 
-def key_from_fields(key_id: str, fields: Mapping[str, str], at: Moment) -> KeyRecord:
+def key_from_fields(key_id: str, fields: Mapping[str, str], at: StoreTime) -> KeyRecord:
     """A key's record out of its hash."""
     return _account(KeyRecord, key_id, team_of(key_id) or "", fields, at)
 
 
-def team_from_fields(team: str, fields: Mapping[str, str], at: Moment) -> TeamRecord:
+def team_from_fields(team: str, fields: Mapping[str, str], at: StoreTime) -> TeamRecord:
     """A team's record out of its hash."""
     return _account(TeamRecord, team, team, fields, at)
 
 
-def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str, str], at: Moment) -> Record:
+def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str, str], at: StoreTime) -> Record:
     def number(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
@@ -85,10 +85,10 @@ def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str
             "quota_units": QuotaUsage(total, number("posted") or 0, number("reserved") or 0),
             **_windows(limits, number, at.now_us // 1_000),
         },
-        paces={
-            pace: pace_usage(limit, number(f"{pace}_due_us") or 0, now_us=at.now_us, burst_us=at.burst_us)
-            for pace in PACES
-            if (limit := number(f"{pace}_per_minute")) is not None
+        rates={
+            rate: rate_usage(limit, number(f"{rate}_due_us") or 0, now_us=at.now_us, burst_us=at.burst_us)
+            for rate in RATES
+            if (limit := number(f"{rate}_per_minute")) is not None
         },
         held=number("held") or 0,
         granted_units=granted_units,

@@ -52,7 +52,7 @@ def change(team: str, change_id: str) -> str:
 
 
 def leases(team: str) -> str:
-    """Sorted set: reservations that are held, by the millisecond when their lease runs out."""
+    """Sorted set: reservations that are held, by the millisecond when their lease expires."""
     return f"lm:{{{team}}}:leases"
 
 

@@ -109,5 +109,5 @@ def _fail(searches: Iterable[_Search], error: Exception) -> None:
     for search in searches:
         if not search.done.done():
             search.done.set_exception(error)
-            # Whoever asked may have left: then nobody is told of it.
+            # Whoever asked may have left: then nobody learns of it.
             search.done.exception()

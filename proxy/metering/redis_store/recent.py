@@ -1,4 +1,4 @@
-"""Settlements that the store has just taken, told once more on each new connection to it.
+"""Settlements that the store has just stored, posted once more on each new connection to it.
 
 A store that was killed may have lost the last second or two of what it had acknowledged (``appendfsync everysec``), and
 one that took over by fail-over what had not been replicated. For as long as this process remembers, nothing is lost.
@@ -46,7 +46,7 @@ class RecentSettlements:
         while taken[0][0] < now - MEMORY_S:
             taken.popleft()
 
-    def tell_again(self) -> None:
+    def post_again(self) -> None:
         """Settle them all once more, before anybody's admission counts on what the store has lost."""
         for _, command, entry_id in self._taken:
             call = self._runner.submit_again(self._settle, command)

@@ -1,4 +1,4 @@
-"""Takes back what is held by leases that have run out, in steps that no other call of the store waits long for."""
+"""Reclaims what expired leases hold, in steps that no other call of the store waits long for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Reclaiming:
         self._next: dict[str, asyncio.Task[int]] = {}
 
     async def reclaim(self, team: str) -> int:
-        """Take back all that has run out; the store's time at the end, in microseconds. Raises StoreUnavailable."""
+        """Reclaim all that has expired; the store's time at the end, in microseconds. Raises StoreUnavailable."""
         walk = self._next.get(team)
         if walk is None:
             walk = self._next[team] = asyncio.create_task(self._walk_after(self._walks.get(team), team))
@@ -42,9 +42,9 @@ class Reclaiming:
         return await asyncio.shield(walk)
 
     def count(self, leases: int) -> None:
-        """So many leases were taken back by a script."""
+        """So many leases were reclaimed by a script."""
         if leases:
-            logger.warning("%d reservations of a gateway that is gone had run out, and were taken back", leases)
+            logger.warning("%d leases of a gateway that is gone had expired, and were reclaimed", leases)
             self._metrics.expired(leases)
 
     async def _walk_after(self, before: asyncio.Task[int] | None, team: str) -> int:

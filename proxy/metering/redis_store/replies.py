@@ -1,4 +1,4 @@
-"""What ``admit.lua`` replies, read: how the paces stand, and why a request was refused, in words for the client."""
+"""What ``admit.lua`` replies, read: how the rate limits stand, and why a request was refused, for the client."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from proxy.domain.errors import (
     RateLimitExceeded,
     StoreUnavailable,
 )
-from proxy.domain.limits import PACES, PaceUsage, rate_limit_headers, whole_seconds
+from proxy.domain.limits import RATES, RateUsage, rate_limit_headers, whole_seconds
 from proxy.domain.requests.idempotency import AlreadyAnswered
 from proxy.metering.redis_store import facts as records
 
-Paces = tuple[tuple[str, PaceUsage], ...]
+Rates = tuple[tuple[str, RateUsage], ...]
 
 _IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
     b"in_progress": IdempotencyInProgress,
     b"answer_gone": IdempotencyResponseGone,
     b"mismatch": IdempotencyMismatch,
 }
-_KINDS = {kind.encode(): kind for kind in PACES}
+_KINDS = {kind.encode(): kind for kind in RATES}
 _WHOSE = {b"key": "the key", b"team": "its team"}
 _WINDOWS = {"quota_units": "", "quota_units_per_day": " for the day", "quota_units_per_month": " for the month"}
 
 
-def read_paces(told: list[Any]) -> Paces:
-    """The tightest pace of each kind."""
+def read_rates(reply: list[Any]) -> Rates:
+    """The tightest rate limit of each kind."""
     return tuple(
-        (_KINDS[told[at]], PaceUsage(told[at + 1], told[at + 2], told[at + 3])) for at in range(0, len(told), 4)
+        (_KINDS[reply[at]], RateUsage(reply[at + 1], reply[at + 2], reply[at + 3])) for at in range(0, len(reply), 4)
     )
 
 
@@ -68,15 +68,15 @@ def _insufficient_quota(reply: list[Any], quote: Quote) -> InsufficientQuota:
 
 
 def _rate_limited(reply: list[Any], quote: Quote) -> RateLimitExceeded:
-    scope, kind, limit, wait_us, paces = reply[:5]
-    whose, headers = _WHOSE[scope], rate_limit_headers(read_paces(paces))
+    scope, kind, limit, wait_us, rates = reply[:5]
+    whose, headers = _WHOSE[scope], rate_limit_headers(read_rates(rates))
     if kind == b"concurrency":
         what = f"{whose} may have {limit:,} requests in progress at a time (concurrent_requests)"
     else:
         what = f"{whose} may have {limit:,} {kind.decode()} a minute ({kind.decode()}_per_minute)"
     if wait_us < 0:
         message = f"Rate limit for {kind.decode()}: {what}, and never {quote.images:,} at once. Ask for fewer."
-        return RateLimitExceeded(message, retry_after_s=None, pace_headers=headers)
+        return RateLimitExceeded(message, retry_after_s=None, rate_limit_headers=headers)
     seconds = whole_seconds(wait_us)
     message = f"Rate limit reached for {kind.decode()}: {what}. Try again in {seconds} s."
-    return RateLimitExceeded(message, retry_after_s=seconds, pace_headers=headers)
+    return RateLimitExceeded(message, retry_after_s=seconds, rate_limit_headers=headers)

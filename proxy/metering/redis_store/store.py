@@ -26,7 +26,7 @@ from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.ledger_search import LedgerSearch
 from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
-from proxy.metering.redis_store.replies import read_paces, read_refusal
+from proxy.metering.redis_store.replies import read_rates, read_refusal
 from proxy.metering.redis_store.usage_folding import UsageFolding
 from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
@@ -34,7 +34,7 @@ from proxy.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 TRIES_TO_RECLAIM = 10
-"""How often a call is made again because very many leases have run out; more keep running out meanwhile."""
+"""How often a call is made again because very many leases have expired; more keep expiring meanwhile."""
 
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
@@ -52,9 +52,9 @@ class RedisStore(Store):
         charge_expired: bool = False,
         burst_ms: int = 60_000,
     ) -> None:
-        """Run scripts on ``runner``. Where ``charge_expired``, a lease that runs out is charged whole.
+        """Run scripts on ``runner``. Where ``charge_expired``, an expired lease is charged whole.
 
-        As much of a pace as belongs to ``burst_ms`` milliseconds may come at once.
+        As much of a rate limit as belongs to ``burst_ms`` milliseconds may come at once.
         """
         self._burst_us = burst_ms * 1_000
         self._runner = runner
@@ -71,7 +71,7 @@ class RedisStore(Store):
         self._search = LedgerSearch(runner)
         self.folding = UsageFolding(runner)
         self._recent = RecentSettlements(runner, self._settle, metrics)
-        runner.on_connected.append(self._recent.tell_again)
+        runner.on_connected.append(self._recent.post_again)
 
     @override
     async def admit(
@@ -117,7 +117,7 @@ class RedisStore(Store):
             quote=quote,
             admitted_ms=reply[1],
             remaining_units=reply[2],
-            paces=read_paces(reply[3]) if reply[3] else (),
+            rates=read_rates(reply[3]) if reply[3] else (),
             idempotency=idempotency,
         )
 
@@ -151,17 +151,17 @@ class RedisStore(Store):
     def on_connected(self, callback: Callable[[], None]) -> None:
         self._runner.on_connected.append(callback)
 
-    async def reclaim(self, team: str) -> records.Moment:
-        """Take back what leases of ``team`` hold that have run out; when that was. Raises StoreUnavailable."""
+    async def reclaim(self, team: str) -> records.StoreTime:
+        """Reclaim what expired leases of ``team`` hold; when that was. Raises StoreUnavailable."""
         return self.moment(await self._reclaiming.reclaim(team))
 
-    async def reclaim_all(self, teams: Sequence[str]) -> list[records.Moment]:
-        """The same for several teams, the calls of all in one round trip where none has very many leases run out."""
+    async def reclaim_all(self, teams: Sequence[str]) -> list[records.StoreTime]:
+        """The same for several teams, the calls of all in one round trip where none has very many expired leases."""
         return await asyncio.gather(*(self.reclaim(team) for team in teams))
 
-    def moment(self, now_us: int) -> records.Moment:
+    def moment(self, now_us: int) -> records.StoreTime:
         """What it takes to read records that a script gave at ``now_us``."""
-        return records.Moment(now_us, self._burst_us)
+        return records.StoreTime(now_us, self._burst_us)
 
     @override
     async def settle(self, settlement: Settlement) -> str:
@@ -242,7 +242,7 @@ class RedisStore(Store):
     async def _ask_and_reclaim(
         self, team: str, script: Script, keys: tuple[str, ...], arguments: tuple[Argument, ...]
     ) -> list[Any]:
-        """The reply of a script that takes back a few leases itself, and says ``again`` where they are many."""
+        """The reply of a script that reclaims a few leases itself, and says ``again`` where they are many."""
         for _ in range(TRIES_TO_RECLAIM):
             reply = await self._runner.reply_to(self._runner.submit(script, keys, arguments))
             self._reclaiming.count(reply[-1])
@@ -254,7 +254,7 @@ class RedisStore(Store):
 
 def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
     if reply[0] == b"late":
-        logger.warning("%s was settled after its lease had run out", settlement.reservation.id)
+        logger.warning("%s was settled after its lease had expired", settlement.reservation.id)
     elif reply[0] == b"lost":
         logger.error("%s was settled, but the store had lost its reservation", settlement.reservation.id)
     return str(reply[1], "ascii")
@@ -262,7 +262,7 @@ def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
 
 @lru_cache(maxsize=4_096)
 def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, charge_expired: bool) -> bytes:
-    """What the ledger entry of a lease that runs out has to tell. Most requests of a key are alike."""
+    """What the ledger entry of an expired lease has to say. Most requests of a key are alike."""
     facts: dict[str, Any] = {
         "key": key_id,
         "endpoint": endpoint,

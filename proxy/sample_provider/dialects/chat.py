@@ -145,12 +145,12 @@ def error(status: int, code: str, message: str) -> bytes:
 
 
 def failure(status: int) -> bytes:
-    """The error that the sample provider was told to answer with."""
-    return error(status, "sample_failure", f"The sample provider was told to answer {status}.")
+    """The error that the sample provider is set to answer with."""
+    return error(status, "sample_failure", f"The sample provider is set to answer {status}.")
 
 
 def error_event() -> list[bytes]:
     """The error that a stream breaks off with."""
     choice = _delta({"content": ""}, "error")
     document = {**_head("chat.completion.chunk", 0), "choices": [choice]}
-    return event({**document, "error": {"code": "server_error", "message": "The sample provider was told to fail."}})
+    return event({**document, "error": {"code": "server_error", "message": "The sample provider is set to fail."}})

@@ -125,7 +125,7 @@ def _candidate(parts: list[dict[str, Any]], finish_reason: str | None) -> dict[s
     if finish_reason is not None:
         candidate["finishReason"] = finish_reason
         if finish_reason != "STOP":
-            candidate["finishMessage"] = f"The sample provider was told to answer {finish_reason}."
+            candidate["finishMessage"] = f"The sample provider is set to answer {finish_reason}."
     return {**candidate, "index": 0}
 
 
@@ -155,11 +155,11 @@ def error(status: int, _code: str, message: str) -> bytes:
 
 
 def failure(status: int) -> bytes:
-    """The error that the sample provider was told to answer with."""
-    return error(status, "", f"The sample provider was told to answer {status}.")
+    """The error that the sample provider is set to answer with."""
+    return error(status, "", f"The sample provider is set to answer {status}.")
 
 
 def error_event() -> list[bytes]:
     """The error that a stream breaks off with."""
-    error = {"code": 500, "message": "The sample provider was told to fail.", "status": "INTERNAL"}
+    error = {"code": 500, "message": "The sample provider is set to fail.", "status": "INTERNAL"}
     return _event({"error": error}, b"")

@@ -33,7 +33,7 @@ def error_event() -> list[bytes]:
     error = {
         "type": "server_error",
         "code": "server_error",
-        "message": "The sample provider was told to fail in the middle of a stream.",
+        "message": "The sample provider is set to fail in the middle of a stream.",
         "param": None,
     }
     return event({"type": "error", "error": error}, name="error")

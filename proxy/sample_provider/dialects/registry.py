@@ -1,4 +1,4 @@
-"""What tells one dialect of the sample provider from another, and what streams of all of them may do. Pure."""
+"""What distinguishes the dialects of the sample provider, and what streams of all of them may do. Pure."""
 
 from __future__ import annotations
 

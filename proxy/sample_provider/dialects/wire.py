@@ -32,7 +32,7 @@ IMAGE_OUTPUT_TOKENS: Final = 1056
 _IMAGE_COST_USD: Final = 0.04
 _FILLER_BLOCK_BYTES: Final = 48 * 1024
 
-# Statuses that a gateway may tell apart by their code; the others are `sample_failure`.
+# Statuses that a gateway may distinguish by their code; the others are `sample_failure`.
 _FAILURES: Final = {
     400: ("image_generation_user_error", "content_policy_violation"),
     401: ("invalid_request_error", "invalid_api_key"),
@@ -62,9 +62,9 @@ class Refusal(Exception):
 
 
 def failure_body(status: int) -> bytes:
-    """The error that the sample provider was told to answer with, as JSON."""
+    """The error that the sample provider is set to answer with, as JSON."""
     kind, code = _FAILURES.get(status, ("server_error", "sample_failure"))
-    return _error_body(kind, code, f"The sample provider was told to answer {status}.", None)
+    return _error_body(kind, code, f"The sample provider is set to answer {status}.", None)
 
 
 def _error_body(kind: str, code: str, message: str, param: str | None) -> bytes:

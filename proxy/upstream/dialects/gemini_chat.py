@@ -223,8 +223,8 @@ def _read_end(notes: Mapping[str, bytes], has_content: bool) -> ChatEnd | None:
 
 
 def _read_usage(usage: bytes) -> Mapping[str, Any]:
-    told = orjson.loads(usage)
-    counts = {name: value for name, value in told.items() if type(value) is int}
+    reported = orjson.loads(usage)
+    counts = {name: value for name, value in reported.items() if type(value) is int}
     prompt = counts.get("promptTokenCount", 0)
     thoughts = counts.get("thoughtsTokenCount", 0)
     completion = counts.get("candidatesTokenCount", 0) + thoughts

@@ -31,9 +31,9 @@ def content_path(model: Model, *, stream: bool) -> str:
 
 
 def answer_shape(more_of_a_part: Mapping[bytes, Shape]) -> Shape:
-    """An answer, each of whose parts is a picture with an image, and with ``more_of_a_part``."""
+    """An answer, each of whose parts is an element with an image, and with ``more_of_a_part``."""
     part = Shape(
-        picture=True,
+        element=True,
         members={b"inlineData": _DATA, b"inline_data": _DATA, b"thought": Shape(note="skip"), **more_of_a_part},
     )
     candidate = Shape(

@@ -43,7 +43,7 @@ class OpenAIChat(ChatDialect):
         return "/chat/completions"
 
     def write(self, request: ChatRequest, model: Model) -> bytes:
-        """The fields keep their names; the model takes the provider's, and a stream always tells its usage."""
+        """The fields keep their names; the model takes the provider's, and a stream always reports its usage."""
         fields = {"model": model.upstream_model, **request.fields}
         if request.stream:
             fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
@@ -159,7 +159,7 @@ _PICTURE: Mapping[bytes, Shape] = {
 ANSWER_READING = Reading(
     Shape(
         members={
-            b"data": Shape(items=Shape(picture=True, members=_PICTURE)),
+            b"data": Shape(items=Shape(element=True, members=_PICTURE)),
             b"usage": Shape(note="usage"),
             b"error": Shape(note="error"),
         }
@@ -168,7 +168,7 @@ ANSWER_READING = Reading(
 )
 EVENT_READING = Reading(
     Shape(
-        picture=True,
+        element=True,
         members={
             **_PICTURE,
             b"type": Shape(note="kind"),
@@ -194,11 +194,11 @@ def _read_end(notes: Mapping[str, bytes], _has_content: bool) -> ChatEnd | None:
 
 
 def _read_usage(usage: bytes) -> Mapping[str, Any]:
-    told = orjson.loads(usage)
+    reported = orjson.loads(usage)
     return {
-        name: told[name]
+        name: reported[name]
         for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        if type(told.get(name)) is int
+        if type(reported.get(name)) is int
     }
 
 
@@ -209,7 +209,7 @@ _INLINE: Mapping[bytes, Shape] = {
     b"mime_type": Shape(note="media_type"),
 }
 _PART = Shape(
-    picture=True,
+    element=True,
     members={
         b"text": Shape(payload="text"),
         b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")}),
@@ -223,7 +223,7 @@ _DELTA = Shape(
     members={
         b"content": Shape(payload="text", items=_PART),
         b"images": Shape(items=_PART),
-        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(picture=True, members=_INLINE)),
+        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(element=True, members=_INLINE)),
         # What says that they are there: all of it may be too large to be noted.
         b"tool_calls": Shape(items=Shape(members=dict.fromkeys((b"index", b"id"), _ELSE))),
         b"function_call": Shape(members={b"name": _ELSE}),
@@ -251,4 +251,4 @@ CHAT_READING = ChatReading(
     _read_end,
     _read_usage,
 )
-"""Text and images; whoever sends a tool call or a refusal in pieces that nobody asked for is told so."""
+"""Text and images; whoever sends a tool call or a refusal in pieces that nobody asked for gets an error."""

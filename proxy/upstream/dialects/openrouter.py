@@ -48,7 +48,7 @@ class OpenRouterDialect(OpenAIDialect):
         return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
-        """As OpenAI's; a 403 that tells reasons is about the content, not about the key."""
+        """As OpenAI's; a 403 that gives reasons is about the content, not about the key."""
         if status == HTTPStatus.FORBIDDEN and b'"reasons"' in body:
             status = HTTPStatus.BAD_REQUEST
         return super().read_refusal(status, headers, body)
@@ -87,7 +87,7 @@ def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
 
 
 _IMAGE = Shape(
-    picture=True,
+    element=True,
     members={b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")})},
 )
 _MESSAGE = Shape(members={b"images": Shape(items=_IMAGE), b"content": Shape(items=_IMAGE)})

@@ -69,7 +69,7 @@ class WrongTokens:
 
     A right token never waits: it is looked at first. So it is the waiting that slows guesses down, and the length of a
     token that makes them hopeless. Where too many answers are held back already, no token is looked at from a network
-    that has sent wrong ones: an answer at once would tell a flood what it asks. Addresses are remembered for
+    that has sent wrong ones: an answer at once would answer what a flood asks. Addresses are remembered for
     ``FORGET_AFTER_S``, and the latest ``ADDRESSES_LIMIT`` of them only.
     """
 
@@ -102,7 +102,7 @@ class WrongTokens:
             raise RateLimitExceeded(
                 "Too many wrong admin tokens came from here; this one was not looked at. Try again later.",
                 retry_after_s=math.ceil(LONGEST_DELAY_S),
-                pace_headers={},
+                rate_limit_headers={},
             )
 
     async def wait(self, address: str) -> None:

@@ -1,4 +1,4 @@
-"""What the admin API takes: each body checked, each mistake told with the field and what would be right."""
+"""What the admin API takes: each body checked, each mistake reported with the field and what would be right."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from proxy.domain.limits import EVERY_MODEL, Limits
 from proxy.web.admin.queries import text_schema
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
-PACE_LIMIT = 1_000_000
-"""A minute has sixty million microseconds, and paces are counted in whole ones."""
+RATE_LIMIT = 1_000_000
+"""A minute has sixty million microseconds, and rates are counted in whole ones."""
 
 OVERLAP_LIMIT_S = 30 * 86_400
 MODELS_PATTERN = r"^(?:\*|[^*\s\x1c-\x1f\x85]+(?:/\*)?)$"
@@ -59,7 +59,7 @@ def _storable(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[
+StoreTime = Annotated[
     AwareDatetime,
     Field(strict=False),
     AfterValidator(_storable),
@@ -74,7 +74,7 @@ Pattern = Annotated[
 ]
 Integral = BeforeValidator(_integral)
 QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT), Integral]
-Pace = Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral]
+Rate = Annotated[int, Field(ge=1, le=RATE_LIMIT), Integral]
 
 
 class _AdminBody(BaseModel):
@@ -87,9 +87,9 @@ class LimitsBody(_AdminBody):
     quota_units: QuotaUnits | None = None
     quota_units_per_day: QuotaUnits | None = None
     quota_units_per_month: QuotaUnits | None = None
-    requests_per_minute: Pace | None = None
-    images_per_minute: Pace | None = None
-    concurrent_requests: Annotated[int, Field(ge=1, le=PACE_LIMIT), Integral] | None = None
+    requests_per_minute: Rate | None = None
+    images_per_minute: Rate | None = None
+    concurrent_requests: Annotated[int, Field(ge=1, le=RATE_LIMIT), Integral] | None = None
     models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
 
 
@@ -99,7 +99,7 @@ class CreateKeyBody(_AdminBody):
     team: TeamId
     name: Annotated[str, Field(max_length=200)] = ""
     limits: LimitsBody = LimitsBody()
-    expires_at: Moment | None = None
+    expires_at: StoreTime | None = None
 
 
 class CreateTeamBody(_AdminBody):
@@ -129,7 +129,7 @@ class UpdateTeamBody(_AdminBody):
 class UpdateKeyBody(UpdateTeamBody):
     """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
 
-    expires_at: Moment | None = None
+    expires_at: StoreTime | None = None
 
     def changes(self) -> dict[str, Any]:
         """Only what was given, by the names that the store knows."""

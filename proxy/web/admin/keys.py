@@ -93,7 +93,7 @@ class KeyAdminRoutes:
         return json_response(key_view(await self._registry.revoke_key(request.match_info["id"], by=actor(request))))
 
     async def rotate_key(self, request: web.Request) -> web.Response:
-        """A new text for the key; it too is told only once."""
+        """A new text for the key; it too is shown only once."""
         body = await read_request(request, RotateBody, self._limits, may_be_left_out=True)
         record, text = await self._registry.rotate_key(
             request.match_info["id"], overlap_ms=body.overlap_seconds * 1000, by=actor(request)

@@ -1,4 +1,4 @@
-"""What the queries of the admin API may say: each checked, each mistake told with the parameter."""
+"""What the queries of the admin API may say: each checked, each mistake reported with the parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the admin API answers, as ``/openapi.json`` tells of it. A test compares the answers with it."""
+"""What the admin API answers, as ``/openapi.json`` describes it. A test compares the answers with it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class KeyView(_View):
 
 
 class NewKeyView(KeyView):
-    """A key that has a new secret; ``key`` is its text, told here and never again."""
+    """A key that has a new secret; ``key`` is its text, shown here and never again."""
 
     key: str
 

@@ -146,7 +146,7 @@ class FormReader:
         options = parse_options_header(content_type)[1] if content_type.isascii() else {}
         boundary = options.get(b"boundary")
         if not boundary:
-            raise InvalidRequest("The header 'Content-Type' of a form should tell its boundary, in ASCII.")
+            raise InvalidRequest("The header 'Content-Type' of a form should have its boundary, in ASCII.")
         self._kind_of_field = kind_of_field
         self._form = _Gathered(limits, source, hashes)
         self._headers: dict[bytes, str] = {}
@@ -201,7 +201,7 @@ class FormReader:
         if in_padding and len(piece) > PADDING_LIMIT and piece[-PADDING_LIMIT:].isspace():
             raise _malformed("a boundary is followed by too many blanks")
 
-    # --- What the parser tells ----------------------------------------------------------------------------------------
+    # --- What the parser reports --------------------------------------------------------------------------------------
 
     def _begin_part(self) -> None:
         self._headers, self._part = {}, None
@@ -220,8 +220,8 @@ class FormReader:
         self._header_name, self._header_value = bytearray(), bytearray()
 
     def _end_headers(self) -> None:
-        told = self._headers.get(b"content-disposition", "")
-        disposition, options = parse_options_header(told)
+        given = self._headers.get(b"content-disposition", "")
+        disposition, options = parse_options_header(given)
         name = options.get(b"name", b"").decode(errors="replace")
         if disposition != b"form-data" or not name:
             raise InvalidRequest("Each part of the form should have a Content-Disposition with a name.")
@@ -230,7 +230,7 @@ class FormReader:
                 f"'{shown(name)}' should be sent without Content-Transfer-Encoding.", param=shown(name)
             )
         # A name in the extended form alone is not read (RFC 7578 section 4.2), but it is a file's.
-        is_file = b"filename" in options or "filename*=" in told.lower()
+        is_file = b"filename" in options or "filename*=" in given.lower()
         self._check_kind(name, is_file=is_file)
         if is_file:
             if len(self._form.files) == self._form.limits.max_files:

@@ -17,7 +17,7 @@ class Receiving:
 
     The store holds those that are admitted. To hold a place there for what is being received would take a lease that is
     renewed, settled and reclaimed for a request that nobody has priced; so each process counts its own, beside what the
-    store has told of the key when it was checked.
+    store reported of the key when it was checked.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Receiving:
                 raise RateLimitExceeded(
                     f"{whose} may have {limit:,} requests in progress at a time (concurrent_requests), with uploads.",
                     retry_after_s=RETRY_AFTER_S,
-                    pace_headers={},
+                    rate_limit_headers={},
                 )
         self._under_way.update(names)
         try:

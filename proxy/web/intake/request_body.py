@@ -13,7 +13,7 @@ from proxy.domain.errors import InvalidRequest, PayloadTooLarge, RequestTimeout,
 JSON = "application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXPECTS_CONTINUE = web.RequestKey("expects_continue", bool)
-"""Its client waits to be told to send its body. aiohttp does not see the header, or it would tell it at once."""
+"""Its client waits with its body for a 100. aiohttp does not see the header, or it would send that at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,6 @@ def common_headers(observation: Observation) -> dict[str, str]:
     headers = {"x-request-id": observation.request_id, "Server": SERVER}
     if observation.attempts is not None:
         headers[ATTEMPTS] = str(observation.attempts)
-    if observation.pace_headers is not None:
-        headers.update(observation.pace_headers)
+    if observation.rate_limit_headers is not None:
+        headers.update(observation.rate_limit_headers)
     return headers

@@ -40,7 +40,7 @@ def errors(lifecycle: Lifecycle) -> Middleware:
             failure = _translate(request, error)
         except Exception:
             logger.exception("%s: unexpected error", observation.request_id)
-            failure = InternalError(f"Lightmeter failed; its log tells why under {observation.request_id}.")
+            failure = InternalError(f"Lightmeter failed; its log says why under {observation.request_id}.")
         observation.error = failure.code
         if observation.outcome == OK:
             observation.outcome = REJECTED

@@ -102,7 +102,7 @@ def metering(
             model = _model_of(asked, catalog)
             idempotency = _idempotency_of(request, identity)
         except ProxyError:
-            await _tell_a_bad_key_first(meter, credential, observation)
+            await _check_key_first(meter, credential, observation)
             raise
         observation.key_id, observation.model = credential.key_id, model.id
         quote = price(asked, model)
@@ -211,14 +211,14 @@ def _give_again(answer: KeptAnswer) -> web.Response:
 
 async def _look_at_the_key(meter: Meter, credential: Credential, request: web.Request, *, least_units: int) -> Caller:
     """Only who has a key, and something left on it, may fill the disk."""
-    caller = await _tell_a_bad_key_first(meter, credential, request[OBSERVATION])
+    caller = await _check_key_first(meter, credential, request[OBSERVATION])
     # What was answered before may be asked for again without paying.
     if HEADER not in request.headers:
         check_can_pay(caller, least_units)
     return caller
 
 
-async def _tell_a_bad_key_first(meter: Meter, credential: Credential, observation: Observation) -> Caller:
+async def _check_key_first(meter: Meter, credential: Credential, observation: Observation) -> Caller:
     """A stranger learns that its key is bad, not which models there are. Good requests pay no round trip for this."""
     caller = await meter.store.read_own_key(credential)
     observation.key_id = credential.key_id

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.errors import ShuttingDown
-from proxy.domain.limits import PACES, SECOND_US, Account, Caller, PaceUsage, QuotaUsage
+from proxy.domain.limits import RATES, SECOND_US, Account, Caller, QuotaUsage, RateUsage
 from proxy.metering.store import Store
 from proxy.web.public.models import json_response, read_own_key
 from proxy.web.public.wire import OwnKeyView
@@ -49,10 +49,10 @@ def own_view(caller: Caller) -> dict[str, Any]:
 
 
 def usage_view(account: Account) -> dict[str, Any]:
-    """Every limit with its counters; paces and windows by the store's clock."""
+    """Every limit with its counters; rate limits and windows by the store's clock."""
     return {
         **{name: quota_view(quota) for name, quota in account.quotas.items()},
-        **{f"{kind}_per_minute": _pace_view(account.paces.get(kind)) for kind in PACES},
+        **{f"{kind}_per_minute": _rate_view(account.rates.get(kind)) for kind in RATES},
         "concurrent_requests": {
             "limit": account.limits.concurrent_requests,
             "in_progress": account.held,
@@ -74,10 +74,10 @@ def quota_view(quota: QuotaUsage) -> dict[str, Any]:
     return view
 
 
-def _pace_view(pace: PaceUsage | None) -> dict[str, Any]:
-    if pace is None:
+def _rate_view(rate: RateUsage | None) -> dict[str, Any]:
+    if rate is None:
         return {"limit": None, "remaining": None, "reset_seconds": 0}
-    return {"limit": pace.limit, "remaining": pace.remaining, "reset_seconds": pace.reset_us / SECOND_US}
+    return {"limit": rate.limit, "remaining": rate.remaining, "reset_seconds": rate.reset_us / SECOND_US}
 
 
 def _left(limit: int | None, used: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The public API as ``/openapi.json`` tells of it.
+"""The public API as ``/openapi.json`` describes it.
 
 What a request may say is decided by ``domain.image_request``, which knows nothing of pydantic; a test holds the two
 together.

@@ -134,10 +134,10 @@ class Connection(web.RequestHandler):
     # --- Its beginning and its end ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the client, or tell it that there is no room."""
+        """Serve the client, or answer that there is no room."""
         wire = cast("asyncio.Transport", transport)
         if not self._open.admit(self):
-            # Nothing of it has been given to aiohttp's server, which would be told of the end otherwise.
+            # Nothing of it has been given to aiohttp's server, which would learn of the end otherwise.
             self._force_close, self._manager, self._parser = True, None, None
             wire.write(self._open.full_answer())
             wire.close()
@@ -232,7 +232,7 @@ class Connection(web.RequestHandler):
     def _read_again(self, data: bytes) -> list[tuple[RawRequestMessage, StreamReader]]:
         """The whole requests before an error in the same segment, which aiohttp's parser forgets about.
 
-        A client must not be told of its good request what is true of another one. ``data`` begins with a request.
+        A client must not get for its good request the error of another one. ``data`` begins with a request.
         """
         parser = self._parser = HttpRequestParser(
             self,
@@ -262,7 +262,7 @@ class Connection(web.RequestHandler):
     def _go_on(self, body: StreamReader, *, is_broken: bool, was_paused: bool) -> None:
         """Refuse a chunked body that is no such thing, or has more framing than its data is worth."""
         if is_broken:
-            # aiohttp would answer the request twice, the second time for the error, and tell its reader nothing.
+            # aiohttp would answer the request twice, the second time for the error, and not report it to its reader.
             error, _ = self._messages.pop()
             if not isinstance(error, RawRequestMessage):
                 error.exc.__traceback__ = None
@@ -272,7 +272,7 @@ class Connection(web.RequestHandler):
 
     def _is_mostly_framing(self, body: StreamReader, *, was_paused: bool) -> bool:
         if self._reading_paused:
-            # What the parser holds back cannot be told from framing. aiohttp pauses it for two reasons: more than twice
+            # What the parser holds back looks like framing. aiohttp pauses it for two reasons: more than twice
             # READ_BUFFER_BYTES that nobody has read, or thousands of chunks with less in them.
             grown_bytes, self._marked_bytes = body.total_bytes - self._marked_bytes, body.total_bytes
             return not was_paused and grown_bytes <= READ_BUFFER_BYTES
@@ -298,7 +298,7 @@ class Connection(web.RequestHandler):
         if not body.is_eof() and not self._discards:
             unread_bytes = (request.content_length or 0) - body.total_bytes
             # To parse what nobody reads is work that a stranger can ask for, most of all in chunks.
-            # And a client that was never told to go on may send its next request in place of its body.
+            # And a client that was never asked to go on may send its next request in place of its body.
             self._discards = self._body_is_chunked or unread_bytes > DRAINED_BYTES or EXPECTS_CONTINUE in request
         if self._upgraded:
             # Nothing is spoken here but HTTP, and what aiohttp has put aside would come past this connection's checks.
@@ -388,7 +388,7 @@ class Connection(web.RequestHandler):
         wire = self._wire
         if wire is None:
             return
-        # Nothing tells of a reset while nothing is read: the kernel has to be asked.
+        # Nothing reports a reset while nothing is read: the kernel has to be asked.
         connection = wire.get_extra_info("socket")
         if connection is None or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             wire.abort()
@@ -416,7 +416,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what could not be parsed, or failed outside of everything that answers errors, as all else is.
 
-        Nothing that was sent is told again, neither to the client nor to the log. Raises ConnectionError where an
+        Nothing that was sent is sent again, neither to the client nor to the log. Raises ConnectionError where an
         answer has begun.
         """
         if status >= InternalError.status:

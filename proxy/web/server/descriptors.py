@@ -9,7 +9,7 @@ from typing import NamedTuple
 logger = logging.getLogger(__name__)
 
 MOST = 1_048_576
-"""Linux lets no process have more, unless it was told otherwise (fs.nr_open)."""
+"""Linux lets no process have more, unless it is set otherwise (fs.nr_open)."""
 
 ADMIN_MOST = 256
 OWN_LEAST = 64

@@ -91,7 +91,7 @@ class OpenConnections:
             self._untold = dict.fromkeys(self._untold, 0)
 
     def full_answer(self) -> bytes:
-        """What a connection is told that is refused."""
+        """What a refused connection is answered."""
         error = TooManyConnections()
         body = orjson.dumps(error.body())
         headers = {

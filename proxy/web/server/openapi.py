@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
-from proxy.domain.limits import PACES
+from proxy.domain.limits import RATES
 from proxy.domain.requests import idempotency
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route
@@ -49,9 +49,9 @@ HEADERS: Mapping[str, dict[str, Any]] = {
     **{
         f"x-ratelimit-{what}-{kind}": {
             "schema": {"type": "string" if what == "reset" else "integer"},
-            "description": f"How the pace of {kind} stands, where there is one, as OpenAI's API has it",
+            "description": f"How the rate limit of {kind} stands, where there is one, as OpenAI's API has it",
         }
-        for kind in PACES
+        for kind in RATES
         for what in ("limit", "remaining", "reset")
     },
 }

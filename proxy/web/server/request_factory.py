@@ -28,7 +28,7 @@ RequestFactory = Callable[
 def request_factory(make: RequestFactory) -> RequestFactory:
     """Make requests by ``make``, of HTTP/1.1 or HTTP/1.0 and without ``Expect``.
 
-    aiohttp would answer in the version that was asked in, and tell a client to go on before its key has been checked.
+    aiohttp would answer in the version that was asked in, and let a client go on before its key has been checked.
     """
 
     def make_request(

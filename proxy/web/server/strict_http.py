@@ -90,7 +90,7 @@ def has_exact_line(message: RawRequestMessage, data: bytes) -> bool:
 def error_of(status: int, error: BaseException | None, message: str) -> ProxyError:
     """What to answer where aiohttp could not make a request of what was sent, which its own words would repeat."""
     if status >= InternalError.status:
-        return InternalError("Lightmeter failed; its log tells why.")
+        return InternalError("Lightmeter failed; its log says why.")
     if isinstance(error, LineTooLong) or message.startswith("Too many headers"):
         return HeadersTooLarge()
     if isinstance(error, BadHttpMethod):

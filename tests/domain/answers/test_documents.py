@@ -29,10 +29,10 @@ class Heard:
     def end_of_stream(self) -> None:
         self.is_done = True
 
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         raise NotImplementedError
 
-    def end_picture(self) -> None:
+    def end_element(self) -> None:
         raise NotImplementedError
 
     def begin_payload(self, name: str) -> None:

@@ -56,8 +56,8 @@ def test_events_pass_scrubbed_and_completed_ones_are_counted() -> None:
 def test_what_counts(event: bytes, images: int) -> None:
     seen = read(event)
     assert (seen.images, seen.error) == (images, None)
-    told = [event for event in events_of(seen.output) if "error" not in event]
-    assert len(told) == (b"{" in event)
+    written = [event for event in events_of(seen.output) if "error" not in event]
+    assert len(written) == (b"{" in event)
 
 
 def test_a_two_line_string_does_not_break_a_line_of_ours() -> None:
@@ -123,7 +123,7 @@ def test_large_events_flow_and_may_not_be_interrupted() -> None:
         tracemalloc.stop()
     assert peak < 1_000_000
     assert answer.comment == b""
-    assert answer.tell(UpstreamError("x")) is None
+    assert answer.write_error(UpstreamError("x")) is None
     assert answer.feed(b'"}\n\n') + answer.finish() == b'"}\n\n'
     assert answer.images == 1
 
@@ -132,7 +132,7 @@ def test_a_body_that_breaks_off_in_a_small_event_is_told_between_events() -> Non
     answer = make()
     output = answer.feed(COMPLETED + PARTIAL[:-20])
     answer.break_off()
-    output += answer.tell(UpstreamError("broke off")) or b""
+    output += answer.write_error(UpstreamError("broke off")) or b""
     assert [event["type"] for event in events_of(output)] == ["image_generation.completed", "error"]
     assert answer.images == 1
 

@@ -14,7 +14,7 @@ from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Sh
 from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 from tests.domain.json_documents import is_address
 
-PICTURE = Shape(passes=True, picture=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
+PICTURE = Shape(passes=True, element=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
 SHAPE = Shape(
     passes=True,
     members={
@@ -34,10 +34,10 @@ class Heard:
     def __init__(self) -> None:
         self.told: list[tuple[str, bytes]] = []
 
-    def begin_picture(self) -> None:
+    def begin_element(self) -> None:
         self.told.append(("picture", b"begin"))
 
-    def end_picture(self) -> None:
+    def end_element(self) -> None:
         self.told.append(("picture", b"end"))
 
     def begin_payload(self, name: str) -> None:

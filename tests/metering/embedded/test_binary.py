@@ -55,7 +55,7 @@ def test_valkey_comes_before_redis(path: Path) -> None:
     [
         ("Redis server v=6.2.14 sha=0", "is Redis 6, and 7 is needed"),
         ("Valkey server v=7.2.9 sha=0", "is Valkey 7, and 8 is needed"),
-        ("hello", "does not tell its version"),
+        ("hello", "does not report its version"),
     ],
 )
 def test_what_is_too_old_or_something_else_is_not_run_and_the_advice_says_so(path: Path, says: str, why: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, settle
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.journal.records import Owed, Posting, Void, read_records, write_record
+from proxy.metering.journal.records import JournalRecord, Posting, Void, read_records, write_record
 
 names = st.text("abcdefghij0123456789_-/", min_size=1, max_size=30)
 counts = st.integers(0, 2**53 - 1)
@@ -54,17 +54,19 @@ def postings(draw: st.DrawFn) -> Posting:
 
 
 voids = st.builds(Void, names, names, names)
-everything: st.SearchStrategy[Owed] = st.one_of(postings(), voids)
+everything: st.SearchStrategy[JournalRecord] = st.one_of(postings(), voids)
 
 
 @given(st.lists(everything, max_size=5), st.integers(0, 100))
-def test_what_is_written_is_read_back(owed: list[Owed], room: int) -> None:
+def test_what_is_written_is_read_back(owed: list[JournalRecord], room: int) -> None:
     content = b"".join(map(write_record, owed)) + b"\0" * room
     assert read_records(content) == (owed, 0)
 
 
 @given(everything, everything, st.data())
-def test_a_last_record_that_was_torn_is_left_out(first: Owed, second: Owed, data: st.DataObject) -> None:
+def test_a_last_record_that_was_torn_is_left_out(
+    first: JournalRecord, second: JournalRecord, data: st.DataObject
+) -> None:
     whole, torn = write_record(first), write_record(second)
     written = data.draw(st.integers(1, len(torn) - 2))
     content = whole + torn[:written] + b"\0" * (len(torn) - written + 10)
@@ -72,7 +74,7 @@ def test_a_last_record_that_was_torn_is_left_out(first: Owed, second: Owed, data
 
 
 @given(st.lists(everything, min_size=3, max_size=3), st.data())
-def test_a_hole_costs_only_the_records_that_it_is_in(owed: list[Owed], data: st.DataObject) -> None:
+def test_a_hole_costs_only_the_records_that_it_is_in(owed: list[JournalRecord], data: st.DataObject) -> None:
     lines = [write_record(each) for each in owed]
     start = data.draw(st.integers(0, len(lines[1]) - 2))
     end = data.draw(st.integers(start + 1, len(lines[1]) - 1))
@@ -85,7 +87,7 @@ def test_a_hole_costs_only_the_records_that_it_is_in(owed: list[Owed], data: st.
 
 
 @given(everything, st.data())
-def test_a_record_that_was_changed_is_left_out(owed: Owed, data: st.DataObject) -> None:
+def test_a_record_that_was_changed_is_left_out(owed: JournalRecord, data: st.DataObject) -> None:
     line = bytearray(write_record(owed))
     at = data.draw(st.integers(0, len(line) - 2))
     line[at] ^= data.draw(st.sampled_from([1, 2, 4, 16]))

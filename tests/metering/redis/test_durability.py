@@ -24,8 +24,8 @@ SAFE = StoreFacts(
         (StoreFacts(appendonly=True, appendfsync="no"), 0, "e", ["half a minute", "set appendfsync everysec"]),
         (StoreFacts(appendonly=False, snapshots=True), 0, "e", ["all since the last snapshot", "set appendonly yes"]),
         (StoreFacts(appendonly=False, snapshots=False), 0, "e", ["loses everything"]),
-        (StoreFacts(appendonly=True), 0, "i", ["does not tell its appendfsync"]),
-        (StoreFacts(), 0, "w", ["does not tell how it keeps its data", "appendonly is yes"]),
+        (StoreFacts(appendonly=True), 0, "i", ["does not report appendfsync"]),
+        (StoreFacts(), 0, "w", ["does not report how it keeps its data", "appendonly is yes"]),
         (
             StoreFacts(appendonly=True, appendfsync="always", maxmemory=1_000, maxmemory_policy="allkeys-lru"),
             0,

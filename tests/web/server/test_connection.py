@@ -46,7 +46,7 @@ class Bench:
         return 0
 
     async def connect(self, receive_bytes: int = 4_096) -> tuple[asyncio.AbstractEventLoop, socket.socket]:
-        """A client with a small receive buffer, which reads when it is told to."""
+        """A client with a small receive buffer, which reads when it is written to."""
         loop = asyncio.get_running_loop()
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)

@@ -43,7 +43,7 @@ ADMIN = [
 
 
 @pytest.fixture
-def told() -> dict[str, Any]:
+def written() -> dict[str, Any]:
     return describe(PUBLIC, ADMIN, version="1.2.3", public_url="http://0.0.0.0:8080")
 
 
@@ -63,13 +63,13 @@ def test_what_the_router_wants_to_know_of_a_path_is_left_out() -> None:
     assert plain_path("/admin/v1/keys/{id}/rotate") == "/admin/v1/keys/{id}/rotate"
 
 
-def test_a_handler_is_described_by_its_docstring(told: dict[str, Any]) -> None:
-    operation = told["paths"]["/admin/v1/things"]["post"]
+def test_a_handler_is_described_by_its_docstring(written: dict[str, Any]) -> None:
+    operation = written["paths"]["/admin/v1/things"]["post"]
     assert (operation["summary"], operation["description"]) == ("Do something.", "And then something else.")
 
 
-def test_each_access_has_its_security_and_its_errors(told: dict[str, Any]) -> None:
-    paths = told["paths"]
+def test_each_access_has_its_security_and_its_errors(written: dict[str, Any]) -> None:
+    paths = written["paths"]
     assert paths["/v1/things/{model}"]["get"]["security"] == [{"apiKey": []}]
     assert paths["/admin/v1/things"]["get"]["security"] == [{"adminToken": []}]
     assert "security" not in paths["/metrics"]["get"]
@@ -85,23 +85,23 @@ def test_each_access_has_its_security_and_its_errors(told: dict[str, Any]) -> No
 
 def test_a_provider_may_refuse_with_any_status() -> None:
     route = Route("POST", "/v1/things", handler, Access.KEY, {200: Thing}, Thing, errors=(ProviderRefusal,))
-    told = describe([route], [], version="1", public_url="http://localhost")
-    assert "4XX" in told["paths"]["/v1/things"]["post"]["responses"]
+    written = describe([route], [], version="1", public_url="http://localhost")
+    assert "4XX" in written["paths"]["/v1/things"]["post"]["responses"]
 
 
-def test_a_query_has_no_null(told: dict[str, Any]) -> None:
-    (parameter,) = told["paths"]["/admin/v1/things"]["get"]["parameters"]
+def test_a_query_has_no_null(written: dict[str, Any]) -> None:
+    (parameter,) = written["paths"]["/admin/v1/things"]["get"]["parameters"]
     assert (parameter["name"], parameter["schema"]["type"], parameter["required"]) == ("colour", "string", False)
 
 
-def test_every_reference_leads_somewhere(told: dict[str, Any]) -> None:
-    found = set(references(told))
+def test_every_reference_leads_somewhere(written: dict[str, Any]) -> None:
+    found = set(references(written))
     assert "#/components/schemas/ErrorAnswer" in found
     for reference in found:
-        place: Any = told
+        place: Any = written
         for part in reference.removeprefix("#/").split("/"):
             place = place[part]
 
 
-def test_addresses_can_be_gone_to(told: dict[str, Any]) -> None:
-    assert told["paths"]["/v1/things/{model}"]["servers"][0]["url"] == "http://localhost:8080"
+def test_addresses_can_be_gone_to(written: dict[str, Any]) -> None:
+    assert written["paths"]["/v1/things/{model}"]["servers"][0]["url"] == "http://localhost:8080"

@@ -1,5 +1,5 @@
 -- Authenticate a key and read its record and its team's, for the caller's own view of itself. A few leases of
--- the team that have run out are taken back first.
+-- the team that have expired are reclaimed first.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  leases of the team (sorted set)
@@ -9,8 +9,8 @@
 -- ARGV[3]  how long the end of a reservation is remembered, milliseconds
 --
 -- Reply: {id, 'ok', {field, value, …} of the key, {field, value, …} of the team, now_us, count} or {id, 'unknown' |
--- 'revoked' | 'expired', count}, where count is the number of leases taken back; or {id, 'again', 0} where so many leases have
--- run out that reclaim.lua has to take them back first
+-- 'revoked' | 'expired', count}, where count is the number of leases reclaimed; or {id, 'again', 0} where so many leases have
+-- expired that reclaim.lua has to reclaim them first
 --
 -- @include clock
 -- @include calendar

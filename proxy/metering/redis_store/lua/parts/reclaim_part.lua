@@ -1,11 +1,11 @@
--- A part of other scripts: take back what is held by leases that have run out, and write each to the ledger as expired.
+-- A part of other scripts: reclaim what expired leases hold, and write each to the ledger as expired.
 -- Needs clock, calendar, counters and usage_part.
 --
 -- ids = run_out(leases, most)
 --   leases       leases of the team (sorted set); the names of the team's other keys follow from its name
 --   most         number of ids; no other call of the store should wait long for what is done with them
 -- count = reclaim(leases, ids, remember_ms)
---   ids          of leases that have run out
+--   ids          of expired leases
 --   remember_ms  how long the reservation's end is remembered, for a settlement that comes late
 --
 -- A reservation whose facts say "expired": "charge" is charged whole, any other nothing.

@@ -1,11 +1,11 @@
 -- Authenticate a key, check every limit of it and of its team, and reserve units for one request: all of it or nothing.
 -- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
--- Leases of the team that have run out are taken back first, so that what a dead gateway held can be reserved again. Where
+-- Leases of the team that have expired are reclaimed first, so that what a dead gateway held can be reserved again. Where
 -- they are many, that is left to reclaim.lua: no other call should wait for it. A key that is not good costs no such work.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
--- KEYS[3]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
+-- KEYS[3]  leases of the team (sorted set: reservation id by the millisecond when it expires)
 -- KEYS[4]  team record (hash)
 -- KEYS[5]  only with an Idempotency-Key: what became of the request of that name (string: STATE BODY RESERVATION ANSWER,
 --          where STATE is running, done or gone)
@@ -15,29 +15,29 @@
 -- ARGV[4]  units to reserve
 -- ARGV[5]  images asked for
 -- ARGV[6]  length of the lease, milliseconds
--- ARGV[7]  facts of the request (JSON), for the ledger entry of a lease that runs out
+-- ARGV[7]  facts of the request (JSON), for the ledger entry of an expired lease
 -- ARGV[8]  how long the end of a reservation is remembered, milliseconds
--- ARGV[9]  how much of a pace may come at once, microseconds of it
+-- ARGV[9]  how much of a rate limit may come at once, microseconds of it
 -- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
 -- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
 --
--- Reply, always led by the reservation id, and ended by the number of leases taken back:
---   {id, 'admitted', admitted_ms, remaining units or false, paces, count}
+-- Reply, always led by the reservation id, and ended by the number of leases reclaimed:
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, count}
 --   {id, 'unknown' | 'revoked' | 'expired', count}
 --   {id, 'model_not_allowed', 'key' | 'team', count}
 --   {id, 'answered', answer, count}, {id, 'in_progress' | 'answer_gone' | 'mismatch', count} for a name seen before
 --   {id, 'insufficient_quota', 'key' | 'team', name of the limit, limit, posted, reserved, day of the window, count}
---   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, paces, count}, where
---      wait_us is -1 if no waiting helps: more images at once than the pace ever allows
---   {id, 'void', count} where void.lua came first, or where the lease has run out since
---   {id, 'again', 0} where so many leases have run out that reclaim.lua has to take them back first; nothing is reserved
--- paces are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
+--   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, rates, count}, where
+--      wait_us is -1 if no waiting helps: more images at once than the rate limit ever allows
+--   {id, 'void', count} where void.lua came first, or where the lease has expired since
+--   {id, 'again', 0} where so many leases have expired that reclaim.lua has to reclaim them first; nothing is reserved
+-- rates are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
 --
 -- @include clock
 -- @include calendar
 -- @include counters
 -- @include limits
--- @include pace
+-- @include rate
 -- @include authenticate
 -- @include usage_part
 -- @include reclaim_part
@@ -163,9 +163,9 @@ end
 
 local refusal = over_any(key) or over_any(team)
 
--- --- Paces: of those that refuse, the one that takes longest to pass is told ------------------------------------------
+-- --- Rate limits: of those that refuse, the one that takes longest to pass is reported ------------------------------------------
 
-local paces, longest = {}, nil
+local rates, longest = {}, nil
 
 local function refuse(record, kind, limit, wait_us)
   if not longest or wait_us == -1 or (longest.wait_us ~= -1 and wait_us > longest.wait_us) then
@@ -173,13 +173,13 @@ local function refuse(record, kind, limit, wait_us)
   end
 end
 
-local function keep_pace(record, kind, limit, due_us, amount)
+local function keep_rate(record, kind, limit, due_us, amount)
   if not limit then return end
   local interval = interval_of(limit)
   local most = math.max(burst_us, interval)
   local due = math.max(due_us, now_us)
   local after = due + amount * interval
-  paces[#paces + 1] = {kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
+  rates[#rates + 1] = {kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
   if amount * interval > most then
     refuse(record, kind, limit, -1)
   elseif after - most > now_us then
@@ -189,8 +189,8 @@ local function keep_pace(record, kind, limit, due_us, amount)
 end
 
 local function keep_all(record)
-  record.requests_next_us = keep_pace(record, 'requests', record.requests_per_minute, record.requests_due_us, 1)
-  record.images_next_us = keep_pace(record, 'images', record.images_per_minute, record.images_due_us, images)
+  record.requests_next_us = keep_rate(record, 'requests', record.requests_per_minute, record.requests_due_us, 1)
+  record.images_next_us = keep_rate(record, 'images', record.images_per_minute, record.images_due_us, images)
   -- When one of them ends, nobody knows.
   if record.concurrent_requests and record.held >= record.concurrent_requests then
     refuse(record, 'concurrency', record.concurrent_requests, 1000000)
@@ -200,33 +200,33 @@ end
 keep_all(key)
 keep_all(team)
 
-local function tell_paces(which)
-  local tightest, told = {}, {}
-  for _, pace in ipairs(paces) do
-    local reset = pace[which] - now_us
-    local left = math.max(0, math.floor((pace.most - reset) / pace.interval))
-    local other = tightest[pace.kind]
+local function report_rates(which)
+  local tightest, found = {}, {}
+  for _, rate in ipairs(rates) do
+    local reset = rate[which] - now_us
+    local left = math.max(0, math.floor((rate.most - reset) / rate.interval))
+    local other = tightest[rate.kind]
     if not other then
-      other = #told
-      tightest[pace.kind] = other
-    elseif left >= told[other + 3] then
+      other = #found
+      tightest[rate.kind] = other
+    elseif left >= found[other + 3] then
       other = nil
     end
     if other then
-      told[other + 1], told[other + 2], told[other + 3], told[other + 4] = pace.kind, pace.limit, left, reset
+      found[other + 1], found[other + 2], found[other + 3], found[other + 4] = rate.kind, rate.limit, left, reset
     end
   end
-  return told
+  return found
 end
 
 -- --- At last the reservation -----------------------------------------------------------------------------------------
 
 if before then
-  return {id, 'admitted', state == 'held' and tonumber(then_ms) or now_ms, remaining, tell_paces('due'), reclaimed}
+  return {id, 'admitted', state == 'held' and tonumber(then_ms) or now_ms, remaining, report_rates('due'), reclaimed}
 end
 if refusal then return refusal end
 if longest then
-  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, tell_paces('due'), reclaimed}
+  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates('due'), reclaimed}
 end
 
 local function reserve(record)
@@ -241,4 +241,4 @@ redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
 if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
 reserve(key)
 reserve(team)
-return {id, 'admitted', admitted_ms, remaining and remaining - units, tell_paces('after'), reclaimed}
+return {id, 'admitted', admitted_ms, remaining and remaining - units, report_rates('after'), reclaimed}

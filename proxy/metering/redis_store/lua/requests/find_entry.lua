@@ -9,10 +9,10 @@
 --
 -- Reply: {id, 'none' | 'more', last, trimmed, REQUEST, found, REQUEST, found…}: last is the id of the last entry that was
 -- looked at, where there may be more; trimmed the id of the last entry that was ever taken out of the ledger, or '';
--- found is 'settled ENTRY', or 'expired ENTRY CHARGED' for a lease that ran out. Requests without an entry in this part
+-- found is 'settled ENTRY', or 'expired ENTRY CHARGED' for an expired lease. Requests without an entry in this part
 -- are left out.
 --
--- The entry of a lease that ran out is not a settlement: there may be one that corrects it, or it is yet to be made.
+-- The entry of an expired lease is not a settlement: there may be one that corrects it, or it is yet to be made.
 
 local wanted, found, order = {}, {}, {}
 for at = 4, #ARGV do wanted[ARGV[at]] = true end

@@ -1,10 +1,10 @@
--- Take back what is held by leases that have run out, the longest ago first, a part of them a call.
+-- Reclaim what expired leases hold, the longest ago first, a part of them a call.
 --
--- KEYS[1]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
+-- KEYS[1]  leases of the team (sorted set: reservation id by the millisecond when it expires)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  how long a reservation's end is remembered, milliseconds
 --
--- Reply: {id, number of leases taken back, 1 where there may be more to take back or else 0, now_us}
+-- Reply: {id, number of leases reclaimed, 1 where there may be more to reclaim or else 0, now_us}
 --
 -- @include clock
 -- @include calendar

@@ -1,6 +1,6 @@
--- Renew the leases of one gateway on reservations of one team. One that has run out and was taken back stays so.
+-- Renew the leases of one gateway on reservations of one team. One that has expired and was reclaimed stays so.
 --
--- KEYS[1]  leases of the team (sorted set: reservation id by the millisecond when it runs out)
+-- KEYS[1]  leases of the team (sorted set: reservation id by the millisecond when it expires)
 -- ARGV[1]  an id for the call, given back in the reply
 -- ARGV[2]  length of a lease, milliseconds
 -- ARGV[3]… reservation ids

@@ -25,7 +25,7 @@
 -- ARGV[13] to ARGV[16], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
 --          long it is remembered, milliseconds
 --
--- Where the lease ran out before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
+-- Where the lease expired before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
 -- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
 --
 -- Reply: {id, 'settled' | 'late' | 'lost', ledger entry id, units charged}, 'lost' where the store does not know of the

@@ -1,4 +1,4 @@
--- Take an admission back whose reply never came: release what it reserved and give its place in the paces back, or see to
+-- Void an admission whose reply never came: release what it reserved and give its place in the rate limits back, or see to
 -- it that it never reserves anything.
 --
 -- KEYS[1]  key record (hash)
@@ -13,19 +13,19 @@
 -- @include calendar
 -- @include counters
 -- @include usage_part
--- @include pace
+-- @include rate
 local id = ARGV[1]
 local reservation = redis.call('GET', KEYS[2]) or ''
 local state = string.match(reservation, '^%a+')
 if state == 'settled' then return {id, 'settled'} end
 
--- What it took of a pace, by the limits as they are now.
+-- What it took of a rate limit, by the limits as they are now.
 local function taken_us(record, limit, amount)
   local per_minute = redis.call('HGET', record, limit)
   return per_minute and -amount * interval_of(per_minute) or 0
 end
 
--- Its lease ran out before, and by a setting that was charged: nothing was forwarded, so that is given back.
+-- Its lease expired before, and by a setting that was charged: nothing was forwarded, so that is given back.
 local function correct()
   local expired, charged = string.match(reservation, '^expired (%S+) (%S+)')
   local team = string.sub(KEYS[3], 1, -#'leases' - 1)
