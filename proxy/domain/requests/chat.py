@@ -10,35 +10,69 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.domain.catalog import TOKENS_LIMIT, Ability, Model
-from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.requests.image import (
-    check_boolean,
-    check_image_config,
-    check_model,
-    kind_of,
-    read_image_config,
-    read_object,
-    shown,
-    without_nulls,
-)
+from proxy.domain.errors import InvalidRequest
+from proxy.domain.requests.image import IMAGE_CONFIG, refuse_unknown
 from proxy.domain.requests.image_links import links_of
-
-KNOWN_FIELDS = frozenset(
-    {
-        "audio", "frequency_penalty", "function_call", "functions", "image_config", "logit_bias", "logprobs",
-        "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n",
-        "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
-        "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream",
-        "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
-        "web_search_options",
-    }
-)  # fmt: skip
+from proxy.domain.requests.json_body import read_object
+from proxy.domain.requests.kinds import ANYTHING, BOOLEAN, IDENTIFIER, OBJECT, Fields, Kind, integer
 
 IMAGE_TOKENS = 4_096
 """What one linked or embedded image of a prompt is taken to cost, whatever its size."""
 
 VALUE_TOKENS = 8
 """Of each JSON value beside its text: what a provider writes around messages, parts and tools, and numbers."""
+
+
+# --- What a request may say -------------------------------------------------------------------------------------------
+
+
+def _read_messages(name: str, value: Any) -> Any:
+    if type(value) is not list or not value or not all(type(message) is dict for message in value):
+        raise InvalidRequest(f"'{name}' should be an array of at least one object.", param=name)
+    return value
+
+
+def _read_modalities(name: str, value: Any) -> Any:
+    if type(value) is not list or not all(type(modality) is str for modality in value):
+        raise InvalidRequest(f'\'{name}\' should be an array of strings, like ["image", "text"].', param=name)
+    return value
+
+
+def _read_n(name: str, value: Any) -> Any:
+    # One image is reserved; several answers would be several.
+    if type(value) is not int or value != 1:
+        raise InvalidRequest(
+            f"'{name}' should be 1 or left out: this gateway has one answer made a request.", param=name
+        )
+    return value
+
+
+PASSED_ON = (
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "metadata",
+    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
+    "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "temperature",
+    "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
+)  # fmt: skip
+"""What is not priced, and is the provider's to check."""
+
+CHAT = Fields(
+    "ChatRequestFields",
+    "A chat request, with OpenAI's fields and ``image_config``; those that are not priced are passed on as they are."
+    "\n\n``model`` may be left out where the gateway has a ``default_model``.",
+    {
+        "model": IDENTIFIER,
+        "messages": Kind(_read_messages, {"type": "array", "items": OBJECT.schema, "minItems": 1}),
+        "modalities": Kind(_read_modalities, {"type": "array", "items": {"type": "string"}}),
+        "n": Kind(_read_n, {"type": "integer", "minimum": 1, "maximum": 1}),
+        "stream": BOOLEAN,
+        "stream_options": OBJECT,
+        "image_config": IMAGE_CONFIG,
+        "max_completion_tokens": integer(1, TOKENS_LIMIT),
+        "max_tokens": integer(1, TOKENS_LIMIT),
+        **dict.fromkeys(PASSED_ON, ANYTHING),
+    },
+    required={"messages": "what has been said so far"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +105,18 @@ def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
 
     Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    given = read_object(body, "'model' and 'messages'")
-    for name in given:
-        if name not in KNOWN_FIELDS:
-            raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
-    fields = without_nulls(given)
-    _check_messages(fields.get("messages"))
-    _check_options(fields)
-    modalities = fields.get("modalities", [])
-    if type(modalities) is not list or not all(type(modality) is str for modality in modalities):
-        raise InvalidRequest(
-            '\'modalities\' should be an array of strings, like ["image", "text"].', param="modalities"
-        )
-    image_config = read_image_config(fields.get("image_config", {}))
-    if "image_config" in fields:
-        fields["image_config"] = image_config
+    fields, unknown = CHAT.read(read_object(body, "'model' and 'messages'"))
+    refuse_unknown(unknown)
+    CHAT.check_required(fields)
     return ChatRequest(
         model=fields.pop("model", None),
-        image_size=image_config.get("image_size"),
+        image_size=fields.get("image_config", {}).get("image_size"),
         stream=fields.get("stream", False),
         wants_usage=fields.get("stream_options", {}).get("include_usage") is True,
-        wants_image="image" in modalities,
+        wants_image="image" in fields.get("modalities", ()),
         links=links_of(fields["messages"]),
         prompt_tokens=most_prompt_tokens(fields),
-        max_tokens=_most_answer_tokens(fields),
+        max_tokens=max(filter(None, map(fields.get, ("max_completion_tokens", "max_tokens"))), default=None),
         fields=fields,
     )
 
@@ -145,36 +167,6 @@ def check_chat(request: ChatRequest, model: Model) -> None:
             "'messages' should hold its images as data: addresses: this model's provider fetches nothing.",
             param="messages",
         )
-
-
-def _check_messages(messages: object) -> None:
-    if messages is None:
-        raise InvalidRequest("Missing required parameter: 'messages', what has been said so far.", param="messages")
-    if type(messages) is not list or not messages or not all(type(message) is dict for message in messages):
-        raise InvalidRequest("'messages' should be an array of at least one object.", param="messages")
-
-
-def _check_options(fields: Mapping[str, Any]) -> None:
-    for name, check in (("model", check_model), ("stream", check_boolean), ("image_config", check_image_config)):
-        if name in fields:
-            check(name, fields[name])
-    options = fields.get("stream_options", {})
-    if type(options) is not dict:
-        raise InvalidRequest(f"'stream_options' should be an object, not {kind_of(options)}.", param="stream_options")
-    n = fields.get("n", 1)
-    # One image is reserved; several answers would be several.
-    if type(n) is not int or n != 1:
-        raise InvalidRequest("'n' should be 1 or left out: this gateway has one answer made a request.", param="n")
-
-
-def _most_answer_tokens(fields: Mapping[str, Any]) -> int | None:
-    given = [(name, fields[name]) for name in ("max_completion_tokens", "max_tokens") if name in fields]
-    for name, tokens in given:
-        if type(tokens) is not int:
-            raise InvalidRequest(f"'{name}' should be an integer, not {kind_of(tokens)}.", param=name)
-        if not 1 <= tokens <= TOKENS_LIMIT:
-            raise InvalidRequest(f"'{name}' should be an integer from 1 to {TOKENS_LIMIT:,}.", param=name)
-    return max((tokens for _, tokens in given), default=None)
 
 
 def _is_data(address: object) -> bool:

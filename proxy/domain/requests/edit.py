@@ -6,44 +6,116 @@ The fields are those of https://platform.openai.com/docs/api-reference/images/cr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-import orjson
-
 from proxy.domain.catalog import Ability, Model
-from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.errors import InvalidRequest
 from proxy.domain.requests.image import (
-    EDIT_CHECKS,
+    EDIT_KINDS,
+    GENERATION,
     ImageRequest,
     Task,
-    kind_of,
-    read_image_config,
-    read_object,
+    refuse_unknown,
     request_of_fields,
-    shown,
-    without_nulls,
 )
 from proxy.domain.requests.image_links import check_link
 from proxy.domain.requests.inputs import Inputs, Reference, Upload, check_inputs
+from proxy.domain.requests.json_body import read_object
+from proxy.domain.requests.kinds import (
+    FILE,
+    IDENTIFIER,
+    NOTHING,
+    Fields,
+    Kind,
+    array_of,
+    kind_of,
+    reference,
+    shown,
+)
 
 IMAGES_LIMIT = 16
 """How many images one edit may start from, as OpenAI's own limit is."""
 
-FILE_ID_LENGTH_LIMIT = 1_000
-_INTEGERS = frozenset({"n", "output_compression", "partial_images"})
-_SWITCHES = {"true": True, "false": False}
-_integer = re.compile(r"-?[0-9]{1,100}")
 _config_path = re.compile(r"image_config\[(\w{1,100})\]")
 _image_field = re.compile(r"image(\[[0-9]{0,3}\])?")
 
 _ABILITIES = {Task.EDIT: Ability.EDITS, Task.VARIATION: Ability.VARIATIONS}
 
-Checks = Mapping[str, Callable[[str, object], None]]
 
-VARIATION_CHECKS: Checks = {name: EDIT_CHECKS[name] for name in ("model", "n", "response_format", "size", "user")}
-"""What checks each field that a variation may have, its image excepted."""
+# --- What a request may say -------------------------------------------------------------------------------------------
+
+
+def _read_address(name: str, value: Any) -> Any:
+    if type(value) is not str or not value.strip():
+        raise InvalidRequest(f"'{name}' should be a string that is not empty.", param=name)
+    if value[:11].lower() != "data:image/":
+        # Any other data: address is no image, and is refused as what it is not.
+        check_link(value if value[:5].lower() != "data:" else "", name, name)
+    return value
+
+
+def _read_reference(name: str, value: Any) -> Any:
+    if type(value) is not dict:
+        raise InvalidRequest(
+            f"'{name}' should be an object with 'image_url' or 'file_id', not {kind_of(value)}.", param=name
+        )
+    has_address, has_id = (value.get(member) is not None for member in ("image_url", "file_id"))
+    fields = (STORED_IMAGE if has_id else LINKED_IMAGE).read_member(name, value) if not (has_address and has_id) else {}
+    if not fields:
+        raise InvalidRequest(f"'{name}' should have either 'image_url' or 'file_id'.", param=name)
+    return Reference(**fields)
+
+
+LINKED_IMAGE = Fields(
+    "LinkedImage",
+    "An image by its address: ``https:``, or ``data:`` in base64.",
+    {
+        "image_url": Kind(
+            _read_address,
+            {"type": "string", "pattern": "^([Hh][Tt][Tt][Pp][Ss]://|[Dd][Aa][Tt][Aa]:[Ii][Mm][Aa][Gg][Ee]/)"},
+        ),
+        "file_id": NOTHING,
+    },
+    required={"image_url": "its address"},
+)
+STORED_IMAGE = Fields(
+    "StoredImage",
+    "An image by the id of a file that its provider keeps.",
+    {"file_id": IDENTIFIER, "image_url": NOTHING},
+    required={"file_id": "its id"},
+)
+REFERENCE = Kind(
+    _read_reference,
+    {"anyOf": [reference(LINKED_IMAGE), reference(STORED_IMAGE)]},
+    objects=(LINKED_IMAGE, STORED_IMAGE),
+)
+EDIT = Fields(
+    "EditRequest",
+    "A request for an edit of images that are elsewhere.",
+    {
+        **EDIT_KINDS,
+        "images": array_of(REFERENCE, 1, IMAGES_LIMIT, f"an array of 1 to {IMAGES_LIMIT} images"),
+        "mask": REFERENCE,
+    },
+    required={"images": "those that are to be edited", **GENERATION.required},
+)
+EDIT_FORM = Fields(
+    "EditForm",
+    "The same with files; several images are sent as ``image[]``. An empty text is the same as one left out.\n\n"
+    "``image_config`` is JSON, or two fields ``image_config[aspect_ratio]`` and ``image_config[image_size]``.",
+    {**EDIT_KINDS, "image": FILE, "mask": FILE},
+    required={**GENERATION.required, "image": "the file to start from"},
+    has_nulls=False,
+)
+VARIATION_FORM = Fields(
+    "VariationForm",
+    "A request for variations of one image.",
+    {**{name: EDIT_KINDS[name] for name in ("model", "n", "size", "response_format", "user")}, "image": FILE},
+    required={"image": "the file to start from"},
+    has_nulls=False,
+)
 
 
 def parse_edit_request(body: bytes | dict[str, Any]) -> ImageRequest:
@@ -51,11 +123,10 @@ def parse_edit_request(body: bytes | dict[str, Any]) -> ImageRequest:
 
     Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    given = without_nulls(read_object(body, "'model', 'prompt' and 'images'"))
-    images, mask = given.pop("images", None), given.pop("mask", None)
-    fields = {name: _checked(name, value, EDIT_CHECKS) for name, value in given.items()}
-    inputs = Inputs(_references(images), None if mask is None else _reference("mask", mask))
-    return request_of_fields(fields, Task.EDIT, inputs)
+    fields, unknown = EDIT.read(read_object(body, "'model', 'prompt' and 'images'"))
+    refuse_unknown(unknown)
+    EDIT.check_required(fields)
+    return request_of_fields(fields, Task.EDIT, Inputs(fields.pop("images"), fields.pop("mask", None)))
 
 
 def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], task: Task) -> ImageRequest:
@@ -64,23 +135,16 @@ def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], t
     A form has only texts, so ``2`` is a number where one belongs, ``true`` a switch, and an empty text is no more than
     one that was left out. Raises InvalidRequest, which names the field, or UnknownParameter.
     """
-    checks = _checks_of(task)
-    fields: dict[str, Any] = {}
-    for name, value in _join_config(texts).items():
-        fields[name] = _checked(name, value, checks)
-    return request_of_fields(fields, task, _inputs_of_files(files, task))
+    form = _form_of(task)
+    fields, unknown = form.read(_values(texts, form))
+    refuse_unknown(unknown)
+    inputs = _inputs_of_files(files, task)
+    form.check_required({*fields, *(["image"] if inputs.images else [])})
+    return request_of_fields(fields, task, inputs)
 
 
-def _checks_of(task: Task) -> Checks:
-    return VARIATION_CHECKS if task is Task.VARIATION else EDIT_CHECKS
-
-
-def _checked(name: str, value: Any, checks: Checks) -> Any:
-    check = checks.get(name)
-    if check is None:
-        raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
-    check(name, value)
-    return value if name != "image_config" else read_image_config(value)
+def _form_of(task: Task) -> Fields:
+    return VARIATION_FORM if task is Task.VARIATION else EDIT_FORM
 
 
 def check_task(request: ImageRequest, model: Model) -> None:
@@ -94,43 +158,6 @@ def check_task(request: ImageRequest, model: Model) -> None:
             param="model",
         )
     check_inputs(request.inputs, model)
-
-
-# --- References -------------------------------------------------------------------------------------------------------
-
-
-def _references(images: object) -> list[Reference]:
-    if images is None:
-        raise InvalidRequest("Missing required parameter: 'images', those that are to be edited.", param="images")
-    if type(images) is not list or not 1 <= len(images) <= IMAGES_LIMIT:
-        raise InvalidRequest(f"'images' should be an array of 1 to {IMAGES_LIMIT} images.", param="images")
-    return [_reference(f"images[{index}]", image) for index, image in enumerate(images)]
-
-
-def _reference(name: str, given: object) -> Reference:
-    if type(given) is not dict:
-        raise InvalidRequest(
-            f"'{name}' should be an object with 'image_url' or 'file_id', not {kind_of(given)}.", param=name
-        )
-    known = without_nulls(given)
-    for inner, value in known.items():
-        path = f"{name}.{shown(inner)}"
-        if inner not in ("image_url", "file_id"):
-            raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
-        if type(value) is not str or not value.strip():
-            raise InvalidRequest(f"'{path}' should be a string that is not empty.", param=path)
-    if len(known) != 1:
-        raise InvalidRequest(f"'{name}' should have either 'image_url' or 'file_id'.", param=name)
-    address, file_id = known.get("image_url"), known.get("file_id")
-    if address is not None and address[:11].lower() != "data:image/":
-        # Any other data: address is no image, and is refused as what it is not.
-        path = f"{name}.image_url"
-        check_link(address if address[:5].lower() != "data:" else "", path, path)
-    if file_id is not None and len(file_id) > FILE_ID_LENGTH_LIMIT:
-        raise InvalidRequest(
-            f"'{name}.file_id' should have at most {FILE_ID_LENGTH_LIMIT:,} characters.", param=f"{name}.file_id"
-        )
-    return Reference(image_url=address, file_id=file_id)
 
 
 # --- Forms ------------------------------------------------------------------------------------------------------------
@@ -149,18 +176,16 @@ def kind_of_field(name: str, task: Task) -> FieldKind | None:
     None where nobody knows the field.
     """
     is_edit = task is Task.EDIT
-    if name == "image" or (is_edit and (name == "mask" or _image_field.fullmatch(name))):
-        return FieldKind.FILE
-    is_known = name in _checks_of(task) or (is_edit and _config_path.fullmatch(name))
-    return FieldKind.TEXT if is_known else None
+    kind = FILE if is_edit and _image_field.fullmatch(name) else _form_of(task).kinds.get(name)
+    if kind is not None:
+        return FieldKind.FILE if kind is FILE else FieldKind.TEXT
+    return FieldKind.TEXT if is_edit and _config_path.fullmatch(name) else None
 
 
 def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
     images = [file for file in files if file.name != "mask"]
     masks = [file for file in files if file.name == "mask"]
     most = IMAGES_LIMIT if task is Task.EDIT else 1
-    if not images:
-        raise InvalidRequest("Missing required parameter: 'image', the file to start from.", param="image")
     if len(images) > most:
         raise InvalidRequest(f"There are {len(images)} images; send at most {most}.", param="image")
     if len(masks) > 1:
@@ -168,7 +193,7 @@ def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
     return Inputs(images, masks[0] if masks else None)
 
 
-def _join_config(texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def _values(texts: Iterable[tuple[str, str]], form: Fields) -> dict[str, Any]:
     """The values by name, with ``image_config[aspect_ratio]`` and its like put together as JSON would have them."""
     values: dict[str, Any] = {}
     config: dict[str, str] = {}
@@ -181,24 +206,8 @@ def _join_config(texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
         if path is not None:
             config |= {path[1]: text} if text else {}
         elif text or name == "prompt":
-            values[name] = _value(name, text)
+            kind = form.kinds.get(name)
+            values[name] = text if kind is None else kind.read_text(name, text)
     if config and "image_config" in values:
         raise InvalidRequest("'image_config' is given in two ways; send it once.", param="image_config")
     return {**values, "image_config": config} if config else values
-
-
-def _value(name: str, text: str) -> Any:
-    if name in _INTEGERS:
-        if not _integer.fullmatch(text):
-            raise InvalidRequest(f"'{name}' should be an integer, not '{shown(text)}'.", param=name)
-        return int(text)
-    if name == "stream":
-        if text not in _SWITCHES:
-            raise InvalidRequest(f"'stream' should be true or false, not '{shown(text)}'.", param=name)
-        return _SWITCHES[text]
-    if name == "image_config":
-        try:
-            return orjson.loads(text)
-        except orjson.JSONDecodeError:
-            raise InvalidRequest("'image_config' should be an object as JSON.", param=name) from None
-    return text

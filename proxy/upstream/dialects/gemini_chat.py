@@ -15,8 +15,8 @@ from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
-from proxy.domain.requests.image import kind_of
 from proxy.domain.requests.inputs import split_data_url
+from proxy.domain.requests.kinds import kind_of
 from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
 from proxy.upstream.dialects.protocol import ChatDialect
 from proxy.upstream.failures import clean

@@ -12,8 +12,8 @@ from python_multipart.multipart import MultipartParser, MultipartState, parse_op
 
 from proxy.domain.errors import InvalidRequest, PayloadTooLarge, UnknownParameter
 from proxy.domain.requests.edit import FieldKind
-from proxy.domain.requests.image import shown
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, Source, Upload, kind_of_file
+from proxy.domain.requests.kinds import shown
 
 MULTIPART = "multipart/form-data"
 TEXTS_LIMIT = 64

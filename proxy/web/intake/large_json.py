@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.errors import InvalidRequest, PayloadTooLarge
-from proxy.domain.requests.image import parse_json
+from proxy.domain.requests.json_body import parse_json
 from proxy.web.intake.body_memory import HeldBody
 from proxy.web.intake.body_pieces import BodyPieces, Patience
 from proxy.web.intake.request_body import accept_body, check_body, check_is_json

@@ -22,20 +22,15 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
+from proxy.domain.requests.chat import CHAT as CHAT_FIELDS
 from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.edit import EDIT, EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.idempotency import HEADER
+from proxy.domain.requests.image import GENERATION
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.pool import Pool
 from proxy.web.middleware.metering import METERED
-from proxy.web.public.wire import (
-    ChatAnswer,
-    ChatRequestFields,
-    EditForm,
-    EditRequest,
-    GenerationRequest,
-    ImagesAnswer,
-    VariationForm,
-)
+from proxy.web.public.wire import ChatAnswer, ImagesAnswer
 from proxy.web.relay import Relay, RelayLimits
 from proxy.web.server.routes import Access, Route
 
@@ -82,10 +77,10 @@ class ImageRoutes:
         )
         images, chat = {200: ImagesAnswer}, {200: ChatAnswer}
         return (
-            forwarded(path=GENERATIONS, handler=self.generate, answers=images, body=GenerationRequest, streams=True),
-            forwarded(path=EDITS, handler=self.edit, answers=images, body=EditRequest, form=EditForm, streams=True),
-            forwarded(path=VARIATIONS, handler=self.vary, answers=images, form=VariationForm),
-            forwarded(path=CHAT, handler=self.chat, answers=chat, body=ChatRequestFields, streams=True),
+            forwarded(path=GENERATIONS, handler=self.generate, answers=images, body=GENERATION, streams=True),
+            forwarded(path=EDITS, handler=self.edit, answers=images, body=EDIT, form=EDIT_FORM, streams=True),
+            forwarded(path=VARIATIONS, handler=self.vary, answers=images, form=VARIATION_FORM),
+            forwarded(path=CHAT, handler=self.chat, answers=chat, body=CHAT_FIELDS, streams=True),
         )
 
     async def generate(self, request: web.Request) -> web.StreamResponse:

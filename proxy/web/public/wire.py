@@ -1,8 +1,4 @@
-"""The public API as ``/openapi.json`` describes it.
-
-What a request may say is decided by ``domain.image_request``, which knows nothing of pydantic; a test holds the two
-together.
-"""
+"""What the public API answers, as ``/openapi.json`` describes it. What it may be asked is in ``domain.requests``."""
 
 from __future__ import annotations
 
@@ -10,22 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.domain.catalog import TOKENS_LIMIT
-from proxy.domain.requests.edit import FILE_ID_LENGTH_LIMIT, IMAGES_LIMIT
-from proxy.domain.requests.image import WORD_LENGTH_LIMIT
-from proxy.domain.requests.size_words import ASPECT_RATIO_PATTERN, SIZE_PATTERN
-
-NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
-
-Tokens = Annotated[int, Field(ge=1, le=TOKENS_LIMIT)]
-Word = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT)]
-Size = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=SIZE_PATTERN)]
-AspectRatio = Annotated[str, Field(max_length=WORD_LENGTH_LIMIT, pattern=ASPECT_RATIO_PATTERN)]
-
 
 class _Wire(BaseModel):
-    # The patterns look ahead, which pydantic's own engine does not.
-    model_config = ConfigDict(extra="forbid", regex_engine="python-re")
+    model_config = ConfigDict(extra="forbid")
 
 
 class ErrorFacts(_Wire):
@@ -43,105 +26,7 @@ class ErrorAnswer(_Wire):
     error: ErrorFacts
 
 
-# --- POST /v1/images/generations --------------------------------------------------------------------------------------
-
-
-class ImageConfig(_Wire):
-    """Settings that no provider's name is on; ``image_size`` ``4K`` is the one that changes the price."""
-
-    aspect_ratio: AspectRatio | None = None
-    image_size: Size | None = None
-
-
-class GenerationRequest(_Wire):
-    """A request for images. Null is the same as left out; what the model's ``parameters`` do not list is not forwarded.
-
-    ``model`` may be left out where the gateway has a ``default_model``. ``n`` is at most the model's ``max_n``.
-    """
-
-    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
-    prompt: Annotated[str, Field(pattern=NOT_BLANK)]
-    n: Annotated[int, Field(ge=1)] | None = None
-    size: Size | None = None
-    quality: Word | None = None
-    style: Word | None = None
-    user: Word | None = None
-    image_config: ImageConfig | None = None
-    background: Word | None = None
-    moderation: Word | None = None
-    output_format: Word | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-    response_format: Word | None = None
-    stream: bool | None = None
-
-
-# --- POST /v1/images/edits and /v1/images/variations ------------------------------------------------------------------
-
-
-class LinkedImage(_Wire):
-    """An image by its address: ``https:``, or ``data:`` in base64."""
-
-    image_url: Annotated[str, Field(pattern=r"^([Hh][Tt][Tt][Pp][Ss]://|[Dd][Aa][Tt][Aa]:[Ii][Mm][Aa][Gg][Ee]/)")]
-    file_id: None = None
-
-
-class StoredImage(_Wire):
-    """An image by the id of a file that its provider keeps."""
-
-    file_id: Annotated[str, Field(pattern=NOT_BLANK, max_length=FILE_ID_LENGTH_LIMIT)]
-    image_url: None = None
-
-
-ImageReference = LinkedImage | StoredImage
-
-
-class EditRequest(GenerationRequest):
-    """A request for an edit of images that are elsewhere."""
-
-    images: Annotated[list[ImageReference], Field(min_length=1, max_length=IMAGES_LIMIT)]
-    mask: ImageReference | None = None
-    input_fidelity: Word | None = None
-
-
-def _no_nulls(schema: dict[str, Any]) -> None:
-    """A form has no null: a field is there or is not."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-        kinds = [kind for kind in field.pop("anyOf", ()) if kind != {"type": "null"}]
-        field.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
-
-
-File = Annotated[bytes, Field(min_length=1, json_schema_extra={"format": "binary"})]
-
-
-class EditForm(GenerationRequest):
-    """The same with files; several images are sent as ``image[]``. An empty text is the same as one left out.
-
-    ``image_config`` is JSON, or two fields ``image_config[aspect_ratio]`` and ``image_config[image_size]``.
-    """
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_no_nulls)
-
-    image: File
-    mask: File | None = None
-    input_fidelity: Word | None = None
-
-
-class VariationForm(_Wire):
-    """A request for variations of one image."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_no_nulls)
-
-    image: File
-    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
-    size: Size | None = None
-    response_format: Word | None = None
-    user: Word | None = None
-
-
-# --- The answer to all of these ---------------------------------------------------------------------------------------
+# --- Images -----------------------------------------------------------------------------------------------------------
 
 
 class Image(BaseModel):
@@ -168,51 +53,7 @@ class ImagesAnswer(BaseModel):
     size: str | None = None
 
 
-# --- POST /v1/chat/completions ----------------------------------------------------------------------------------------
-
-
-class ChatRequestFields(_Wire):
-    """A chat request, with OpenAI's fields and ``image_config``; those that are not priced are passed on as they are.
-
-    ``model`` may be left out where the gateway has a ``default_model``.
-    """
-
-    model: Annotated[str, Field(pattern=NOT_BLANK, max_length=WORD_LENGTH_LIMIT)] | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    modalities: list[str] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    image_config: ImageConfig | None = None
-    audio: Any = None
-    frequency_penalty: Any = None
-    function_call: Any = None
-    functions: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    max_completion_tokens: Tokens | None = None
-    max_tokens: Tokens | None = None
-    metadata: Any = None
-    parallel_tool_calls: Any = None
-    prediction: Any = None
-    presence_penalty: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
-    reasoning_effort: Any = None
-    response_format: Any = None
-    safety_identifier: Any = None
-    seed: Any = None
-    service_tier: Any = None
-    stop: Any = None
-    store: Any = None
-    temperature: Any = None
-    tool_choice: Any = None
-    tools: Any = None
-    top_logprobs: Any = None
-    top_p: Any = None
-    user: Any = None
-    verbosity: Any = None
-    web_search_options: Any = None
+# --- Chat -------------------------------------------------------------------------------------------------------------
 
 
 class ChatAnswer(BaseModel):

@@ -1,4 +1,4 @@
-"""``/openapi.json``: what both listeners serve, made from the table of routes and from the models that validate.
+"""``/openapi.json``: what both listeners serve, made from the table of routes and from what validates their bodies.
 
 OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1.html), whose schemas are JSON Schema 2020-12, which pydantic writes.
 """
@@ -19,6 +19,7 @@ from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
 from proxy.domain.limits import RATES
 from proxy.domain.requests import idempotency
+from proxy.domain.requests.kinds import Fields, reference
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route
 
@@ -232,12 +233,18 @@ def _replay_headers(route: Route) -> tuple[str, ...]:
 
 def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
     wanted: dict[tuple[type[BaseModel], Mode], None] = {(ErrorAnswer, "serialization"): None}
+    requests: dict[Fields, None] = {}
     for route in routes:
         for body in (route.body, route.form):
-            if body is not None:
+            if isinstance(body, Fields):
+                requests[body] = None
+            elif body is not None:
                 wanted[body, "validation"] = None
         for model in route.answers.values():
             if model is not None:
                 wanted[model, "serialization"] = None
     found, definitions = models_json_schema(list(wanted), ref_template=REFERENCE)
-    return found, definitions["$defs"]
+    schemas = definitions["$defs"]
+    for request in requests:
+        schemas |= request.schemas()
+    return {**found, **{(request, "validation"): reference(request) for request in requests}}, schemas

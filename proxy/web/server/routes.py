@@ -25,6 +25,7 @@ from proxy.domain.errors import (
     UnknownParameter,
     UnsupportedMediaType,
 )
+from proxy.domain.requests.kinds import Fields
 
 BODY_ERRORS: tuple[type[ProxyError], ...] = (RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
 
@@ -53,8 +54,8 @@ class Route:
     handler: Handler
     access: Access
     answers: Mapping[int, type[BaseModel] | None]
-    body: type[BaseModel] | None = None
-    form: type[BaseModel] | None = None
+    body: type[BaseModel] | Fields | None = None
+    form: type[BaseModel] | Fields | None = None
     body_may_be_left_out: bool = False
     query: type[BaseModel] | None = None
     headers: tuple[str, ...] = ()
