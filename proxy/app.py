@@ -322,7 +322,7 @@ class Gateway:
         self._parts.callback(spools.close)
         self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes, memory.held_bytes))
         form = FormLimits(
-            max_files=IMAGES_LIMIT + 1, max_file_bytes=server.max_upload_file, max_text_bytes=texts.max_body_bytes
+            max_files=IMAGES_LIMIT + 2, max_file_bytes=server.max_upload_file, max_text_bytes=texts.max_body_bytes
         )
         patience = Patience(server.upload_timeout, server.body_timeout, server.min_upload_rate)
         return RequestReader(limits, UploadLimits(form, server.max_upload, patience), spools, memory)

@@ -75,7 +75,7 @@ def check_nothing_is_left(gateway: RunningGateway) -> None:
         ([*TEXTS, ("image", b"")], 400, "image"),
         ([*TEXTS, ("prompt", b"a file"), ("image", PNG)], 400, "prompt"),
         ([*TEXTS, *[("image[]", PNG)] * 17], 400, "image"),
-        ([*TEXTS, *[("image[]", PNG)] * 18], 413, "image[]"),
+        ([*TEXTS, *[("image[]", PNG)] * 19], 413, "image[]"),
         ([*SMALL, ("mask", PNG), ("mask", PNG)], 400, "mask"),
         ([*SMALL, ("user", "x" * 1_100_000)], 413, "user"),
     ],

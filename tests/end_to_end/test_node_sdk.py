@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from proxy.domain.requests.chat import CHAT
+from proxy.domain.requests.edit import EDIT_FORM, VARIATION_FORM
+from proxy.domain.requests.image import GENERATION
+from proxy.domain.requests.kinds import Fields
 from tests.support.gateways import RunningGateway, SampleProvider, ask
 from tests.support.processes import ROOT
 from tests.support.requirements import lacking, program
@@ -88,6 +93,26 @@ def test_images_come_as_urls_and_as_base64(told: Told) -> None:
     assert image["b64_json"].startswith("iVBORw0KGgo")
     assert "usage" not in told["url"]
     assert told["atOnce"] == 10
+
+
+@pytest.mark.parametrize(
+    ("declarations", "interface", "fields"),
+    [
+        ("images.d.ts", "ImageGenerateParamsBase", GENERATION),
+        ("images.d.ts", "ImageEditParamsBase", EDIT_FORM),
+        ("images.d.ts", "ImageCreateVariationParams", VARIATION_FORM),
+        ("chat/completions/completions.d.ts", "ChatCompletionCreateParamsBase", CHAT),
+    ],
+)
+def test_every_field_of_the_package_is_known(
+    node_folder: Path, declarations: str, interface: str, fields: Fields
+) -> None:
+    text = (node_folder / "node_modules" / "openai" / "resources" / declarations).read_text()
+    declared = re.search(rf"^export interface {interface} \{{$(.*?)^\}}$", text, re.DOTALL | re.MULTILINE)
+    assert declared is not None
+    sent = set(re.findall(r"^    (\w+)\??:", declared[1], re.MULTILINE))
+    assert len(sent) > 5
+    assert sent - set(fields.kinds) == set()
 
 
 def test_raw_answers(told: Told) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -163,3 +165,31 @@ async def test_a_disk_that_cannot_be_read_is_no_fault_of_the_provider(caplog: py
     assert "server.upload_folder" in caplog.text
     assert result_of(caught.value, served.status) is Result.NEITHER
     assert why_again(caught.value, served.status, provider) is None
+
+
+# --- Fields that OpenAI's packages send -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listed", [frozenset(), frozenset({"svg", "markup", "frame_count"})])
+async def test_a_markup_and_an_svg_are_sent_where_the_model_lists_them(listed: frozenset[str]) -> None:
+    files = [upload(name, data=name.encode()) for name in ("markup", "image", "mask")]
+    texts = [("prompt", "x"), ("svg[reasoning][effort]", "low"), ("svg[model]", "m"), ("frame_count", "4")]
+    asked = request_of_form(texts, files, Task.EDIT)
+    body = DIALECTS["openai"].write_edit(asked, make_model(parameters=listed), BOUNDARY)
+    parts = BytesParser(policy=HTTP).parsebytes(
+        f"Content-Type: {body.content_type}\r\n\r\n".encode() + await sent(body)
+    )
+    told = {part.get_param("name", header="content-disposition"): part.get_content() for part in parts.iter_parts()}
+    assert (told["image"], told["mask"]) == (b"image", b"mask")
+    more = {"svg[reasoning][effort]": "low", "svg[model]": "m", "frame_count": "4", "markup": b"markup"}
+    assert {name: value for name, value in told.items() if name in more} == (more if listed else {})
+
+
+def test_a_markup_by_its_address_is_sent_where_the_model_lists_it() -> None:
+    link = {"image_url": "https://a.example/cat.png"}
+    asked = parse_edit_request(orjson.dumps({"prompt": "x", "images": [link], "markup": link, "mask": link}))
+    for listed, names in ((frozenset[str](), {"mask"}), (frozenset({"markup"}), {"mask", "markup"})):
+        [body] = DIALECTS["openai"].write_edit(asked, make_model(parameters=listed), BOUNDARY).pieces
+        assert isinstance(body, bytes)
+        written = orjson.loads(body)
+        assert {name for name in ("mask", "markup") if written.get(name) == link} == names

@@ -30,6 +30,11 @@ EVERY_FIELD: dict[str, Any] = {
     "partial_images": 0,
     "response_format": "b64_json",
     "stream": False,
+    "safety_identifier": "user-1",
+    "complexity": "high",
+    "frame_count": 4,
+    "frame_duration_ms": 100,
+    "svg": {"model": "made-up", "reasoning": {"effort": "low"}},
 }
 
 

@@ -48,10 +48,11 @@ def _read_n(name: str, value: Any) -> Any:
 
 
 PASSED_ON = (
-    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "metadata",
-    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
-    "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "temperature",
-    "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "metadata", "moderation",
+    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier",
+    "stop", "store", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+    "web_search_options",
 )  # fmt: skip
 """What is not priced, and is the provider's to check."""
 

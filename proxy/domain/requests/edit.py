@@ -6,7 +6,7 @@ The fields are those of https://platform.openai.com/docs/api-reference/images/cr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -38,7 +38,11 @@ from proxy.domain.requests.kinds import (
 IMAGES_LIMIT = 16
 """How many images one edit may start from, as OpenAI's own limit is."""
 
-_config_path = re.compile(r"image_config\[(\w{1,100})\]")
+MEMBERS_DEPTH_LIMIT = 8
+"""Objects within each other, where each member is a field of a form."""
+
+_member_path = re.compile(rf"(\w{{1,100}})((?:\[\w{{1,100}}\]){{1,{MEMBERS_DEPTH_LIMIT}}})", re.ASCII)
+_ALONE = ("mask", "markup")
 _image_field = re.compile(r"image(\[[0-9]{0,3}\])?")
 
 _ABILITIES = {Task.EDIT: Ability.EDITS, Task.VARIATION: Ability.VARIATIONS}
@@ -98,14 +102,15 @@ EDIT = Fields(
         **EDIT_KINDS,
         "images": array_of(REFERENCE, 1, IMAGES_LIMIT, f"an array of 1 to {IMAGES_LIMIT} images"),
         "mask": REFERENCE,
+        "markup": REFERENCE,
     },
     required={"images": "those that are to be edited", **GENERATION.required},
 )
 EDIT_FORM = Fields(
     "EditForm",
     "The same with files; several images are sent as ``image[]``. An empty text is the same as one left out.\n\n"
-    "``image_config`` is JSON, or two fields ``image_config[aspect_ratio]`` and ``image_config[image_size]``.",
-    {**EDIT_KINDS, "image": FILE, "mask": FILE},
+    "An object is JSON, or a field for each member, as ``image_config[image_size]`` and ``svg[reasoning][effort]``.",
+    {**EDIT_KINDS, "image": FILE, "mask": FILE, "markup": FILE},
     required={**GENERATION.required, "image": "the file to start from"},
     has_nulls=False,
 )
@@ -126,7 +131,8 @@ def parse_edit_request(body: bytes | dict[str, Any]) -> ImageRequest:
     fields, unknown = EDIT.read(read_object(body, "'model', 'prompt' and 'images'"))
     refuse_unknown(unknown)
     EDIT.check_required(fields)
-    return request_of_fields(fields, Task.EDIT, Inputs(fields.pop("images"), fields.pop("mask", None)))
+    inputs = Inputs(fields.pop("images"), fields.pop("mask", None), fields.pop("markup", None))
+    return request_of_fields(fields, Task.EDIT, inputs)
 
 
 def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], task: Task) -> ImageRequest:
@@ -136,7 +142,7 @@ def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], t
     one that was left out. Raises InvalidRequest, which names the field, or UnknownParameter.
     """
     form = _form_of(task)
-    fields, unknown = form.read(_values(texts, form))
+    fields, unknown = form.read(_values(texts, form.kinds))
     refuse_unknown(unknown)
     inputs = _inputs_of_files(files, task)
     form.check_required({*fields, *(["image"] if inputs.images else [])})
@@ -171,43 +177,65 @@ class FieldKind(Enum):
 
 
 def kind_of_field(name: str, task: Task) -> FieldKind | None:
-    """What belongs into a form's field of this name: a file into ``image``, and for an edit ``image[]`` and ``mask``.
+    """What belongs into a form's field of this name: a file into ``image``, and for an edit into ``image[]``, too.
 
     None where nobody knows the field.
     """
-    is_edit = task is Task.EDIT
-    kind = FILE if is_edit and _image_field.fullmatch(name) else _form_of(task).kinds.get(name)
+    kinds = _form_of(task).kinds
+    kind = FILE if task is Task.EDIT and _image_field.fullmatch(name) else kinds.get(name)
     if kind is not None:
         return FieldKind.FILE if kind is FILE else FieldKind.TEXT
-    return FieldKind.TEXT if is_edit and _config_path.fullmatch(name) else None
+    return None if _member(name, kinds) is None else FieldKind.TEXT
+
+
+def _member(name: str, kinds: Mapping[str, Kind]) -> tuple[str, list[str]] | None:
+    """The field and the path within it that ``name`` is, as ``svg[reasoning][effort]``; None for any other name."""
+    path = _member_path.fullmatch(name)
+    if path is None or path[1] not in kinds or not kinds[path[1]].has_members:
+        return None
+    return path[1], path[2][1:-1].split("][")
 
 
 def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
-    images = [file for file in files if file.name != "mask"]
-    masks = [file for file in files if file.name == "mask"]
+    images = [file for file in files if file.name not in _ALONE]
     most = IMAGES_LIMIT if task is Task.EDIT else 1
     if len(images) > most:
         raise InvalidRequest(f"There are {len(images)} images; send at most {most}.", param="image")
-    if len(masks) > 1:
-        raise InvalidRequest("'mask' is given more than once; send it once.", param="mask")
-    return Inputs(images, masks[0] if masks else None)
+    alone: dict[str, Upload] = {}
+    for file in files:
+        if file.name in alone:
+            raise InvalidRequest(f"'{file.name}' is given more than once; send it once.", param=file.name)
+        if file.name in _ALONE:
+            alone[file.name] = file
+    return Inputs(images, **alone)
 
 
-def _values(texts: Iterable[tuple[str, str]], form: Fields) -> dict[str, Any]:
+def _values(texts: Iterable[tuple[str, str]], kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """The values by name, with ``image_config[aspect_ratio]`` and its like put together as JSON would have them."""
     values: dict[str, Any] = {}
-    config: dict[str, str] = {}
+    objects: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
     for name, text in texts:
         if name in seen:
             raise InvalidRequest(f"'{shown(name)}' is given more than once; send it once.", param=shown(name))
         seen.add(name)
-        path = _config_path.fullmatch(name)
-        if path is not None:
-            config |= {path[1]: text} if text else {}
+        member = _member(name, kinds)
+        if member is not None:
+            if text:
+                _put(objects.setdefault(member[0], {}), member[1], text, name)
         elif text or name == "prompt":
-            kind = form.kinds.get(name)
+            kind = kinds.get(name)
             values[name] = text if kind is None else kind.read_text(name, text)
-    if config and "image_config" in values:
-        raise InvalidRequest("'image_config' is given in two ways; send it once.", param="image_config")
-    return {**values, "image_config": config} if config else values
+    for name in objects:
+        if name in values:
+            raise InvalidRequest(f"'{name}' is given in two ways; send it once.", param=name)
+    return values | objects
+
+
+def _put(members: dict[str, Any], path: Sequence[str], text: str, name: str) -> None:
+    inner: Any = members
+    for step in path[:-1]:
+        inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or path[-1] in inner:
+        raise InvalidRequest(f"'{shown(name)}' is given in two ways; send it once.", param=shown(name))
+    inner[path[-1]] = text

@@ -14,6 +14,7 @@ from proxy.domain.requests.kinds import (
     ASPECT_RATIO,
     BOOLEAN,
     IDENTIFIER,
+    OBJECT,
     SIZE,
     TEXT,
     WORD,
@@ -85,6 +86,11 @@ GENERATION = Fields(
         "partial_images": integer(0, 3),
         "response_format": WORD,
         "stream": BOOLEAN,
+        "safety_identifier": WORD,
+        "complexity": WORD,
+        "frame_count": integer(1),
+        "frame_duration_ms": integer(1),
+        "svg": OBJECT,
     },
     required={"prompt": "the text that describes the image"},
 )
@@ -95,7 +101,7 @@ EDIT_KINDS = {**GENERATION.kinds, "input_fidelity": WORD}
 KNOWN_PARAMETERS = frozenset(GENERATION.kinds) - {"model", "prompt"}
 """What a request for images may say beside what it is for."""
 
-LISTED_PARAMETERS = frozenset(EDIT_KINDS) - {"model", "prompt"}
+LISTED_PARAMETERS = frozenset({*EDIT_KINDS, "markup"}) - {"model", "prompt"}
 """What a model's ``parameters`` may list."""
 
 

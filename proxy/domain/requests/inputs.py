@@ -53,15 +53,24 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What an edit or a variation starts from. All of it was uploaded, or all of it is references."""
+    """What an edit or a variation starts from. All of it was uploaded, or all of it is references.
+
+    ``mask`` is where the first image is to be edited, ``markup`` an image with notes of what is to be done there.
+    """
 
     images: Sequence[Upload | Reference] = ()
     mask: Upload | Reference | None = None
+    markup: Upload | Reference | None = None
 
     @property
     def uploads(self) -> list[Upload]:
-        """The files, in the order of the request, the mask last."""
-        return [given for given in (*self.images, self.mask) if isinstance(given, Upload)]
+        """The files, in the order of the request, the mask and the markup last."""
+        return [given for given in (*self.images, *self.beside.values()) if isinstance(given, Upload)]
+
+    @property
+    def beside(self) -> dict[str, Upload | Reference]:
+        """The mask and the markup, those that there are."""
+        return {name: given for name, given in (("mask", self.mask), ("markup", self.markup)) if given is not None}
 
 
 def kind_of_file(said: str | None, begin: bytes) -> str:
@@ -88,8 +97,7 @@ def check_inputs(inputs: Inputs, model: Model) -> None:
     if inputs.mask is not None and Ability.MASKS not in model.abilities:
         raise InvalidRequest("'mask' should be left out: this model edits without one.", param="mask")
     named = [(f"images[{index}]", image) for index, image in enumerate(inputs.images)]
-    if inputs.mask is not None:
-        named.append(("mask", inputs.mask))
+    named += inputs.beside.items()
     for name, given in named:
         if isinstance(given, Upload):
             continue

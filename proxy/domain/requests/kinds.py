@@ -47,6 +47,11 @@ class Kind:
     read_text: Callable[[str, str], Any] = _as_it_is
     objects: tuple[Fields, ...] = ()
 
+    @property
+    def has_members(self) -> bool:
+        """Whether it is an object, whose members a form may have as fields of their own."""
+        return self.read_text is _read_json
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:

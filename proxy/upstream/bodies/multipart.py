@@ -18,7 +18,7 @@ _unsafe = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def write_form(boundary: str, texts: Iterable[tuple[str, str]], files: Iterable[tuple[str, Upload]]) -> OutgoingBody:
-    """A form of these texts and files, each with the name of its field, which is one that this gateway knows."""
+    """A form of these texts and files, each with the name of its field."""
     pieces: list[bytes | FileBytes] = [_text_part(boundary, name, text) for name, text in texts]
     for name, upload in files:
         pieces += _file_head(boundary, name, upload), FileBytes(upload), b"\r\n"
@@ -33,6 +33,8 @@ def clean_file_name(given: str | None) -> str:
 
 
 def _text_part(boundary: str, name: str, text: str) -> bytes:
+    # A member of an object may have any name; what could end the header is escaped (WHATWG, multipart/form-data).
+    name = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
     return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -85,15 +86,17 @@ class OpenAIDialect(Dialect):
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
         """A form where files were uploaded, JSON where images are referred to; both have the same fields."""
         fields, inputs = _listed(request, model), request.inputs
+        if "markup" not in model.parameters:
+            inputs = replace(inputs, markup=None)
         uploads = inputs.uploads
         if not uploads:
             fields["images"] = [_reference(image) for image in inputs.images]
-            if inputs.mask is not None:
-                fields["mask"] = _reference(inputs.mask)
+            fields |= {name: _reference(given) for name, given in inputs.beside.items()}
             return OutgoingBody(JSON, [orjson.dumps(fields)])
-        name = "image" if len(inputs.images) == 1 else "image[]"
-        files = [("mask" if upload is inputs.mask else name, upload) for upload in uploads]
-        return write_form(boundary, [(key, _text(value)) for key, value in fields.items()], files)
+        image = "image" if len(inputs.images) == 1 else "image[]"
+        names = [*[image] * len(inputs.images), *inputs.beside]
+        texts = [text for name, value in fields.items() for text in _texts(name, value)]
+        return write_form(boundary, texts, zip(names, uploads, strict=True))
 
     def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
         """As it comes, scrubbed; what is no stream for a client that has asked for one is made one, and vice versa."""
@@ -126,9 +129,16 @@ def _reference(given: Upload | Reference) -> dict[str, str]:
     return {"image_url": given.image_url} if given.image_url is not None else {"file_id": given.file_id or ""}
 
 
-def _text(value: object) -> str:
-    """A value as forms have it."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """A value as forms have it: an object as a field for each member, as OpenAI's own packages write it.
+
+    ``image_config``, which they do not have, is JSON.
+    """
+    if isinstance(value, dict) and name != "image_config":
+        for inner, member in value.items():
+            yield from _texts(f"{name}[{inner}]", member)
+    else:
+        yield name, value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def read_error(text: bytes) -> ProxyError:

@@ -219,3 +219,46 @@ def test_what_the_provider_cannot_do_is_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         check_task(request_, model)
     assert caught.value.param == param
+
+
+# --- Objects, and files beside the images -----------------------------------------------------------------------------
+
+
+def test_an_object_in_a_form_has_a_field_for_each_member_or_is_json() -> None:
+    svg = {"model": "made-up", "reasoning": {"effort": "low"}}
+    assert edit(("svg[reasoning][effort]", "low"), ("svg[model]", "made-up")).fields["svg"] == svg
+    assert edit(("svg", orjson.dumps(svg).decode())).fields["svg"] == svg
+    assert "svg" not in edit(("svg[model]", "")).fields
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [("svg[a]", "1"), ("svg[a][b]", "1")],
+        [("svg[a][b]", "1"), ("svg[a]", "1")],
+        [("svg[a][b]", "1"), ("svg[a][b][c]", "1")],
+        [("svg", "{}"), ("svg[a]", "1")],
+        [("svg", "[]")],
+        [("quality[a]", "1")],
+        [("svg" + "[a]" * 9, "1")],
+        [("svg[a\u00e9]", "1")],
+        [("svg[]", "1")],
+    ],
+)
+def test_an_object_in_a_form_says_one_thing(texts: list[tuple[str, str]]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        edit(*texts)
+    assert caught.value.param in {texts[-1][0], "svg"}
+
+
+def test_a_mask_and_a_markup_stand_beside_the_images() -> None:
+    image, mask, markup = (upload(name) for name in ("image", "mask", "markup"))
+    asked = request_of_form([("prompt", "x")], [markup, image, mask], Task.EDIT)
+    assert (asked.inputs.images, asked.inputs.mask, asked.inputs.markup) == ([image], mask, markup)
+    assert asked.inputs.uploads == [image, mask, markup]
+    with pytest.raises(InvalidRequest) as caught:
+        request_of_form([("prompt", "x")], [markup, image, upload("markup")], Task.EDIT)
+    assert caught.value.param == "markup"
+    assert parse(images=[LINK], markup=LINK).inputs.markup == Reference(LINK["image_url"])
+    assert kind_of_field("markup", Task.EDIT) is FieldKind.FILE
+    assert kind_of_field("markup", Task.VARIATION) is None

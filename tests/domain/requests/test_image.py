@@ -107,6 +107,11 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "partial_images": ([0, 3], [*NO_INTEGERS, 4]),
     "response_format": (["b64_json"], NO_WORDS),
     "stream": ([False, True], ["true", "false", 1, 0, 1.0, [], {}]),
+    "safety_identifier": (["user-1"], NO_WORDS),
+    "complexity": (["high"], NO_WORDS),
+    "frame_count": ([1, 24], [*NO_INTEGERS, 0]),
+    "frame_duration_ms": ([1, 40], [*NO_INTEGERS, 0]),
+    "svg": ([{}, {"model": "made-up", "reasoning": {"effort": "low"}}], ["x", 4, 1.5, True, False, [], [{}], ""]),
 }
 
 

@@ -38,6 +38,15 @@ def test_whatever_a_file_is_called_the_body_has_its_parts(name: str | None, prom
     assert file.get_filename() == clean_file_name(name)
 
 
+@given(st.text(alphabet='a[]"\r\n;= ', min_size=1))
+def test_a_fields_name_ends_no_header(name: str) -> None:
+    body = write_form(BOUNDARY, [(name, "text")], [])
+    message = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {body.content_type}\r\n\r\n".encode() + written(body))
+    [field] = message.iter_parts()
+    assert field.keys() == ["Content-Disposition"]
+    assert field.get_payload() == "text"
+
+
 @given(st.text())
 def test_a_name_is_short_and_plain(name: str) -> None:
     cleaned = clean_file_name(name)
