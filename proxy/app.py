@@ -325,7 +325,7 @@ class Gateway:
             max_files=IMAGES_LIMIT + 2, max_file_bytes=server.max_upload_file, max_text_bytes=texts.max_body_bytes
         )
         patience = Patience(server.upload_timeout, server.body_timeout, server.min_upload_rate)
-        return RequestReader(limits, UploadLimits(form, server.max_upload, patience), spools, memory)
+        return RequestReader(limits, UploadLimits(form, server.max_upload, patience), spools, memory, self._catalog)
 
     def _start_traces(self) -> Traces | None:
         given = self._settings.traces

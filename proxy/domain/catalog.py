@@ -64,7 +64,8 @@ class Model:
     """One model on the public API, and where its requests go: to ``provider``, or to one of ``deployments``.
 
     ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
-    ``sizes`` are all that it takes, any where there are none.
+    ``sizes`` are all that it takes, any where there are none. ``unknown_parameters`` says what becomes of fields that
+    nobody here knows: ``refuse``, ``drop`` or ``forward``.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
     sets no maximum itself reserves for its answer. ``chats`` is whether its provider's
@@ -81,6 +82,7 @@ class Model:
     max_n: int = 10
     four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
     sizes: tuple[str, ...] = ()
+    unknown_parameters: str = "refuse"
     created: int = 0
     text: str = "tokens"
     max_text_tokens: int = DEFAULT_MAX_TEXT_TOKENS
@@ -104,12 +106,16 @@ class Catalog:
         """Index the models by id; ``default_model`` serves requests that name none."""
         self._models: Mapping[str, Model] = {model.id: model for model in models}
         self.default_model = default_model
+        self.takes_unknown = any(model.unknown_parameters != "refuse" for model in self._models.values())
+        """Whether a field that nobody knows is good with any of them."""
+
         self.least_units = min((model.unit_price for model in self._models.values()), default=0)
         """What the cheapest request costs, in quota units."""
 
     def replace(self, other: Catalog) -> None:
         """Take over the other catalogue's models."""
         self._models, self.default_model, self.least_units = other._models, other.default_model, other.least_units
+        self.takes_unknown = other.takes_unknown
 
     def get(self, model_id: str) -> Model:
         """The model of exactly this id, or ModelNotFound."""

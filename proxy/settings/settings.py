@@ -28,6 +28,7 @@ from proxy.domain.catalog import (
     Model,
     unit_price,
 )
+from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
 from proxy.settings.sections import (
     AccountingSettings,
     AdminSettings,
@@ -113,6 +114,7 @@ class ModelSettings(Section):
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
     sizes: Annotated[tuple[Size, ...], Field(max_length=100)] = ()
     linked_images: bool = True
+    unknown_parameters: Annotated[str, one_of(REFUSE, DROP, FORWARD)] = REFUSE
     parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
@@ -144,6 +146,7 @@ class ModelSettings(Section):
             max_n=min([self.max_n, *most]),
             four_k_long_edge=self.four_k_long_edge,
             sizes=self.sizes,
+            unknown_parameters=self.unknown_parameters,
             created=self.created,
             text=self.text,
             max_text_tokens=self.max_text_tokens,

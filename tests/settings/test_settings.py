@@ -99,6 +99,7 @@ max_n = 4
 four_k_long_edge = 0
 sizes = [" 1k", "1024X1024"]
 linked_images = false
+unknown_parameters = "drop"
 parameters = ["n", "size", "image_config"]
 created = 1744000000
 text = "free"
@@ -226,6 +227,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "max_n": 4,
         "four_k_long_edge": 0,
         "sizes": ("1K", "1024x1024"),
+        "unknown_parameters": "drop",
         "created": 1_744_000_000,
         "text": "free",
         "max_text_tokens": 900,
@@ -446,6 +448,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('id = "acme/image-1"\n', "", "models[0].id", ["is missing"]),
     ('upstream_model = "image-1"\n', "", "models[0].upstream_model", ["is missing"]),
     ('token_multiplier = "1.5"\n', "", "models[0].token_multiplier", ["is missing"]),
+    ('"drop"', '"ignore"', "models[0].unknown_parameters", ["is 'ignore'", "refuse, drop, forward"]),
     ('"1.5"', '"dear"', "models[0].token_multiplier", ["is 'dear'", "valid decimal"]),
     ('"1.5"', '""', "models[0].token_multiplier", ["is ''", "valid decimal"]),
     ('"1.5"', '"-0.1"', "models[0].token_multiplier", ["is '-0.1'", "greater than or equal to 0"]),

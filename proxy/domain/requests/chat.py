@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.domain.catalog import TOKENS_LIMIT, Ability, Model
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.requests.image import IMAGE_CONFIG, refuse_unknown
+from proxy.domain.requests.image import IMAGE_CONFIG
 from proxy.domain.requests.image_links import links_of
 from proxy.domain.requests.json_body import read_object
 from proxy.domain.requests.kinds import ANYTHING, BOOLEAN, IDENTIFIER, OBJECT, Fields, Kind, integer
@@ -97,6 +97,9 @@ class ChatRequest:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Every field that was given and is not null, ``model`` excepted, as it would be forwarded."""
 
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that nobody here knows, as they came; what is left of them is forwarded: see ``accept_unknown``."""
+
     n: int | None = 1
     size: str | None = None
 
@@ -104,10 +107,9 @@ class ChatRequest:
 def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
     """Read a body of ``POST /v1/chat/completions``, decoded or not.
 
-    Raises InvalidRequest, which names the field, or UnknownParameter.
+    Raises InvalidRequest, which names the field.
     """
     fields, unknown = CHAT.read(read_object(body, "'model' and 'messages'"))
-    refuse_unknown(unknown)
     CHAT.check_required(fields)
     return ChatRequest(
         model=fields.pop("model", None),
@@ -116,9 +118,10 @@ def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
         wants_usage=fields.get("stream_options", {}).get("include_usage") is True,
         wants_image="image" in fields.get("modalities", ()),
         links=links_of(fields["messages"]),
-        prompt_tokens=most_prompt_tokens(fields),
+        prompt_tokens=most_prompt_tokens({**fields, **unknown} if unknown else fields),
         max_tokens=max(filter(None, map(fields.get, ("max_completion_tokens", "max_tokens"))), default=None),
         fields=fields,
+        unknown=unknown,
     )
 
 

@@ -17,7 +17,6 @@ from proxy.domain.requests.image import (
     GENERATION,
     ImageRequest,
     Task,
-    refuse_unknown,
     request_of_fields,
 )
 from proxy.domain.requests.image_links import check_link
@@ -66,7 +65,7 @@ def _read_reference(name: str, value: Any) -> Any:
             f"'{name}' should be an object with 'image_url' or 'file_id', not {kind_of(value)}.", param=name
         )
     has_address, has_id = (value.get(member) is not None for member in ("image_url", "file_id"))
-    fields = (STORED_IMAGE if has_id else LINKED_IMAGE).read_member(name, value) if not (has_address and has_id) else {}
+    fields = (STORED_IMAGE if has_id else LINKED_IMAGE).read_alone(name, value) if not (has_address and has_id) else {}
     if not fields:
         raise InvalidRequest(f"'{name}' should have either 'image_url' or 'file_id'.", param=name)
     return Reference(**fields)
@@ -126,27 +125,25 @@ VARIATION_FORM = Fields(
 def parse_edit_request(body: bytes | dict[str, Any]) -> ImageRequest:
     """Read a JSON body of ``POST /v1/images/edits``, decoded or not.
 
-    Raises InvalidRequest, which names the field, or UnknownParameter.
+    Raises InvalidRequest, which names the field.
     """
     fields, unknown = EDIT.read(read_object(body, "'model', 'prompt' and 'images'"))
-    refuse_unknown(unknown)
     EDIT.check_required(fields)
     inputs = Inputs(fields.pop("images"), fields.pop("mask", None), fields.pop("markup", None))
-    return request_of_fields(fields, Task.EDIT, inputs)
+    return request_of_fields(fields, unknown, Task.EDIT, inputs)
 
 
 def request_of_form(texts: Iterable[tuple[str, str]], files: Sequence[Upload], task: Task) -> ImageRequest:
     """The request that these texts and files make, wherever they stood among the parts.
 
     A form has only texts, so ``2`` is a number where one belongs, ``true`` a switch, and an empty text is no more than
-    one that was left out. Raises InvalidRequest, which names the field, or UnknownParameter.
+    one that was left out. Raises InvalidRequest, which names the field.
     """
     form = _form_of(task)
     fields, unknown = form.read(_values(texts, form.kinds))
-    refuse_unknown(unknown)
     inputs = _inputs_of_files(files, task)
     form.check_required({*fields, *(["image"] if inputs.images else [])})
-    return request_of_fields(fields, task, inputs)
+    return request_of_fields(fields, unknown, task, inputs)
 
 
 def _form_of(task: Task) -> Fields:
@@ -174,30 +171,35 @@ class FieldKind(Enum):
 
     TEXT = "text"
     FILE = "file"
+    EITHER = "either"
 
 
-def kind_of_field(name: str, task: Task) -> FieldKind | None:
+def kind_of_field(name: str, task: Task, *, takes_unknown: bool = False) -> FieldKind | None:
     """What belongs into a form's field of this name: a file into ``image``, and for an edit into ``image[]``, too.
 
-    None where nobody knows the field.
+    Nothing into one that nobody knows, unless there are models that have such fields (``takes_unknown``).
     """
     kinds = _form_of(task).kinds
     kind = FILE if task is Task.EDIT and _image_field.fullmatch(name) else kinds.get(name)
     if kind is not None:
         return FieldKind.FILE if kind is FILE else FieldKind.TEXT
-    return None if _member(name, kinds) is None else FieldKind.TEXT
+    if _member(name, kinds) is not None:
+        return FieldKind.TEXT
+    return FieldKind.EITHER if takes_unknown else None
 
 
 def _member(name: str, kinds: Mapping[str, Kind]) -> tuple[str, list[str]] | None:
     """The field and the path within it that ``name`` is, as ``svg[reasoning][effort]``; None for any other name."""
     path = _member_path.fullmatch(name)
-    if path is None or path[1] not in kinds or not kinds[path[1]].has_members:
+    if path is None or path[1] not in kinds or not kinds[path[1]].is_object:
         return None
     return path[1], path[2][1:-1].split("][")
 
 
 def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
-    images = [file for file in files if file.name not in _ALONE]
+    is_known = {file.name: kind_of_field(file.name, task) is FieldKind.FILE for file in files}
+    images = [file for file in files if is_known[file.name] and file.name not in _ALONE]
+    others = [file for file in files if not is_known[file.name]]
     most = IMAGES_LIMIT if task is Task.EDIT else 1
     if len(images) > most:
         raise InvalidRequest(f"There are {len(images)} images; send at most {most}.", param="image")
@@ -207,7 +209,7 @@ def _inputs_of_files(files: Sequence[Upload], task: Task) -> Inputs:
             raise InvalidRequest(f"'{file.name}' is given more than once; send it once.", param=file.name)
         if file.name in _ALONE:
             alone[file.name] = file
-    return Inputs(images, **alone)
+    return Inputs(images, **alone, others=others)
 
 
 def _values(texts: Iterable[tuple[str, str]], kinds: Mapping[str, Kind]) -> dict[str, Any]:

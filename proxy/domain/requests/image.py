@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.errors import InvalidRequest
 from proxy.domain.requests.inputs import Inputs
 from proxy.domain.requests.json_body import read_object
 from proxy.domain.requests.kinds import (
@@ -21,7 +21,6 @@ from proxy.domain.requests.kinds import (
     Fields,
     integer,
     object_of,
-    shown,
 )
 
 NO_INPUTS = Inputs()
@@ -53,6 +52,8 @@ class ImageRequest:
 
     task: Task = Task.GENERATION
     inputs: Inputs = NO_INPUTS
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that nobody here knows, as they came; what is left of them is forwarded: see ``accept_unknown``."""
 
 
 # --- What a request may say -------------------------------------------------------------------------------------------
@@ -111,21 +112,16 @@ def parse_image_request(body: bytes | dict[str, Any]) -> ImageRequest:
     The same name twice: the last one counts, here and in what is forwarded, for that is written from this result.
     ``n``'s upper end depends on the model: see ``check_n``.
 
-    Raises InvalidRequest, which names the field, or UnknownParameter.
+    Raises InvalidRequest, which names the field.
     """
     fields, unknown = GENERATION.read(read_object(body, "'model' and 'prompt'"))
-    refuse_unknown(unknown)
     GENERATION.check_required(fields)
-    return request_of_fields(fields)
+    return request_of_fields(fields, unknown)
 
 
-def refuse_unknown(unknown: Mapping[str, Any]) -> None:
-    """Refuse fields that nobody knows (UnknownParameter)."""
-    for name in unknown:
-        raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
-
-
-def request_of_fields(fields: dict[str, Any], task: Task = Task.GENERATION, inputs: Inputs = NO_INPUTS) -> ImageRequest:
+def request_of_fields(
+    fields: dict[str, Any], unknown: Mapping[str, Any], task: Task = Task.GENERATION, inputs: Inputs = NO_INPUTS
+) -> ImageRequest:
     """The request that fields make which have been read."""
     image_config = fields.get("image_config")
     return ImageRequest(
@@ -138,6 +134,7 @@ def request_of_fields(fields: dict[str, Any], task: Task = Task.GENERATION, inpu
         fields=fields,
         task=task,
         inputs=inputs,
+        unknown=unknown,
     )
 
 

@@ -55,17 +55,19 @@ class Reference:
 class Inputs:
     """What an edit or a variation starts from. All of it was uploaded, or all of it is references.
 
-    ``mask`` is where the first image is to be edited, ``markup`` an image with notes of what is to be done there.
+    ``mask`` is where the first image is to be edited, ``markup`` an image with notes of what is to be done there, and
+    ``others`` are files in fields that nobody here knows.
     """
 
     images: Sequence[Upload | Reference] = ()
     mask: Upload | Reference | None = None
     markup: Upload | Reference | None = None
+    others: Sequence[Upload] = ()
 
     @property
     def uploads(self) -> list[Upload]:
-        """The files, in the order of the request, the mask and the markup last."""
-        return [given for given in (*self.images, *self.beside.values()) if isinstance(given, Upload)]
+        """The files, in the order of the request; then the mask, the markup, and the others."""
+        return [given for given in (*self.images, *self.beside.values(), *self.others) if isinstance(given, Upload)]
 
     @property
     def beside(self) -> dict[str, Upload | Reference]:

@@ -39,16 +39,18 @@ class Kind:
 
     ``read`` takes the field's name and its value from JSON. It returns the value as a provider gets it, None where it
     says nothing, and raises InvalidRequest, which names the field. ``schema`` says the same in JSON Schema (2020-12),
-    and may refer to ``objects``. ``read_text`` returns the JSON value that a form's text stands for.
+    and may refer to ``objects``. ``read_text`` returns the JSON value that a form's text stands for. ``members`` are
+    those that an object may have, any where it is None.
     """
 
     read: Callable[[str, Any], Any]
     schema: Schema
     read_text: Callable[[str, str], Any] = _as_it_is
     objects: tuple[Fields, ...] = ()
+    members: Fields | None = None
 
     @property
-    def has_members(self) -> bool:
+    def is_object(self) -> bool:
         """Whether it is an object, whose members a form may have as fields of their own."""
         return self.read_text is _read_json
 
@@ -68,7 +70,10 @@ class Fields:
     has_nulls: bool = True
 
     def read(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The fields of ``given``, read; and those that are not in the table, as they are. Raises InvalidRequest."""
+        """The fields of ``given``, read; and those that are not in the table, as they are. Raises InvalidRequest.
+
+        What is unknown within a member has the path to it as its name.
+        """
         kinds, fields = self.kinds, {}
         unknown: dict[str, Any] = {}
         for name, value in given.items():
@@ -77,10 +82,13 @@ class Fields:
             kind = kinds.get(name)
             if kind is None:
                 unknown[name] = value
-                continue
-            read = kind.read(name, value)
-            if read is not None:
-                fields[name] = read
+            elif kind.members is not None:
+                fields[name], inner = kind.members.read_member(name, value)
+                unknown |= inner
+            else:
+                read = kind.read(name, value)
+                if read is not None:
+                    fields[name] = read
         return fields, unknown
 
     def check_required(self, given: Container[str]) -> None:
@@ -89,21 +97,29 @@ class Fields:
             if name not in given:
                 raise InvalidRequest(f"Missing required parameter: '{name}', {meaning}.", param=name)
 
-    def read_member(self, name: str, value: Any) -> dict[str, Any]:
-        """The same for an object within a request, where no other field may be. Raises InvalidRequest."""
+    def read_member(self, name: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same for an object within a request, which is called ``name``. Raises InvalidRequest."""
         if type(value) is not dict:
             wanted = " and ".join(f"'{member}'" for member in self.kinds)
             raise InvalidRequest(f"'{name}' should be an object with {wanted}, not {kind_of(value)}.", param=name)
-        fields = {}
+        fields, unknown = {}, {}
         for inner, member in value.items():
-            path, kind = f"{name}.{shown(inner)}", self.kinds.get(inner)
+            path, kind = f"{name}.{inner}", self.kinds.get(inner)
             if member is None:
                 continue
             if kind is None:
-                raise UnknownParameter(f"Unknown parameter: '{path}'.", param=path)
+                unknown[path] = member
+                continue
             read = kind.read(path, member)
             if read is not None:
                 fields[inner] = read
+        return fields, unknown
+
+    def read_alone(self, name: str, value: Any) -> dict[str, Any]:
+        """The same where no other field may be. Raises InvalidRequest, or UnknownParameter."""
+        fields, unknown = self.read_member(name, value)
+        for path in unknown:
+            raise UnknownParameter(f"Unknown parameter: '{shown(path)}'.", param=shown(path))
         return fields
 
     def schemas(self) -> dict[str, Schema]:
@@ -255,7 +271,7 @@ def reference(fields: Fields) -> Schema:
 
 def object_of(fields: Fields) -> Kind:
     """An object with these fields and no others."""
-    return Kind(fields.read_member, reference(fields), _read_json, (fields,))
+    return Kind(fields.read_alone, reference(fields), _read_json, (fields,), fields)
 
 
 def array_of(item: Kind, least: int, most: int | None, wanted: str) -> Kind:

@@ -16,7 +16,14 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import PLAIN_BYTES, Upload, split_data_url
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.gemini_chat import GeminiChat
-from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
+from proxy.upstream.dialects.gemini_words import (
+    GOOD_ENDS,
+    answer_shape,
+    content_path,
+    image_config,
+    read_error,
+    unknown_of,
+)
 from proxy.upstream.dialects.protocol import Dialect
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice, words_of
 from proxy.upstream.failures import ErrorReport, clean, error_for_status
@@ -69,9 +76,9 @@ def _body(request: ImageRequest, model: Model, images: Sequence[object]) -> dict
     config: dict[str, object] = {"responseModalities": ["TEXT", "IMAGE"]}
     wanted = image_config_of(request, model)
     if wanted:
-        config["imageConfig"] = {IMAGE_CONFIG_NAMES[name]: value for name, value in wanted.items()}
+        config["imageConfig"] = image_config(wanted)
     contents = [{"role": "user", "parts": [{"text": request.prompt}, *images]}]
-    return {"contents": contents, "generationConfig": config}
+    return {**unknown_of(request.unknown), "contents": contents, "generationConfig": config}
 
 
 def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:

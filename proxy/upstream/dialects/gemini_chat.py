@@ -17,7 +17,14 @@ from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.inputs import split_data_url
 from proxy.domain.requests.kinds import kind_of
-from proxy.upstream.dialects.gemini_words import GOOD_ENDS, IMAGE_CONFIG_NAMES, answer_shape, content_path, read_error
+from proxy.upstream.dialects.gemini_words import (
+    GOOD_ENDS,
+    answer_shape,
+    content_path,
+    image_config,
+    read_error,
+    unknown_of,
+)
 from proxy.upstream.dialects.protocol import ChatDialect
 from proxy.upstream.failures import clean
 
@@ -42,7 +49,7 @@ class GeminiChat(ChatDialect):
 
     def write(self, request: ChatRequest, _model: Model) -> bytes:
         """Messages become contents and a system instruction, settings go into ``generationConfig``."""
-        return orjson.dumps(_write(request.fields))
+        return orjson.dumps({**unknown_of(request.unknown), **_write(request.fields)})
 
     def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
         """Written anew as a completion or as chunks, each image while it arrives."""
@@ -158,8 +165,8 @@ def _modalities(name: str, value: Sequence[str]) -> list[str]:
     return [MODALITIES[modality] for modality in value]
 
 
-def _image_config(_name: str, value: Mapping[str, str]) -> dict[str, str]:
-    return {IMAGE_CONFIG_NAMES[name]: setting for name, setting in value.items()}
+def _image_config(_name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return image_config(value)
 
 
 # What stands further down is taken where both are given.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from proxy.domain.catalog import Model
@@ -11,8 +13,11 @@ from proxy.domain.parsing.json_shapes import Shape
 from proxy.upstream.dialects.words import words_of
 from proxy.upstream.failures import ErrorReport, error_in_answer
 
+_capital = re.compile(r"([A-Z])")
 GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
 IMAGE_CONFIG_NAMES = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
+WRITTEN_HERE = ("contents", "generation_config", "system_instruction")
+"""What Lightmeter writes itself, from what it has priced: no unknown field takes its place, in either spelling."""
 
 _DATA = Shape(
     members={
@@ -28,6 +33,21 @@ def content_path(model: Model, *, stream: bool) -> str:
     name = quote(model.upstream_model, safe="/")
     name = name if "/" in name else f"models/{name}"
     return f"/{name}:streamGenerateContent?alt=sse" if stream else f"/{name}:generateContent"
+
+
+def unknown_of(unknown: Mapping[str, Any]) -> dict[str, Any]:
+    """What is forwarded of the fields that nobody here knows. Google reads each name as it is or in camel case."""
+    return {name: value for name, value in unknown.items() if _snake(name) not in WRITTEN_HERE}
+
+
+def image_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``image_config`` in Google's names."""
+    known = {theirs: given[name] for name, theirs in IMAGE_CONFIG_NAMES.items() if name in given}
+    return {**{name: value for name, value in given.items() if _snake(name) not in IMAGE_CONFIG_NAMES}, **known}
+
+
+def _snake(name: str) -> str:
+    return _capital.sub(r"_\1", name).lower()
 
 
 def answer_shape(more_of_a_part: Mapping[bytes, Shape]) -> Shape:

@@ -45,7 +45,7 @@ class OpenAIChat(ChatDialect):
 
     def write(self, request: ChatRequest, model: Model) -> bytes:
         """The fields keep their names; the model takes the provider's, and a stream always reports its usage."""
-        fields = {"model": model.upstream_model, **request.fields}
+        fields = {"model": model.upstream_model, **request.fields, **request.unknown}
         if request.stream:
             fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
         return orjson.dumps(fields)
@@ -94,7 +94,7 @@ class OpenAIDialect(Dialect):
             fields |= {name: _reference(given) for name, given in inputs.beside.items()}
             return OutgoingBody(JSON, [orjson.dumps(fields)])
         image = "image" if len(inputs.images) == 1 else "image[]"
-        names = [*[image] * len(inputs.images), *inputs.beside]
+        names = [*[image] * len(inputs.images), *inputs.beside, *(upload.name for upload in inputs.others)]
         texts = [text for name, value in fields.items() for text in _texts(name, value)]
         return write_form(boundary, texts, zip(names, uploads, strict=True))
 
@@ -120,7 +120,7 @@ def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
         size = to_size(config.get("aspect_ratio"), config.get("image_size"), model.four_k_long_edge)
         listed |= {} if size is None else {"size": size}
     prompt = {} if request.task is Task.VARIATION else {"prompt": request.prompt}
-    return {"model": model.upstream_model, **prompt, **listed}
+    return {"model": model.upstream_model, **prompt, **listed, **request.unknown}
 
 
 def _reference(given: Upload | Reference) -> dict[str, str]:

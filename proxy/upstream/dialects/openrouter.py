@@ -64,7 +64,7 @@ def _body(request: ImageRequest, model: Model, content: object) -> dict[str, obj
         body["image_config"] = wanted
     if "user" in request.fields and "user" in model.parameters:
         body["user"] = request.fields["user"]
-    return body
+    return {**request.unknown, **body}
 
 
 def _read_error(text: bytes) -> ProxyError:

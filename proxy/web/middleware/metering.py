@@ -28,6 +28,7 @@ from proxy.domain.requests.edit import check_task, kind_of_field, request_of_for
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.requests.image import ImageRequest, Task, check_n, check_stream
 from proxy.domain.requests.size_words import check_sizes
+from proxy.domain.requests.unknown import accept_unknown
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory
@@ -100,6 +101,7 @@ def metering(
         try:
             asked, identity = await reader.read(request, endpoint, source)
             model = _model_of(asked, catalog)
+            asked = accept_unknown(asked, model)
             idempotency = _idempotency_of(request, identity)
         except ProxyError:
             await _check_key_first(meter, credential, observation)
@@ -124,10 +126,13 @@ def metering(
 class RequestReader:
     """Reads a request from its client, who may be slow, or send too much."""
 
-    def __init__(self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools, memory: BodyMemory) -> None:
+    def __init__(
+        self, limits: BodyLimits, upload_limits: UploadLimits, spools: Spools, memory: BodyMemory, catalog: Catalog
+    ) -> None:
         """JSON is read within ``limits``, into ``memory`` where it is large; forms within ``upload_limits``, their
-        files into ``spools``.
+        files into ``spools``, with unknown fields where a model of ``catalog`` takes such.
         """
+        self._catalog = catalog
         self.spools = spools
         self.memory = memory
         self.receiving = Receiving()
@@ -167,7 +172,8 @@ class RequestReader:
 
     async def _read_form(self, request: web.Request, task: Task, spool: Spool) -> tuple[Asked, bytes]:
         hashes = HEADER in request.headers
-        form = await read_form(request, self._upload_limits, spool, partial(kind_of_field, task=task), hashes=hashes)
+        kinds = partial(kind_of_field, task=task, takes_unknown=self._catalog.takes_unknown)
+        form = await read_form(request, self._upload_limits, spool, kinds, hashes=hashes)
         return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
 
 

@@ -14,13 +14,16 @@ from proxy.domain.billing.pricing import Quote, Terms, Tier, price
 from proxy.domain.catalog import TOKENS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.requests.chat import IMAGE_TOKENS, ChatRequest, check_chat, parse_chat_request
+from proxy.domain.requests.unknown import accept_unknown
 from tests.domain.samples import make_model
 
 MESSAGES = [{"role": "user", "content": "a cube"}]
 
 
 def parse(**fields: Any) -> ChatRequest:
-    return parse_chat_request(orjson.dumps({"model": "acme/image-1", "messages": MESSAGES, **fields}))
+    request = parse_chat_request(orjson.dumps({"model": "acme/image-1", "messages": MESSAGES, **fields}))
+    assert accept_unknown(request, make_model()) == request
+    return request
 
 
 def test_one_image_is_reserved_at_the_price_of_its_tier() -> None:

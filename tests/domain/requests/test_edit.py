@@ -19,6 +19,7 @@ from proxy.domain.requests.edit import (
 )
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.domain.requests.inputs import Reference
+from proxy.domain.requests.unknown import accept_unknown
 from tests.domain.samples import make_model
 from tests.support.sources import upload
 
@@ -26,12 +27,18 @@ TEXTS = [("model", "m"), ("prompt", "a cube"), ("n", "2"), ("size", "4K"), ("str
 ONE = [upload()]
 
 
+def known(request: ImageRequest) -> ImageRequest:
+    """The request, where a model that refuses unknown fields accepts it."""
+    assert accept_unknown(request, make_model()) == request
+    return request
+
+
 def edit(*texts: tuple[str, str]) -> ImageRequest:
-    return request_of_form([("prompt", "a cube"), *texts], ONE, Task.EDIT)
+    return known(request_of_form([("prompt", "a cube"), *texts], ONE, Task.EDIT))
 
 
 def vary(*texts: tuple[str, str]) -> ImageRequest:
-    return request_of_form(texts, ONE, Task.VARIATION)
+    return known(request_of_form(texts, ONE, Task.VARIATION))
 
 
 # --- Forms ------------------------------------------------------------------------------------------------------------
@@ -149,7 +156,7 @@ LINK = {"image_url": "https://a.example/cat.png"}
 
 
 def parse(**fields: Any) -> ImageRequest:
-    return parse_edit_request(orjson.dumps({"prompt": "a cube", **fields}))
+    return known(parse_edit_request(orjson.dumps({"prompt": "a cube", **fields})))
 
 
 def test_images_are_referred_to_in_json() -> None:

@@ -14,6 +14,7 @@ from proxy.domain.errors import InvalidRequest, ProxyError, UnknownParameter
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest, check_n, parse_image_request
 from proxy.domain.requests.json_body import DEPTH_LIMIT, parse_json
 from proxy.domain.requests.kinds import WORD_LENGTH_LIMIT
+from proxy.domain.requests.unknown import accept_unknown
 from proxy.upstream.dialects.openai import OpenAIDialect
 from tests.domain.samples import contract_rows, make_model
 
@@ -27,8 +28,9 @@ def parse(**fields: Any) -> ImageRequest:
 
 def understand(body: bytes) -> ImageRequest:
     request = parse_image_request(body)
-    assert request.model is not None
-    check_n(request, CATALOG.get(request.model).max_n)
+    model = CATALOG.get(request.model or "acme/image-1")
+    check_n(request, model.max_n)
+    assert accept_unknown(request, model) == request
     return request
 
 

@@ -1,0 +1,87 @@
+"""Fields of a request that nobody here knows: refused, left out, or forwarded as they are, as their model says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from proxy.domain.catalog import Ability, Model
+from proxy.domain.errors import InvalidRequest, UnknownParameter
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.image_links import check_link
+from proxy.domain.requests.kinds import shown
+
+REFUSE, DROP, FORWARD = "refuse", "drop", "forward"
+
+FIELDS_LIMIT = 64
+"""How many may be forwarded; their depth and size have the bounds of every request."""
+
+IN_CONFIG = "image_config."
+_name = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
+_address = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+Asked = ImageRequest | ChatRequest
+
+
+def accept_unknown(asked: Asked, model: Model) -> Asked:
+    """``asked`` with what this model's providers get of its unknown fields.
+
+    Raises UnknownParameter where they are refused, InvalidRequest where one cannot be forwarded.
+    """
+    files = asked.inputs.others if isinstance(asked, ImageRequest) else ()
+    if not asked.unknown and not files:
+        return asked
+    names = [*asked.unknown, *(file.name for file in files)]
+    if model.unknown_parameters == REFUSE:
+        raise UnknownParameter(f"Unknown parameter: '{shown(names[0])}'.", param=shown(names[0]))
+    if model.unknown_parameters == DROP:
+        if isinstance(asked, ImageRequest):
+            asked = replace(asked, inputs=replace(asked.inputs, others=()))
+        return replace(asked, unknown={})
+    _check(names, asked.unknown, model)
+    return _with_members(asked)
+
+
+def _with_members(asked: Asked) -> Asked:
+    """``asked`` with what is unknown within ``image_config`` in its place."""
+    config = {name: value for name, value in asked.unknown.items() if name.startswith(IN_CONFIG)}
+    if not config:
+        return asked
+    unknown = {name: value for name, value in asked.unknown.items() if name not in config}
+    members = {name.removeprefix(IN_CONFIG): value for name, value in config.items()}
+    fields = {**asked.fields, "image_config": {**asked.fields.get("image_config", {}), **members}}
+    return replace(asked, unknown=unknown, fields=fields)
+
+
+def _check(names: list[str], unknown: Mapping[str, Any], model: Model) -> None:
+    if len(names) > FIELDS_LIMIT:
+        raise InvalidRequest(f"The request has more than {FIELDS_LIMIT} fields that nobody here knows.")
+    for name in names:
+        if not _name.fullmatch(name):
+            raise InvalidRequest(
+                f"'{shown(name)}' should be a name of letters, digits, _, -, ., [ and ].", param=shown(name)
+            )
+    for name, value in unknown.items():
+        # Each is checked, also behind one that is good.
+        if sum(check_link(address.strip(), name, name) for address in _addresses(value)) and (
+            Ability.LINKED_IMAGES not in model.abilities
+        ):
+            raise InvalidRequest(
+                f"'{name}' should hold images as data: addresses: this model's provider fetches nothing.", param=name
+            )
+
+
+def _addresses(value: Any) -> Iterator[str]:
+    rest = [value]
+    while rest:
+        inner = rest.pop()
+        if isinstance(inner, str):
+            if _address.match(inner):
+                yield inner
+        elif isinstance(inner, dict):
+            rest += inner.values()
+        elif isinstance(inner, list):
+            rest += inner

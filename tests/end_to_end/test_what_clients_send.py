@@ -1,0 +1,131 @@
+"""Requests as clients really send them, at providers of every dialect, over sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxy.domain.requests.image import LISTED_PARAMETERS
+from tests.support.forms import FORM, PNG, form_of
+from tests.support.gateways import (
+    Answer,
+    RunningGateway,
+    SampleProvider,
+    ask,
+    configuration,
+    image_model,
+    running_gateway,
+    sample_provider,
+)
+
+IMAGES, EDITS, CHAT = "/v1/images/generations", "/v1/images/edits", "/v1/chat/completions"
+DIALECTS = {"openai": "v1", "openrouter": "v1", "gemini": "v1beta"}
+TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "a cube"}], "modalities": ["image", "text"]}
+
+
+class Scene:
+    """A gateway at a provider of one dialect, with a model for each way to treat unknown fields."""
+
+    def __init__(self, gateway: RunningGateway, provider: SampleProvider) -> None:
+        self.gateway, self.provider = gateway, provider
+        self.key = gateway.make_key()
+
+    def send(self, path: str, body: Any, *, policy: str = "refuse", headers: dict[str, str] | None = None) -> Answer:
+        self.provider.clear()
+        if not isinstance(body, bytes):
+            more = {} if path == CHAT else {"prompt": "a cube"}
+            body = {"model": f"acme/{policy}", **more, **body}
+        return ask("POST", self.gateway.url + path, key=self.key, body=body, headers=headers)
+
+    def received(self) -> dict[str, Any]:
+        [request] = self.provider.requests()
+        return request
+
+    def sent(self, path: str, body: Any, *, policy: str = "refuse", headers: dict[str, str] | None = None) -> Any:
+        """What the provider receives of a request that is good."""
+        answer = self.send(path, body, policy=policy, headers=headers)
+        assert answer.status == 200, answer.body
+        return self.received()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Scene]]:
+    folder = tmp_path_factory.mktemp("clients")
+    models = [
+        image_model(f"acme/{policy}", parameters=sorted(LISTED_PARAMETERS), unknown_parameters=policy)
+        for policy in ("refuse", "drop", "forward")
+    ]
+    with sample_provider(folder, "--answer", "b64_json") as provider:
+        tomls = {
+            dialect: configuration(
+                f"embedded:{folder}/{dialect}/data",
+                provider.url,
+                models=models,
+                provider={"dialect": dialect, "base_url": f"{provider.url}/{base}"},
+            )
+            for dialect, base in DIALECTS.items()
+        }
+        with (
+            running_gateway(folder / "openai", tomls["openai"]) as openai,
+            running_gateway(folder / "openrouter", tomls["openrouter"]) as openrouter,
+            running_gateway(folder / "gemini", tomls["gemini"]) as gemini,
+        ):
+            gateways = {"openai": openai, "openrouter": openrouter, "gemini": gemini}
+            yield {dialect: Scene(gateway, provider) for dialect, gateway in gateways.items()}
+
+
+# --- Fields that nobody knows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("path", [IMAGES, EDITS, CHAT])
+def test_an_unknown_field_is_refused_left_out_or_forwarded(scenes: dict[str, Scene], dialect: str, path: str) -> None:
+    scene = scenes[dialect]
+    more = {
+        IMAGES: {},
+        EDITS: {"images": [{"image_url": "data:image/png;base64,AAAA"}]},
+        CHAT: TALK,
+    }[path]
+    body = {**more, "seed_phrase": {"of": [1, None]}}
+    refused = scene.send(path, body)
+    assert (refused.status, refused.json["error"]["param"]) == (400, "seed_phrase")
+    assert refused.json["error"]["code"] == "unknown_parameter"
+    assert scene.provider.requests() == []
+    assert "seed_phrase" not in scene.sent(path, body, policy="drop")["body"]
+    assert scene.sent(path, body, policy="forward")["body"]["seed_phrase"] == {"of": [1, None]}
+    assert "seed_phrase" not in scene.sent(path, {**more, "seed_phrase": None})["body"]
+
+
+@pytest.mark.parametrize("path", [IMAGES, CHAT])
+def test_no_unknown_field_replaces_what_is_priced(scenes: dict[str, Scene], path: str) -> None:
+    scene = scenes["gemini"]
+    four_k = {"imageConfig": {"imageSize": "4K"}}
+    body = {
+        **(TALK if path == CHAT else {}),
+        "generationConfig": four_k,
+        "generation_config": four_k,
+        "image_config": {"image_size": "1k", "imageSize": "4K"},
+    }
+    received = scene.sent(path, body, policy="forward")["body"]
+    assert received["generationConfig"]["imageConfig"] == {"imageSize": "1K"}
+    assert "generation_config" not in received
+
+
+def test_a_form_with_unknown_texts_and_files(scenes: dict[str, Scene]) -> None:
+    scene = scenes["openai"]
+    kind = {"Content-Type": FORM}
+
+    def body(policy: str) -> bytes:
+        texts = [("seed", "7"), ("prompt", "x"), ("model", f"acme/{policy}")]
+        return form_of([("sketch", PNG), *texts, ("image", PNG)])
+
+    refused = scene.send(EDITS, body("refuse"), headers=kind)
+    assert (refused.status, refused.json["error"]["code"]) == (400, "unknown_parameter")
+    assert refused.json["error"]["param"] in ("seed", "sketch")
+    dropped = scene.sent(EDITS, body("drop"), headers=kind)
+    assert [part["name"] for part in dropped["parts"]] == ["model", "prompt", "image"]
+    forwarded = scene.sent(EDITS, body("forward"), headers=kind)
+    assert [part["name"] for part in forwarded["parts"]] == ["model", "prompt", "seed", "image", "sketch"]
+    scene.gateway.check_books(scene.key)
