@@ -355,7 +355,7 @@ class Gateway:
         name = "public" if section == "server" else section
         refusals = Refusals(OTHER if section == "server" else section, self.metrics, log, request_ids())
         opened = OpenConnections(name, max_connections, self.metrics, refusals.next_id)
-        limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout)
+        limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout, server.max_header_line)
         listener = Listener(app, opened, limits, refusals)
         self._parts.push_async_callback(listener.close)
         self._listeners.append(listener)

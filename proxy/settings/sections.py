@@ -35,6 +35,7 @@ class ServerSettings(Section):
     write_timeout: Seconds = 60
     stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15
     keepalive_timeout: Seconds = 75
+    max_header_line: Annotated[Whole, Field(ge=8_192, le=2**20)] = 32_768
     max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
 

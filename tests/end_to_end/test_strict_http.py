@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass
 
 import pytest
@@ -121,9 +122,14 @@ HEADERS = {
     "a NUL": ((b"X-A: canary-7391\0",), b"Host: lightmeter", 400),
     "a bare CR": ((b"X-A: a\rcanary-7391: b",), b"Host: lightmeter", 400),
     "no name": ((b": canary-7391",), b"Host: lightmeter", 400),
-    "a header of 9 kB": ((b"X-A: canary-7391" + b"a" * 9_000,), b"Host: lightmeter", 431),
-    "a name of 9 kB": ((b"canary-7391" + b"a" * 9_000 + b": b",), b"Host: lightmeter", 431),
-    "200 headers": (tuple(b"X-%d: canary-7391" % number for number in range(200)), b"Host: lightmeter", 431),
+    "a header of 33 kB": ((b"X-A: canary-7391" + b"a" * 33_000,), b"Host: lightmeter", 431),
+    "a header of 100 kB": ((b"Cookie: canary-7391" + b"a" * 100_000,), b"Host: lightmeter", 431),
+    "a header of 3 MB": ((b"Cookie: canary-7391" + b"a" * 3_000_000,), b"Host: lightmeter", 431),
+    "a header of 3 MB of blanks": ((b"Cookie:" + b" " * 3_000_000,), b"Host: lightmeter", 431),
+    "a name of 33 kB": ((b"canary-7391" + b"a" * 33_000 + b": b",), b"Host: lightmeter", 431),
+    "300 headers": (tuple(b"X-%d: canary-7391" % number for number in range(300)), b"Host: lightmeter", 431),
+    "3,000 headers": (tuple(b"X-%d: canary-7391" % number for number in range(3_000)), b"Host: lightmeter", 431),
+    "5 headers of 31 kB": (tuple(b"X-%d: canary-7391" % n + b"a" * 31_000 for n in range(5)), b"Host: lightmeter", 431),
     "another expectation": ((b"Expect: 200-ok",), b"Host: lightmeter", 417),
     "a list of expectations": ((b"Expect: 100-continue, x",), b"Host: lightmeter", 417),
     "a length with a sign": ((b"Content-Length: +5",), b"Host: lightmeter", 400),
@@ -137,13 +143,52 @@ def test_bad_headers(target: Target, headers: tuple[bytes, ...], host: bytes | N
     check_refused(exchange(target.url, target.head(*headers, length(), host=host) + BODY), status)
 
 
-def test_a_target_of_9_kb(target: Target) -> None:
+LARGE_HEADERS = {
+    "a header of 9 kB": (b"Cookie: sso=" + b"a" * 9_000,),
+    "a header of 32 kB": (b"Cookie: sso=" + b"a" * 32_000,),
+    "4 headers of 30 kB": tuple(b"X-%d: a" % number + b"a" * 30_000 for number in range(4)),
+    "200 headers": tuple(b"X-%d: a" % number for number in range(200)),
+    "200 headers of 500 bytes": tuple(b"X-%d: a" % number + b"a" * 500 for number in range(200)),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 5])
+@pytest.mark.parametrize("headers", LARGE_HEADERS.values(), ids=LARGE_HEADERS)
+def test_headers_as_large_as_single_sign_on_makes_them(
+    gateway: RunningGateway, headers: tuple[bytes, ...], pieces: int
+) -> None:
+    target = Target(gateway.url, b"/v1/images/generations", gateway.make_key())
+    sent = target.head(*headers, length()) + BODY
+    size = -(-len(sent) // pieces)
+    answered = exchange(target.url, *(sent[at : at + size] for at in range(0, len(sent), size)), silence_s=3)
+    assert [answer.status for answer in answered.answers] == [200]
+    assert not answered.closed
+
+
+def test_a_request_line_of_9_kb_is_no_reason(target: Target) -> None:
     line = b"GET /" + b"a" * 9_000 + b" HTTP/1.1"
+    (answer,) = exchange(target.url, target.head(line=line)).answers
+    assert answer.status == 404
+
+
+def test_a_target_of_33_kb(target: Target) -> None:
+    line = b"GET /" + b"a" * 33_000 + b" HTTP/1.1"
     check_refused(exchange(target.url, target.head(line=line)), 431)
 
 
+def test_a_head_that_never_ends(target: Target) -> None:
+    for endless in (b"\r\n" * 100_000, b"GET / HTTP/1.1\r\n" + b"".join(b"X: %d\r\n" % n for n in range(50_000))):
+        check_refused(exchange(target.url, endless[:1_000], endless[1_000:]), 431)
+
+
 def test_tls_on_a_plain_port(target: Target) -> None:
-    check_refused(exchange(target.url, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 50 + b"\r\n\r\n"), 400)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="lightmeter")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    for pieces in ((hello,), (hello[:1], hello[1:]), (hello + b"\r\n\r\n",)):
+        check_refused(exchange(target.url, *pieces), 400)
 
 
 CODINGS = [

@@ -38,6 +38,7 @@ upload_folder = "./uploads"
 write_timeout = 20
 stream_keepalive_seconds = 5
 keepalive_timeout = 30
+max_header_line = 16_384
 max_connections = 700
 drain_seconds = 0
 
@@ -178,6 +179,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "write_timeout": 20,
         "stream_keepalive_seconds": 5,
         "keepalive_timeout": 30,
+        "max_header_line": 16_384,
         "max_connections": 700,
         "drain_seconds": 0,
     }

@@ -46,7 +46,7 @@ async def port() -> AsyncIterator[int]:
     metrics = Metrics()
     refusals = Refusals("test", metrics, RequestLog(), request_ids())
     opened = OpenConnections("test", 100, metrics, refusals.next_id)
-    listener = Listener(app, opened, ConnectionLimits(75, 5), refusals)
+    listener = Listener(app, opened, ConnectionLimits(75, 5, 32_768), refusals)
     url = await listener.open("127.0.0.1", 0, reuse_port=False)
     yield int(url.rpartition(":")[2])
     await listener.close()

@@ -6,6 +6,7 @@ import asyncio
 import re
 from itertools import pairwise
 
+import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,7 +98,25 @@ def test_good_requests_are_answered_in_their_order_however_they_are_cut(
     assert not closed
 
 
-def test_a_head_of_which_only_pieces_are_kept_is_not_read_again() -> None:
+@pytest.mark.parametrize(("values", "status"), [(4, b"200"), (5, b"431")])
+@pytest.mark.parametrize(
+    "places", [[], [1], [70_000], [131_000], [131_071, 131_072, 131_073], [*range(0, 150_000, 999)]]
+)
+def test_all_headers_together_have_a_limit_however_they_are_cut(values: int, status: bytes, places: list[int]) -> None:
+    lines = [b"GET /a HTTP/1.1", b"Host: h", *(b"X-%d: " % number + b"a" * 32_000 for number in range(values))]
+    sent = b"\r\n".join([*lines, b"", b""])
+    answered, closed = run(cut(sent, places))
+    assert (STATUS.findall(answered), closed) == ([status], status == b"431")
+
+
+def test_a_limit_of_headers_is_not_for_what_is_before_them() -> None:
+    body = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n", b"a" * 200_000
+    behind = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+    for pieces in ([*body, behind], [body[0], body[1] + behind], [b"".join(body) + behind]):
+        assert set(STATUS.findall(run(pieces)[0])) == {b"200"}
+
+
+def test_a_head_that_came_in_pieces_is_read_again_whole() -> None:
     # Without its middle, this would be a request that nobody has sent.
     start = b"GET /a HTTP/1.1\r\nHost: h\r\nX-A: " + b"a" * 7_000 + b"\r\nX-B: " + b"b" * 7_000
     whole = [start, b"\r\nX-C: c", b"\r\n\r\n", b"\0"]

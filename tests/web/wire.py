@@ -59,7 +59,7 @@ async def on_a_wire(app: web.Application, write_timeout_s: float = 60) -> AsyncI
     metrics = Metrics()
     refusals = Refusals("test", metrics, RequestLog(), request_ids())
     opened = OpenConnections("test", 10, metrics, refusals.next_id)
-    connection = Connection(runner.server, opened, ConnectionLimits(75, write_timeout_s), refusals)
+    connection = Connection(runner.server, opened, ConnectionLimits(75, write_timeout_s, 32_768), refusals)
     wire = Wire()
     connection.connection_made(wire)
     try:

@@ -8,7 +8,6 @@ what is said of a request that is no HTTP.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import struct
@@ -16,15 +15,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
-from aiohttp import HttpVersion, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion, HttpVersion11, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from proxy.domain.errors import InternalError, InvalidRequest, ProxyError
 from proxy.web.intake.request_body import CONTINUE, EXPECTS_CONTINUE
 from proxy.web.server.open_connections import UNREAD, OpenConnections
-from proxy.web.server.strict_http import HEAD_BYTES, error_of, has_exact_line
+from proxy.web.server.strict_http import HEAD_END, error_of, has_exact_line, whole_requests
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,10 @@ DRAINED_BYTES = 65_536
 READ_PROGRESS_BYTES = 65_536
 """What a client reads at least within the write timeout, where so much waits for it."""
 
-HEAD_END = b"\r\n\r\n"
-READ_AGAIN_LIMIT = 32
+HEADERS_LIMIT = 256
+LINES_OF_A_HEAD = 4
+"""All headers of a request together may take so many of the longest lines, or a stranger could have megabytes kept."""
+
 NO_HTTP = HttpVersion(0, 0)
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 FIRST_LOOK_S = 0.05
@@ -62,10 +64,11 @@ Refuse = Callable[[ProxyError], web.Response]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How long a connection may be silent, and how long a client may leave an answer unread; in seconds."""
+    """How long a connection may be silent, how long an answer may stay unread, and how large a header may be."""
 
     keepalive_s: float
     write_timeout_s: float
+    header_line_bytes: int
 
 
 class Connection(web.RequestHandler):
@@ -78,6 +81,7 @@ class Connection(web.RequestHandler):
         "_discards",
         "_half_closed",
         "_head",
+        "_head_limit_bytes",
         "_is_between",
         "_look_delay_s",
         "_marked_bytes",
@@ -99,6 +103,9 @@ class Connection(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
             keepalive_timeout=limits.keepalive_s,
+            max_line_size=limits.header_line_bytes,
+            max_field_size=limits.header_line_bytes,
+            max_headers=HEADERS_LIMIT,
             read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,
             lingering_time=LINGERING_S,
@@ -110,7 +117,8 @@ class Connection(web.RequestHandler):
         # aiohttp forgets its own reference to the transport before the last bytes are sent.
         self._wire: asyncio.Transport | None = None
         self._discards = False
-        self._head = b""
+        self._head = bytearray()
+        self._head_limit_bytes = LINES_OF_A_HEAD * limits.header_line_bytes
         self._is_between = True
         self._body: StreamReader | None = None
         self._body_is_chunked = False
@@ -184,27 +192,43 @@ class Connection(web.RequestHandler):
         _receive(self, data)
         if len(queue) > known:
             self._begin(known, data, at_start=self._is_between)
-        elif len(self._head) < HEAD_BYTES:
-            self._head += data
+            return
+        self._head += data
+        if len(self._head) > self._head_limit_bytes:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        """The request that would be the next in the queue has more headers than anybody needs."""
+        self._discards = True
+        self._head.clear()
+        error = LineTooLong(b"", self._head_limit_bytes)
+        self._messages.append((_ErrInfo(status=error.code, exc=error, message=error.message), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _begin(self, first: int, data: bytes, *, at_start: bool) -> None:
         """Look at the requests from the ``first`` in the queue on, which have come in ``data``.
 
-        Where that is certain, ``at_start``, the first of them begins where what is kept of its head does, and ``data``
+        Where that is certain, ``at_start``, the first of them begins where what has come of its head does, and ``data``
         after that.
         """
         queue = self._messages
         message, payload = queue[first]
-        is_whole = at_start and len(self._head) < HEAD_BYTES
         if self._head:
-            # Of a longer head, pieces are missing here.
-            data, self._head = self._head + data, b""
+            data = bytes(self._head) + data
+            self._head.clear()
+        if at_start and len(data) > self._head_limit_bytes and data.find(HEAD_END) > self._head_limit_bytes:
+            while len(queue) > first:
+                queue.pop()
+            self._refuse_head()
+            return
         if not isinstance(message, RawRequestMessage):
             # Of what is behind an error, nothing can be read. It holds the frame that holds it, and the connection.
             self._discards, message.exc.__traceback__ = True, None
-            if is_whole:
+            if at_start:
                 error = queue.pop()
-                queue.extend((*self._read_again(data), error))
+                parser = self._parser = self._new_parser()
+                queue.extend((*whole_requests(parser, data), error))
             return
         if at_start and not has_exact_line(message, data) and not has_exact_line(message, data.lstrip(b"\r\n")):
             # llhttp takes RTSP for HTTP, and any number of blanks.
@@ -217,7 +241,7 @@ class Connection(web.RequestHandler):
             return
         # What ends so has nothing behind it that could be a part of the next request.
         self._is_between = data.endswith(HEAD_END) or (
-            is_whole and is_one and data.find(HEAD_END) + len(HEAD_END) + payload.total_bytes == len(data)
+            at_start and is_one and data.find(HEAD_END) + len(HEAD_END) + payload.total_bytes == len(data)
         )
 
     def _begin_body(self, body: StreamReader, data: bytes | None) -> None:
@@ -229,12 +253,8 @@ class Connection(web.RequestHandler):
             self._raw_bytes = len(data) - (data.find(HEAD_END) + len(HEAD_END))
         self._go_on(body, is_broken=False, was_paused=False)
 
-    def _read_again(self, data: bytes) -> list[tuple[RawRequestMessage, StreamReader]]:
-        """The whole requests before an error in the same segment, which aiohttp's parser forgets about.
-
-        A client must not get for its good request the error of another one. ``data`` begins with a request.
-        """
-        parser = self._parser = HttpRequestParser(
+    def _new_parser(self) -> HttpRequestParser:
+        return HttpRequestParser(
             self,
             self._loop,
             READ_BUFFER_BYTES,
@@ -244,20 +264,6 @@ class Connection(web.RequestHandler):
             payload_exception=web.RequestPayloadError,
             auto_decompress=False,
         )
-        found: list[tuple[RawRequestMessage, StreamReader]] = []
-        with contextlib.suppress(HttpProcessingError):
-            while (end := data.find(HEAD_END)) >= 0 and len(found) < READ_AGAIN_LIMIT:
-                head, data = data[: end + len(HEAD_END)], data[end + len(HEAD_END) :]
-                messages, upgraded, _ = parser.feed_data(head)
-                if upgraded or not messages or not has_exact_line(messages[-1][0], head.lstrip(b"\r\n")):
-                    break
-                message, payload = messages[-1]
-                found.append((message, payload))
-                if not payload.is_eof():
-                    body_bytes = len(data) if message.chunked else int(message.headers[hdrs.CONTENT_LENGTH])
-                    parser.feed_data(data[:body_bytes])
-                    data = data[body_bytes:]
-        return [(message, payload) for message, payload in found if payload.is_eof()]
 
     def _go_on(self, body: StreamReader, *, is_broken: bool, was_paused: bool) -> None:
         """Refuse a chunked body that is no such thing, or has more framing than its data is worth."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 from aiohttp import HttpVersion11, hdrs, web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import BadHttpMethod, InvalidURLError, LineTooLong
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
+from aiohttp.streams import StreamReader
 
 from proxy.domain.errors import HeadersTooLarge, InternalError, InvalidRequest, NotFound, ProxyError
 
+HEAD_END = b"\r\n\r\n"
+READ_AGAIN_LIMIT = 32
 BESIDE_METHOD_AND_PATH = len("  HTTP/1.1")
-HEAD_BYTES = 8_192
-"""More than aiohttp takes of one line."""
-
 PATHS_WITH_ESCAPES = "/v1/models/"
 LAST_PORT = 65_535
 HOSTS_REMEMBERED = 1_024
@@ -80,11 +81,33 @@ def _check_connection(options: str) -> None:
 def has_exact_line(message: RawRequestMessage, data: bytes) -> bool:
     """Whether ``data`` begins with the request line of ``message``, as RFC 9112 section 3 has it."""
     # The one way without a blank too many, in ASCII; looked at first, for it is nearly every request.
-    end = data.find(b"\r\n", 0, 2 * HEAD_BYTES)
-    if end == len(message.method) + len(message.path) + BESIDE_METHOD_AND_PATH and data.startswith(b"HTTP/1.", end - 8):
+    end = len(message.method) + len(message.path) + BESIDE_METHOD_AND_PATH
+    if data.find(b"\r\n", 0, end + 2) == end and data.startswith(b"HTTP/1.", end - 8):
         return True
     method, path = message.method.encode(), message.path.encode("utf-8", "surrogateescape")
     return data.startswith(tuple(b"%b %b HTTP/1.%d\r\n" % (method, path, minor) for minor in (1, 0)))
+
+
+def whole_requests(parser: HttpRequestParser, data: bytes) -> list[tuple[RawRequestMessage, StreamReader]]:
+    """The whole requests before an error in the same segment, which aiohttp's parser forgets about.
+
+    A client must not get for its good request the error of another one. ``data`` begins with a request, and
+    ``parser`` is a new one.
+    """
+    found: list[tuple[RawRequestMessage, StreamReader]] = []
+    with contextlib.suppress(HttpProcessingError):
+        while (end := data.find(HEAD_END)) >= 0 and len(found) < READ_AGAIN_LIMIT:
+            head, data = data[: end + len(HEAD_END)], data[end + len(HEAD_END) :]
+            messages, upgraded, _ = parser.feed_data(head)
+            if upgraded or not messages or not has_exact_line(messages[-1][0], head.lstrip(b"\r\n")):
+                break
+            message, payload = messages[-1]
+            found.append((message, payload))
+            if not payload.is_eof():
+                body_bytes = len(data) if message.chunked else int(message.headers[hdrs.CONTENT_LENGTH])
+                parser.feed_data(data[:body_bytes])
+                data = data[body_bytes:]
+    return [(message, payload) for message, payload in found if payload.is_eof()]
 
 
 def error_of(status: int, error: BaseException | None, message: str) -> ProxyError:

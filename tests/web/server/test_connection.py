@@ -84,7 +84,7 @@ async def bench() -> AsyncIterator[Bench]:
     app.router.add_get("/late", late)
     refusals = Refusals("test", metrics, RequestLog(), request_ids())
     opened = OpenConnections("test", 100, metrics, refusals.next_id)
-    listener = Listener(app, opened, ConnectionLimits(75, WRITE_TIMEOUT_S), refusals)
+    listener = Listener(app, opened, ConnectionLimits(75, WRITE_TIMEOUT_S, 32_768), refusals)
     url = await listener.open("127.0.0.1", 0, reuse_port=False)
     made = Bench(int(url.rpartition(":")[2]), metrics)
     yield made
