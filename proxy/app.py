@@ -18,9 +18,8 @@ from proxy.domain.catalog import Catalog
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
-from proxy.metering.accounts.keys import KeyRegistry
+from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
-from proxy.metering.accounts.teams import TeamRegistry
 from proxy.metering.embedded.server import EmbeddedStore
 from proxy.metering.journal.journal import Journal, JournalError
 from proxy.metering.ledger.audit_log import AuditLog
@@ -43,10 +42,9 @@ from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
 from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
+from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
 from proxy.web.admin.audit import AuditRoutes
-from proxy.web.admin.keys import KeyAdminRoutes
 from proxy.web.admin.ledger import LedgerRoutes
-from proxy.web.admin.teams import TeamRoutes
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.body_pieces import Patience
 from proxy.web.intake.form_reader import FormLimits
@@ -187,7 +185,7 @@ class Gateway:
         admin = self._admin_app(
             [
                 *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
-                *TeamRoutes(teams, self._body_limits()).routes(),
+                *TeamAdminRoutes(teams, self._body_limits()).routes(),
                 *LedgerRoutes(LedgerPages(redis_pool, store), books, self._body_limits()).routes(),
                 *AuditRoutes(AuditLog(redis_pool, store)).routes(),
             ],

@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from proxy.cli.manage import json_option
 from proxy.cli.provisioning import Change, ProvisioningError, Provisions, Standing, compare, read_provisions
 from proxy.cli.support.admin_client import AdminRefusal, call_admin
-from proxy.cli.support.output import show_json, show_table
+from proxy.cli.support.output import json_option, show_json, show_table
 from proxy.cli.support.paging import read_pages
 from proxy.cli.support.secrets_file import SecretsFile
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from proxy.cli.manage import json_option
-from proxy.cli.support.output import show_json, show_table
+from proxy.cli.support.output import json_option, show_json, show_table
 from proxy.cli.support.paging import Paging, paged, show_more
 
 SHOWN = ("name", "limits", "granted_units", "expires_at", "revoked_at", "deleted_at")

@@ -11,9 +11,8 @@ from urllib.parse import quote
 import click
 import orjson
 
-from proxy.cli.manage import json_option
 from proxy.cli.support.admin_client import call_admin
-from proxy.cli.support.output import leave_output, show_json, show_table
+from proxy.cli.support.output import json_option, leave_output, show_json, show_table
 from proxy.cli.support.paging import Paging, paged, read_pages, show_more
 from proxy.cli.verify import Audit
 

@@ -67,8 +67,8 @@ PAGES: dict[str, Callable[[Bench], Awaitable[object]]] = {
     "audit, all teams": lambda bench: AuditLog(bench.pool, bench.store).list_entries(
         None, since_ms=None, cursor=None, limit=1
     ),
-    "keys, all teams, 100": lambda bench: bench.registry.list_keys(None, cursor=None, limit=100),
-    "teams, 100": lambda bench: bench.teams.list_teams(cursor=None, limit=100),
+    "keys, all teams, 100": lambda bench: bench.keys.page(None, cursor=None, limit=100),
+    "teams, 100": lambda bench: bench.teams.page(cursor=None, limit=100),
     "teams that have books, 100": lambda bench: _books(bench).teams(limit=100),
     "books of a team": lambda bench: _books(bench).read(TEAM, after="", limit=50),
     "figures of teams": read_figures,
@@ -104,7 +104,7 @@ async def measure(url: str, teams: int) -> None:
             took_ms, longest_ms = await cost(bench, page, ROUNDS)
             click.echo(f"{teams:,} teams, {name}: {took_ms:.1f} ms, the store at most {longest_ms:.2f} ms at a time")
         await let_leases_run_out(bench)
-        took_ms, longest_ms = await cost(bench, lambda bench: bench.teams.get_team(TEAM), 1)
+        took_ms, longest_ms = await cost(bench, lambda bench: bench.teams.get(TEAM), 1)
         click.echo(
             f"{teams:,} teams, {LEASES:,} leases of one run out: {took_ms:.1f} ms, "
             f"the store at most {longest_ms:.2f} ms at a time"

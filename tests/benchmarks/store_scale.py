@@ -53,7 +53,7 @@ async def measure(url: str, keys: int, limits: Limits, rounds: int) -> float:
     """Microseconds of the store for one admission and one settlement; the best of ``rounds``."""
     async with open_bench(url) as bench:
         await bench.redis.flushall()
-        await bench.teams.create_team(TEAM, name="", limits=limits)
+        await bench.teams.create(TEAM, name="", limits=limits)
         credential, ids = await bench.make_key(limits=limits), request_ids()
         await fill(bench, keys)
 

@@ -15,8 +15,7 @@ from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import LedgerEntry, Reservation
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
-from proxy.metering.accounts.keys import KeyRegistry
-from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.journal.journal import Journal
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
@@ -44,7 +43,7 @@ class Bench:
     pool: ConnectionPool
     runner: ScriptRunner
     store: RedisStore
-    registry: KeyRegistry
+    keys: KeyRegistry
     teams: TeamRegistry
     ledger: LedgerPages
     meter: Meter
@@ -61,7 +60,7 @@ class Bench:
     ) -> Credential:
         """A new key; ``limits`` in place of the quota and the models."""
         limits = limits or Limits(quota_units=quota_units, models=models)
-        _record, text = await self.registry.create_key(team, name="test", limits=limits, expires_ms=None)
+        _record, text = await self.keys.create(team, name="test", limits=limits, expires_ms=None)
         credential = parse_credential(text)
         assert credential is not None
         return credential
@@ -74,7 +73,7 @@ class Bench:
 
     async def record(self, credential: Credential) -> KeyRecord:
         """The key as it stands."""
-        return await self.registry.get_key(credential.key_id)
+        return await self.keys.get(credential.key_id)
 
     async def check_books(self, credential: Credential) -> None:
         """The counters of the key and of its team equal the ledger, window by window, and nothing is held."""
@@ -86,7 +85,7 @@ class Bench:
         assert await self.redis.zcard(f"lm:{{{credential.team}}}:leases") == 0
         check_account(await self.teams.usage(credential.team), charges)
         own = [entry for entry in charges if entry.facts["key"] == credential.key_id]
-        check_account(await self.registry.usage(credential.key_id), own)
+        check_account(await self.keys.usage(credential.key_id), own)
 
 
 def check_account(

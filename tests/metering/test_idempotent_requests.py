@@ -91,7 +91,7 @@ async def test_one_key_never_sees_another_s(bench: Bench) -> None:
     for number, key in enumerate((second, third)):
         reservation = await admit(bench, key, f"req_other_{number}")
         assert reservation.key_id == key.key_id
-    await bench.registry.revoke_key(first.key_id)
+    await bench.keys.revoke(first.key_id)
     with pytest.raises(InvalidApiKey):
         await admit(bench, first, "req_2")
 
@@ -100,7 +100,7 @@ async def test_a_refusal_for_quota_leaves_the_name_free_and_an_answer_needs_none
     key = await bench.make_key(4_999)
     with pytest.raises(InsufficientQuota):
         await admit(bench, key, "req_1")
-    await bench.registry.update_key(key.key_id, {"quota_units": 5_000})
+    await bench.keys.update(key.key_id, {"quota_units": 5_000})
     await bench.store.settle(delivered(await admit(bench, key, "req_2")))
     with pytest.raises(AlreadyAnswered):
         await admit(bench, key, "req_3")

@@ -63,9 +63,9 @@ async def test_what_a_dead_gateway_held_is_free_for_the_next_admission(bench: Be
 async def test_a_look_at_what_is_used_is_enough(bench: Bench) -> None:
     looks: list[Callable[[Credential], Awaitable[object]]] = [
         bench.store.read_own_key,
-        lambda key: bench.registry.get_key(key.key_id),
-        lambda key: bench.registry.usage(key.key_id),
-        lambda key: bench.registry.list_keys("acme", cursor=None, limit=10),
+        lambda key: bench.keys.get(key.key_id),
+        lambda key: bench.keys.usage(key.key_id),
+        lambda key: bench.keys.page("acme", cursor=None, limit=10),
         lambda key: bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10),
     ]
     for number, look in enumerate(looks):
@@ -96,7 +96,7 @@ async def test_an_expired_reservation_can_be_charged_whole(store_url: str) -> No
         key = await bench.make_key(20_000)
         await bench.admit(key, "req_1", 5_000, images=3)
         await run_out(bench)
-        record, by_model, by_day = await bench.registry.usage(key.key_id)
+        record, by_model, by_day = await bench.keys.usage(key.key_id)
         assert (record.quota.posted, record.quota.reserved, record.images) == (15_000, 0, 0)
         assert by_model[MODEL].quota_units == 15_000
         (now_s, _micros) = await bench.redis.time()
@@ -305,7 +305,7 @@ async def scripts_run(bench: Bench) -> int:
 LOOKS: list[Callable[[Bench, Credential], Awaitable[object]]] = [
     lambda bench, key: bench.admit(key, "req_alive", 5_000),
     lambda bench, key: bench.store.read_own_key(key),
-    lambda bench, key: bench.registry.usage(key.key_id),
+    lambda bench, key: bench.keys.usage(key.key_id),
     lambda bench, key: asyncio.gather(*(bench.admit(key, f"req_{number}", 100) for number in range(50))),
 ]
 

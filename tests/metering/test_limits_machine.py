@@ -117,7 +117,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @initialize(team=some_limits, first=some_limits, second=some_limits)
     def make(self, team: Limits, first: Limits, second: Limits) -> None:
-        self.run(self.bench.teams.create_team("acme", name="", limits=team))
+        self.run(self.bench.teams.create("acme", name="", limits=team))
         self.model.team.limits = team
         for name, limits in (("first", first), ("second", second)):
             self.keys[name] = self.run(self.bench.make_key(limits=limits))
@@ -187,15 +187,13 @@ class LimitsMachine(RuleBasedStateMachine):
     def change_key(self, name: str, limits: Limits) -> None:
         self.model.keys[name].limits = limits
         changes = {field: getattr(limits, field) for field in Limits.__dataclass_fields__}
-        self.run(self.bench.registry.update_key(self.keys[name].key_id, changes))
+        self.run(self.bench.keys.update(self.keys[name].key_id, changes))
 
     @rule(limits=some_limits)
     def change_team(self, limits: Limits) -> None:
         self.model.team.limits = limits
         self.run(
-            self.bench.teams.update_team(
-                "acme", {field: getattr(limits, field) for field in Limits.__dataclass_fields__}
-            )
+            self.bench.teams.update("acme", {field: getattr(limits, field) for field in Limits.__dataclass_fields__})
         )
 
     @rule(name=st.sampled_from(["first", "second", "team"]), images=st.integers(-3, 5))
@@ -205,14 +203,14 @@ class LimitsMachine(RuleBasedStateMachine):
         if name == "team":
             self.run(self.bench.teams.grant("acme", quota_units=images * PRICE, reason="test"))
         else:
-            self.run(self.bench.registry.grant(self.keys[name].key_id, quota_units=images * PRICE, reason="test"))
+            self.run(self.bench.keys.grant(self.keys[name].key_id, quota_units=images * PRICE, reason="test"))
 
     @invariant()
     def counters_are_the_same(self) -> None:
         if not self.keys:
             return
-        found = {name: self.run(self.bench.registry.get_key(key.key_id)) for name, key in self.keys.items()}
-        team = self.run(self.bench.teams.get_team("acme"))
+        found = {name: self.run(self.bench.keys.get(key.key_id)) for name, key in self.keys.items()}
+        team = self.run(self.bench.teams.get("acme"))
         for account, record in (*((self.model.keys[name], found[name]) for name in found), (self.model.team, team)):
             assert record.held == account.held
             for name, limit, posted, reserved in account.quotas(self.model.day):

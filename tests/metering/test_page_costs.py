@@ -54,8 +54,8 @@ async def read_figures(bench: Bench) -> None:
 PAGES: dict[str, Callable[[Bench], Awaitable[object]]] = {
     "ledger": lambda bench: bench.ledger.list_entries(LedgerFilter(), cursor=None, limit=1),
     "audit": lambda bench: AuditLog(bench.pool, bench.store).list_entries(None, since_ms=None, cursor=None, limit=1),
-    "keys": lambda bench: bench.registry.list_keys(None, cursor=None, limit=5),
-    "teams": lambda bench: bench.teams.list_teams(cursor=None, limit=5),
+    "keys": lambda bench: bench.keys.page(None, cursor=None, limit=5),
+    "teams": lambda bench: bench.teams.page(cursor=None, limit=5),
     "books": lambda bench: LedgerBooks(bench.runner, bench.pool, bench.store).teams(limit=5),
     "figures": read_figures,
 }
@@ -95,7 +95,7 @@ async def test_keys_are_listed_over_very_many_teams_that_have_none(bench: Bench)
     found: list[str] = []
     cursor, pages = None, 0
     while True:
-        page = await bench.registry.list_keys(None, cursor=cursor, limit=1)
+        page = await bench.keys.page(None, cursor=cursor, limit=1)
         found += [record.id for record in page.items]
         cursor, pages = page.next_cursor, pages + 1
         if cursor is None:
@@ -113,6 +113,6 @@ async def test_figures_are_found_behind_very_many_teams_that_are_revoked(bench: 
     figures = TeamFigures(bench.teams, metrics.teams, refresh_s=60)
     shown = [sorted(await figures.read()) for _ in range(4)]
     assert shown == [[], [], [], ["x", "y"]]
-    await bench.teams.revoke_team("x")
+    await bench.teams.revoke("x")
     # The ones before are read again until the walk has come so far.
     assert [sorted(await figures.read()) for _ in range(4)] == [["y"], ["y"], ["y"], ["y", "z"]]

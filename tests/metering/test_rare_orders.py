@@ -31,7 +31,7 @@ async def run_out(bench: Bench, request_id: str) -> None:
 
 
 async def posted(bench: Bench, key: Credential) -> tuple[int, int]:
-    team = await bench.teams.get_team("acme")
+    team = await bench.teams.get("acme")
     return (await bench.record(key)).quota.posted, team.quota.posted
 
 
@@ -95,7 +95,7 @@ async def test_an_admission_that_is_taken_back_after_its_lease_was_charged_costs
 async def test_a_call_made_again_is_admitted_as_it_was_though_its_key_has_been_revoked(bench: Bench) -> None:
     key = await bench.make_key(5_000)
     reservation = await bench.admit(key, "req_1", 5_000)
-    await bench.registry.revoke_key(key.key_id)
+    await bench.keys.revoke(key.key_id)
     assert (await bench.admit(key, "req_1", 5_000)).admitted_ms == reservation.admitted_ms
     with pytest.raises(InvalidApiKey):
         await bench.admit(key, "req_2", 5_000)
@@ -129,10 +129,10 @@ async def test_what_was_admitted_by_a_clock_that_was_days_ahead_leaves_the_windo
     assert isinstance(held, bytes)
     ahead_ms = before.admitted_ms + 5 * DAY_MS
     await bench.redis.set("lm:{acme}:reservation:req_2", b"held 5000 %d %b" % (ahead_ms, held.split(b" ", 3)[3]))
-    day = (await bench.registry.get_key(key.key_id)).quotas["quota_units_per_day"]
+    day = (await bench.keys.get(key.key_id)).quotas["quota_units_per_day"]
     assert day.posted == 5_000
     await bench.store.settle(delivered(replace(before, id="req_2", admitted_ms=ahead_ms), 1))
-    record = await bench.registry.get_key(key.key_id)
+    record = await bench.keys.get(key.key_id)
     # The window of today is still today's, with what was charged in it.
     assert record.quotas["quota_units_per_day"].posted == 5_000
     assert record.quota.posted == 10_000

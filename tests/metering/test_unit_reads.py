@@ -13,10 +13,9 @@ from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.errors import InvalidRequest, NotFound, StoreUnavailable
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
-from proxy.metering.accounts import keys as key_registry
-from proxy.metering.accounts.keys import KeyRegistry
+from proxy.metering.accounts import registry
+from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
-from proxy.metering.accounts.teams import TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
@@ -124,7 +123,7 @@ async def test_unit_a_key_is_read_with_its_counters_and_windows(reads: Reads) ->
     (key_id,) = key_ids("acme", 1)
     counters = struct.pack(">13q", 10, 100, 7, 3, 2, DAY, 4, 40, DAY - 3, 5, 50, 0, 0)
     await reads.add_key(key_id, name="nightly", quota_units=1_000, granted=500, models="a\nb/*", counters=counters)
-    record = await reads.keys.get_key(key_id)
+    record = await reads.keys.get(key_id)
     assert (record.id, record.team, record.name, record.created_ms) == (key_id, "acme", "nightly", 7)
     assert record.limits == Limits(quota_units=1_000, models=("a", "b/*"))
     assert (record.quota.limit, record.quota.posted, record.quota.reserved) == (1_500, 100, 10)
@@ -132,33 +131,33 @@ async def test_unit_a_key_is_read_with_its_counters_and_windows(reads: Reads) ->
     day = record.quotas["quota_units_per_day"]
     assert (day.window, day.posted, day.reserved) == (records.utc_day(DAY * records.DAY_MS), 40, 4)
     with pytest.raises(NotFound):
-        await reads.keys.get_key("acme_9999999999")
+        await reads.keys.get("acme_9999999999")
     with pytest.raises(NotFound):
-        await reads.keys.get_key("no key's id")
+        await reads.keys.get("no key's id")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 async def test_unit_keys_of_all_teams_come_in_pages(reads: Reads, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_registry, "TEAMS_LIMIT", 2)
-    monkeypatch.setattr(key_registry, "KEYS_A_ROUND_TRIP", 2)
+    monkeypatch.setattr(registry, "TEAMS_LIMIT", 2)
+    monkeypatch.setattr(registry, "RECORDS_A_ROUND_TRIP", 2)
     wanted = [*key_ids("a", 3), *key_ids("c", 1), *key_ids("z", 2)]
     for team in ("a", "b", "c", "d", "e", "f", "z"):
         await reads.add_team(team)
     for key_id in wanted:
         await reads.add_key(key_id)
-    found, _pages = await all_of(lambda cursor: reads.keys.list_keys(None, cursor=cursor, limit=limit))
+    found, _pages = await all_of(lambda cursor: reads.keys.page(None, cursor=cursor, limit=limit))
     assert [record.id for record in found] == wanted
-    found, _pages = await all_of(lambda cursor: reads.keys.list_keys("a", cursor=cursor, limit=limit))
+    found, _pages = await all_of(lambda cursor: reads.keys.page("a", cursor=cursor, limit=limit))
     assert [record.id for record in found] == wanted[:3]
     with pytest.raises(InvalidRequest, match="of the team 'a'"):
-        await reads.keys.list_keys("a", cursor=wanted[-1], limit=limit)
+        await reads.keys.page("a", cursor=wanted[-1], limit=limit)
 
 
 async def test_unit_teams_come_in_pages_and_one_that_has_no_record_is_passed(reads: Reads) -> None:
     for team in ("a", "b", "c"):
         await reads.add_team(team, name=team.upper())
     await reads.redis.zadd("lm:teams", {"broken-off": 0})
-    found, pages = await all_of(lambda cursor: reads.teams.list_teams(cursor=cursor, limit=2))
+    found, pages = await all_of(lambda cursor: reads.teams.page(cursor=cursor, limit=2))
     assert ([team.name for team in found], pages) == (["A", "B", "C"], 2)
     assert reads.store.reclaimed == ["a", "b", "broken-off", "c"]
     names, pages = await all_of(lambda cursor: reads.books.teams(cursor=cursor, limit=3))

@@ -183,15 +183,15 @@ async def test_a_grant_writes_all_or_nothing(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     harm: list[tuple[str, Spoil]] = [(TEAM + name, wrong_type) for name in (f"key:{key.key_id}", "ledger", "audit")]
     harm += [(f"{TEAM}key:{key.key_id}", no_number("granted"))]
-    await check_each(bench, harm, lambda: bench.registry.grant(key.key_id, quota_units=5, reason="more"))
+    await check_each(bench, harm, lambda: bench.keys.grant(key.key_id, quota_units=5, reason="more"))
     assert (await bench.record(key)).quota.limit == 10_005
 
 
 async def test_a_change_writes_all_or_nothing(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     harm: list[tuple[str, Spoil]] = [(TEAM + name, wrong_type) for name in (f"key:{key.key_id}", "audit")]
-    await check_each(bench, harm, lambda: bench.registry.update_key(key.key_id, {"quota_units": 5}))
-    await check_each(bench, harm, lambda: bench.registry.revoke_key(key.key_id))
+    await check_each(bench, harm, lambda: bench.keys.update(key.key_id, {"quota_units": 5}))
+    await check_each(bench, harm, lambda: bench.keys.revoke(key.key_id))
 
 
 async def test_trimming_writes_all_or_nothing(bench: Bench) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import click
 import orjson
 
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
+
 
 def show_json(answer: Any) -> None:
     """The answer as it came."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from proxy.domain.errors import NotFound, StoreUnavailable
 from proxy.domain.limits import QuotaUsage
-from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.tasks import end_task
 from proxy.telemetry.team_metrics import TeamMetrics
 
@@ -72,7 +72,7 @@ class TeamFigures:
         found before are read again.
         """
         for _ in range(PAGES_A_READING):
-            page = await self._registry.list_teams(cursor=self._cursor, limit=min(PAGE, self._metrics.label_teams))
+            page = await self._registry.page(cursor=self._cursor, limit=min(PAGE, self._metrics.label_teams))
             self._found |= {team.id: team.quotas for team in page.items if team.revoked_ms is None}
             self._cursor = page.next_cursor
             if self._cursor is None or len(self._found) >= self._metrics.label_teams:
@@ -81,7 +81,7 @@ class TeamFigures:
         again = {}
         for name in self._shown:
             with suppress(NotFound):
-                team = await self._registry.get_team(name)
+                team = await self._registry.get(name)
                 if team.revoked_ms is None:
                     again[name] = team.quotas
         return again

@@ -9,9 +9,8 @@ from aiohttp import web
 
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.metering.ledger.audit_log import AuditEntry, AuditLog
-from proxy.web.admin.keys import key_view, stream_response
 from proxy.web.admin.queries import AuditQuery, read_query, since_ms
-from proxy.web.admin.teams import team_view
+from proxy.web.admin.views import key_view, stream_response, team_view
 from proxy.web.admin.wire import AuditPage
 from proxy.web.server.routes import Access, Route
 from proxy.web.times import iso_time

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import orjson
+from aiohttp import web
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -22,6 +23,7 @@ from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.limits import EVERY_MODEL, Limits
 from proxy.web.admin.queries import text_schema
+from proxy.web.intake.request_body import BodyLimits, read_json_body
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
 RATE_LIMIT = 1_000_000
@@ -166,6 +168,18 @@ def limits_of(body: LimitsBody) -> Limits:
 def milliseconds(moment: datetime | None) -> int | None:
     """Milliseconds since the epoch; None stays None."""
     return None if moment is None else int(moment.timestamp() * 1000)
+
+
+async def read_request(
+    request: web.Request, kind: type[Body], limits: BodyLimits, *, may_be_left_out: bool = False
+) -> Body:
+    """A request's body as ``kind``. Raises InvalidRequest."""
+    if request.body_exists:
+        text = await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        return read_body(kind, text)
+    if may_be_left_out:
+        return kind()
+    raise InvalidRequest("The request has no body; it should be a JSON object.")
 
 
 def read_body(kind: type[Body], text: bytes) -> Body:

@@ -14,9 +14,9 @@ from proxy.metering.ledger.books import KeyBooks, LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.redis_store.facts import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin.access import actor
-from proxy.web.admin.bodies import RefundBody
-from proxy.web.admin.keys import list_response, read_request, stream_response
+from proxy.web.admin.bodies import RefundBody, read_request
 from proxy.web.admin.queries import LedgerQuery, PageQuery, TeamsQuery, read_query, since_ms, split_entry_id
+from proxy.web.admin.views import list_response, stream_response
 from proxy.web.admin.wire import BooksPage, EntryPage, RefundView, TeamNames
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response

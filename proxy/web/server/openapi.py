@@ -131,7 +131,7 @@ Models = Mapping[tuple[Any, Mode], Mapping[str, Any]]
 
 
 def _operation(route: Route, models: Models) -> dict[str, Any]:
-    summary, _, details = (getdoc(route.handler) or "").partition("\n")
+    summary, _, details = (route.summary or getdoc(route.handler) or "").partition("\n")
     words = re.findall(r"\w+", plain_path(route.path))
     operation: dict[str, Any] = {
         "operationId": "_".join([route.method.lower(), *words]),

@@ -46,7 +46,7 @@ class Route:
     ``answers`` are the models of its successes by their status, with None for what is no JSON; ``errors`` those that it
     may answer beside those that its access, its body and its path bring along; ``headers`` those of a request that
     change what it does. ``body`` is taken as JSON, ``form`` as multipart/form-data. One that ``streams`` may answer
-    with server-sent events as well. A handler's docstring describes it.
+    with server-sent events as well. Its ``summary`` describes it, or the handler's docstring where that is empty.
     """
 
     method: str
@@ -62,6 +62,7 @@ class Route:
     errors: tuple[type[ProxyError], ...] = ()
     media_type: str = "application/json"
     streams: bool = False
+    summary: str = ""
 
     @property
     def all_errors(self) -> tuple[type[ProxyError], ...]:

@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Limits, TeamRecord
 from proxy.metering.accounts import team_figures
+from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
-from proxy.metering.accounts.teams import TeamRegistry
 from proxy.metering.pages import Page
 from proxy.telemetry.metrics import Metrics
 from tests.metering.conftest import Bench
@@ -28,12 +28,12 @@ class Failing(TeamRegistry):
         self.flowing = asyncio.Event()
         self.flowing.set()
 
-    async def list_teams(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
+    async def page(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
         self.asked += 1
         await self.flowing.wait()
         if self.away:
             raise StoreUnavailable
-        return await super().list_teams(cursor=cursor, limit=limit)
+        return await super().page(cursor=cursor, limit=limit)
 
 
 def quota(metrics: Metrics, team: str, state: str, limit: str = "quota_units") -> float | None:
@@ -51,7 +51,7 @@ def figures(registry: TeamRegistry, metrics: Metrics) -> TeamFigures:
 
 async def test_the_start_shows_what_the_store_has_and_time_shows_the_rest(bench: Bench) -> None:
     metrics = Metrics(label_teams=5)
-    await bench.teams.create_team("acme", name="", limits=Limits(quota_units=90_000, quota_units_per_day=50_000))
+    await bench.teams.create("acme", name="", limits=Limits(quota_units=90_000, quota_units_per_day=50_000))
     key = await bench.make_key()
     await bench.admit(key, "req_1", 5_000)
     shown = figures(bench.teams, metrics)
@@ -61,7 +61,7 @@ async def test_the_start_shows_what_the_store_has_and_time_shows_the_rest(bench:
         assert quota(metrics, "acme", "limit", "quota_units_per_day") == 50_000
         assert quota(metrics, "acme", "limit", "quota_units_per_month") is None
         assert quota(metrics, "acme", "reserved", "quota_units_per_month") == 5_000
-        await bench.teams.update_team("acme", {"quota_units": 10_000})
+        await bench.teams.update("acme", {"quota_units": 10_000})
         await bench.admit(key, "req_2", 5_000)
         await eventually(lambda: quota(metrics, "acme", "reserved") == 10_000)
         assert quota(metrics, "acme", "limit") == 10_000
@@ -73,8 +73,8 @@ async def test_the_start_shows_what_the_store_has_and_time_shows_the_rest(bench:
 async def test_only_so_many_teams_are_shown_and_none_that_is_revoked(bench: Bench) -> None:
     metrics = Metrics(label_teams=2)
     for team in ("aa", "bb", "cc", "dd"):
-        await bench.teams.create_team(team, name="", limits=Limits(quota_units=1))
-    await bench.teams.revoke_team("aa")
+        await bench.teams.create(team, name="", limits=Limits(quota_units=1))
+    await bench.teams.revoke("aa")
     shown = figures(bench.teams, metrics)
     await shown.start()
     await shown.stop()
@@ -83,7 +83,7 @@ async def test_only_so_many_teams_are_shown_and_none_that_is_revoked(bench: Benc
 
 async def test_the_last_figures_stay_while_the_store_is_away(bench: Bench) -> None:
     metrics, registry = Metrics(label_teams=5), Failing(bench)
-    await bench.teams.create_team("acme", name="", limits=Limits(quota_units=7))
+    await bench.teams.create("acme", name="", limits=Limits(quota_units=7))
     shown = figures(registry, metrics)
     await shown.start()
     try:
@@ -92,7 +92,7 @@ async def test_the_last_figures_stay_while_the_store_is_away(bench: Bench) -> No
         await eventually(lambda: registry.asked > asked + 1)
         assert quota(metrics, "acme", "limit") == 7
         registry.away = False
-        await bench.teams.update_team("acme", {"quota_units": 8})
+        await bench.teams.update("acme", {"quota_units": 8})
         await eventually(lambda: quota(metrics, "acme", "limit") == 8)
     finally:
         await shown.stop()
@@ -103,7 +103,7 @@ async def test_a_store_that_does_not_answer_does_not_keep_the_gateway_from_start
 ) -> None:
     monkeypatch.setattr(team_figures, "FIRST_READING_S", 0.05)
     metrics, registry = Metrics(label_teams=5), Failing(bench)
-    await bench.teams.create_team("acme", name="", limits=Limits(quota_units=7))
+    await bench.teams.create("acme", name="", limits=Limits(quota_units=7))
     registry.flowing.clear()
     shown = figures(registry, metrics)
     await asyncio.wait_for(shown.start(), 1)

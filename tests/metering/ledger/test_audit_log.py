@@ -7,7 +7,7 @@ import pytest
 from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.errors import Conflict, NotFound
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
-from proxy.metering.accounts.teams import TeamRegistry
+from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.actor import Actor
 from proxy.metering.ledger.audit_log import AuditEntry, AuditLog
 from proxy.metering.ledger.books import LedgerBooks
@@ -24,13 +24,11 @@ async def entries(bench: Bench, team: str | None = "acme") -> list[AuditEntry]:
 
 
 async def test_each_change_of_a_key_is_recorded_with_who_and_what(bench: Bench) -> None:
-    record, _text = await bench.registry.create_key(
-        "acme", name="nightly", limits=Limits(10_000), expires_ms=None, by=ANN
-    )
-    await bench.registry.update_key(record.id, {"quota_units": 20_000, "name": "daily"}, by=ANN)
-    await bench.registry.rotate_key(record.id, overlap_ms=0, by=ANN)
-    await bench.registry.grant(record.id, quota_units=500, reason="goodwill", by=Actor("bob", "req_2"))
-    await bench.registry.revoke_key(record.id, by=ANN)
+    record, _text = await bench.keys.create("acme", name="nightly", limits=Limits(10_000), expires_ms=None, by=ANN)
+    await bench.keys.update(record.id, {"quota_units": 20_000, "name": "daily"}, by=ANN)
+    await bench.keys.rotate(record.id, overlap_ms=0, by=ANN)
+    await bench.keys.grant(record.id, quota_units=500, reason="goodwill", by=Actor("bob", "req_2"))
+    await bench.keys.revoke(record.id, by=ANN)
     found = await entries(bench)
     assert [(each.by, each.request, each.action, each.target) for each in found] == [
         ("ann", "req_1", "team.create", "acme"),
@@ -59,10 +57,10 @@ async def test_each_change_of_a_key_is_recorded_with_who_and_what(bench: Bench) 
 
 async def test_each_change_of_a_team_is_recorded(bench: Bench) -> None:
     teams = TeamRegistry(bench.runner, bench.pool, bench.store)
-    await teams.create_team("acme", name="Acme", limits=Limits(1), by=ANN)
-    await teams.update_team("acme", {"images_per_minute": 5}, by=ANN)
+    await teams.create("acme", name="Acme", limits=Limits(1), by=ANN)
+    await teams.update("acme", {"images_per_minute": 5}, by=ANN)
     await teams.grant("acme", quota_units=7, reason="goodwill", by=ANN)
-    await teams.revoke_team("acme", by=ANN)
+    await teams.revoke("acme", by=ANN)
     found = await entries(bench)
     assert [each.action for each in found] == ["team.create", "team.update", "team.grant", "team.delete"]
     assert all(isinstance(each.after, TeamRecord) and each.target == "acme" for each in found)
@@ -88,9 +86,9 @@ async def test_a_refund_is_recorded_with_its_key(bench: Bench) -> None:
 async def test_counters_are_recorded_as_they_stood(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     reservation = await bench.admit(key, "req_1", 5_000)
-    await bench.registry.update_key(key.key_id, {"name": "held"}, by=ANN)
+    await bench.keys.update(key.key_id, {"name": "held"}, by=ANN)
     await bench.store.settle(settle(reservation, Delivery(images=1)))
-    await bench.registry.update_key(key.key_id, {"name": "posted"}, by=ANN)
+    await bench.keys.update(key.key_id, {"name": "posted"}, by=ANN)
     held, posted = (await entries(bench))[-2:]
     assert held.after is not None
     assert posted.after is not None
@@ -100,31 +98,31 @@ async def test_counters_are_recorded_as_they_stood(bench: Bench) -> None:
 
 async def test_what_changes_nothing_is_no_change(bench: Bench) -> None:
     key = await bench.make_key(10_000)
-    await bench.registry.update_key(key.key_id, {"quota_units": 10_000}, by=ANN)
-    await bench.registry.revoke_key(key.key_id, by=ANN)
-    await bench.registry.revoke_key(key.key_id, by=ANN)
+    await bench.keys.update(key.key_id, {"quota_units": 10_000}, by=ANN)
+    await bench.keys.revoke(key.key_id, by=ANN)
+    await bench.keys.revoke(key.key_id, by=ANN)
     with pytest.raises(Conflict):
-        await bench.registry.update_key(key.key_id, {"quota_units": 5}, by=ANN)
+        await bench.keys.update(key.key_id, {"quota_units": 5}, by=ANN)
     with pytest.raises(NotFound):
-        await bench.registry.revoke_key("acme_0000000000", by=ANN)
+        await bench.keys.revoke("acme_0000000000", by=ANN)
     assert [each.action for each in await entries(bench)] == ["team.create", "key.create", "key.revoke"]
 
 
 async def test_the_same_call_twice_is_recorded_once(bench: Bench) -> None:
     """As it comes where the reply to the first was lost."""
-    registry, run = bench.registry, bench.runner.run
+    registry, run = bench.keys, bench.runner.run
 
     async def run_twice(*call: object) -> list[object]:
         await run(*call)  # type: ignore[arg-type]
         return await run(*call)  # type: ignore[arg-type]
 
     with patch.object(bench.runner, "run", run_twice):
-        record, _text = await registry.create_key("acme", name="", limits=Limits(10_000), expires_ms=None, by=ANN)
-        await registry.update_key(record.id, {"name": "daily"}, by=ANN)
-        await registry.rotate_key(record.id, overlap_ms=1_000, by=ANN)
+        record, _text = await registry.create("acme", name="", limits=Limits(10_000), expires_ms=None, by=ANN)
+        await registry.update(record.id, {"name": "daily"}, by=ANN)
+        await registry.rotate(record.id, overlap_ms=1_000, by=ANN)
         await registry.grant(record.id, quota_units=500, reason="goodwill", by=ANN)
-        await registry.revoke_key(record.id, by=ANN)
-        await TeamRegistry(bench.runner, bench.pool, bench.store).create_team("other", name="", limits=Limits(), by=ANN)
+        await registry.revoke(record.id, by=ANN)
+        await TeamRegistry(bench.runner, bench.pool, bench.store).create("other", name="", limits=Limits(), by=ANN)
     assert [each.action for each in await entries(bench)] == [
         *("team.create", "key.create", "key.update", "key.rotate", "key.grant", "key.revoke"),
     ]
@@ -132,8 +130,8 @@ async def test_the_same_call_twice_is_recorded_once(bench: Bench) -> None:
 
 
 async def test_no_secret_is_recorded(bench: Bench) -> None:
-    record, _text = await bench.registry.create_key("acme", name="", limits=Limits(), expires_ms=None, by=ANN)
-    await bench.registry.rotate_key(record.id, overlap_ms=60_000, by=ANN)
+    record, _text = await bench.keys.create("acme", name="", limits=Limits(), expires_ms=None, by=ANN)
+    await bench.keys.rotate(record.id, overlap_ms=60_000, by=ANN)
     found = await ask(bench.redis, "XRANGE", key_names.audit("acme"), "-", "+")
     assert len(found) == 3
     for _id, fields in found:

@@ -75,7 +75,7 @@ async def test_a_refund_gives_the_units_back_once(bench: Bench, books: LedgerBoo
     assert last.facts["refunds"] == f"acme_{entry}"
     assert (last.facts["charged"], last.facts["overage"], last.facts["images"]) == (-15_000, -10_000, 0)
     assert (last.facts["reason"], last.facts["model"], last.facts["request"]) == ('they were "black"', MODEL, "req_1")
-    _record, by_model, _by_day = await bench.registry.usage(key.key_id)
+    _record, by_model, _by_day = await bench.keys.usage(key.key_id)
     assert (by_model[MODEL].quota_units, by_model[MODEL].images) == (0, 3)
     await bench.check_books(key)
     await check(bench, books, key)
@@ -112,7 +112,7 @@ async def test_a_refund_whose_answer_was_lost_is_told_again(bench: Bench, books:
 async def test_what_cannot_be_refunded(bench: Bench, books: LedgerBooks) -> None:
     key = await bench.make_key(15_000)
     empty = await deliver(bench, await bench.admit(key, "req_1", 5_000), images=0)
-    _record, grant = await bench.registry.grant(key.key_id, quota_units=5, reason="x")
+    _record, grant = await bench.keys.grant(key.key_id, quota_units=5, reason="x")
     charged = await deliver(bench, await bench.admit(key, "req_2", 5_000))
     refund = await books.refund("acme", charged, reason="x")
     for entry in (empty, grant.removeprefix("acme_"), refund.removeprefix("acme_")):
@@ -147,7 +147,7 @@ async def test_trimmed_entries_go_into_the_checkpoint(
     key = await bench.make_key(None)
     for number in range(7):
         await deliver(bench, await bench.admit(key, f"req_{number}", 5_000), images=number % 3)
-    await bench.registry.grant(key.key_id, quota_units=-7, reason="x")
+    await bench.keys.grant(key.key_id, quota_units=-7, reason="x")
     await age(bench, 2)
     old = (await stream(bench))[1][0].decode()
     await books.refund("acme", old, reason="x")

@@ -70,4 +70,4 @@ async def test_no_sentinel_is_a_store_that_cannot_be_reached() -> None:
         with pytest.raises(StoreUnavailable):
             await bench.store.reclaim("acme")
         with pytest.raises(StoreUnavailable):
-            await bench.registry.list_keys(None, cursor=None, limit=1)
+            await bench.keys.page(None, cursor=None, limit=1)

@@ -143,7 +143,7 @@ async def test_only_the_secret_opens_the_key(bench: Bench) -> None:
 async def test_revoking_works_on_the_next_request_and_lets_the_last_one_settle(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     reservation = await bench.admit(key, "req_1", 5_000)
-    await bench.registry.revoke_key(key.key_id)
+    await bench.keys.revoke(key.key_id)
     with pytest.raises(InvalidApiKey, match="revoked"):
         await bench.admit(key, "req_2", 5_000)
     await bench.store.settle(settle(reservation, delivered(1)))
@@ -155,9 +155,9 @@ async def test_a_key_expires_by_the_clock_of_the_store(bench: Bench) -> None:
     key = await bench.make_key()
     seconds, microseconds = await bench.redis.time()
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    await bench.registry.update_key(key.key_id, {"expires_ms": now_ms + 60_000})
+    await bench.keys.update(key.key_id, {"expires_ms": now_ms + 60_000})
     await bench.admit(key, "req_1", 5_000)
-    await bench.registry.update_key(key.key_id, {"expires_ms": now_ms})
+    await bench.keys.update(key.key_id, {"expires_ms": now_ms})
     with pytest.raises(InvalidApiKey, match="expired"):
         await bench.admit(key, "req_2", 5_000)
 

@@ -92,7 +92,7 @@ async def test_the_first_settlement_of_a_day_sums_up_and_the_books_stay_right(be
 
     await eventually(are_all_folded)
     await bench.store.folding.stop()
-    for _record, by_model, by_day in (await bench.registry.usage(key.key_id), await bench.teams.usage("acme")):
+    for _record, by_model, by_day in (await bench.keys.usage(key.key_id), await bench.teams.usage("acme")):
         assert by_model[MODEL] == Charges(images=3, quota_units=15_000)
         total = sum(value for heading, value in before.items() if ":units:" in heading)
         assert sum(each.quota_units for each in by_day.values()) == total + 15_000

@@ -68,6 +68,13 @@ def test_a_handler_is_described_by_its_docstring(written: dict[str, Any]) -> Non
     assert (operation["summary"], operation["description"]) == ("Do something.", "And then something else.")
 
 
+def test_a_handler_of_several_routes_is_described_by_the_summary_of_each() -> None:
+    routes = [Route("GET", f"/{name}", handler, Access.FREE, {200: Thing}, summary=f"One {name}.") for name in "ab"]
+    paths = describe(routes, [], version="1", public_url="http://localhost")["paths"]
+    assert [paths[path]["get"]["summary"] for path in ("/a", "/b")] == ["One a.", "One b."]
+    assert "description" not in paths["/a"]["get"]
+
+
 def test_each_access_has_its_security_and_its_errors(written: dict[str, Any]) -> None:
     paths = written["paths"]
     assert paths["/v1/things/{model}"]["get"]["security"] == [{"apiKey": []}]

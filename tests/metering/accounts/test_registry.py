@@ -8,17 +8,19 @@ import pytest
 
 from proxy.domain.api_key import parse_credential
 from proxy.domain.billing.settlement import Delivery, settle
-from proxy.domain.errors import Conflict, InsufficientQuota, InvalidApiKey, InvalidRequest, NotFound
+from proxy.domain.errors import Conflict, InsufficientQuota, InvalidApiKey, InvalidRequest, ModelNotAllowed, NotFound
 from proxy.domain.limits import Limits
-from proxy.metering.accounts import keys as key_registry
+from proxy.metering.accounts import registry
 from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.redis.connection import Argument
 from proxy.metering.redis.scripts import Script
 from tests.metering.conftest import Bench, open_bench
 
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
 
 async def test_a_new_key_has_its_limits_and_only_the_hash_of_its_text_is_stored(bench: Bench) -> None:
-    record, text = await bench.registry.create_key(
+    record, text = await bench.keys.create(
         "acme", name="nightly", limits=Limits(10_000, models=("acme/*", "other/x")), expires_ms=2_000_000_000_000
     )
     assert record.team == "acme"
@@ -26,31 +28,31 @@ async def test_a_new_key_has_its_limits_and_only_the_hash_of_its_text_is_stored(
     assert record.limits == Limits(10_000, models=("acme/*", "other/x"))
     assert record.expires_ms == 2_000_000_000_000
     assert record.created_ms > 1_700_000_000_000
-    assert record == await bench.registry.get_key(record.id)
+    assert record == await bench.keys.get(record.id)
     for name in await bench.redis.keys("*"):
         assert text.encode() not in (await bench.redis.dump(name) or b"")
 
 
 async def test_changes_touch_what_is_given_and_nothing_else(bench: Bench) -> None:
     key = await bench.make_key(10_000, models=("acme/*",))
-    record = await bench.registry.update_key(key.key_id, {"name": "renamed"})
+    record = await bench.keys.update(key.key_id, {"name": "renamed"})
     assert (record.name, record.limits) == ("renamed", Limits(10_000, models=("acme/*",)))
-    record = await bench.registry.update_key(key.key_id, {"quota_units": None})
+    record = await bench.keys.update(key.key_id, {"quota_units": None})
     assert record.limits == Limits(None, models=("acme/*",))
     assert record.quota.remaining is None
-    record = await bench.registry.update_key(key.key_id, {"expires_ms": 2_000_000_000_000})
-    record = await bench.registry.update_key(key.key_id, {"expires_ms": None})
+    record = await bench.keys.update(key.key_id, {"expires_ms": 2_000_000_000_000})
+    record = await bench.keys.update(key.key_id, {"expires_ms": None})
     assert record.expires_ms is None
 
 
 async def test_lowering_a_limit_below_what_is_used_refuses_and_raising_it_helps_at_once(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     reservation = await bench.admit(key, "req_1", 10_000)
-    record = await bench.registry.update_key(key.key_id, {"quota_units": 1_000})
+    record = await bench.keys.update(key.key_id, {"quota_units": 1_000})
     assert record.quota.remaining == 0
     with pytest.raises(InsufficientQuota):
         await bench.admit(key, "req_2", 1)
-    await bench.registry.update_key(key.key_id, {"quota_units": 10_001})
+    await bench.keys.update(key.key_id, {"quota_units": 10_001})
     await bench.admit(key, "req_3", 1)
     await bench.store.settle(settle(reservation, Delivery(images=1)))
     assert (await bench.record(key)).quota.posted == 10_000
@@ -59,14 +61,14 @@ async def test_lowering_a_limit_below_what_is_used_refuses_and_raising_it_helps_
 async def test_a_rotated_key_keeps_its_counters_and_its_old_text_only_for_the_overlap(bench: Bench) -> None:
     key = await bench.make_key(10_000)
     await bench.admit(key, "req_1", 5_000)
-    record, text = await bench.registry.rotate_key(key.key_id, overlap_ms=60_000)
+    record, text = await bench.keys.rotate(key.key_id, overlap_ms=60_000)
     assert record.quota.reserved == 5_000
     renewed = parse_credential(text)
     assert renewed is not None
     await bench.store.read_own_key(renewed)
     await bench.store.read_own_key(key)
 
-    _record, text = await bench.registry.rotate_key(key.key_id, overlap_ms=0)
+    _record, text = await bench.keys.rotate(key.key_id, overlap_ms=0)
     newest = parse_credential(text)
     assert newest is not None
     await bench.store.read_own_key(newest)
@@ -77,22 +79,22 @@ async def test_a_rotated_key_keeps_its_counters_and_its_old_text_only_for_the_ov
 
 async def test_a_revoked_key_cannot_be_brought_back(bench: Bench) -> None:
     key = await bench.make_key(10_000)
-    first = await bench.registry.revoke_key(key.key_id)
-    again = await bench.registry.revoke_key(key.key_id)
+    first = await bench.keys.revoke(key.key_id)
+    again = await bench.keys.revoke(key.key_id)
     assert first.revoked_ms == again.revoked_ms is not None
     with pytest.raises(Conflict):
-        await bench.registry.update_key(key.key_id, {"name": "x"})
+        await bench.keys.update(key.key_id, {"name": "x"})
     with pytest.raises(Conflict):
-        await bench.registry.rotate_key(key.key_id, overlap_ms=0)
+        await bench.keys.rotate(key.key_id, overlap_ms=0)
     with pytest.raises(Conflict):
-        await bench.registry.grant(key.key_id, quota_units=1, reason="x")
+        await bench.keys.grant(key.key_id, quota_units=1, reason="x")
 
 
 async def test_grants_top_up_and_take_back_and_stand_in_the_ledger(bench: Bench) -> None:
     key = await bench.make_key(5_000)
-    record, entry_id = await bench.registry.grant(key.key_id, quota_units=2_500, reason="goodwill")
+    record, entry_id = await bench.keys.grant(key.key_id, quota_units=2_500, reason="goodwill")
     assert (record.quota.limit, record.granted_units) == (7_500, 2_500)
-    record, _ = await bench.registry.grant(key.key_id, quota_units=-4_000, reason="mistake")
+    record, _ = await bench.keys.grant(key.key_id, quota_units=-4_000, reason="mistake")
     assert (record.quota.limit, record.granted_units) == (3_500, -1_500)
     page = await bench.ledger.list_entries(LedgerFilter(key_id=key.key_id, team="acme"), cursor=None, limit=10)
     assert [(entry.kind, entry.facts["quota_units"], entry.facts["reason"]) for entry in page.items] == [
@@ -105,28 +107,28 @@ async def test_grants_top_up_and_take_back_and_stand_in_the_ledger(bench: Bench)
 
 async def test_grants_cannot_pass_what_can_be_counted(bench: Bench) -> None:
     key = await bench.make_key(5_000)
-    await bench.registry.grant(key.key_id, quota_units=2**51, reason="all of it")
+    await bench.keys.grant(key.key_id, quota_units=2**51, reason="all of it")
     with pytest.raises(InvalidRequest, match="exactly"):
-        await bench.registry.grant(key.key_id, quota_units=1, reason="more")
+        await bench.keys.grant(key.key_id, quota_units=1, reason="more")
     assert (await bench.record(key)).granted_units == 2**51
 
 
 async def test_parallel_grants_all_count(bench: Bench) -> None:
     key = await bench.make_key(0)
-    await asyncio.gather(*(bench.registry.grant(key.key_id, quota_units=10, reason="x") for _ in range(50)))
+    await asyncio.gather(*(bench.keys.grant(key.key_id, quota_units=10, reason="x") for _ in range(50)))
     assert (await bench.record(key)).granted_units == 500
 
 
 @pytest.mark.parametrize("key_id", ["acme_0000000000", "nonsense", "acme", "", "lm_acme_0000000000"])
 async def test_a_key_that_is_not_there_is_not_found(bench: Bench, key_id: str) -> None:
     with pytest.raises(NotFound):
-        await bench.registry.get_key(key_id)
+        await bench.keys.get(key_id)
     with pytest.raises(NotFound):
-        await bench.registry.update_key(key_id, {"name": "x"})
+        await bench.keys.update(key_id, {"name": "x"})
     with pytest.raises(NotFound):
-        await bench.registry.revoke_key(key_id)
+        await bench.keys.revoke(key_id)
     with pytest.raises(NotFound):
-        await bench.registry.grant(key_id, quota_units=1, reason="x")
+        await bench.keys.grant(key_id, quota_units=1, reason="x")
     assert await bench.redis.keys("*") == []
 
 
@@ -136,55 +138,15 @@ async def test_lists_of_keys_come_in_pages_that_hold_each_once(bench: Bench) -> 
         found: list[str] = []
         cursor = None
         while True:
-            page = await bench.registry.list_keys(None, cursor=cursor, limit=limit)
+            page = await bench.keys.page(None, cursor=cursor, limit=limit)
             found += [record.id for record in page.items]
             cursor = page.next_cursor
             if cursor is None:
                 break
         assert found == sorted(made, key=lambda key_id: (key_id.rpartition("_")[0], key_id))
-    page = await bench.registry.list_keys("a", cursor=None, limit=10)
+    page = await bench.keys.page("a", cursor=None, limit=10)
     assert {record.team for record in page.items} == {"a"}
     assert len(page.items) == 2
-
-
-async def test_the_ledger_comes_in_pages_that_hold_each_entry_once(bench: Bench) -> None:
-    wanted = []
-    for team in ("a", "b"):
-        key = await bench.make_key(team=team)
-        for number in range(7):
-            reservation = await bench.admit(key, f"req_{team}{number}", 5_000)
-            await bench.store.settle(settle(reservation, Delivery(images=number % 2)))
-            wanted.append(f"req_{team}{number}")
-    for limit in (1, 3, 7, 100):
-        found: list[str] = []
-        cursor = None
-        while True:
-            page = await bench.ledger.list_entries(LedgerFilter(), cursor=cursor, limit=limit)
-            found += [entry.facts["request"] for entry in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        assert found == wanted
-
-
-async def test_the_ledger_is_searched_by_key_outcome_and_time(bench: Bench) -> None:
-    key, other = await bench.make_key(), await bench.make_key()
-    for number, credential in enumerate((key, other, key)):
-        reservation = await bench.admit(credential, f"req_{number}", 5_000)
-        delivery = Delivery(images=number)
-        delivery.end(complete=True)
-        await bench.store.settle(settle(reservation, delivery))
-
-    async def requests(**wanted: str | int) -> list[str]:
-        page = await bench.ledger.list_entries(LedgerFilter(team="acme", **wanted), cursor=None, limit=10)  # type: ignore[arg-type]
-        return [entry.facts["request"] for entry in page.items]
-
-    assert await requests(key_id=key.key_id) == ["req_0", "req_2"]
-    assert await requests(outcome="empty") == ["req_0"]
-    assert await requests(key_id=key.key_id, outcome="delivered") == ["req_2"]
-    everything = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
-    assert await requests(since_ms=everything.items[-1].at_ms + 1) == []
-    assert await requests(since_ms=everything.items[0].at_ms) == ["req_0", "req_1", "req_2"]
 
 
 def lose_the_first_reply(
@@ -207,15 +169,15 @@ async def test_a_change_whose_reply_was_lost_does_not_undo_what_another_has_chan
 ) -> None:
     key = await bench.make_key(1_000)
     async with open_bench(store_url) as other:
-        meanwhile: list[Awaitable[object]] = [other.registry.update_key(key.key_id, {"quota_units": 3_000})]
+        meanwhile: list[Awaitable[object]] = [other.keys.update(key.key_id, {"quota_units": 3_000})]
         lose_the_first_reply(bench, monkeypatch, "update_record", meanwhile)
-        changed = await bench.registry.update_key(key.key_id, {"quota_units": 2_000, "name": "mine"})
+        changed = await bench.keys.update(key.key_id, {"quota_units": 2_000, "name": "mine"})
         assert (changed.limits.quota_units, changed.name) == (3_000, "mine")
-        meanwhile.append(other.teams.update_team("acme", {"quota_units": 5}))
-        assert (await bench.teams.update_team("acme", {"quota_units": 4})).limits.quota_units == 5
+        meanwhile.append(other.teams.update("acme", {"quota_units": 5}))
+        assert (await bench.teams.update("acme", {"quota_units": 4})).limits.quota_units == 5
     assert (await bench.record(key)).limits.quota_units == 3_000
     # The same change asked for again is another change.
-    assert (await bench.registry.update_key(key.key_id, {"quota_units": 2_000})).limits.quota_units == 2_000
+    assert (await bench.keys.update(key.key_id, {"quota_units": 2_000})).limits.quota_units == 2_000
 
 
 async def test_a_rotation_whose_reply_was_lost_does_not_undo_a_later_one(
@@ -226,10 +188,10 @@ async def test_a_rotation_whose_reply_was_lost_does_not_undo_a_later_one(
     async with open_bench(store_url) as other:
 
         async def rotate() -> None:
-            later.append((await other.registry.rotate_key(key.key_id, overlap_ms=0))[1])
+            later.append((await other.keys.rotate(key.key_id, overlap_ms=0))[1])
 
         lose_the_first_reply(bench, monkeypatch, "update_record", [rotate()])
-        await bench.registry.rotate_key(key.key_id, overlap_ms=0)
+        await bench.keys.rotate(key.key_id, overlap_ms=0)
     credential = parse_credential(later[0])
     assert credential is not None
     await bench.admit(credential, "req_1", 1)
@@ -238,11 +200,83 @@ async def test_a_rotation_whose_reply_was_lost_does_not_undo_a_later_one(
 async def test_a_key_id_that_is_taken_is_not_given_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = await bench.make_key(1_000)
     ids = [taken.key_id, taken.key_id, "acme_0000000000"]
-    monkeypatch.setattr(key_registry, "make_key_id", lambda _team, _choose: ids.pop(0))
+    monkeypatch.setattr(registry, "make_key_id", lambda _team, _choose: ids.pop(0))
     made = await bench.make_key(5)
     assert (made.key_id, ids) == ("acme_0000000000", [])
     await bench.admit(made, "req_1", 5)
     assert (await bench.record(taken)).limits.quota_units == 1_000
-    monkeypatch.setattr(key_registry, "make_key_id", lambda _team, _choose: taken.key_id)
+    monkeypatch.setattr(registry, "make_key_id", lambda _team, _choose: taken.key_id)
     with pytest.raises(Conflict, match="were all taken"):
         await bench.make_key(5)
+
+
+# --- Teams ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_team_has_its_limits(bench: Bench) -> None:
+    limits = Limits(quota_units=10, quota_units_per_day=5, requests_per_minute=7, models=("acme/*",))
+    record = await bench.teams.create("acme", name="Acme", limits=limits)
+    assert (record.id, record.name, record.limits) == ("acme", "Acme", limits)
+    assert record.created_ms > 1_700_000_000_000
+    assert record == await bench.teams.get("acme")
+    with pytest.raises(Conflict, match="There is a team 'acme' already"):
+        await bench.teams.create("acme", name="Another", limits=Limits())
+    assert (await bench.teams.get("acme")).name == "Acme"
+
+
+async def test_a_team_is_made_with_its_first_key(bench: Bench) -> None:
+    await bench.make_key(10_000)
+    assert (await bench.teams.get("acme")).limits == Limits()
+    with pytest.raises(NotFound):
+        await bench.teams.get("other")
+    with pytest.raises(NotFound):
+        await bench.teams.update("No Such Name", {"name": "x"})
+
+
+async def test_a_grant_to_the_team_is_in_the_ledger_and_helps_every_key(bench: Bench) -> None:
+    await bench.teams.create("acme", name="", limits=Limits(quota_units=5_000))
+    first, second = await bench.make_key(None), await bench.make_key(None)
+    await bench.admit(first, "req_1", 5_000)
+    with pytest.raises(InsufficientQuota, match="its team has 0 left"):
+        await bench.admit(second, "req_2", 5_000)
+    record, entry = await bench.teams.grant("acme", quota_units=5_000, reason="goodwill")
+    assert (record.granted_units, record.quota.remaining) == (5_000, 5_000)
+    assert entry.startswith("acme_")
+    await bench.admit(second, "req_2", 5_000)
+    with pytest.raises(InvalidRequest, match="past what can be counted"):
+        await bench.teams.grant("acme", quota_units=2**51, reason="far too much")
+
+
+async def test_a_deleted_team_refuses_its_keys_and_settles_what_is_in_flight(bench: Bench) -> None:
+    key = await bench.make_key(None)
+    reservation = await bench.admit(key, "req_1", 5_000)
+    assert (await bench.teams.revoke("acme")).revoked_ms is not None
+    with pytest.raises(InvalidApiKey, match="revoked"):
+        await bench.admit(key, "req_2", 5_000)
+    with pytest.raises(InvalidApiKey):
+        await bench.store.read_own_key(key)
+    with pytest.raises(Conflict, match="gets no new keys"):
+        await bench.make_key(None)
+    with pytest.raises(Conflict):
+        await bench.teams.update("acme", {"name": "x"})
+    await bench.store.settle(settle(reservation, Delivery(images=1)))
+    _team, by_model, by_day = await bench.teams.usage("acme")
+    assert [each.quota_units for each in (*by_model.values(), *by_day.values())] == [5_000, 5_000]
+
+
+async def test_both_lists_of_models_have_to_allow_it(bench: Bench) -> None:
+    await bench.teams.create("acme", name="", limits=Limits(models=("other/*",)))
+    key = await bench.make_key(None)
+    with pytest.raises(ModelNotAllowed, match="The team of this API key"):
+        await bench.admit(key, "req_1", 5_000)
+    await bench.teams.update("acme", {"models": ["acme/*"]})
+    await bench.admit(key, "req_1", 5_000)
+
+
+async def test_teams_are_listed_in_pages(bench: Bench) -> None:
+    for team in ("b", "c", "a"):
+        await bench.teams.create(team, name="", limits=Limits())
+    first = await bench.teams.page(cursor=None, limit=2)
+    assert ([team.id for team in first.items], first.next_cursor) == (["a", "b"], "b")
+    rest = await bench.teams.page(cursor="b", limit=2)
+    assert ([team.id for team in rest.items], rest.next_cursor) == (["c"], None)

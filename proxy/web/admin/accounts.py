@@ -1,0 +1,224 @@
+"""The admin API of keys and of teams."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import time
+from typing import Any, Generic
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from proxy.domain.errors import Conflict, InvalidRequest
+from proxy.domain.limits import KeyRecord, TeamRecord
+from proxy.metering.accounts.registry import AccountRegistry, KeyRegistry, Record, TeamRegistry
+from proxy.web.admin import wire
+from proxy.web.admin.access import actor
+from proxy.web.admin.bodies import (
+    Body,
+    CreateKeyBody,
+    CreateTeamBody,
+    GrantBody,
+    RotateBody,
+    UpdateKeyBody,
+    UpdateTeamBody,
+    limits_of,
+    milliseconds,
+    read_request,
+)
+from proxy.web.admin.queries import KeysQuery, TeamsQuery, read_query
+from proxy.web.admin.views import charges_view, key_view, list_response, team_view
+from proxy.web.intake.request_body import BodyLimits
+from proxy.web.public.models import json_response
+from proxy.web.server.routes import Access, Route
+
+READ, CHANGE = Access.VIEWER, Access.ADMIN
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[Record]):
+    """What the API of keys and that of teams differ in: the models of what they take and answer, and how they tell it.
+
+    ``revoking`` is what the description says of ``DELETE``.
+    """
+
+    name: str
+    path: str
+    view: Callable[[Record], dict[str, Any]]
+    create: type[BaseModel]
+    update: type[UpdateTeamBody]
+    query: type[BaseModel]
+    created: type[BaseModel]
+    shown: type[BaseModel]
+    page: type[BaseModel]
+    granted: type[BaseModel]
+    revoking: str
+
+
+KEY = Kind(
+    name="key",
+    path="/admin/v1/keys",
+    view=key_view,
+    create=CreateKeyBody,
+    update=UpdateKeyBody,
+    query=KeysQuery,
+    created=wire.NewKeyView,
+    shown=wire.KeyView,
+    page=wire.KeyPage,
+    granted=wire.GrantedKeyView,
+    revoking="Refuse the key from the next request on; its record and its ledger stay.",
+)
+TEAM = Kind(
+    name="team",
+    path="/admin/v1/teams",
+    view=team_view,
+    create=CreateTeamBody,
+    update=UpdateTeamBody,
+    query=TeamsQuery,
+    created=wire.TeamView,
+    shown=wire.TeamView,
+    page=wire.TeamPage,
+    granted=wire.GrantedTeamView,
+    revoking="Refuse all of the team's keys from the next request on; its records and its ledger stay.",
+)
+
+
+class AccountRoutes(ABC, Generic[Record]):
+    """Handlers of the accounts of one kind."""
+
+    def __init__(self, kind: Kind[Record], registry: AccountRegistry[Record], limits: BodyLimits) -> None:
+        """Read and change accounts through ``registry``."""
+        self._kind = kind
+        self._registry = registry
+        self._limits = limits
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+        kind, all_of_them, one = self._kind, self._kind.path, f"{self._kind.path}/{{id}}"
+        used = f"What a {kind.name} has used: per limit, by model and by day."
+        topped_up = f"Top up a {kind.name}'s quota, or take back of it."
+        return (
+            Route("POST", all_of_them, self.create, CHANGE, {201: kind.created}, kind.create, errors=(Conflict,)),
+            Route("GET", all_of_them, self.page, READ, {200: kind.page}, query=kind.query),
+            Route("GET", one, self.show, READ, {200: kind.shown}, summary=f"One {kind.name}."),
+            Route("PATCH", one, self.update, CHANGE, {200: kind.shown}, kind.update, errors=(Conflict,)),
+            Route("DELETE", one, self.revoke, CHANGE, {200: kind.shown}, summary=kind.revoking),
+            *self.own_routes(),
+            Route(
+                *("POST", f"{one}/grants", self.grant, CHANGE, {201: kind.granted}, GrantBody),
+                errors=(Conflict,),
+                summary=topped_up,
+            ),
+            Route("GET", f"{one}/usage", self.usage, READ, {200: wire.UsageView}, summary=used),
+        )
+
+    def own_routes(self) -> Sequence[Route]:
+        """What only this kind has."""
+        return ()
+
+    @abstractmethod
+    async def create(self, request: web.Request) -> web.Response:
+        """Make one."""
+
+    @abstractmethod
+    async def page(self, request: web.Request) -> web.Response:
+        """A part of the list of all."""
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One account."""
+        return self._answer(await self._registry.get(request.match_info["id"]))
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Change what is given."""
+        body = await self._read(request, self._kind.update)
+        record = await self._registry.update(request.match_info["id"], body.changes(), by=actor(request))
+        return self._answer(record)
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Refuse it from the next request on."""
+        return self._answer(await self._registry.revoke(request.match_info["id"], by=actor(request)))
+
+    async def grant(self, request: web.Request) -> web.Response:
+        """Top up a quota, or take back of it."""
+        body = await self._read(request, GrantBody)
+        record, entry_id = await self._registry.grant(
+            request.match_info["id"], quota_units=body.quota_units, reason=body.reason, by=actor(request)
+        )
+        return self._answer(record, status=201, ledger_entry=entry_id)
+
+    async def usage(self, request: web.Request) -> web.Response:
+        """What was used: per limit, by model and by day."""
+        return json_response(charges_view(*await self._registry.usage(request.match_info["id"])))
+
+    async def _read(self, request: web.Request, body: type[Body]) -> Body:
+        return await read_request(request, body, self._limits)
+
+    def _answer(self, record: Record, *, status: int = 200, **more: str) -> web.Response:
+        return json_response({**self._kind.view(record), **more}, status=status)
+
+
+class KeyAdminRoutes(AccountRoutes[KeyRecord]):
+    """Handlers of ``/admin/v1/keys``."""
+
+    def __init__(self, keys: KeyRegistry, limits: BodyLimits) -> None:
+        """Read and change ``keys``."""
+        super().__init__(KEY, keys, limits)
+        self._keys = keys
+
+    def own_routes(self) -> Sequence[Route]:
+        """Only keys have a text."""
+        return (
+            Route(
+                *("POST", f"{KEY.path}/{{id}}/rotate", self.rotate, CHANGE, {200: wire.NewKeyView}, RotateBody),
+                body_may_be_left_out=True,
+                errors=(Conflict,),
+            ),
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a key; its text is in this answer and nowhere else."""
+        body = await self._read(request, CreateKeyBody)
+        expires_ms = milliseconds(body.expires_at)
+        if expires_ms is not None and expires_ms <= time() * 1000:
+            raise InvalidRequest("'expires_at' should be in the future.", param="expires_at")
+        record, text = await self._keys.create(
+            body.team, name=body.name, limits=limits_of(body.limits), expires_ms=expires_ms, by=actor(request)
+        )
+        return self._answer(record, status=201, key=text)
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Keys, of one team or of all."""
+        query = read_query(request, KeysQuery)
+        page = await self._keys.page(query.team, cursor=query.cursor, limit=query.limit)
+        return list_response([key_view(record) for record in page.items], page.next_cursor)
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """A new text for the key; it too is shown only once."""
+        body = await read_request(request, RotateBody, self._limits, may_be_left_out=True)
+        record, text = await self._keys.rotate(
+            request.match_info["id"], overlap_ms=body.overlap_seconds * 1000, by=actor(request)
+        )
+        return self._answer(record, key=text)
+
+
+class TeamAdminRoutes(AccountRoutes[TeamRecord]):
+    """Handlers of ``/admin/v1/teams``."""
+
+    def __init__(self, teams: TeamRegistry, limits: BodyLimits) -> None:
+        """Read and change ``teams``."""
+        super().__init__(TEAM, teams, limits)
+        self._teams = teams
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a team."""
+        body = await self._read(request, CreateTeamBody)
+        record = await self._teams.create(body.id, name=body.name, limits=limits_of(body.limits), by=actor(request))
+        return self._answer(record, status=201)
+
+    async def page(self, request: web.Request) -> web.Response:
+        """All teams."""
+        query = read_query(request, TeamsQuery)
+        page = await self._teams.page(cursor=query.cursor, limit=query.limit)
+        return list_response([team_view(record) for record in page.items], page.next_cursor)

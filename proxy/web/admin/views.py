@@ -1,0 +1,69 @@
+"""What the admin API answers with: records, what they were charged, and pages of lists, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from proxy.domain.limits import Account, KeyRecord, TeamRecord
+from proxy.metering.ledger.walk import StreamPage
+from proxy.metering.redis_store.charges import Charges
+from proxy.web.public.key import usage_view
+from proxy.web.public.models import json_response
+from proxy.web.times import iso_time
+
+
+def key_view(record: KeyRecord) -> dict[str, Any]:
+    """A key as an operator sees it; its secret is known to nobody."""
+    return {
+        "id": record.id,
+        "team": record.team,
+        **_account(record),
+        "expires_at": iso_time(record.expires_ms),
+        "revoked_at": iso_time(record.revoked_ms),
+    }
+
+
+def team_view(record: TeamRecord) -> dict[str, Any]:
+    """A team as an operator sees it."""
+    return {"id": record.id, **_account(record), "deleted_at": iso_time(record.revoked_ms)}
+
+
+def _account(record: Account) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "limits": asdict(record.limits),
+        "granted_units": record.granted_units,
+        "usage": usage_view(record),
+        "images": record.images,
+        "created_at": iso_time(record.created_ms),
+    }
+
+
+def charges_view(account: Account, by_model: Mapping[str, Charges], by_day: Mapping[str, Charges]) -> dict[str, Any]:
+    """What a key or a team has used: per limit, by model and by UTC day."""
+    return {
+        "id": account.id,
+        "limits": usage_view(account),
+        "images": account.images,
+        "overage_units": account.overage_units,
+        "by_model": _charges(by_model),
+        "by_day": _charges(by_day),
+    }
+
+
+def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:
+    return {name: {"images": each.images, "quota_units": each.quota_units} for name, each in charges.items()}
+
+
+def list_response(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:
+    """A page of a list."""
+    return json_response({"data": items, "next_cursor": next_cursor})
+
+
+def stream_response(items: list[dict[str, Any]], page: StreamPage[Any]) -> web.Response:
+    """A page of a list that grows: its end says where to go on later."""
+    return json_response({"data": items, "next_cursor": page.next_cursor, "resume_cursor": page.resume_cursor})
