@@ -5,7 +5,7 @@ One request, from top to bottom::
     observe → errors → metering → handler             web/middleware, web/middleware/metering.py
 
     metering                                          web/middleware/metering.py
-      credential    = parse_authorization(headers)    domain/headers.py             a typo stops here
+      credential    = read_credential(headers)        domain/headers.py             a typo stops here
       image_request = parse_image_request(body)       domain/requests/image.py      a bad request stops here
         or request_of_form(texts, files)              domain/requests/edit.py, web/intake/
       quote         = price(image_request, model)     domain/billing/pricing.py

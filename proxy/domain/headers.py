@@ -5,11 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from email.utils import mktime_tz, parsedate_tz
+from typing import Protocol
 
 from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.errors import InvalidApiKey
 
+KEY_HEADERS = ("api-key", "x-api-key")
+"""Where else a key may stand: ``AzureOpenAI`` of OpenAI's SDKs sends the first, many other clients the second."""
+
 _DAYS = frozenset({"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"})
+
+
+class Headers(Protocol):
+    """The headers of a request, whatever the case of their names."""
+
+    def getall(self, key: str, default: tuple[()], /) -> Sequence[str]:
+        """Every value of the header ``key``, or ``default``."""
+
+
+def read_credential(headers: Headers) -> Credential:
+    """The credential in ``Authorization``, ``api-key`` or ``x-api-key``, which may be in several of them.
+
+    Raises InvalidApiKey where there is none, where two differ, or where it is not a Lightmeter key.
+    """
+    authorization = headers.getall("Authorization", ())
+    texts = {text.strip() for name in KEY_HEADERS for text in headers.getall(name, ())} - {""}
+    if not texts:
+        return parse_authorization(authorization)
+    if authorization:
+        texts.add(_bearer_token(authorization))
+    if len(texts) > 1:
+        raise InvalidApiKey("The headers Authorization, api-key and x-api-key hold different keys; send one of them.")
+    return _parse_key(texts.pop())
 
 
 def parse_authorization(values: Sequence[str]) -> Credential:
@@ -19,12 +46,19 @@ def parse_authorization(values: Sequence[str]) -> Credential:
     """
     if not values:
         raise InvalidApiKey("You didn't provide an API key. Send it as 'Authorization: Bearer lm_...'.")
+    return _parse_key(_bearer_token(values))
+
+
+def _bearer_token(values: Sequence[str]) -> str:
     if len(values) > 1:
         raise InvalidApiKey("There is more than one Authorization header; send exactly one.")
     scheme, _, text = values[0].strip().partition(" ")
     if scheme.lower() != "bearer":
         raise InvalidApiKey("The Authorization header should be 'Bearer lm_...'.")
-    text = text.strip()
+    return text.strip()
+
+
+def _parse_key(text: str) -> Credential:
     credential = parse_credential(text)
     if credential is None:
         raise InvalidApiKey("The API key is malformed: it is not a Lightmeter key, or it was mistyped.")

@@ -3,16 +3,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from proxy.domain.api_key import make_key_text, parse_credential
 from proxy.domain.errors import InvalidApiKey
-from proxy.domain.headers import parse_authorization, retry_after_seconds
+from proxy.domain.headers import KEY_HEADERS, parse_authorization, read_credential, retry_after_seconds
 
 NOW_S = 784_111_777.0
 """Sun, 06 Nov 1994 08:49:37 GMT: the example of RFC 9110."""
 
 HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 KEY = make_key_text("acme_0123456789", lambda characters: characters[7])
+OTHER_KEY = make_key_text("acme_0123456789", lambda characters: characters[8])
+BEARER = f"Bearer {KEY}"
+DIFFERENT, MALFORMED, MISSING = "different keys", "malformed", "You didn't provide an API key"
 
 # --- Authorization ----------------------------------------------------------------------------------------------------
 
@@ -63,6 +67,57 @@ def test_a_refusal_never_repeats_what_was_sent(values: list[str], secret: str) -
             parse_authorization(sent)
         assert "secret-" not in caught.value.message
         assert KEY not in caught.value.message
+
+
+# --- The key in other headers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Authorization", BEARER)], [("api-key", KEY)], [("x-api-key", KEY)], [("API-Key", f" {KEY}\t")],
+        [("X-API-KEY", KEY), ("Api-Key", KEY)], [("Authorization", BEARER), ("api-key", KEY), ("x-api-key", KEY)],
+        [("Authorization", f"bearer  {KEY}"), ("x-api-key", f"{KEY} ")], [("api-key", KEY), ("api-key", KEY)],
+        [("Authorization", BEARER), ("api-key", "")], [("x-api-key", " "), ("api-key", KEY)],
+    ],
+)  # fmt: skip
+def test_a_key_is_read_wherever_a_client_puts_it(headers: list[tuple[str, str]]) -> None:
+    assert read_credential(CIMultiDict(headers)) == parse_credential(KEY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ([], MISSING), ([("api-key", "")], MISSING), ([("api-key", ""), ("x-api-key", " ")], MISSING),
+        ([("key", KEY), ("api_key", KEY), ("x-key", KEY)], MISSING),
+        ([("Authorization", BEARER), ("api-key", OTHER_KEY)], DIFFERENT),
+        ([("Authorization", BEARER), ("x-api-key", OTHER_KEY)], DIFFERENT),
+        ([("api-key", KEY), ("x-api-key", OTHER_KEY)], DIFFERENT),
+        ([("api-key", KEY), ("api-key", OTHER_KEY)], DIFFERENT),
+        ([("Authorization", BEARER), ("x-api-key", "sk-of-another")], DIFFERENT),
+        ([("Authorization", "Bearer sk-of-another"), ("api-key", KEY)], DIFFERENT),
+        ([("Authorization", "Bearer"), ("api-key", KEY)], DIFFERENT),
+        ([("Authorization", BEARER), ("api-key", BEARER)], DIFFERENT),
+        ([("Authorization", f"Basic {KEY}"), ("api-key", KEY)], "should be 'Bearer"),
+        ([("Authorization", BEARER), ("Authorization", BEARER), ("api-key", KEY)], "more than one"),
+        ([("api-key", BEARER)], MALFORMED), ([("x-api-key", KEY[:-1])], MALFORMED),
+        ([("api-key", f"{KEY},{KEY}")], MALFORMED),
+    ],
+)  # fmt: skip
+def test_keys_that_are_none_or_differ_are_refused(headers: list[tuple[str, str]], message: str) -> None:
+    with pytest.raises(InvalidApiKey) as caught:
+        read_credential(CIMultiDict(headers))
+    assert message in caught.value.message
+    assert caught.value.wire_status == 401
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Authorization", *KEY_HEADERS]), st.text(max_size=60)), max_size=3))
+def test_no_refusal_repeats_what_was_sent_in_any_header(headers: list[tuple[str, str]]) -> None:
+    secret = f"secret-{KEY}"
+    with pytest.raises(InvalidApiKey) as caught:
+        read_credential(CIMultiDict([*headers, ("api-key", secret), ("x-api-key", f"{secret}x")]))
+    assert "secret-" not in caught.value.message
+    assert KEY not in caught.value.message
 
 
 # --- Retry-After ------------------------------------------------------------------------------------------------------

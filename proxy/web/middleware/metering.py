@@ -21,7 +21,7 @@ from proxy.domain.billing.pricing import agree, price
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
-from proxy.domain.headers import parse_authorization
+from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.requests.chat import ChatRequest, check_chat
 from proxy.domain.requests.edit import check_task, kind_of_field, request_of_form
@@ -78,7 +78,7 @@ def metering(
         endpoint = endpoints.get(request.path)
         if endpoint is None or request.method != "POST":
             return await handler(request)
-        credential = parse_authorization(request.headers.getall("Authorization", ()))
+        credential = read_credential(request.headers)
         if endpoint.form is not None and request.content_type == MULTIPART:
             caller = await _look_at_the_key(meter, credential, request, least_units=catalog.least_units)
             with reader.receiving.one(caller):

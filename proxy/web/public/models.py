@@ -10,7 +10,7 @@ from aiohttp import web
 
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ModelNotFound, ShuttingDown
-from proxy.domain.headers import parse_authorization
+from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller
 from proxy.metering.store import Store
 from proxy.telemetry.observation import OBSERVATION, OK
@@ -53,7 +53,7 @@ class ModelRoutes:
 
 async def read_own_key(request: web.Request, store: Store) -> Caller:
     """Whose key the request is made with, or InvalidApiKey."""
-    caller = await store.read_own_key(parse_authorization(request.headers.getall("Authorization", ())))
+    caller = await store.read_own_key(read_credential(request.headers))
     observation = request[OBSERVATION]
     observation.key_id, observation.outcome = caller.key.id, OK
     return caller

@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
+from proxy.domain.headers import KEY_HEADERS
 from proxy.domain.limits import RATES
 from proxy.domain.requests import idempotency
 from proxy.domain.requests.kinds import Fields, reference
@@ -71,9 +72,19 @@ PATH_PARAMETERS = {
     "team": "A team's id",
     "model": "A model's id; its slashes may be escaped",
 }
-SECURITY = {Access.KEY: "apiKey", Access.VIEWER: "adminToken", Access.ADMIN: "adminToken"}
+SECURITY = {
+    Access.KEY: ("apiKey", *KEY_HEADERS),
+    Access.VIEWER: ("adminToken",),
+    Access.ADMIN: ("adminToken",),
+}
+"""What each access takes, any one of them."""
+
 SECURITY_SCHEMES = {
     "apiKey": {"type": "http", "scheme": "bearer", "bearerFormat": "lm_…", "description": "A key of this gateway"},
+    **{
+        name: {"type": "apiKey", "in": "header", "name": name, "description": "The same key, without 'Bearer'"}
+        for name in KEY_HEADERS
+    },
     "adminToken": {
         "type": "http",
         "scheme": "bearer",
@@ -144,7 +155,7 @@ def _operation(route: Route, models: Models) -> dict[str, Any]:
     if content := dict(_bodies(route, models)):
         operation["requestBody"] = {"required": not route.body_may_be_left_out, "content": content}
     if route.access is not Access.FREE:
-        operation["security"] = [{SECURITY[route.access]: []}]
+        operation["security"] = [{scheme: []} for scheme in SECURITY[route.access]]
     return operation
 
 

@@ -77,7 +77,7 @@ def test_a_handler_of_several_routes_is_described_by_the_summary_of_each() -> No
 
 def test_each_access_has_its_security_and_its_errors(written: dict[str, Any]) -> None:
     paths = written["paths"]
-    assert paths["/v1/things/{model}"]["get"]["security"] == [{"apiKey": []}]
+    assert paths["/v1/things/{model}"]["get"]["security"] == [{"apiKey": []}, {"api-key": []}, {"x-api-key": []}]
     assert paths["/admin/v1/things"]["get"]["security"] == [{"adminToken": []}]
     assert "security" not in paths["/metrics"]["get"]
     every = {"400", "417", "431", "500"}
