@@ -52,6 +52,7 @@ from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.intake.spool import Spools
 from proxy.web.intake.uploads import UploadLimits
+from proxy.web.middleware.cors import Cors
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.metering import Endpoint, RequestReader, metering
 from proxy.web.middleware.observe import OTHER, Refusals, number, observe
@@ -266,11 +267,13 @@ class Gateway:
             finish_for_nobody=self._settings.accounting.client_gone == "finish",
         )
         models = ModelRoutes(meter.store, catalog)
+        cors = Cors(server.cors_origins) if server.cors_origins else None
         app = web.Application(
             middlewares=[
                 *outermost,
                 observe(self.lifecycle, metrics, log, request_ids()),
                 errors(self.lifecycle),
+                *(() if cors is None else (cors.middleware(),)),
                 metering(
                     meter,
                     catalog,
@@ -280,6 +283,8 @@ class Gateway:
                 ),
             ]
         )
+        if cors is not None:
+            cors.add_to(app)
         if server.reuse_port:
             app.on_response_prepare.append(self._close_while_leaving)
         self._public_routes = [*images.routes(), *models.routes(), *KeyRoutes(meter.store).routes()]

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from proxy.settings.values import Address, Bytes, Seconds, StoreUrl, VariableName, Whole, no_boolean, one_of
+from proxy.settings.values import (
+    Address,
+    Bytes,
+    CorsOrigins,
+    Seconds,
+    StoreUrl,
+    VariableName,
+    Whole,
+    no_boolean,
+    one_of,
+)
 from proxy.web.admin.access import Role
 
 
@@ -37,6 +47,7 @@ class ServerSettings(Section):
     keepalive_timeout: Seconds = 75
     max_header_line: Annotated[Whole, Field(ge=8_192, le=2**20)] = 32_768
     max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    cors_origins: CorsOrigins = ()
     drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
 
 

@@ -286,8 +286,8 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
 def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
     overridden: dict[str, str] = {}
     for section in OVERRIDABLE:
-        for key, field in Settings.model_fields[section].default.__class__.model_fields.items():
-            if field.default == ():
+        for key in Settings.model_fields[section].default.__class__.model_fields:
+            if f"{section}.{key}" in SECTION_LISTS:
                 # Sections of their own are not written in one variable.
                 continue
             variable = f"LIGHTMETER_{section}_{key}".upper()
@@ -301,8 +301,8 @@ def _describe(error: ErrorDetails, source: str, overridden: Mapping[str, str]) -
     key = ""
     for part in error["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if key in overridden:
-        source, key = ENVIRONMENT, overridden[key]
+    if (name := key.partition("[")[0]) in overridden:
+        source, key = ENVIRONMENT, overridden[name]
     wrong = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         wrong = "is not a setting; see config/lightmeter.toml for all that there are"

@@ -14,11 +14,13 @@ from proxy.domain.errors import InvalidRequest
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
+from proxy.web.middleware.common_headers import ANY_ORIGIN
 
 EMBEDDED = "embedded:"
 LAST_PORT = 65_535
 DAY_S = 86_400
 MULTIPLIER_LIMIT = Decimal(1_000_000)
+_origin = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -60,6 +62,28 @@ def _base_url(text: str) -> str:
 def _exact_decimal(value: object) -> object:
     # 0.3333 in TOML is a binary float already; its shortest form is what the operator wrote.
     return repr(value) if isinstance(value, float) else value
+
+
+def _comma_separated(value: object) -> object:
+    """A variable of the environment holds no list."""
+    return [part for each in value.split(",") if (part := each.strip())] if isinstance(value, str) else value
+
+
+def _cors_origin(text: str) -> str:
+    # Compared as it is: another spelling would be taken, and let nobody in.
+    default_port = ":80" if text.startswith("http://") else ":443"
+    if text != ANY_ORIGIN and (not _origin.fullmatch(text) or text.endswith(default_port)):
+        raise ValueError(
+            "should be an origin as browsers send it, in small letters, without path and default port: "
+            "https://studio.example or http://localhost:5173"
+        )
+    return text
+
+
+def _any_origin_alone(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if ANY_ORIGIN in origins and len(origins) > 1:
+        raise ValueError(f"should be [{ANY_ORIGIN!r}] alone, or a list without it")
+    return origins
 
 
 def no_boolean(value: object) -> object:
@@ -116,6 +140,11 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+CorsOrigins = Annotated[
+    tuple[Annotated[str, AfterValidator(_cors_origin)], ...],
+    BeforeValidator(_comma_separated),
+    AfterValidator(_any_origin_alone),
+]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Size = Annotated[str, AfterValidator(_size)]
 Parameter = Annotated[str, AfterValidator(_known_parameter)]

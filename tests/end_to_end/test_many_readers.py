@@ -51,6 +51,6 @@ async def test_so_many_reads_of_the_admin_api_at_once(gateway: RunningGateway, k
 async def test_reads_of_all_kinds_beside_those_of_clients(gateway: RunningGateway, key: str) -> None:
     urls = [gateway.admin_url + path.format(team=TEAM, key=key_id(key)) for path in PATHS] * 14
     public = [f"{gateway.url}/v1/{path}" for path in ("key", "models")] * 75
-    found = await asyncio.gather(read_at_once(urls, ADMIN_TOKEN), read_at_once(public, key))
-    assert found == [{200: len(urls)}, {200: len(public)}]
+    of_admins, of_clients = await asyncio.gather(read_at_once(urls, ADMIN_TOKEN), read_at_once(public, key))
+    assert (of_admins, of_clients) == ({200: len(urls)}, {200: len(public)})
     assert (await asyncio.to_thread(gateway.generate, key)).status == 200

@@ -40,6 +40,7 @@ stream_keepalive_seconds = 5
 keepalive_timeout = 30
 max_header_line = 16_384
 max_connections = 700
+cors_origins = ["https://studio.example", "http://localhost:5173"]
 drain_seconds = 0
 
 [admin]
@@ -181,6 +182,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "keepalive_timeout": 30,
         "max_header_line": 16_384,
         "max_connections": 700,
+        "cors_origins": ("https://studio.example", "http://localhost:5173"),
         "drain_seconds": 0,
     }
     assert loaded.admin.model_dump() == {
@@ -378,6 +380,7 @@ def test_what_the_settings_accept_can_be_counted_exactly(multiplier: Decimal, ma
 HOST_AND_PORT = "should be HOST:PORT, like 127.0.0.1:8080"
 AN_ADDRESS = "should be an address like https://api.openai.com/v1"
 A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://, redis+sentinel://"
+AN_ORIGIN = "should be an origin as browsers send it"
 NO_SETTING = "is not a setting; see config/lightmeter.toml for all that there are"
 
 MISTAKES: list[tuple[str, str, str, list[str]]] = [
@@ -401,6 +404,24 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("max_connections = 700", "max_connections = 0", "server.max_connections", ["is 0", "greater than or equal to 1"]),
     ("max_connections = 700", "max_connections = true", "server.max_connections", ["should be an integer"]),
     ("drain_seconds = 0", "drain_seconds = -1", "server.drain_seconds", ["is -1", "greater than or equal to 0"]),
+    ('"https://studio.example"', '"*"', "server.cors_origins", ["should be ['*'] alone"]),
+    *(
+        ('"https://studio.example"', f'"{origin}"', "server.cors_origins[0]", [f"is '{origin}'", AN_ORIGIN])
+        for origin in (
+            "https://studio.example/",
+            "https://studio.example:443",
+            "http://studio.example:80",
+            "studio.example",
+            "https://Studio.example",
+            "https://*.example",
+            "null",
+            "",
+            "https://",
+            "https://a.example, https://b.example",
+        )
+    ),
+    ('"https://studio.example"', '"https://me:secret@studio.example"', "server.cors_origins[0]", [AN_ORIGIN]),
+    ('"https://studio.example"', "5", "server.cors_origins[0]", ["is 5", "string"]),
     ("max_body = 2048", "max_bodies = 2048", "server.max_bodies", [NO_SETTING]),
     ("[logs]", "[log]", "log", [NO_SETTING]),
     ('"embedded:./quota"', '"./quota"', "store.url", [A_STORE]),
@@ -613,6 +634,15 @@ OVERRIDES: list[tuple[str, str, str, str, object]] = [
     ("LIGHTMETER_SERVER_MAX_BODY", "4096", "server", "max_body", 4_096),
     ("LIGHTMETER_SERVER_BODY_TIMEOUT", "2.5", "server", "body_timeout", 2.5),
     ("LIGHTMETER_SERVER_DEFAULT_MODEL", "acme/image-2", "server", "default_model", "acme/image-2"),
+    ("LIGHTMETER_SERVER_CORS_ORIGINS", "*", "server", "cors_origins", ("*",)),
+    (
+        "LIGHTMETER_SERVER_CORS_ORIGINS",
+        "tauri://a, http://[::1]:3",
+        "server",
+        "cors_origins",
+        ("tauri://a", "http://[::1]:3"),
+    ),
+    ("LIGHTMETER_SERVER_CORS_ORIGINS", "", "server", "cors_origins", ()),
     ("LIGHTMETER_ADMIN_LISTEN", "127.0.0.1:2", "admin", "listen", "127.0.0.1:2"),
     ("LIGHTMETER_STORE_URL", "redis://redis.example", "store", "url", "redis://redis.example"),
     ("LIGHTMETER_STORE_APPENDFSYNC", "everysec", "store", "appendfsync", "everysec"),
@@ -654,6 +684,7 @@ def test_other_variables_change_nothing(file: File) -> None:
         ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "soon", ["is 'soon'", "integer"]),
         ("LIGHTMETER_ACCOUNTING_LEASE_SECONDS", "", ["is ''", "integer"]),
         ("LIGHTMETER_STORE_URL", "", [A_STORE]),
+        ("LIGHTMETER_SERVER_CORS_ORIGINS", "https://a.example,b.example", ["is 'b.example'", AN_ORIGIN]),
         ("LIGHTMETER_LOGS_REQUESTS", "perhaps", ["is 'perhaps'", "boolean"]),
     ],
 )

@@ -1,1 +1,1 @@
-"""What stands around every handler: ``observe`` outside of ``errors`` outside of metering."""
+"""What stands around every handler: ``observe`` outside of ``errors`` outside of metering, with CORS before it."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from proxy.telemetry.observation import Observation
 
 SERVER = "lightmeter"
+ANY_ORIGIN = "*"
+"""In ``Access-Control-Allow-Origin``, and so in the configuration."""
+
 ATTEMPTS = "x-lightmeter-attempts"
 """How many deployments were asked, where the model has several."""
 
