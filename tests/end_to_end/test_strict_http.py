@@ -6,7 +6,9 @@ import json
 import ssl
 from dataclasses import dataclass
 
+import openai
 import pytest
+from openai import OpenAI
 
 from tests.support.gateways import ADMIN_TOKEN, RunningGateway
 from tests.support.raw_http import Exchange, exchange
@@ -163,6 +165,18 @@ def test_headers_as_large_as_single_sign_on_makes_them(
     answered = exchange(target.url, *(sent[at : at + size] for at in range(0, len(sent), size)), silence_s=3)
     assert [answer.status for answer in answered.answers] == [200]
     assert not answered.closed
+
+
+@pytest.mark.parametrize("size", [33_000, 100_000, 1_000_000])
+def test_an_sdk_shows_why_its_headers_are_refused(gateway: RunningGateway, size: int) -> None:
+    headers = {"Cookie": "sso=" + "a" * size}
+    with (
+        OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.make_key(), default_headers=headers, max_retries=0) as sdk,
+        pytest.raises(openai.APIStatusError, match="too long") as caught,
+    ):
+        sdk.images.generate(model="acme/image-1", prompt="a cube")
+    assert caught.value.status_code == 431
+    assert str(caught.value.request_id).startswith("req_")
 
 
 def test_a_request_line_of_9_kb_is_no_reason(target: Target) -> None:
