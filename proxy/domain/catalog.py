@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, localcontext
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.domain.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from proxy.domain.requests.kinds import Kind
 
 BASE_UNITS = 5_000
 BASE_UNITS_4K = 12_500
@@ -68,9 +71,9 @@ class Model:
     nobody here knows: ``refuse``, ``drop`` or ``forward``.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
-    sets no maximum itself reserves for its answer. ``chats`` is whether its provider's
-    dialect knows chat, ``chat_checks`` refuse the fields of one that it has no words for (InvalidRequest), and
-    ``abilities`` is what else it knows.
+    sets no maximum itself reserves for its answer. ``chats`` is whether its provider's dialect knows chat,
+    ``chat_fields`` are what a chat may say beside OpenAI's fields, ``chat_checks`` refuse the fields of one that the
+    dialect has no words for (InvalidRequest), and ``abilities`` is what else it knows.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Model:
     chats: bool = True
     abilities: frozenset[Ability] = frozenset()
     chat_checks: tuple[ChatCheck, ...] = ()
+    chat_fields: Mapping[str, Kind] = field(default_factory=dict)
     unit_price: int = 0
     unit_price_4k: int = 0
     deployments: tuple[Deployment, ...] = ()

@@ -28,6 +28,7 @@ from proxy.domain.catalog import (
     Model,
     unit_price,
 )
+from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
 from proxy.settings.sections import (
     AccountingSettings,
@@ -53,7 +54,7 @@ from proxy.settings.values import (
     one_of,
 )
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.dialects.protocol import Dialect
+from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 from proxy.upstream.provider import Provider
 from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role
 
@@ -152,11 +153,18 @@ class ModelSettings(Section):
             max_text_tokens=self.max_text_tokens,
             chats=all(chat is not None for chat in chats),
             chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
+            chat_fields=_own_fields(chats),
             abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects))
             - ({Ability.LINKED_IMAGES} if not self.linked_images else set()),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
         )
+
+
+def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:
+    """The fields beside OpenAI's that whoever is asked knows."""
+    tables = [chat.own_fields if chat is not None else {} for chat in chats]
+    return {name: kind for name, kind in tables[0].items() if all(name in table for table in tables)}
 
 
 class Settings(Section):

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
 from proxy.domain.errors import InvalidRequest
+from proxy.domain.requests.chat import CHAT_PARAMETERS
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
@@ -117,8 +118,8 @@ def one_of(*allowed: str) -> AfterValidator:
 
 
 def _known_parameter(name: str) -> str:
-    if name not in LISTED_PARAMETERS:
-        raise ValueError(f"is not a request field; there are {', '.join(sorted(LISTED_PARAMETERS))}")
+    if name not in LISTED_PARAMETERS | CHAT_PARAMETERS:
+        raise ValueError(f"is not a request field; there are {', '.join(sorted(LISTED_PARAMETERS | CHAT_PARAMETERS))}")
     return name
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from proxy.domain.requests.image import LISTED_PARAMETERS
-from tests.support.forms import FORM, PNG, form_of
+from tests.domain.answer_samples import events_of
+from tests.support.forms import FORM, PNG, form, form_of, part
 from tests.support.gateways import (
     Answer,
     RunningGateway,
@@ -129,3 +130,85 @@ def test_a_form_with_unknown_texts_and_files(scenes: dict[str, Scene]) -> None:
     forwarded = scene.sent(EDITS, body("forward"), headers=kind)
     assert [part["name"] for part in forwarded["parts"]] == ["model", "prompt", "seed", "image", "sketch"]
     scene.gateway.check_books(scene.key)
+
+
+# --- OpenRouter's own fields ------------------------------------------------------------------------------------------
+
+OWN = {
+    "provider": {"order": ["one"], "data_collection": "deny"},
+    "include_reasoning": True,
+    "usage": {"include": True},
+    "plugins": [{"id": "web"}],
+    "models": ["acme/dear"],
+    "top_k": 4,
+    "min_p": 0.1,
+    "session_id": "s",
+    "cache_control": {"type": "ephemeral"},
+}
+
+
+def test_openrouters_own_fields_are_understood_on_its_dialect_alone(scenes: dict[str, Scene]) -> None:
+    received = scenes["openrouter"].sent(CHAT, {**TALK, **OWN})["body"]
+    assert received["provider"] == {"data_collection": "deny"}
+    assert not {"plugins", "models"} & set(received)
+    assert {name: received[name] for name in ("top_k", "min_p", "session_id", "cache_control")} == {
+        name: OWN[name] for name in ("top_k", "min_p", "session_id", "cache_control")
+    }
+    for name, value in OWN.items():
+        assert scenes["openai"].send(CHAT, {**TALK, name: value}).json["error"]["param"] == name
+
+
+def test_usage_is_shown_in_a_stream_where_it_is_asked_for_in_openrouters_words(scenes: dict[str, Scene]) -> None:
+    answer = scenes["openrouter"].send(CHAT, {**TALK, "usage": {"include": True}, "stream": True})
+    assert any(event.get("usage") for event in events_of(answer.body))
+
+
+# --- Files that nobody chose ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mask", "markup", "image[]"])
+@pytest.mark.parametrize("kind", ["application/octet-stream", ""])
+def test_an_empty_file_without_a_name_is_a_field_left_out(scenes: dict[str, Scene], name: str, kind: str) -> None:
+    texts = [part("model", "acme/refuse"), part("prompt", "a cube")]
+    empty = part(name, b"", file_name="", kind=kind)
+    received = scenes["openai"].sent(EDITS, form(*texts, empty, part("image", PNG)), headers={"Content-Type": FORM})
+    assert [sent["name"] for sent in received["parts"]] == ["model", "prompt", "image"]
+    named = form(*texts, part(name, b"", kind=kind), part("image", PNG))
+    assert scenes["openai"].send(EDITS, named, headers={"Content-Type": FORM}).json["error"]["param"] == name
+    alone = form(*texts, part("image", b"", file_name="", kind=kind))
+    assert scenes["openai"].send(EDITS, alone, headers={"Content-Type": FORM}).json["error"]["param"] == "image"
+
+
+# --- Sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("path", [IMAGES, CHAT])
+@pytest.mark.parametrize(
+    ("written", "word", "units"),
+    [("4k", "4K", 12_500), (" 4K ", "4K", 12_500), ("2k", "2K", 5_000), ("\t2K", "2K", 5_000)],
+)
+def test_a_size_word_leaves_as_providers_write_it_and_costs_what_it_is(
+    scenes: dict[str, Scene], dialect: str, path: str, written: str, word: str, units: int
+) -> None:
+    scene = scenes[dialect]
+    before = sum(entry["charged"] for entry in scene.gateway.ledger(scene.key))
+    body = {**(TALK if path == CHAT else {}), "image_config": {"image_size": written}}
+    received = scene.sent(path, body)["body"]
+    config = received.get("generationConfig", {}).get("imageConfig") or received["image_config"]
+    assert config in ({"imageSize": word}, {"image_size": word})
+    assert sum(entry["charged"] for entry in scene.gateway.ledger(scene.key)) - before == units
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("size", ["3840*2160", "3840×2160", "3840 x 2160", "3840X2160px", "+3840x2160"])
+def test_what_is_no_size_is_refused_by_name(scenes: dict[str, Scene], dialect: str, size: str) -> None:
+    scene = scenes[dialect]
+    for path, body, param in (
+        (IMAGES, {"size": size}, "size"),
+        (IMAGES, {"image_config": {"image_size": size}}, "image_config.image_size"),
+        (CHAT, {**TALK, "image_config": {"image_size": size}}, "image_config.image_size"),
+    ):
+        refused = scene.send(path, body)
+        assert (refused.status, refused.json["error"]["param"]) == (400, param)
+        assert scene.provider.requests() == []

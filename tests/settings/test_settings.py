@@ -237,6 +237,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "max_text_tokens": 900,
         "chats": True,
         "chat_checks": (),
+        "chat_fields": {},
         "abilities": set(Ability) - {Ability.LINKED_IMAGES},
         "unit_price": 7_500,
         "unit_price_4k": 18_750,

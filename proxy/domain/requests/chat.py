@@ -56,6 +56,9 @@ PASSED_ON = (
 )  # fmt: skip
 """What is not priced, and is the provider's to check."""
 
+CHAT_PARAMETERS = frozenset({"plugins", "provider"})
+"""Fields of OpenRouter's that change the bill: forwarded whole only where a model's ``parameters`` list them."""
+
 CHAT = Fields(
     "ChatRequestFields",
     "A chat request, with OpenAI's fields and ``image_config``; those that are not priced are passed on as they are."

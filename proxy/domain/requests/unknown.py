@@ -12,7 +12,7 @@ from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.image_links import check_link
-from proxy.domain.requests.kinds import shown
+from proxy.domain.requests.kinds import Kind, shown
 
 REFUSE, DROP, FORWARD = "refuse", "drop", "forward"
 
@@ -31,6 +31,8 @@ def accept_unknown(asked: Asked, model: Model) -> Asked:
 
     Raises UnknownParameter where they are refused, InvalidRequest where one cannot be forwarded.
     """
+    if isinstance(asked, ChatRequest) and asked.unknown and model.chat_fields:
+        asked = _with_own_fields(asked, model.chat_fields)
     files = asked.inputs.others if isinstance(asked, ImageRequest) else ()
     if not asked.unknown and not files:
         return asked
@@ -43,6 +45,15 @@ def accept_unknown(asked: Asked, model: Model) -> Asked:
         return replace(asked, unknown={})
     _check(names, asked.unknown, model)
     return _with_members(asked)
+
+
+def _with_own_fields(asked: ChatRequest, kinds: Mapping[str, Kind]) -> ChatRequest:
+    """``asked`` with the fields that its provider's dialect knows, read."""
+    own = {name: kinds[name].read(name, value) for name, value in asked.unknown.items() if name in kinds}
+    unknown = {name: value for name, value in asked.unknown.items() if name not in kinds}
+    usage = own.get("usage")
+    wants_usage = asked.wants_usage or (isinstance(usage, dict) and usage.get("include") is True)
+    return replace(asked, fields={**asked.fields, **own}, unknown=unknown, wants_usage=wants_usage)
 
 
 def _with_members(asked: Asked) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ from proxy.domain.errors import InvalidRequest
 from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.inputs import split_data_url
-from proxy.domain.requests.kinds import kind_of
+from proxy.domain.requests.kinds import Kind, kind_of
 from proxy.upstream.dialects.gemini_words import (
     GOOD_ENDS,
     answer_shape,
@@ -38,6 +39,8 @@ _Part = dict[str, object]
 
 class GeminiChat(ChatDialect):
     """What has no place here and is more than a hint is refused before anything is reserved."""
+
+    own_fields: Mapping[str, Kind] = MappingProxyType({})
 
     @override
     def check(self, fields: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.domain.requests.inputs import Reference, Upload
+from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.sizes import to_size
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
@@ -34,10 +36,14 @@ PATHS: Mapping[Task, str] = {
 }
 
 
+NO_FIELDS: Mapping[str, Kind] = MappingProxyType({})
+
+
 class OpenAIChat(ChatDialect):
     """Chat completions, as OpenAI and most others have them."""
 
     check: ChatCheck | None = None
+    own_fields: Mapping[str, Kind] = NO_FIELDS
 
     def path(self, _request: ChatRequest, _model: Model) -> str:
         """The same for every model."""
@@ -45,10 +51,14 @@ class OpenAIChat(ChatDialect):
 
     def write(self, request: ChatRequest, model: Model) -> bytes:
         """The fields keep their names; the model takes the provider's, and a stream always reports its usage."""
-        fields = {"model": model.upstream_model, **request.fields, **request.unknown}
+        fields = {"model": model.upstream_model, **self.fields(request, model), **request.unknown}
         if request.stream:
             fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
         return orjson.dumps(fields)
+
+    def fields(self, request: ChatRequest, _model: Model) -> Mapping[str, Any]:
+        """What is forwarded of the fields that are known."""
+        return request.fields
 
     def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
         """As it comes, scrubbed; what is no stream for a client that has asked for one becomes one, and vice versa."""

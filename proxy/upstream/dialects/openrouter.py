@@ -16,6 +16,7 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import Upload
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.openai import OpenAIDialect, read_error
+from proxy.upstream.dialects.openrouter_chat import OpenRouterChat
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
 from proxy.upstream.failures import ErrorReport, error_for_status
 
@@ -23,6 +24,7 @@ from proxy.upstream.failures import ErrorReport, error_for_status
 class OpenRouterDialect(OpenAIDialect):
     """Chat, its errors and the key are as OpenAI's; one request makes one image."""
 
+    chat = OpenRouterChat()
     max_n = 1
     abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})
 

@@ -11,6 +11,7 @@ from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.kinds import Kind
 from proxy.upstream.bodies.outgoing import OutgoingBody
 
 
@@ -23,6 +24,11 @@ class ChatDialect(Protocol):
 
         It is asked before anything is reserved.
         """
+        ...
+
+    @property
+    def own_fields(self) -> Mapping[str, Kind]:
+        """What a request may say beside OpenAI's fields."""
         ...
 
     def path(self, request: ChatRequest, model: Model) -> str:

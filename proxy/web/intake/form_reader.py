@@ -111,6 +111,9 @@ class _FilePart:
     def end(self) -> None:
         form = self._form
         if not self._size_bytes:
+            if not self._file_name:
+                # How a browser sends the input of a file that nobody chose.
+                return
             raise InvalidRequest(f"'{self._name}' should be a file that is not empty.", param=self._name)
         form.files.append(
             Upload(
