@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
+from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE, Model
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.image import ImageRequest
 
 PIXELS_1K: Mapping[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
@@ -81,6 +83,32 @@ class AskedSize:
     def is_larger_than(self, width: int, height: int) -> bool:
         """Whether an image of this size is smaller than asked."""
         return width * height < self.pixels or max(width, height) < self.long_edge
+
+
+def agree_on_size(request: ImageRequest | ChatRequest, model: Model) -> ImageRequest | ChatRequest:
+    """``request`` with a ``size`` and an ``image_config.image_size`` that say the same: the larger, which is charged.
+
+    A ``size`` that is smaller, or ``auto``, tells no more than the aspect ratio.
+    """
+    if isinstance(request, ChatRequest) or request.size is None or request.image_size is None:
+        return request
+    edge = model.four_k_long_edge
+    told = to_image_config(request.size, edge)
+    by_size, by_config = _LEVELS.get(told.get("image_size", request.size)), _LEVELS.get(request.image_size)
+    if by_size is None or by_config is None or by_size == by_config:
+        return request
+    config = dict(request.fields["image_config"])
+    if by_size > by_config:
+        config["image_size"] = told.get("image_size", request.size)
+        fields = {**request.fields, "image_config": config}
+        return replace(request, image_size=config["image_size"], fields=fields)
+    if "aspect_ratio" in told:
+        config.setdefault("aspect_ratio", told["aspect_ratio"])
+    fields = {name: value for name, value in request.fields.items() if name != "size"}
+    return replace(request, size=None, fields={**fields, "image_config": config})
+
+
+_LEVELS = {"auto": 0, "0.5K": 1, "512": 1, "1K": 2, "2K": 3, "4K": 4}
 
 
 def asked_size(size: str | None, image_size: str | None) -> AskedSize | None:

@@ -16,12 +16,13 @@ from proxy.upstream.bodies.outgoing import FileBytes, splice_files
 def image_config_of(request: ImageRequest, model: Model) -> dict[str, str]:
     """The ``image_config`` to ask a provider for that knows no ``size``, of what the model's ``parameters`` list.
 
-    Where both were given, ``image_config`` says it, and ``size`` what that leaves open.
+    Where both were given, ``image_config`` says it, and ``size`` what that leaves open. One that stands alone is
+    forwarded where ``parameters`` list only ``size``, too: it is what a ``size`` would be translated into.
     """
     config: dict[str, str] = {}
     if request.size is not None and "size" in model.parameters:
         config |= to_image_config(request.size, model.four_k_long_edge)
-    if "image_config" in model.parameters:
+    if "image_config" in model.parameters or (request.size is None and "size" in model.parameters):
         config |= request.fields.get("image_config", {})
     return config
 

@@ -28,6 +28,7 @@ from proxy.domain.requests.edit import check_task, kind_of_field, request_of_for
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.requests.image import ImageRequest, Task, check_n, check_stream
 from proxy.domain.requests.size_words import check_sizes
+from proxy.domain.requests.sizes import agree_on_size
 from proxy.domain.requests.unknown import accept_unknown
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
@@ -101,7 +102,7 @@ def metering(
         try:
             asked, identity = await reader.read(request, endpoint, source)
             model = _model_of(asked, catalog)
-            asked = accept_unknown(asked, model)
+            asked = agree_on_size(accept_unknown(asked, model), model)
             idempotency = _idempotency_of(request, identity)
         except ProxyError:
             await _check_key_first(meter, credential, observation)

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.billing.pricing import Tier, tier_of
+from proxy.domain.billing.pricing import Tier, price, tier_of
 from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE
-from proxy.domain.requests.image import ImageRequest
-from proxy.domain.requests.sizes import FACTORS, OPENAI_SIZES, PIXELS_1K, asked_size, to_image_config, to_size
+from proxy.domain.requests.image import ImageRequest, parse_image_request
+from proxy.domain.requests.sizes import (
+    FACTORS,
+    OPENAI_SIZES,
+    PIXELS_1K,
+    agree_on_size,
+    asked_size,
+    to_image_config,
+    to_size,
+)
+from proxy.upstream.dialects import DIALECTS
+from tests.domain.samples import make_model
 
 
 @pytest.mark.parametrize("image_size", FACTORS)
@@ -93,3 +104,53 @@ def test_what_the_table_says_is_not_smaller_than_asked(ratio: str, image_size: s
 
 def test_a_size_that_says_nothing_is_always_met() -> None:
     assert (asked_size(None, None), asked_size("auto", None), asked_size("", "large")) == (None, None, None)
+
+
+# --- Both at once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "config", "agreed_size", "agreed_config"),
+    [
+        ("3840x2160", {"image_size": "1K"}, "3840x2160", {"image_size": "4K"}),
+        ("4K", {"image_size": "2K", "aspect_ratio": "16:9"}, "4K", {"image_size": "4K", "aspect_ratio": "16:9"}),
+        ("4K", {"image_size": "auto"}, "4K", {"image_size": "4K"}),
+        ("1536x1024", {"image_size": "4K"}, None, {"image_size": "4K", "aspect_ratio": "3:2"}),
+        ("1536x1024", {"image_size": "4K", "aspect_ratio": "1:1"}, None, {"image_size": "4K", "aspect_ratio": "1:1"}),
+        ("1K", {"image_size": "4K"}, None, {"image_size": "4K"}),
+        ("auto", {"image_size": "4K"}, None, {"image_size": "4K"}),
+        ("1024x1024", {"image_size": "1K"}, "1024x1024", {"image_size": "1K"}),
+        ("hd", {"image_size": "4K"}, "hd", {"image_size": "4K"}),
+        ("3840x2160", {"aspect_ratio": "16:9"}, "3840x2160", {"aspect_ratio": "16:9"}),
+    ],
+)
+def test_two_that_disagree_agree_on_the_larger(
+    size: str, config: dict[str, str], agreed_size: str | None, agreed_config: dict[str, str]
+) -> None:
+    model = make_model(four_k_long_edge=3_840)
+    asked = parse_image_request(orjson.dumps({"prompt": "a cube", "size": size, "image_config": config}))
+    agreed = agree_on_size(asked, model)
+    assert (agreed.size, agreed.fields.get("size"), agreed.fields["image_config"]) == (
+        agreed_size,
+        agreed_size,
+        agreed_config,
+    )
+    assert agreed.image_size == agreed_config.get("image_size")
+    assert price(agreed, model) == price(asked, model)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "openrouter", "gemini"])
+@pytest.mark.parametrize("listed", [{"size"}, {"image_config"}, {"size", "image_config"}])
+@pytest.mark.parametrize(("size", "image_size"), [("3840x2160", "1k"), ("1024x1024", " 4k "), ("auto", "4K")])
+def test_what_is_charged_as_4k_is_asked_for_as_4k(dialect: str, listed: set[str], size: str, image_size: str) -> None:
+    model = make_model(parameters=frozenset(listed))
+    body = {"prompt": "a cube", "size": size, "image_config": {"image_size": image_size}}
+    agreed = agree_on_size(parse_image_request(orjson.dumps(body)), model)
+    assert isinstance(agreed, ImageRequest)
+    assert price(agreed, model).tier is Tier.FOUR_K
+    written = orjson.loads(DIALECTS[dialect].write_generation(agreed, model))
+    told = written.get("generationConfig", written)
+    config = told.get("imageConfig", told.get("image_config", {}))
+    sizes = [config.get("imageSize", config.get("image_size")), written.get("size")]
+    assert any(sizes)
+    assert all(one in ("4K", "3840x2160", "4096x4096") for one in sizes if one is not None)
