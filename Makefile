@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tests/web
 
 .PHONY: help run test test-fast check bench soak draw format lock clean
 .DEFAULT_GOAL := help
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make run     an image through the gateway, metered, on this machine"
 	@echo "make test    the whole test suite"
-	@echo "make test-fast   the tests that need no store, in about a minute"
+	@echo "make test-fast   the quick tests that need no store, in under half a minute"
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
@@ -30,7 +31,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest tests/cli tests/domain tests/settings tests/telemetry tests/upstream $(ARGS)
+	LIGHTMETER_TESTS=fast $(BIN)/python -m pytest -m "not slow" -n 2 $(FAST) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -9,11 +9,12 @@ import pytest
 import redis
 from hypothesis import settings
 
+from tests.support.examples import examples
 from tests.support.stores import BACKENDS, store_server
 
 # A bound for each example of a property: far above what any takes, on a machine that is busy with other tests, and far
 # below what one takes that grows with the square of its input.
-settings.register_profile("lightmeter", deadline=5_000)
+settings.register_profile("lightmeter", examples(100), deadline=5_000)
 settings.load_profile("lightmeter")
 
 

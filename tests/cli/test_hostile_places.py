@@ -19,6 +19,8 @@ import pytest
 from proxy.cli.support.secrets_file import SecretsFile
 from tests.support.processes import ROOT, python_module, wait_for
 
+pytestmark = pytest.mark.slow
+
 TOML = """
 [server]
 listen = "127.0.0.1:0"

@@ -5,7 +5,7 @@ from hashlib import sha256
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain import api_key
@@ -20,6 +20,7 @@ from proxy.domain.api_key import (
     parse_credential,
     team_of,
 )
+from tests.support.examples import examples
 
 SAMPLE = "lm_acme_0123456789_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef23b64af5"
 
@@ -52,7 +53,7 @@ def test_a_key_has_the_form_that_secret_scanners_are_told_of(key: tuple[str, str
 
 
 @given(keys())
-@settings(max_examples=20)
+@examples(20)
 def test_a_key_with_any_one_character_changed_left_out_or_typed_twice_is_refused(key: tuple[str, str, str]) -> None:
     text = key[2]
     for at, character in enumerate(text):

@@ -24,6 +24,8 @@ from tests.support.forms import BOUNDARY, FORM
 from tests.support.growth import check_growth
 from tests.support.sources import Bytes
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 2**20
 HEAD = ChatHead("chatcmpl-1", 1_764_000_000, "acme/chat")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.images import ImagesScanner
@@ -30,10 +30,9 @@ from tests.domain.json_documents import (
     parse_images_answer,
     plain,
 )
+from tests.support.examples import examples
 
-
-def examples(number: int) -> settings:
-    return settings(max_examples=number, suppress_health_check=[HealthCheck.too_slow])
+LARGE = [HealthCheck.too_slow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ sizes_of_pieces = st.lists(st.integers(1, 30), min_size=1, max_size=8)
 
 
 @given(documents())
-@examples(250)
+@examples(250, suppress_health_check=LARGE)
 def test_what_comes_out_is_what_the_allow_list_leaves_of_the_document(document: Document) -> None:
     answer = parse_images_answer(document.text)
     assert answer is not None
@@ -94,7 +93,7 @@ def test_what_comes_out_is_what_the_allow_list_leaves_of_the_document(document: 
 
 
 @given(documents())
-@examples(150)
+@examples(150, suppress_health_check=LARGE)
 def test_usage_is_kept_for_the_ledger(document: Document) -> None:
     answer = parse_images_answer(document.text)
     assert answer is not None
@@ -103,7 +102,7 @@ def test_usage_is_kept_for_the_ledger(document: Document) -> None:
 
 
 @given(documents(), sizes_of_pieces)
-@examples(100)
+@examples(100, suppress_health_check=LARGE)
 def test_it_does_not_matter_how_the_body_is_cut(document: Document, sizes: list[int]) -> None:
     whole = read([document.text])
     assert read(one_by_one(document.text)) == whole
@@ -128,7 +127,7 @@ def test_backslashes_are_counted_across_every_two_cuts(body: bytes) -> None:
 
 
 @given(documents())
-@examples(60)
+@examples(60, suppress_health_check=LARGE)
 def test_a_body_that_ends_early_is_malformed_and_its_images_are_those_whose_payload_was_whole(
     document: Document,
 ) -> None:
@@ -581,7 +580,7 @@ def check_any(body: bytes, sizes: list[int]) -> None:
 
 
 @given(documents(), damages, sizes_of_pieces)
-@examples(500)
+@examples(500, suppress_health_check=LARGE)
 @example(Document(rb'{"data":[{"url":"http:a"}]}', ()), [("insert", 22, ord("\\"))], [3])
 @example(Document(rb'{"data":[{"url":"http:a"}]}', ()), [("insert", 17, ord("\\"))], [3])
 def test_a_damaged_answer_is_malformed_or_passed_on_in_form(
@@ -597,7 +596,7 @@ TOKENS = [
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=12).map(b"".join), st.binary(max_size=8), sizes_of_pieces)
-@examples(300)
+@examples(300, suppress_health_check=LARGE)
 def test_any_bytes_are_malformed_or_passed_on_in_form(tokens: bytes, noise: bytes, sizes: list[int]) -> None:
     in_an_image, dropped = b'{"data":[{"url":"http:x"},{%b}]}' % tokens, b'{"data":[],"x":%b}' % tokens
     for body in (noise, tokens + noise, in_an_image, dropped):

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.end_to_end.conftest import BAD_REQUESTS
+from tests.support.examples import examples
 from tests.support.gateways import Answer, RunningGateway, SampleProvider, ask
 
 GENERATIONS = "/v1/images/generations"
@@ -66,7 +67,7 @@ BODIES = st.fixed_dictionaries({}, optional={"model": st.just("acme/image-1"), "
 
 
 @given(body=BODIES, as_text=st.booleans())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_sent_is_metered_or_costs_nothing(
     gateway: RunningGateway, body: dict[str, Any], as_text: bool
 ) -> None:

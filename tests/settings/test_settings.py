@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.domain.billing.pricing import price
@@ -20,6 +20,7 @@ from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest
 from proxy.settings.settings import ConfigurationError, Settings, load_settings, read_settings
 from proxy.web.admin.access import AdminToken, Role
+from tests.support.examples import examples
 
 GOOD = """\
 [server]
@@ -346,7 +347,7 @@ multipliers = st.builds(lambda digits, places: f"{digits}e-{places}", st.integer
 @example("0." + "9" * 90)
 @example("1e-100")
 @example("1e-1000100")
-@settings(max_examples=200)
+@examples(200)
 def test_a_multiplier_is_refused_or_its_prices_are_exact(multiplier: str) -> None:
     try:
         model = read_settings(content_with(token_multiplier=multiplier), "test", {}).catalog().get("m")
@@ -362,7 +363,7 @@ def test_a_multiplier_is_refused_or_its_prices_are_exact(multiplier: str) -> Non
 
 @given(st.decimals(0, 10**7, places=3), st.integers(1, 2_000))
 @example(Decimal(1_000_000), 1_000)
-@settings(max_examples=200)
+@examples(200)
 def test_what_the_settings_accept_can_be_counted_exactly(multiplier: Decimal, max_n: int) -> None:
     content = content_with(token_multiplier=str(multiplier), max_n=max_n)
     accepted = multiplier <= 1_000_000 and max_n <= 1_000

@@ -33,6 +33,8 @@ from tests.support.gateways import (
 )
 from tests.support.processes import free_port
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Collector]:
@@ -488,6 +490,7 @@ WITHOUT_THE_LIBRARY = """
 import sys
 sys.modules["opentelemetry.exporter.otlp.proto.http"] = None
 from proxy.cli import main
+
 main()
 """
 

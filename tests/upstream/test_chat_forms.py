@@ -157,10 +157,11 @@ def test_a_stream_that_only_says_that_it_is_done_has_stopped() -> None:
     [
         ([chunk({"images": [image()]})], 1, "The provider's stream ended before its answer was complete."),
         ([chunk({"images": [image()]}), chunk({}, "error", error={"message": "no"})], 1, "The provider failed: no"),
-        (
+        pytest.param(
             [chunk({"tool_calls": [{"index": 0, "function": {"arguments": "x" * 20_000}}]}), DONE],
             0,
             "The provider answ",
+            marks=pytest.mark.slow,
         ),
         ([chunk({"images": [image()], "refusal": "no"}, "stop"), DONE], 1, "The provider answered with a stream"),
         ([chunk({"function_call": {"name": "x"}}, "stop"), DONE], 0, "The provider answered with a stream"),

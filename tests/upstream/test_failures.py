@@ -30,6 +30,7 @@ from proxy.upstream.failures import (
     clean,
     error_for_status,
 )
+from tests.support.examples import examples
 
 # --- Statuses ---------------------------------------------------------------------------------------------------------
 
@@ -263,7 +264,7 @@ def test_half_of_a_secret_is_not_left_where_a_message_is_too_long_to_be_read() -
 @example("\x1b[31mred\x1b[0m")
 @example("\u009b31mred")
 @example("a\r\nb\x85c")
-@settings(max_examples=200, deadline=2_000)
+@examples(200, deadline=2_000)
 def test_no_control_character_is_passed_on(message: str) -> None:
     assert "Cc" not in {unicodedata.category(character) for character in clean(message)}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.errors import ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured, UpstreamRateLimit
@@ -13,6 +13,7 @@ from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest, parse_im
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.openai import OpenAIDialect
 from tests.domain.samples import make_model
+from tests.support.examples import examples
 
 DIALECT = OpenAIDialect()
 
@@ -187,7 +188,7 @@ errors = st.dictionaries(
     st.integers(100, 599).filter(lambda status: not 200 <= status < 300),
     st.binary(max_size=40) | errors.map(lambda error: orjson.dumps({"error": error})),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_any_answer_that_is_no_success_becomes_an_error_of_the_wire(status: int, body: bytes) -> None:
     error = refusal(body, status)
     assert 400 <= error.wire_status < 600

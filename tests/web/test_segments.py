@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.telemetry.observation import request_ids
@@ -16,6 +16,7 @@ from proxy.web.intake.request_body import accept_body
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number
 from proxy.web.server.lifecycle import Lifecycle
+from tests.support.examples import examples
 from tests.web.wire import on_a_wire
 
 
@@ -87,7 +88,7 @@ def run(segments: list[bytes]) -> tuple[bytes, bool]:
         return runner.run(serve(segments))
 
 
-@settings(max_examples=150, deadline=2_000)
+@examples(150, deadline=2_000)
 @given(st.lists(good_requests(), min_size=1, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
 def test_good_requests_are_answered_in_their_order_however_they_are_cut(
     requests: list[tuple[bytes, str]], places: list[int]
@@ -126,7 +127,7 @@ def test_a_head_that_came_in_pieces_is_read_again_whole() -> None:
     assert (STATUS.findall(answered), closed) == ([b"400"], True)
 
 
-@settings(max_examples=150, deadline=2_000)
+@examples(150, deadline=2_000)
 @given(
     st.lists(good_requests(), max_size=4), bad_requests, good_requests(), st.lists(st.integers(0, 10_000), max_size=8)
 )
@@ -164,7 +165,7 @@ fragments = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=2_000)
+@examples(300, deadline=2_000)
 @given(st.lists(fragments | st.binary(max_size=20), max_size=25), st.lists(st.integers(0, 10_000), max_size=5))
 def test_whatever_is_sent_is_answered_in_one_form_or_not_at_all(sent: list[bytes], places: list[int]) -> None:
     answered, closed = run(cut(b"".join(sent), places))

@@ -5,13 +5,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.answers.images import ImagesAnswer, ImagesScanner
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from tests.domain.json_documents import IN_AN_IMAGE, TOP_LEVEL, is_address
+from tests.support.examples import examples
 
 LARGE = "A" * (HELD_BYTES_LIMIT + 1)
 
@@ -51,7 +52,7 @@ def cut(body: bytes, at: list[int]) -> list[bytes]:
     return [body[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     answer=answers,
     cuts=st.lists(st.integers(0, 500), max_size=6),
@@ -77,7 +78,7 @@ def test_every_cut_gives_the_same_and_only_what_is_allowed(
     assert len(output) <= len(body)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(answer=answers)
 def test_small_and_large_answers_are_read_alike(answer: dict[str, object]) -> None:
     body = json.dumps(answer).encode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
@@ -22,6 +22,7 @@ from proxy.domain.parsing.image_addresses import LEAD_BYTES_LIMIT, is_image_addr
 from proxy.upstream.dialects.openai import ANSWER_READING, CHAT_READING, EVENT_READING, read_error
 from proxy.upstream.dialects.openrouter import READING as OPENROUTER_READING
 from tests.domain.answer_samples import events_of, pass_on, passed_however_cut
+from tests.support.examples import examples
 
 GOOD = [
     "https://images.example/1.png",
@@ -77,7 +78,7 @@ def spellings(text: str) -> list[bytes]:
 characters = st.sampled_from("htpsdaimge:/HTS \\u0") | st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     lead=st.sampled_from(["", "http", "https:", "data:image/", "data:image", "javascript:"]),
     rest=st.text(characters, max_size=90),

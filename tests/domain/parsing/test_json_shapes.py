@@ -7,12 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT, PASSED, WHOLE, Shape, ShapedScanner, object_of
 from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, LITERAL_BYTES_LIMIT, NAME_BYTES_LIMIT, MalformedResponse
 from tests.domain.json_documents import is_address
+from tests.support.examples import examples
 
 PICTURE = Shape(passes=True, element=True, members={b"url": Shape(passes=True, payload="url"), b"kind": PASSED})
 SHAPE = Shape(
@@ -115,7 +116,7 @@ values = st.recursive(
 documents = st.dictionaries(names, values, max_size=6)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(document=documents, ascii_only=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_what_passes_is_what_the_shape_leaves(document: Any, *, ascii_only: bool, indent: int | None) -> None:
     body = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode()
@@ -126,7 +127,7 @@ def test_what_passes_is_what_the_shape_leaves(document: Any, *, ascii_only: bool
     assert notes == {name: document[name] for name in ("usage", "tokens") if name in document}
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(document=documents, cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_it_does_not_matter_how_the_document_is_cut(document: Any, cuts: list[int]) -> None:
     body = json.dumps(document).encode()
@@ -136,7 +137,7 @@ def test_it_does_not_matter_how_the_document_is_cut(document: Any, cuts: list[in
     assert read([body[begin:end] for begin, end in pairwise(ends)]) == whole
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(document=documents)
 def test_a_document_that_ends_early_is_malformed(document: Any) -> None:
     body = json.dumps(document).encode()
@@ -144,7 +145,7 @@ def test_a_document_that_ends_early_is_malformed(document: Any) -> None:
         assert read([body[:end]])[2] == "the body ends in the middle of the answer"
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(
     tokens=st.lists(
         st.sampled_from(

@@ -154,6 +154,7 @@ WORST = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", WORST, ids=[repr(unit) for unit in WORST])
 def test_mending_grows_with_the_text(unit: bytes) -> None:
     texts = {size: unit * (size // len(unit)) for size in (MEGABYTE // 2, MEGABYTE)}

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.parsing.server_sent_events import KEEP_ALIVE, NAME_BYTES_LIMIT, EventReader, begin_event, write_event
+from tests.support.examples import examples
 
 Event = tuple[bytes, bytes]
 
@@ -75,13 +76,13 @@ fragments = st.sampled_from(
 streams = st.lists(fragments, max_size=40).map(b"".join)
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(stream=streams)
 def test_the_events_are_those_of_the_standard(stream: bytes) -> None:
     assert read([stream]) == read_as_the_standard_says(stream)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(stream=streams, cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_it_does_not_matter_how_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     whole = read([stream], finished=True)

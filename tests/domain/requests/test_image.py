@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from proxy.domain.billing.pricing import price
@@ -17,6 +17,7 @@ from proxy.domain.requests.kinds import WORD_LENGTH_LIMIT
 from proxy.domain.requests.unknown import accept_unknown
 from proxy.upstream.dialects.openai import OpenAIDialect
 from tests.domain.samples import contract_rows, make_model
+from tests.support.examples import examples
 
 CATALOG = Catalog([make_model(id="acme/image-1", max_n=10)])
 NAMELESS = "no model"
@@ -272,14 +273,14 @@ def has_the_types_it_promises(request: ImageRequest) -> bool:
 
 
 @given(json_values | bodies)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@examples(300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_a_request_or_refused(value: Any) -> None:
     request = parse_or_refuse(json.dumps(value).encode())
     assert request is None or has_the_types_it_promises(request)
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))
-@settings(max_examples=200)
+@examples(200)
 def test_any_bytes_are_a_request_or_refused(noise: bytes, at: int) -> None:
     good = b'{"prompt":"a cube","n":2,"size":"4K","image_config":{"image_size":"4K"}}'
     for body in (noise, good[:at] + noise + good[at:], good[:at] + noise):
@@ -288,7 +289,7 @@ def test_any_bytes_are_a_request_or_refused(noise: bytes, at: int) -> None:
 
 
 @given(good_bodies, st.integers(1, 10))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@examples(200, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_metered_is_what_is_forwarded(body: dict[str, Any], default_n: int) -> None:
     request = parse_or_refuse(json.dumps(body).encode())
     if request is None:

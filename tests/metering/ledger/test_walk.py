@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 from fakeredis import FakeAsyncRedis
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -16,6 +16,7 @@ from proxy.metering.ledger import walk as stream_walk
 from proxy.metering.ledger.walk import Place, StreamPage, StreamWalk
 from proxy.metering.redis_store import keys as key_names
 from tests.metering.conftest import Bench
+from tests.support.examples import examples
 
 TEAMS = st.sampled_from(["a", "acme", "b", "c-1", "research", "z9"])
 STEPS = st.lists(st.tuples(TEAMS, st.integers(0, 3)) | st.integers(1, 4), max_size=40)
@@ -80,7 +81,7 @@ async def play(redis: Redis, steps: list[tuple[str, int] | int]) -> None:
     assert acme.seen == [entry for entry in written if entry.startswith("acme_")]
 
 
-@settings(max_examples=40, deadline=5_000)
+@examples(40, deadline=5_000)
 @given(STEPS)
 def test_unit_every_entry_is_seen_exactly_once(steps: list[tuple[str, int] | int]) -> None:
     async def run() -> None:

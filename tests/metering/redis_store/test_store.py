@@ -4,13 +4,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, settle
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, ModelNotAllowed
 from proxy.metering.ledger.pages import LedgerFilter
 from tests.metering.conftest import MODEL, Bench, open_bench, quote
+from tests.support.examples import examples
 
 
 def delivered(images: int) -> Delivery:
@@ -211,7 +212,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(limit=st.integers(0, 60_000), plan=steps)
 def test_every_interleaving_keeps_to_the_limit(shared_store_url: str, limit: int, plan: Plan) -> None:
     asyncio.run(check_interleaving(shared_store_url, limit, plan))

@@ -96,6 +96,7 @@ def worst_bodies(size: int) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(worst_bodies(MEBIBYTE)))
 def test_nothing_holds_the_event_loop(kind: str) -> None:
     body = bytearray(worst_bodies(32 * MEBIBYTE)[kind])

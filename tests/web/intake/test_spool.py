@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.errors import UploadsUnavailable
 from proxy.web.intake.spool import BATCH_BYTES, MEMORY_BYTES_LIMIT, Spool, Spools
+from tests.support.examples import examples
 
 
 @pytest.fixture(name="spools", scope="module")
@@ -33,7 +34,7 @@ async def test_what_is_small_stays_in_memory(spools: Spools) -> None:
 
 
 @given(sizes=st.lists(st.integers(0, BATCH_BYTES + 1), max_size=12), big=st.booleans())
-@settings(max_examples=20)
+@examples(20)
 async def test_what_was_written_is_read(spools: Spools, sizes: list[int], *, big: bool) -> None:
     pieces = [b"%d" % (index % 10) * size for index, size in enumerate(sizes)]
     if big:

@@ -274,6 +274,7 @@ LIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", LIVES.values(), ids=LIVES)
 @pytest.mark.parametrize("pieces", [1, 2])
 async def test_nothing_of_a_connection_waits_for_the_garbage_collector(
