@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -212,3 +213,85 @@ def test_what_is_no_size_is_refused_by_name(scenes: dict[str, Scene], dialect: s
         refused = scene.send(path, body)
         assert (refused.status, refused.json["error"]["param"]) == (400, param)
         assert scene.provider.requests() == []
+
+
+# --- Images within requests -------------------------------------------------------------------------------------------
+
+JPEG = b"\xff\xd8\xff\xe0" + b"made up " * 8
+PHOTOGRAPH = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(range(256)) * 12_000).decode()
+"""Three megabytes."""
+
+
+def images_received(received: dict[str, Any]) -> list[tuple[str, str]]:
+    """The media type and the base64 of each image that the provider has been sent, whatever its dialect."""
+    found: list[tuple[str, str]] = []
+    rest: list[Any] = [received["body"]]
+    while rest:
+        value = rest.pop(0)
+        if isinstance(value, dict):
+            if "mimeType" in value:
+                found.append((value["mimeType"], value["data"]))
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+        elif isinstance(value, str) and value.startswith("data:"):
+            kind, _, data = value.removeprefix("data:").partition(";base64,")
+            found.append((kind, data))
+    return found
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("said", ["image/jpg", "image/pjpeg", "image/png", "application/octet-stream", "image/jpeg"])
+def test_the_bytes_of_an_image_tell_its_kind(scenes: dict[str, Scene], dialect: str, said: str) -> None:
+    scene, data = scenes[dialect], base64.b64encode(JPEG).decode()
+    address = f"data:{said};base64,{data}"
+    edit = {"images": [{"image_url": address}]}
+    parts = [{"type": "text", "text": "a cube"}, {"type": "image_url", "image_url": {"url": address}}]
+    chat = {"messages": [{"role": "user", "content": parts}]}
+    assert images_received(scene.sent(EDITS, edit)) == [("image/jpeg", data)]
+    assert images_received(scene.sent(CHAT, {**TALK, **chat})) == [("image/jpeg", data)]
+    texts = [part("model", "acme/refuse"), part("prompt", "a cube")]
+    received = scene.sent(EDITS, form(*texts, part("image", JPEG, kind=said)), headers={"Content-Type": FORM})
+    if dialect == "openai":
+        assert [sent["content_type"] for sent in received["parts"] if sent["filename"]] == ["image/jpeg"]
+    else:
+        assert images_received(received) == [("image/jpeg", data)]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("form_of_part", ["openai", "anthropic", "google"])
+def test_a_photograph_is_sent_in_json(scenes: dict[str, Scene], dialect: str, form_of_part: str) -> None:
+    scene, address = scenes[dialect], f"data:image/png;base64,{PHOTOGRAPH}"
+    part_of = {
+        "openai": {"type": "image_url", "image_url": {"url": address}},
+        "anthropic": {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": PHOTOGRAPH}},
+        "google": {"inlineData": {"mimeType": "image/jpeg", "data": PHOTOGRAPH}},
+    }[form_of_part]
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "a cube"}]},
+        {"role": "assistant", "content": "here", "images": [part_of]},
+        {"role": "user", "content": [{"type": "text", "text": "now blue"}, part_of]},
+    ]
+    received = images_received(scene.sent(CHAT, {**TALK, "messages": turns}))
+    assert received == [("image/jpeg", PHOTOGRAPH)] * 2
+    if form_of_part == "openai":
+        assert images_received(scene.sent(EDITS, {"images": [{"image_url": address}]})) == [("image/jpeg", PHOTOGRAPH)]
+
+
+def test_what_came_with_an_answer_comes_back_with_it(scenes: dict[str, Scene]) -> None:
+    extra = {"google": {"thought_signature": "c2lnbmVk"}}
+    drawn = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}"}}
+    turn = {"role": "assistant", "content": "here", "extra_content": extra, "reasoning_details": [{"type": "x"}]}
+    turn["images"] = [{**drawn, "index": 0, "extra_content": extra}]
+    messages = [*TALK["messages"], turn, {"role": "user", "content": "now blue"}]
+    for dialect in ("openai", "openrouter"):
+        assert scenes[dialect].sent(CHAT, {**TALK, "messages": messages})["body"]["messages"] == messages
+    contents = scenes["gemini"].sent(CHAT, {**TALK, "messages": messages})["body"]["contents"]
+    assert [one.get("thoughtSignature") for one in contents[1]["parts"]] == ["c2lnbmVk", "c2lnbmVk"]
+
+
+def test_a_part_that_cannot_be_translated_is_refused_by_its_place(scenes: dict[str, Scene]) -> None:
+    for odd in ({"type": "input_audio", "input_audio": {}}, {"type": "image", "file_id": "f"}, {"type": "image"}):
+        refused = scenes["gemini"].send(CHAT, {**TALK, "messages": [{"role": "user", "content": [odd]}]})
+        assert (refused.status, refused.json["error"]["param"]) == (400, "messages")
+        assert "messages[0].content[0]" in refused.json["error"]["message"]

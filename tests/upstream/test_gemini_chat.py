@@ -154,6 +154,33 @@ def test_a_stream_has_a_path_of_its_own(path: str, *, stream: bool) -> None:
 # --- Answers ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_google_signed_comes_back_with_it() -> None:
+    def signed(value: str) -> dict[str, Any]:
+        return {"extra_content": {"google": {"thought_signature": value}}}
+
+    images = [{**picture("AAAA"), **signed("b")}, {**picture("BBBB"), "thought_signature": "c"}]
+    turns = [
+        USER,
+        {"role": "assistant", "content": "here", "images": images, **signed("a")},
+        {"role": "assistant", "content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y", **signed("e")}]},
+        {"role": "assistant", "content": None, "images": [picture("CCCC")], **signed("f")},
+        {"role": "assistant", "content": "none", "extra_content": {"google": {"thought_signature": 1}}},
+        USER,
+    ]
+    parts = [content["parts"] for content in written(*turns)["contents"]]
+    assert parts[1] == [
+        {"text": "here", "thoughtSignature": "a"},
+        {"inlineData": {"mimeType": "image/png", "data": "AAAA"}, "thoughtSignature": "b"},
+        {"inlineData": {"mimeType": "image/png", "data": "BBBB"}, "thoughtSignature": "c"},
+    ]
+    assert parts[2] == [{"text": "x"}, {"text": "y", "thoughtSignature": "e"}]
+    assert parts[3] == [
+        {"text": "", "thoughtSignature": "f"},
+        {"inlineData": {"mimeType": "image/png", "data": "CCCC"}},
+    ]
+    assert parts[4] == [{"text": "none"}]
+
+
 def picture(data: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": DATA_URL + data}}
 

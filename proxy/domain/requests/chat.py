@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy.domain.catalog import TOKENS_LIMIT, Ability, Model
 from proxy.domain.errors import InvalidRequest
+from proxy.domain.requests.chat_parts import read_message
 from proxy.domain.requests.image import IMAGE_CONFIG
 from proxy.domain.requests.image_links import links_of
 from proxy.domain.requests.json_body import read_object
@@ -29,7 +30,7 @@ VALUE_TOKENS = 8
 def _read_messages(name: str, value: Any) -> Any:
     if type(value) is not list or not value or not all(type(message) is dict for message in value):
         raise InvalidRequest(f"'{name}' should be an array of at least one object.", param=name)
-    return value
+    return [read_message(message) for message in value]
 
 
 def _read_modalities(name: str, value: Any) -> Any:

@@ -20,7 +20,7 @@ from proxy.domain.requests.image import (
     request_of_fields,
 )
 from proxy.domain.requests.image_links import check_link
-from proxy.domain.requests.inputs import Inputs, Reference, Upload, check_inputs
+from proxy.domain.requests.inputs import Inputs, Reference, Upload, address_of, check_inputs
 from proxy.domain.requests.json_body import read_object
 from proxy.domain.requests.kinds import (
     FILE,
@@ -53,6 +53,7 @@ _ABILITIES = {Task.EDIT: Ability.EDITS, Task.VARIATION: Ability.VARIATIONS}
 def _read_address(name: str, value: Any) -> Any:
     if type(value) is not str or not value.strip():
         raise InvalidRequest(f"'{name}' should be a string that is not empty.", param=name)
+    value = address_of(value)
     if value[:11].lower() != "data:image/":
         # Any other data: address is no image, and is refused as what it is not.
         check_link(value if value[:5].lower() != "data:" else "", name, name)

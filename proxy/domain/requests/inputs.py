@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,9 +14,38 @@ from proxy.domain.errors import InvalidRequest
 PLAIN_BYTES = "application/octet-stream"
 _kind = re.compile(r"image/[a-z0-9][a-z0-9.+-]{0,60}")
 _data_url = re.compile(r"data:(image/[a-z0-9][a-z0-9.+-]{0,60})(?:;[^,;]{0,100}){0,3}?;base64,", re.IGNORECASE)
-_SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
+_any_data_url = re.compile(r"data:([^,;]{0,100})(?:;[^,;]{0,100}){0,3}?;base64,", re.IGNORECASE)
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF8", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (4, b"ftypavi", "image/avif"),
+    (4, b"ftypmif1", "image/heif"),
+    (4, b"ftyphei", "image/heic"),
+    (4, b"ftyphev", "image/heic"),
+    (0, b"II*\0", "image/tiff"),
+    (0, b"MM\0*", "image/tiff"),
+)
+_REGISTERED = {
+    **dict.fromkeys(("image/jpg", "image/jpe", "image/pjpeg", "image/x-jpeg", "image/x-jpg"), "image/jpeg"),
+    **dict.fromkeys(("image/x-png", "image/vnd.mozilla.apng"), "image/png"),
+    "image/x-webp": "image/webp",
+    "image/x-gif": "image/gif",
+    "image/tif": "image/tiff",
+    "image/x-tiff": "image/tiff",
+    "image/x-bmp": "image/bmp",
+    "image/x-ms-bmp": "image/bmp",
+    "image/svg": "image/svg+xml",
+}
+"""What clients say for names of https://www.iana.org/assignments/media-types, which are all that providers take."""
+
 SIGNATURE_BYTES = 12
-"""How much of a file has to be seen to know what it is."""
+"""How much of a file has to be seen to tell what it is."""
+
+RIFF_NAME_AT = 8
+_BEGIN_LENGTH = 16
+"""Characters of base64 that hold it."""
 
 
 class Source(Protocol):
@@ -30,7 +60,7 @@ class Source(Protocol):
 class Upload:
     """A file that a client sent in the field ``name``. It lies in ``source`` from byte ``start`` on.
 
-    ``kind`` is its media type: as the client said, or else as its first bytes say. ``sha256`` is empty where nobody
+    ``kind`` is its media type: as its first bytes show, or else as the client said. ``sha256`` is empty where nobody
     wanted it.
     """
 
@@ -76,16 +106,45 @@ class Inputs:
 
 
 def kind_of_file(said: str | None, begin: bytes) -> str:
-    """The media type of an image without its parameters; plain bytes where neither the client nor the file says it.
+    """The media type of an image, by its bytes, or else as its client has said, in the registered name.
 
-    ``begin`` are its first ``SIGNATURE_BYTES`` bytes.
+    Plain bytes where neither tells it. ``begin`` are its first ``SIGNATURE_BYTES`` bytes.
     """
+    for at, signature, name in _SIGNATURES:
+        if begin.startswith(signature, at) and (at != RIFF_NAME_AT or begin.startswith(b"RIFF")):
+            return name
     kind = (said or "").partition(";")[0].strip().lower()
-    if _kind.fullmatch(kind):
-        return kind
-    if begin[:4] == b"RIFF" and begin[8:12] == b"WEBP":
-        return "image/webp"
-    return next((name for signature, name in _SIGNATURES if begin.startswith(signature)), PLAIN_BYTES)
+    return _REGISTERED.get(kind, kind) if _kind.fullmatch(kind) else PLAIN_BYTES
+
+
+def data_address(text: str, said: str | None = None) -> str | None:
+    """The ``data:`` address of an image in base64, which may be one already; None where nothing tells that it is one.
+
+    Its media type is what its first bytes show. ``said`` is what its client has said.
+    """
+    match = _any_data_url.match(text)
+    if match is None and text[:5].lower() == "data:":
+        return None
+    kind = kind_of_file(said if match is None else match[1], _first_bytes(text, 0 if match is None else match.end()))
+    if kind == PLAIN_BYTES:
+        return None
+    if match is None:
+        return f"data:{kind};base64,{text}"
+    return text if match[1] == kind else f"data:{kind};base64,{text[match.end() :]}"
+
+
+def address_of(text: str, said: str | None = None) -> str:
+    """The same for a text that may be an address of another kind, or none: it stays as it is."""
+    is_link = "://" in text[:_BEGIN_LENGTH]
+    return text if is_link or not text else data_address(text, said) or text
+
+
+def _first_bytes(text: str, start: int) -> bytes:
+    begin = "".join(text[start : start + 4 * _BEGIN_LENGTH].split())[:_BEGIN_LENGTH]
+    try:
+        return b64decode(begin.replace("-", "+").replace("_", "/"))
+    except ValueError:
+        return b""
 
 
 def split_data_url(address: str) -> tuple[str, str] | None:

@@ -112,7 +112,29 @@ def _message(message: Mapping[str, Any], place: str) -> list[_Part]:
             parts += [_part(part, f"{place}.{name}[{index}]") for index, part in enumerate(value)]
         elif value is not None:
             raise _bad(f"'{place}.{name}' should be a string or an array of parts, not {kind_of(value)}.")
-    return parts
+    return _signed(parts, _signature(message))
+
+
+def _signed(parts: list[_Part], signature: str | None) -> list[_Part]:
+    """``parts`` with the signature that a whole message had: its text's, or that of a part of its own."""
+    if signature is None:
+        return parts
+    unsigned = [part for part in parts if "text" in part and "thoughtSignature" not in part]
+    if not unsigned:
+        return [{"text": "", "thoughtSignature": signature}, *parts]
+    return [{**part, "thoughtSignature": signature} if part is unsigned[0] else part for part in parts]
+
+
+def _signature(given: Mapping[str, Any]) -> str | None:
+    """What Google wants back with a part that it made, wherever a client keeps it."""
+    extra = given.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    for place in (google, given):
+        if isinstance(place, dict):
+            for name in ("thought_signature", "thoughtSignature"):
+                if isinstance(place.get(name), str) and place[name]:
+                    return str(place[name])
+    return None
 
 
 def _part(part: object, place: str) -> _Part:
@@ -123,7 +145,7 @@ def _part(part: object, place: str) -> _Part:
     if kind != "image_url":
         if not isinstance(value, str):
             raise _bad(f"'{place}.{kind}' should be a string, not {kind_of(value)}.")
-        return {"text": value}
+        return _signed([{"text": value}], _signature(part))[0]
     url = value.get("url") if isinstance(value, dict) else value
     image = split_data_url(url) if isinstance(url, str) else None
     if image is None:
@@ -131,7 +153,9 @@ def _part(part: object, place: str) -> _Part:
             f"'{place}.image_url.url' should hold the image itself, like data:image/png;base64,…: "
             "this model's provider fetches no addresses."
         )
-    return {"inlineData": {"mimeType": image[0], "data": image[1]}}
+    signature = _signature(part)
+    signed = {} if signature is None else {"thoughtSignature": signature}
+    return {"inlineData": {"mimeType": image[0], "data": image[1]}, **signed}
 
 
 def _bad(message: str) -> InvalidRequest:

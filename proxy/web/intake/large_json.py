@@ -1,12 +1,14 @@
 """JSON bodies of more than 64 KiB: read after the key has been checked, and taken apart without holding the event loop.
 
-Nearly all of such a body is images, as ``data:`` addresses. They are cut out of it, looked at in parts, and put back
-into what orjson makes of the rest, which is bounded in bytes and in values: orjson holds the interpreter meanwhile.
+Nearly all of such a body is images, as ``data:`` addresses or in base64 alone. They are cut out of it, looked at in
+parts, and put back into what orjson makes of the rest, which is bounded in bytes and in values: orjson holds the
+interpreter meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -35,7 +37,13 @@ ADDRESS_BYTES_LEAST = 4_096
 """What is shorter is read with the rest."""
 
 PART_BYTES = 2**20
-_BEGIN = b'"data:'
+LOOKS_AT_ONCE = 1_000
+WINDOW_BYTES = 2**17
+"""How much is looked through at once."""
+
+_BEGIN_BYTES = 16
+# An address, or the base64 of a PNG, a JPEG (whose / may be escaped), a WebP, a GIF, an AVIF or a HEIC.
+_begin = re.compile(rb'"(?:data:|iVBORw0KGgo|\\?/9j\\?/|UklGR|R0lGOD|AAAA[A-Za-z0-9+/]GZ0eX)')
 _IN_ADDRESSES = (ascii_letters + digits + "+/=-_:;,.%").encode()
 
 
@@ -82,9 +90,12 @@ async def read_large_json(body: bytearray) -> dict[str, Any]:
     mark = secrets.token_hex(16)
     rest = bytearray()
     addresses: list[str] = []
-    taken = at = 0
+    taken = at = looks = 0
     # Where nothing begins within the bytes that may be left over, they are too many already.
-    while (begin := body.find(_BEGIN, at, taken + TEXT_BYTES_LIMIT + len(_BEGIN))) >= 0:
+    while (begin := await _next_begin(body, at, taken + TEXT_BYTES_LIMIT + _BEGIN_BYTES)) >= 0:
+        looks += 1
+        if looks % LOOKS_AT_ONCE == 0:
+            await asyncio.sleep(0)
         end = body.find(b'"', begin + 1)
         at = begin + 1 if end < 0 else end
         # A quotation mark behind a backslash is within a text, and what stands there is no address.
@@ -106,6 +117,19 @@ async def read_large_json(body: bytearray) -> dict[str, Any]:
     if left:
         raise InvalidRequest("A data: address in the request body is a name, or belongs to a name that is given twice.")
     return given
+
+
+async def _next_begin(body: bytearray, at: int, limit: int) -> int:
+    """Where an image may begin, from ``at`` on and before ``limit``; -1 where none does."""
+    limit = min(limit, len(body))
+    while at < limit:
+        window = at + WINDOW_BYTES
+        found = _begin.search(body, at, min(window + _BEGIN_BYTES, limit))
+        if found is not None:
+            return found.start()
+        at = window
+        await asyncio.sleep(0)
+    return -1
 
 
 async def _address(body: bytearray, begin: int, end: int) -> str | None:

@@ -30,8 +30,9 @@ def read(body: bytes) -> dict[str, Any]:
     return asyncio.run(read_large_json(bytearray(body)))
 
 
+IMAGES = [begin + LONG for begin in ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "AAAAIGZ0eX")]
 texts = st.sampled_from(
-    [ADDRESS, ADDRESS + "B", f'"{ADDRESS}', f'a"{ADDRESS}"b', "data:", f"\\{ADDRESS}", ADDRESS + "é", ""]
+    [*IMAGES, ADDRESS, ADDRESS + "B", f'"{ADDRESS}', f'a"{ADDRESS}"b', "data:", f"\\{ADDRESS}", ADDRESS + "é", ""]
 )
 values = st.recursive(
     texts | st.integers(-(2**53), 2**53) | st.none() | st.booleans(),
@@ -68,6 +69,14 @@ def test_an_address_that_would_be_lost_is_refused(body: str) -> None:
         read(body.encode())
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_in_base64_alone_is_no_text(image: str) -> None:
+    image += "A" * TEXT_BYTES_LIMIT
+    body = {"messages": [{"content": [{"source": {"data": image}}]}]}
+    for text in (orjson.dumps(body), orjson.dumps(body).replace(b"/", b"\\/")):
+        assert read(text) == body
+
+
 def test_what_is_beside_the_images_is_bounded() -> None:
     with pytest.raises(PayloadTooLarge, match="beside the images"):
         read(orjson.dumps({"image": ADDRESS, "prompt": "a" * TEXT_BYTES_LIMIT}))
@@ -91,6 +100,8 @@ def worst_bodies(size: int) -> dict[str, bytes]:
         "members": b'{"a":{%b}}' % b",".join([b'"k":1'] * (size // 6)),
         "number": b'{"a":%b}' % (b"1" * size),
         "blanks": b'{"a":%b1}' % (b" " * size),
+        "other begins": b'{"a":[%b]}' % b",".join([b'"UklGR"'] * (size // 8)),
+        "quotes": b'{"a":%b}' % (b'"' * size),
         "begins": b'{"a":[%b]}' % b",".join([b'"data:"'] * (size // 8)),
         "cut off": b'{"a":"data:%b' % (b"A" * size),
     }
