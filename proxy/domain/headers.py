@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from typing import Protocol
@@ -65,32 +66,57 @@ def _parse_key(text: str) -> Credential:
     return credential
 
 
-RETRY_AFTER_LIMIT_S = 3600
-_DATE_LENGTH_LIMIT = 40
+RETRY_AFTER_LIMIT_S = 86_400
+_VALUE_LENGTH_LIMIT = 40
 DAYS_LIMIT, HOURS, MINUTES = 31, 24, 60
+_duration = re.compile(
+    r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m(?!s))?(?:(?P<s>\d+(?:\.\d*)?)\s?(?:s|secs?|seconds?)?)?|(?P<ms>\d+(?:\.\d*)?)\s?ms",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_s: float) -> int | None:
-    """A provider's ``Retry-After`` in seconds (RFC 9110 section 10.2.3), from 0 to an hour; None where it has none.
+    """The wait that a provider asks for, in whole seconds from 0 to a day; None where it asks for none.
 
-    A date is counted from the answer's own ``Date``, for the provider's clock may not be ours; without that, from
-    ``now_s``, in seconds since the epoch.
+    It is ``retry-after-ms``, as OpenAI's SDKs read it, or ``Retry-After`` (RFC 9110 section 10.2.3), whose seconds may
+    be a fraction here, or have a unit. A date is counted from the answer's own ``Date``, for the provider's clock may
+    not be ours; without that, from ``now_s``, in seconds since the epoch.
     """
+    exact_s = duration_s(headers.get("retry-after-ms", "").strip() + "ms")
+    if exact_s is not None:
+        return whole_wait_s(exact_s)
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        return min(int(value[:9]), RETRY_AFTER_LIMIT_S)
+        return whole_wait_s(int(value[:9]))
+    wait_s = duration_s(value)
+    if wait_s is not None:
+        return whole_wait_s(wait_s)
     until_s = _date_s(value)
     if until_s is None:
         return None
     sent_s = _date_s(headers.get("Date", "").strip())
-    wait_s = until_s - (now_s if sent_s is None else sent_s)
+    return whole_wait_s(until_s - (now_s if sent_s is None else sent_s))
+
+
+def duration_s(text: str) -> float | None:
+    """The seconds in ``20``, ``20.7``, ``34.07s``, ``1m30s`` or ``250ms``; None where it is none of these."""
+    found = _duration.fullmatch(text) if 0 < len(text) <= _VALUE_LENGTH_LIMIT else None
+    if found is None:
+        return None
+    if found["ms"] is not None:
+        return float(found["ms"]) / 1_000
+    return (float(found["h"] or 0) * MINUTES + float(found["m"] or 0)) * MINUTES + float(found["s"] or 0)
+
+
+def whole_wait_s(wait_s: float) -> int:
+    """A wait as ``Retry-After`` has it, from 0 to a day."""
     return math.ceil(min(max(0.0, wait_s), RETRY_AFTER_LIMIT_S))
 
 
 def _date_s(value: str) -> float | None:
     """An HTTP date (RFC 9110 section 5.6.7) in seconds since the epoch, None where it is not one."""
     # Each of its three forms begins with a day's name; Python would read much else as a date.
-    if not value.isascii() or len(value) > _DATE_LENGTH_LIMIT or value[:3] not in _DAYS:
+    if not value.isascii() or len(value) > _VALUE_LENGTH_LIMIT or value[:3] not in _DAYS:
         return None
     try:
         parts = parsedate_tz(value)

@@ -124,6 +124,7 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "units": observation.charged_units,
         "provider": observation.provider,
         "provider_status": observation.provider_status,
+        "provider_error": observation.provider_error,
         "attempts": int(bool(observation.provider)) if observation.attempts is None else observation.attempts,
         "provider_ms": _ms(observation.provider_s),
         "own_ms": _ms(observation.own_s(ended)),

@@ -22,7 +22,8 @@ class Observation:
 
     ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
     that the client was given. ``rate_limit_headers`` are those of the key's rate limits;
-    ``attempts`` counts the deployments that were asked, None where the model has one provider.
+    ``provider_error`` is the provider's own word for why it failed; ``attempts`` counts the deployments that were
+    asked, None where the model has one provider.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class Observation:
     model: str = ""
     provider: str = ""
     provider_status: int = 0
+    provider_error: str = ""
     images: int = 0
     charged_units: int = 0
     provider_s: float = 0.0

@@ -108,6 +108,7 @@ class Exchange:
     async def __aenter__(self) -> Self:
         """Send the request; the answer is a 2xx, its body not read yet."""
         self._served.provider = self.client.provider.name
+        self._observation.provider_error = ""
         # The time of waiting for a connection is not the provider's.
         self.watchdog.grant(await self.client.take_connection())
         await self.watchdog.__aenter__()
@@ -122,6 +123,8 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the connection back where the body was read to its end, and close it where it was not."""
+        if isinstance(error, ProxyError):
+            self._observation.provider_error = error.provider_error
         if self._payload is not None:
             self._payload.forget()
             self._body = b""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from time import time
 
@@ -17,13 +16,14 @@ from proxy.domain.errors import (
     UpstreamTimeout,
     UpstreamUncertain,
 )
-from proxy.domain.headers import retry_after_seconds
-from proxy.domain.requests.image import KNOWN_PARAMETERS
+from proxy.domain.headers import retry_after_seconds, whole_wait_s
 from proxy.telemetry.secrets import KNOWN_SECRETS
+from proxy.upstream.error_reports import ErrorReport
 
 MESSAGE_LENGTH_LIMIT = 1_000
 READ_LENGTH_LIMIT = 4_096
 """Characters that are looked at of a provider's message, which may be what a client has sent."""
+PARAM_LENGTH_LIMIT = 128
 
 CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 """Statuses by which a provider says that it will not make this image; its other 4xx are about the gateway."""
@@ -32,8 +32,39 @@ UNCERTAIN = frozenset(range(520, 525))
 """Statuses by which a proxy before the provider says that it lost the provider's answer."""
 
 _REFUSING_WORDS = ("moderation", "policy", "safety", "content_filter", "prohibited")
+_KEY_WORDS = frozenset(
+    {"invalid_api_key", "api_key_invalid", "api_key_expired", "incorrect_api_key", "unauthenticated"}
+)
+
+_STATUSES: Mapping[str, int] = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 401,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "ALREADY_EXISTS": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "DATA_LOSS": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "CANCELLED": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""Google's words (https://cloud.google.com/apis/design/errors#handling_errors); its 403 is about the key."""
+
+_MEANINGS: Sequence[tuple[str, int]] = (
+    ("rate_limit", 429), ("too_many_requests", 429), ("overloaded", 503), ("unavailable", 503), ("timeout", 504),
+    ("api_key", 401), ("authentication", 401), ("permission", 401), ("not_found", 404),
+    ("server_error", 500), ("internal", 500), ("invalid_", 400), ("unsupported_", 400), ("user_error", 400),
+)  # fmt: skip
+"""What a part of an error's word says where nothing else does; the first that is found counts."""
 
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_param = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}(?:\[\d{0,4}\]|\.[A-Za-z_][A-Za-z0-9_-]{0,63}|\.\d{1,4}){0,8}")
 _secret = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|org|proj|key|lm)[-_][\w*.-]{6,}|AIza[\w-]{10,}|Bearer\s+\S+)|https?://\S+"
     r"|[a-z0-9]{20,}",
@@ -43,28 +74,38 @@ _letters_alone = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE | re.ASCII)
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
-    """What a provider says of an error, uncleaned."""
-
-    message: str = ""
-    code: str | None = None
-    param: str | None = None
-
-
 def error_for_status(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
     """The error for a provider's answer of ``status``, which is not a 2xx."""
-    if status in CONTENT_REFUSALS:
+    error = _error_for_status(status, headers, report)
+    words = (report.code, *report.words, None if report.status in (None, status) else str(report.status))
+    error.provider_error = next((word for word in map(_plain_code, words) if word), "")
+    return error
+
+
+def error_in_answer(report: ErrorReport) -> ProxyError:
+    """The error that a provider reports within a 2xx: as for the status that it names, in a number or in words."""
+    error = error_for_status(_status_of(report) or HTTPStatus.INTERNAL_SERVER_ERROR, {}, report)
+    if type(error) is UpstreamError:
+        message = clean(report.message)
+        error.message = f"The provider failed: {message}" if message else "The provider failed in its answer."
+        error.args = (error.message,)
+    return error
+
+
+def _error_for_status(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
+    if status == HTTPStatus.FORBIDDEN and _is_about_the_content(report):
+        status = HTTPStatus.BAD_REQUEST
+    if status in CONTENT_REFUSALS and _KEY_WORDS.isdisjoint(word.lower() for word in report.words):
         return ProviderRefusal(
             clean(report.message) or "The provider refused the request.",
             provider_status=status,
             provider_code=_plain_code(report.code),
-            param=report.param if report.param in KNOWN_PARAMETERS | {"model", "prompt"} else None,
+            param=_plain_param(report.param),
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return UpstreamRateLimit(
             "The provider is rate-limiting this gateway; nothing was charged. Try again later.",
-            retry_after_s=retry_after_seconds(headers, time()) or 1,
+            retry_after_s=_wait_s(headers, report) or 1,
         )
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT):
         return UpstreamTimeout("The provider took too long; nothing was charged.")
@@ -72,21 +113,47 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
         return UpstreamMisconfigured("The provider did not accept this gateway's request; its operator has been told.")
     if status in UNCERTAIN:
         return UpstreamUncertain(f"The provider failed with status {status}; nothing was charged.")
-    return UpstreamError(f"The provider failed with status {status}; nothing was charged.")
+    return UpstreamError(
+        f"The provider failed with status {status}; nothing was charged.", retry_after_s=_wait_s(headers, report)
+    )
 
 
-def error_in_answer(report: ErrorReport) -> ProxyError:
-    """The error that a provider reports within a 2xx, where no status says whose it is."""
-    code = _plain_code(report.code) or ""
-    if any(word in code.lower() for word in _REFUSING_WORDS):
-        return ProviderRefusal(
-            clean(report.message) or "The provider refused the request.",
-            provider_status=HTTPStatus.BAD_REQUEST,
-            provider_code=code,
-            param=None,
-        )
-    message = clean(report.message)
-    return UpstreamError(f"The provider failed: {message}" if message else "The provider failed in its answer.")
+def _status_of(report: ErrorReport) -> int | None:
+    """The status that an error within a 2xx would have had; None where it does not say.
+
+    The 2xx shows that the gateway's key was taken: a 403 without another word is about the content.
+    """
+    words = [word.lower() for word in report.words]
+    named = next((_STATUSES[word] for word in report.words if word in _STATUSES), None)
+    said = report.status or named
+    if said == HTTPStatus.FORBIDDEN:
+        is_about_the_key = any(part in word for word in words for part in ("key", "permission", "auth"))
+        return HTTPStatus.UNAUTHORIZED if is_about_the_key else HTTPStatus.BAD_REQUEST
+    if said is not None:
+        return said
+    if _is_about_the_content(report):
+        return HTTPStatus.BAD_REQUEST
+    return next((status for part, status in _MEANINGS for word in words if part in word), None)
+
+
+def _is_about_the_content(report: ErrorReport) -> bool:
+    words = (report.code or "", *report.words)
+    return report.is_flagged or any(part in word.lower() for word in words for part in _REFUSING_WORDS)
+
+
+def _wait_s(headers: Mapping[str, str], report: ErrorReport) -> int | None:
+    """The wait that the headers ask for, or else the body; at least a second."""
+    wait_s = retry_after_seconds(headers, time())
+    if wait_s is None and report.retry_after_s is not None:
+        wait_s = whole_wait_s(report.retry_after_s)
+    return None if wait_s is None else max(1, wait_s)
+
+
+def _plain_param(param: str | None) -> str | None:
+    """The name of a field, and where in it; nothing else."""
+    if param is None or len(param) > PARAM_LENGTH_LIMIT or not _param.fullmatch(param):
+        return None
+    return param if clean(param) == param else None
 
 
 def _plain_code(code: str | None) -> str | None:

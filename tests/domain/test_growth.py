@@ -18,7 +18,8 @@ from proxy.domain.requests.chat import ChatRequest, parse_chat_request
 from proxy.domain.requests.edit import FieldKind, parse_edit_request
 from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.failures import ErrorReport, clean, error_in_answer
+from proxy.upstream.error_reports import ErrorReport
+from proxy.upstream.failures import clean, error_in_answer
 from proxy.web.intake.form_reader import FormLimits, FormReader
 from tests.support.forms import BOUNDARY, FORM
 from tests.support.growth import check_growth

@@ -3,6 +3,7 @@ from __future__ import annotations
 import unicodedata
 from http import HTTPStatus
 
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -23,10 +24,10 @@ from proxy.domain.requests.image import KNOWN_PARAMETERS, parse_image_request
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.protocol import Dialect
+from proxy.upstream.error_reports import ErrorReport
 from proxy.upstream.failures import (
     MESSAGE_LENGTH_LIMIT,
     READ_LENGTH_LIMIT,
-    ErrorReport,
     clean,
     error_for_status,
 )
@@ -86,7 +87,7 @@ def test_the_client_sees_the_providers_status_only_where_its_content_was_refused
     ("headers", "seconds"),
     [
         ({"Retry-After": "7"}, "7"),
-        ({"Retry-After": "86400"}, "3600"),
+        ({"Retry-After": "86401"}, "86400"),
         ({"Retry-After": "0"}, "1"),
         ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "1"),
         ({}, "1"),
@@ -134,13 +135,27 @@ def test_a_refusals_code_is_one_plain_word_or_our_own(code: str | None, shown: s
     assert error_for_status(400, {}, ErrorReport("no", code)).wire_code == shown
 
 
-@pytest.mark.parametrize("param", [*sorted(KNOWN_PARAMETERS), "model", "prompt"])
-def test_a_refusal_names_a_parameter_that_the_client_knows(param: str) -> None:
+@pytest.mark.parametrize(
+    "param",
+    [
+        *sorted(KNOWN_PARAMETERS), "model", "prompt", "image", "image[0]", "image[]", "mask", "messages",
+        "messages[0].content", "messages[12].content[0].image_url.url", "messages.0.content", "input_fidelity",
+        "generationConfig.imageConfig", "image_config.image_size", "N",
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_field_at_fault(param: str) -> None:
     assert error_for_status(400, {}, ErrorReport("no", None, param)).param == param
 
 
-@pytest.mark.parametrize("param", [None, "", "deployment", "N", "image_config.image_size", "x" * 1_000])
-def test_a_parameter_of_the_providers_own_is_left_out(param: str | None) -> None:
+@pytest.mark.parametrize(
+    "param",
+    [
+        None, "", "x" * 1_000, "a.b.c.d.e.f.g.h.i.j", "two words", "<b>", "image[x]", "image[0", "1st", "n;drop",
+        "a..b", "sk-abcdefghijklmnopqrstuvwx01234567", "0123456789abcdef0123456789abcdef",
+        "https://x.example", "h\u00e9", "prompt\n",
+    ],
+)  # fmt: skip
+def test_what_looks_like_no_field_is_left_out(param: str | None) -> None:
     assert error_for_status(400, {}, ErrorReport("no", None, param)).param is None
 
 
@@ -281,3 +296,84 @@ def test_a_message_is_of_bounded_length_without_blanks_around_it(message: str, t
 def test_a_message_is_cut_at_its_limit_and_not_before() -> None:
     assert clean("x" * MESSAGE_LENGTH_LIMIT) == "x" * MESSAGE_LENGTH_LIMIT
     assert clean("x" * (MESSAGE_LENGTH_LIMIT + 1)) == "x" * MESSAGE_LENGTH_LIMIT
+
+
+# --- Errors within a 2xx ----------------------------------------------------------------------------------------------
+
+
+def in_answer(dialect: str, error: dict[str, object]) -> ProxyError:
+    answer = DIALECTS[dialect].read_images("application/json", parse_image_request(b'{"prompt":"x"}'), created_s=0)
+    with pytest.raises(ProxyError) as caught:
+        read_whole(answer, orjson.dumps({"error": error}))
+    return caught.value
+
+
+@pytest.mark.parametrize("dialect", ["openrouter", "gemini"])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ({"code": 429}, 429, "upstream_rate_limit"),
+        ({"code": "429"}, 429, "upstream_rate_limit"),
+        ({"code": "rate_limit_exceeded"}, 429, "upstream_rate_limit"),
+        ({"status": "RESOURCE_EXHAUSTED"}, 429, "upstream_rate_limit"),
+        ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, 429, "upstream_rate_limit"),
+        ({"code": 403, "message": "flagged"}, 400, "provider_refusal"),
+        ({"code": 403, "metadata": {"reasons": ["violence"]}}, 400, "provider_refusal"),
+        ({"code": 403, "status": "PERMISSION_DENIED"}, 502, "upstream_error"),
+        ({"status": "PERMISSION_DENIED"}, 502, "upstream_error"),
+        ({"code": 401}, 502, "upstream_error"),
+        ({"code": "invalid_api_key"}, 502, "upstream_error"),
+        ({"code": 404}, 502, "upstream_error"),
+        ({"code": 408}, 504, "upstream_timeout"),
+        ({"code": 504}, 504, "upstream_timeout"),
+        ({"status": "DEADLINE_EXCEEDED"}, 504, "upstream_timeout"),
+        ({"status": 400}, 400, "provider_refusal"),
+        ({"code": 400, "status": "INVALID_ARGUMENT"}, 400, "INVALID_ARGUMENT"),
+        ({"code": 422}, 422, "provider_refusal"),
+        ({"status": "INVALID_ARGUMENT"}, 400, "INVALID_ARGUMENT"),
+        ({"code": "content_policy_violation"}, 400, "content_policy_violation"),
+        ({"code": "invalid_size", "type": "invalid_request_error"}, 400, "invalid_size"),
+        ({"type": "invalid_request_error"}, 400, "provider_refusal"),
+        ({"type": "server_error"}, 502, "upstream_error"),
+        ({"status": "UNAVAILABLE"}, 502, "upstream_error"),
+        ({"code": 524}, 502, "upstream_error"),
+        ({"code": 7}, 502, "upstream_error"),
+        ({}, 502, "upstream_error"),
+    ],
+)
+def test_an_error_within_a_2xx_means_what_its_status_would(
+    dialect: str, error: dict[str, object], status: int, code: str
+) -> None:
+    found = in_answer(dialect, {"message": "no", **error})
+    assert (found.wire_status, found.wire_code) == (status, code)
+
+
+def test_the_wait_that_an_error_within_a_2xx_asks_for_is_passed_on() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.07s"}]
+    for dialect in ("openrouter", "gemini"):
+        assert in_answer(dialect, {"code": 429, "details": details}).headers() == {"Retry-After": "35"}
+        assert in_answer(dialect, {"code": 503, "details": details}).headers() == {"Retry-After": "35"}
+
+
+def test_a_key_that_a_400_is_about_is_the_operators() -> None:
+    for dialect in DIALECTS.values():
+        for word in ("invalid_api_key", "API_KEY_INVALID"):
+            body = orjson.dumps({"error": {"message": "bad key", "code": word}})
+            assert dialect.read_refusal(400, {}, body).wire_status == 502
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "word"),
+    [
+        (400, {"code": "moderation_blocked", "type": "user_error"}, "moderation_blocked"),
+        (401, {"code": "invalid_api_key"}, "invalid_api_key"),
+        (429, {"code": None, "type": "tokens"}, "tokens"),
+        (500, {"code": 1113}, "1113"),
+        (500, {"code": "sk-abcdefghijklmnopqrstuvwx01234567"}, ""),
+        (500, {"code": 500}, ""),
+        (502, {"code": 503}, "503"),
+    ],
+)
+def test_the_providers_own_word_is_kept_for_the_log(status: int, error: dict[str, object], word: str) -> None:
+    for dialect in DIALECTS.values():
+        assert dialect.read_refusal(status, {}, orjson.dumps({"error": error})).provider_error == word

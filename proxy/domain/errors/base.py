@@ -37,6 +37,8 @@ class ProxyError(Exception):
     type: ClassVar[str] = "api_error"
     blame: ClassVar[Blame] = Blame.GATEWAY
     retryable: ClassVar[bool] = False
+    provider_error: str = ""
+    """The provider's own word for it, where it has one; for the log alone."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         """Keep the message for the client, the parameter it is about, and the seconds to wait before a retry."""

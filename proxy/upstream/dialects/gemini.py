@@ -25,8 +25,9 @@ from proxy.upstream.dialects.gemini_words import (
     unknown_of,
 )
 from proxy.upstream.dialects.protocol import Dialect
-from proxy.upstream.dialects.words import image_config_of, placeholders, splice, words_of
-from proxy.upstream.failures import ErrorReport, clean, error_for_status
+from proxy.upstream.dialects.words import image_config_of, placeholders, splice
+from proxy.upstream.error_reports import read_report
+from proxy.upstream.failures import clean, error_for_status
 
 
 class GeminiDialect(Dialect):
@@ -65,11 +66,11 @@ class GeminiDialect(Dialect):
         return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
-        """Errors come as ``{"error": {"code", "message", "status"}}``; a bad key is a 400."""
-        words = words_of(body)
-        if status == HTTPStatus.BAD_REQUEST and (b"API_KEY" in body or "API key" in words.get("message", "")):
+        """Errors come as ``{"error": {"code", "message", "status", "details"}}``; a bad key is a 400."""
+        report = read_report(body)
+        if status == HTTPStatus.BAD_REQUEST and "API key" in report.message:
             status = HTTPStatus.UNAUTHORIZED
-        return error_for_status(status, headers, ErrorReport(words.get("message", ""), words.get("status")))
+        return error_for_status(status, headers, report)
 
 
 def _body(request: ImageRequest, model: Model, images: Sequence[object]) -> dict[str, object]:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.json_shapes import Shape
-from proxy.upstream.dialects.words import words_of
-from proxy.upstream.failures import ErrorReport, error_in_answer
+from proxy.upstream.error_reports import read_report
+from proxy.upstream.failures import error_in_answer
 
 _capital = re.compile(r"([A-Z])")
 GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
@@ -76,5 +76,4 @@ def answer_shape(more_of_a_part: Mapping[bytes, Shape]) -> Shape:
 
 def read_error(text: bytes) -> ProxyError:
     """The error that stands within an answer, as the JSON of its ``error``."""
-    words = words_of(b'{"error":%b}' % text)
-    return error_in_answer(ErrorReport(words.get("message", ""), words.get("status")))
+    return error_in_answer(read_report(b'{"error":%b}' % text))

@@ -27,7 +27,8 @@ from proxy.domain.requests.sizes import to_size
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
-from proxy.upstream.failures import ErrorReport, error_for_status, error_in_answer
+from proxy.upstream.error_reports import read_report
+from proxy.upstream.failures import error_for_status, error_in_answer
 
 PATHS: Mapping[Task, str] = {
     Task.GENERATION: "/images/generations",
@@ -120,7 +121,7 @@ class OpenAIDialect(Dialect):
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""
-        return error_for_status(status, headers, _read_report(body))
+        return error_for_status(status, headers, read_report(body))
 
 
 def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
@@ -153,21 +154,7 @@ def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
 
 def read_error(text: bytes) -> ProxyError:
     """The error that stands within an answer, as the JSON of its ``error``."""
-    return error_in_answer(_read_report(b'{"error":%b}' % text))
-
-
-def _read_report(body: bytes) -> ErrorReport:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ErrorReport()
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, str):
-        return ErrorReport(message=error)
-    if not isinstance(error, dict):
-        return ErrorReport()
-    words = {name: value for name, value in error.items() if isinstance(value, str)}
-    return ErrorReport(message=words.get("message", ""), code=words.get("code"), param=words.get("param"))
+    return error_in_answer(read_report(b'{"error":%b}' % text))
 
 
 _PICTURE: Mapping[bytes, Shape] = {

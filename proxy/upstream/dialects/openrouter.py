@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 
 import orjson
 
@@ -18,7 +17,6 @@ from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.openai import OpenAIDialect, read_error
 from proxy.upstream.dialects.openrouter_chat import OpenRouterChat
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
-from proxy.upstream.failures import ErrorReport, error_for_status
 
 
 class OpenRouterDialect(OpenAIDialect):
@@ -49,12 +47,6 @@ class OpenRouterDialect(OpenAIDialect):
         """Each image is passed on while it arrives, out of its ``data:`` address."""
         return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
-    def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
-        """As OpenAI's; a 403 that gives reasons is about the content, not about the key."""
-        if status == HTTPStatus.FORBIDDEN and b'"reasons"' in body:
-            status = HTTPStatus.BAD_REQUEST
-        return super().read_refusal(status, headers, body)
-
 
 def _body(request: ImageRequest, model: Model, content: object) -> dict[str, object]:
     body: dict[str, object] = {
@@ -67,19 +59,6 @@ def _body(request: ImageRequest, model: Model, content: object) -> dict[str, obj
     if "user" in request.fields and "user" in model.parameters:
         body["user"] = request.fields["user"]
     return {**request.unknown, **body}
-
-
-def _read_error(text: bytes) -> ProxyError:
-    """Within an answer, ``code`` is the status that it would have had."""
-    try:
-        error = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return read_error(text)
-    code = error.get("code") if isinstance(error, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    if isinstance(code, int) and code >= HTTPStatus.BAD_REQUEST and isinstance(message, str):
-        return error_for_status(code, {}, ErrorReport(message))
-    return read_error(text)
 
 
 def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
@@ -110,6 +89,6 @@ READING = Reading(
             b"error": Shape(note="error"),
         }
     ),
-    _read_error,
+    read_error,
     _refuse,
 )

@@ -1,10 +1,8 @@
-"""What several dialects need to write a request or to read an error."""
+"""What several dialects need to write a request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import orjson
 
 from proxy.domain.catalog import Model
 from proxy.domain.requests.image import ImageRequest
@@ -39,15 +37,3 @@ def placeholders(inputs: Inputs, boundary: str) -> Places:
 def splice(text: bytes, places: Places) -> list[bytes | FileBytes]:
     """``text`` with the files in place of what stands for them."""
     return splice_files(text, [(place.encode(), image) for image, place in places if isinstance(image, Upload)])
-
-
-def words_of(body: bytes) -> dict[str, str]:
-    """The strings in the ``error`` of a body, which may be cut short."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    # Google's streams put it into an array.
-    first = answer[0] if isinstance(answer, list) and answer else answer
-    error = first.get("error") if isinstance(first, dict) else None
-    return {name: value for name, value in error.items() if isinstance(value, str)} if isinstance(error, dict) else {}
