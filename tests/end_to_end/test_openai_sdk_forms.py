@@ -247,3 +247,29 @@ async def test_a_providers_failure_is_retried_asynchronously(
             await sdk.images.generate(model="acme/image-1", prompt="[sample status=500] a cube")
     assert len(quiet_provider.requests()) == 2
     assert outcomes(sdk_gateway, key) == [("failed", 0)] * 2
+
+
+# --- Every field that the package has ---------------------------------------------------------------------------------
+
+
+def test_every_field_of_an_image_may_be_sent(sdk_gateway: RunningGateway) -> None:
+    key = sdk_gateway.make_key()
+    more: dict[str, Any] = {
+        "background": "opaque", "complexity": "low", "frame_count": 1, "frame_duration_ms": 20,
+        "output_compression": 90, "output_format": "png", "partial_images": 0, "quality": "high",
+        "response_format": "b64_json", "safety_identifier": "user-1", "size": "1024x1024",
+        "svg": {"model": "m", "reasoning": {"effort": "none"}}, "user": "user-1",
+    }  # fmt: skip
+    files: dict[str, Any] = {"image": [PNG, PNG], "mask": PNG, "markup": PNG, "input_fidelity": "high"}
+    with client(sdk_gateway, key) as sdk:
+        drawn = sdk.images.generate(**IMAGE, **more, moderation="low", style="vivid")
+        edited = sdk.images.edit(**IMAGE, **more, **files)
+        said = sdk.chat.completions.create(
+            **TALK,
+            moderation={"model": "m", "policy": {"input": {"mode": "block"}}},
+            prompt_cache_options={"mode": "explicit", "ttl": "30m"},
+            safety_identifier="user-1",
+        )
+    assert [len(answer.data or []) for answer in (drawn, edited)] == [1, 1]
+    assert said.choices
+    assert outcomes(sdk_gateway, key) == [("delivered", 1)] * 3

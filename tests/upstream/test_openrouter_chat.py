@@ -13,7 +13,7 @@ from proxy.domain.requests.chat import CHAT_PARAMETERS, ChatRequest, parse_chat_
 from proxy.domain.requests.unknown import accept_unknown
 from proxy.settings.settings import ModelSettings
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.dialects.openrouter_chat import LEFT_OUT, PASSED_ON, OpenRouterChat
+from proxy.upstream.dialects.openrouter_chat import IN_IMAGE_CONFIG, LEFT_OUT, PASSED_ON, OpenRouterChat
 from tests.domain.samples import make_model
 
 CHAT = OpenRouterChat()
@@ -62,6 +62,15 @@ def test_a_wish_for_who_may_not_answer_is_forwarded_and_one_for_who_should_is_th
 @pytest.mark.parametrize(("usage", "wants"), [({"include": True}, True), ({"include": False}, False), (True, False)])
 def test_usage_may_be_asked_for_in_its_words(usage: object, wants: bool) -> None:
     assert asked({"usage": usage, "stream": True}).wants_usage is wants
+
+
+@pytest.mark.parametrize("name", IN_IMAGE_CONFIG)
+def test_members_of_image_config_that_single_models_have_are_forwarded(name: str) -> None:
+    config = {"image_size": "2k", name: [1]}
+    assert written({"image_config": config})["image_config"] == {"image_size": "2K", name: [1]}
+    with pytest.raises(UnknownParameter) as refused:
+        written({"image_config": {"quality": "high"}})
+    assert refused.value.param == "image_config.quality"
 
 
 def test_they_are_known_where_every_provider_of_the_model_knows_them() -> None:

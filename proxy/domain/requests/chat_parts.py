@@ -40,10 +40,13 @@ def _read_part(part: Any) -> Any:
         return {**part, "type": "text"}
     if kind not in IMAGE_TYPES:
         return part
+    given = part.get("image_url")
+    url = given.get("url") if type(given) is dict else None
+    if kind == "image_url" and type(url) is str and address_of(url) is url:
+        return part
     address = _address(part)
     if address is None or (kind == "file" and address[:11].lower() != "data:image/"):
         return part
-    given = part.get("image_url")
     image = {**given, "url": address} if type(given) is dict else {"url": address}
     if type(part.get("detail")) is str:
         image["detail"] = part["detail"]

@@ -53,18 +53,23 @@ def _with_own_fields(asked: ChatRequest, kinds: Mapping[str, Kind]) -> ChatReque
     unknown = {name: value for name, value in asked.unknown.items() if name not in kinds}
     usage = own.get("usage")
     wants_usage = asked.wants_usage or (isinstance(usage, dict) and usage.get("include") is True)
-    return replace(asked, fields={**asked.fields, **own}, unknown=unknown, wants_usage=wants_usage)
+    return replace(asked, fields=_joined(asked.fields, own), unknown=unknown, wants_usage=wants_usage)
 
 
 def _with_members(asked: Asked) -> Asked:
     """``asked`` with what is unknown within ``image_config`` in its place."""
     config = {name: value for name, value in asked.unknown.items() if name.startswith(IN_CONFIG)}
-    if not config:
-        return asked
     unknown = {name: value for name, value in asked.unknown.items() if name not in config}
-    members = {name.removeprefix(IN_CONFIG): value for name, value in config.items()}
-    fields = {**asked.fields, "image_config": {**asked.fields.get("image_config", {}), **members}}
-    return replace(asked, unknown=unknown, fields=fields)
+    return replace(asked, unknown=unknown, fields=_joined(asked.fields, config))
+
+
+def _joined(fields: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``fields`` with ``more``, whose names may be paths into ``image_config``."""
+    members = {name.removeprefix(IN_CONFIG): value for name, value in more.items() if name.startswith(IN_CONFIG)}
+    joined = {**fields, **{name: value for name, value in more.items() if not name.startswith(IN_CONFIG)}}
+    if members:
+        joined["image_config"] = {**fields.get("image_config", {}), **members}
+    return joined
 
 
 def _check(names: list[str], unknown: Mapping[str, Any], model: Model) -> None:

@@ -20,6 +20,9 @@ PASSED_ON = (
     "cache_control", "include_reasoning", "min_p", "reasoning", "repetition_penalty", "session_id",
     "stop_server_tools_when", "structured_outputs", "top_a", "top_k", "trace", "transforms", "usage",
 )  # fmt: skip
+IN_IMAGE_CONFIG = ("background_rgb_color", "rgb_colors", "strength", "style", "text_layout")
+"""Members of ``image_config`` that single models have, and that change no price."""
+
 OTHER_MODELS = ("models", "preset", "route")
 """What would have another model answer, at another price. Failing over is for the model's deployments."""
 
@@ -40,6 +43,7 @@ class OpenRouterChat(OpenAIChat):
 
     own_fields: Mapping[str, Kind] = {
         **dict.fromkeys((*PASSED_ON, *LEFT_OUT, "plugins"), ANYTHING),
+        **{f"image_config.{name}": ANYTHING for name in IN_IMAGE_CONFIG},
         "provider": OBJECT,
     }
 
