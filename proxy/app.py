@@ -262,6 +262,7 @@ class Gateway:
             RelayLimits(
                 write_timeout_s=server.write_timeout,
                 keep_alive_s=server.stream_keepalive_seconds,
+                json_keep_alive_s=server.json_keepalive_seconds,
                 overage_images=self._settings.accounting.overage_images,
             ),
             finish_for_nobody=self._settings.accounting.client_gone == "finish",
@@ -314,7 +315,8 @@ class Gateway:
     def _make_pool(self, catalog: Catalog, metrics: Metrics, traces: Traces | None) -> Pool:
         trace_configs = () if traces is None else (traces.client_config(),)
         providers = self._settings.provider_list(self._environment)
-        return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs)
+        shows_tokens = self._settings.server.usage == "tokens"
+        return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs, shows_tokens=shows_tokens)
 
     def _reader(self) -> RequestReader:
         server, texts = self._settings.server, self._body_limits()

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,9 +24,12 @@ from pydantic import BaseModel
 
 from proxy.cli import main
 from proxy.cli.provisioning import read_provisions
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.image import parse_image_request
 from proxy.settings.settings import Settings, load_settings, read_settings
+from proxy.upstream import error_reports
 from proxy.upstream.dialects import openai, words
 from tests.benchmarks.compare import main as bench
 from tests.domain.answer_samples import pass_on
@@ -190,7 +193,7 @@ def test_the_example_of_a_dialect_asks_and_reads(tmp_path: Path) -> None:
     (block,) = [block for block in blocks_of("python") if block.file == DIALECTS]
     path = tmp_path / "acme.py"
     path.write_text("from __future__ import annotations\n" + block.text)
-    acme = runpy.run_path(str(path), {**vars(words), **vars(openai)})["AcmeDialect"]()
+    acme = runpy.run_path(str(path), {**vars(words), **vars(error_reports), **vars(openai)})["AcmeDialect"]()
     request = parse_image_request(orjson.dumps({"prompt": "a cube", "size": "1024x1024"}))
     model = make_model()
     assert acme.images_path(request, model) == "/pictures"
@@ -198,11 +201,15 @@ def test_the_example_of_a_dialect_asks_and_reads(tmp_path: Path) -> None:
     assert orjson.loads(acme.write_generation(request, model)) == {
         "model": "image-1", "text": "a cube", "aspect_ratio": "1:1", "image_size": "1K",
     }  # fmt: skip
-    pictures = [{"draft": True, "image": "BBBB"}, {"image": "AAAA", "mime": "image/png"}]
-    answer = orjson.dumps({"pictures": pictures, "billing": {"cost": 4}})
-    seen = pass_on(acme.read_images("application/json", request, created_s=1), [answer])
+    assert acme.images_at_once("images") == 4
+    pictures = [{"thought": True, "image": "iVBORw0KGgo="}, {"image": {"data": "AAAA", "mime_type": "image/png"}}]
+    reader = partial(read_images, acme.reading, ImagesHead(1), comes_as_events=False, stream=False)
+    seen = pass_on(reader(), [orjson.dumps({"pictures": [], "images": pictures, "usage": {"cost": 4}})])
     assert (seen.images, seen.usage) == (1, b'{"cost":4}')
     assert orjson.loads(seen.output) == {"created": 1, "data": [{"b64_json": "AAAA", "media_type": "image/png"}]}
+    for reason, message in (("busy", "The provider failed: not now"), ("policy", "not now")):
+        seen = pass_on(reader(), [orjson.dumps({"error": {"reason": reason, "text": "not now"}})])
+        assert (seen.images, seen.error) == (0, message)
 
 
 # --- Shell ------------------------------------------------------------------------------------------------------------

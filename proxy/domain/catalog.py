@@ -66,7 +66,9 @@ class Deployment:
 class Model:
     """One model on the public API, and where its requests go: to ``provider``, or to one of ``deployments``.
 
-    ``parameters`` are the request fields that are forwarded. ``four_k_long_edge`` is in pixels, 0 turns it off.
+    ``parameters`` are the request fields that are forwarded. A request for more than ``images_at_once`` images becomes
+    several at its provider, where that is given. ``endpoint`` is where a provider of several makes it: its ``images``
+    endpoint, or ``chat``. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``sizes`` are all that it takes, any where there are none. ``unknown_parameters`` says what becomes of fields that
     nobody here knows: ``refuse``, ``drop`` or ``forward``.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
@@ -83,6 +85,8 @@ class Model:
     parameters: frozenset[str]
     default_n: int = 1
     max_n: int = 10
+    images_at_once: int | None = None
+    endpoint: str = "images"
     four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
     sizes: tuple[str, ...] = ()
     unknown_parameters: str = "refuse"

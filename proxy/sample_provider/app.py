@@ -53,6 +53,7 @@ def build_app(behaviour: Behaviour) -> web.Application:
     app.add_routes(
         [
             web.post("/v1/images/generations", _with_openai_errors(provider.generate)),
+            web.post("/v1/images", _with_openai_errors(provider.images)),
             web.post("/v1/images/edits", _with_openai_errors(provider.edit)),
             web.post("/v1/images/variations", _with_openai_errors(provider.vary)),
             web.post("/v1/chat/completions", _with_errors(provider.chat, dialects.CHAT)),
@@ -120,6 +121,18 @@ class _SampleProvider:
         body = await self._received(request)
         self._authorise(request)
         order, behaviour = wire.read_order(body, _overrides(request), self._behaviour)
+        return await self._serve(request, order, behaviour, dialects.GENERATIONS)
+
+    async def images(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/images``, as OpenRouter has it: sizes have names of their own, and images are always base64."""
+        body = await self._received(request)
+        self._authorise(request)
+        fields = wire.read_object(body)
+        if "size" in fields and not fields.keys().isdisjoint(("resolution", "aspect_ratio")):
+            raise wire.Refusal(400, "invalid_value", "size may not stand beside resolution and aspect_ratio.")
+        config = {"image_size": fields.get("resolution"), "aspect_ratio": fields.get("aspect_ratio")}
+        asked = {**fields, "image_config": config, "response_format": "b64_json"}
+        order, behaviour = wire.order_of(asked, _overrides(request), self._behaviour)
         return await self._serve(request, order, behaviour, dialects.GENERATIONS)
 
     async def edit(self, request: web.Request) -> web.StreamResponse:

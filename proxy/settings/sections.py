@@ -44,6 +44,8 @@ class ServerSettings(Section):
     upload_folder: str | None = None
     write_timeout: Seconds = 60
     stream_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 15
+    json_keepalive_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 0
+    usage: Annotated[str, one_of("zeros", "tokens")] = "zeros"
     keepalive_timeout: Seconds = 75
     max_header_line: Annotated[Whole, Field(ge=8_192, le=2**20)] = 32_768
     max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None

@@ -112,6 +112,8 @@ class ModelSettings(Section):
     token_multiplier: Multiplier
     default_n: Annotated[Whole, Field(ge=1, le=1_000)] = 1
     max_n: Annotated[Whole, Field(ge=1, le=1_000)] = 10
+    images_at_once: Annotated[Whole, Field(ge=1, le=1_000)] | None = None
+    endpoint: Annotated[str, one_of("images", "chat")] = "images"
     four_k_long_edge: Annotated[Whole, Field(ge=0, le=1_000_000)] = DEFAULT_FOUR_K_LONG_EDGE
     sizes: Annotated[tuple[Size, ...], Field(max_length=100)] = ()
     linked_images: bool = True
@@ -134,7 +136,8 @@ class ModelSettings(Section):
 
     def to_model(self, dialects: Sequence[Dialect]) -> Model:
         """The model with its prices worked out; whoever is asked speaks one of ``dialects``."""
-        most = [dialect.max_n for dialect in dialects if dialect.max_n is not None]
+        limits = (self.images_at_once, *(dialect.images_at_once(self.endpoint) for dialect in dialects))
+        at_once = [most for most in limits if most is not None]
         chats = [dialect.chat for dialect in dialects]
         return Model(
             id=self.id,
@@ -144,7 +147,9 @@ class ModelSettings(Section):
             token_multiplier=self.token_multiplier,
             parameters=frozenset(self.parameters),
             default_n=self.default_n,
-            max_n=min([self.max_n, *most]),
+            max_n=self.max_n,
+            images_at_once=min(at_once, default=None),
+            endpoint=self.endpoint,
             four_k_long_edge=self.four_k_long_edge,
             sizes=self.sizes,
             unknown_parameters=self.unknown_parameters,
@@ -374,18 +379,6 @@ def _check_admin_tokens(settings: Settings, environment: Mapping[str, str]) -> I
         texts.setdefault(token.name, text)
 
 
-def _check_images(model: ModelSettings, dialects: Mapping[str, str]) -> Iterator[str]:
-    for provider in model.providers:
-        dialect = dialects.get(provider)
-        most = None if dialect is None else DIALECTS[dialect].max_n
-        for name in ("default_n", "max_n"):
-            if most is not None and name in model.model_fields_set and getattr(model, name) > most:
-                yield (
-                    f"{name}: is {getattr(model, name)}, but a provider that speaks {dialect} makes "
-                    f"at most {most} image a request: set it to {most}, or leave it out"
-                )
-
-
 def _check_deployments(model: ModelSettings, names: list[str]) -> Iterator[str]:
     simple = {"provider": model.provider, "upstream_model": model.upstream_model}
     for key, value in simple.items():
@@ -409,7 +402,6 @@ def _check_deployments(model: ModelSettings, names: list[str]) -> Iterator[str]:
 def _check_references(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     names = [provider.name for provider in settings.providers]
     ids = [model.id for model in settings.models]
-    dialects = {provider.name: provider.dialect for provider in settings.providers}
     for index, provider in enumerate(settings.providers):
         if names.index(provider.name) != index:
             yield f"providers[{index}].name: there is another provider {provider.name!r}"
@@ -425,7 +417,6 @@ def _check_references(settings: Settings, environment: Mapping[str, str]) -> Ite
         if ids.index(model.id) != index:
             yield f"models[{index}].id: there is another model {model.id!r}"
         yield from (f"models[{index}].{mistake}" for mistake in _check_deployments(model, names))
-        yield from (f"models[{index}].{mistake}" for mistake in _check_images(model, dialects))
     default = settings.server.default_model
     if default is not None and default not in ids:
         yield f"server.default_model: no model has the id {default!r}; there are {ids}"

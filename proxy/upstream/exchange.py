@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -23,8 +24,10 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.answer import EVENT_STREAM, Answer
 from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_writing import ImagesHead, settings_asked
 from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
@@ -53,6 +56,10 @@ logger = logging.getLogger(__name__)
 Asked = ImageRequest | ChatRequest
 
 READ_BUFFER_BYTES = 65_536
+_BLANKS = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_MARKS = (b"{", b"[")
+_event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
@@ -74,8 +81,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_asked", "_body", "_model", "_observation", "_payload", "_response", "_served", "_size", "_url", "client",
-        "is_whole", "watchdog",
+        "_asked", "_begin", "_body", "_model", "_observation", "_payload", "_response", "_served", "_size", "_url",
+        "client", "is_whole", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +106,7 @@ class Exchange:
         self._body = body
         self._served = served
         self.is_whole = False
+        self._begin = b""
         self._observation = observation
         self._payload: JsonPayload | None = None
         self._response: ClientResponse | None = None
@@ -151,16 +159,40 @@ class Exchange:
         """The kind of the body, without its parameters."""
         return "" if self._response is None else self._response.content_type
 
-    def answer(self) -> Answer:
-        """What reads the body that has begun to come: feed it the pieces that ``read`` gives."""
+    async def answer(self) -> Answer:
+        """What reads the body: feed it the pieces that ``read`` gives.
+
+        What the body is its first bytes say, whatever its Content-Type does. Raises what ``read`` does.
+        """
+        comes_as_events = await self.begin()
         asked, dialect = self._asked, self.client.dialect
         if not isinstance(asked, ChatRequest):
-            return dialect.read_images(self.content_type, asked, created_s=int(time()))
+            head = ImagesHead(int(time()), asked.task.value, settings_asked(asked.fields), self.client.shows_tokens)
+            return read_images(dialect.reading, head, comes_as_events=comes_as_events, stream=asked.stream)
         chat = dialect.chat
         if chat is None:
             raise no_chat()
-        head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), self._model.id)
-        return chat.read(self.content_type, asked, head)
+        chat_head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), self._model.id)
+        return chat.read(asked, chat_head, comes_as_events=comes_as_events)
+
+    async def begin(self) -> bool:
+        """Wait for the first bytes that say something; whether they are those of events, or of one document."""
+        self._begin = begin = await self._read_begin()
+        if begin[:1] in _JSON_MARKS:
+            return False
+        return self.content_type == EVENT_STREAM or _event_line.match(begin) is not None
+
+    async def _read_begin(self) -> bytes:
+        """The first bytes that say something, without a byte order mark (RFC 8259 section 8.1) and blanks before it."""
+        begin = await self.read()
+        while True:
+            said = begin.lstrip(_BLANKS).removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
+            if said and not _BYTE_ORDER_MARK.startswith(said):
+                return said
+            piece = await self.read()
+            if not piece:
+                return said
+            begin = said + piece
 
     async def read(self) -> bytes:
         """The next piece of the body, nothing at its end.
@@ -168,6 +200,9 @@ class Exchange:
         Raises UpstreamError or UpstreamTimeout where it breaks off, or is longer than ``max_response``.
         """
         response, provider = self._response, self.client.provider
+        if self._begin:
+            begin, self._begin = self._begin, b""
+            return begin
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
         began = perf_counter()
@@ -258,8 +293,11 @@ class Exchange:
 class ProviderClient:
     """One provider's session."""
 
-    def __init__(self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = ()) -> None:
-        """Open no connection yet; needs a running event loop."""
+    def __init__(
+        self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = (), *, shows_tokens: bool = False
+    ) -> None:
+        """Open no connection yet; needs a running event loop. Clients see its token counts where ``shows_tokens``."""
+        self.shows_tokens = shows_tokens
         self.provider = provider
         self.in_use = 0
         self.watch = watch

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
+from dataclasses import replace
+from time import monotonic, time
 
 from aiohttp import TraceConfig
 
+from proxy.domain.answers.images_joined import JoinedImages
+from proxy.domain.answers.images_writing import ImagesHead, settings_asked
 from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import UpstreamUnreachable
+from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.exchange import Asked, Exchange, ProviderClient
 from proxy.upstream.failover import Failover
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
+from proxy.upstream.side_by_side import OneOfSeveral, SideBySide
 from proxy.upstream.watchdog import Watch
 
 RETIRE_AFTER_S = 60.0
@@ -33,8 +38,13 @@ class Pool:
         metrics: Metrics,
         *,
         trace_configs: Sequence[TraceConfig] = (),
+        shows_tokens: bool = False,
     ) -> None:
-        """One client for each provider, reported to ``trace_configs``; needs a running event loop."""
+        """One client for each provider, reported to ``trace_configs``; needs a running event loop.
+
+        Clients see the providers' token counts where ``shows_tokens``.
+        """
+        self._shows_tokens = shows_tokens
         self._watch = Watch()
         self._trace_configs = trace_configs
         self._clients: dict[str, ProviderClient] = {}
@@ -73,6 +83,26 @@ class Pool:
         balancer = self._balancer_of(model)
         return Failover(self.client, balancer, asked, model, served, observation, self._metrics, client_left)
 
+    def ask_side_by_side(
+        self,
+        asked: ImageRequest,
+        model: Model,
+        n: int,
+        served: Served,
+        observation: Observation,
+        client_left: Callable[[], bool],
+    ) -> SideBySide:
+        """The same for ``n`` images of a model that makes fewer at once: in so many requests as that takes."""
+        most = model.images_at_once or n
+        requests = []
+        for start in range(0, n, most):
+            part = replace(asked, n=min(most, n - start), fields={**asked.fields, "n": min(most, n - start)})
+            own = Observation(observation.request_id, observation.endpoint, key_id=observation.key_id, model=model.id)
+            by = Served()
+            requests.append(OneOfSeveral(self.ask(part, model, by, own, client_left), by))
+        head = ImagesHead(int(time()), asked.task.value, settings_asked(asked.fields), shows_tokens=self._shows_tokens)
+        return SideBySide(requests, JoinedImages(head, stream=asked.stream), served, observation)
+
     def client(self, name: str) -> ProviderClient:
         """The provider of this name. Raises UpstreamUnreachable where it has gone since the request was admitted."""
         client = self._clients.get(name)
@@ -98,7 +128,7 @@ class Pool:
                 if going is not None:
                     going.cancel()
                 return client
-        return ProviderClient(provider, self._watch, self._trace_configs)
+        return ProviderClient(provider, self._watch, self._trace_configs, shows_tokens=self._shows_tokens)
 
     def _retire(self, client: ProviderClient) -> None:
         if client not in self._retiring:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from time import perf_counter
 
+import orjson
 from aiohttp import ClientError, web
 
-from proxy.domain.answers.answer import EVENT_STREAM, Answer
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.answers.holder import error_event
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamTruncated, UpstreamUncertain
@@ -19,6 +21,7 @@ from proxy.domain.requests.idempotency import AnswerKeeper
 from proxy.telemetry.observation import Observation
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
+from proxy.upstream.side_by_side import SideBySide
 from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
 from proxy.web.middleware.common_headers import ATTEMPTS, common_headers
@@ -58,13 +61,16 @@ class StreamedResponse(web.StreamResponse):
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """How long a client may read nothing before it is let go, and a stream be silent before a comment; in seconds.
+    """How long a client may read nothing before it is let go, in seconds.
 
-    An answer has at most ``overage_images`` times the images that were asked for, or 16 where that is more.
+    A stream that is silent for ``keep_alive_s`` gets a comment, a JSON answer that has not begun for
+    ``json_keep_alive_s`` a blank; 0 sends none. An answer has at most ``overage_images`` times the images that were
+    asked for, or 16 where that is more.
     """
 
     write_timeout_s: float
     keep_alive_s: float
+    json_keep_alive_s: float = 0
     overage_images: int = 4
 
     def images_most(self, n: int) -> int:
@@ -75,21 +81,23 @@ class RelayLimits:
 class Relay:
     """One answer on its way to one client, who may leave; the provider's answer is read to its end all the same."""
 
-    _exchange: Exchange
+    _exchange: Exchange | SideBySide
 
     def __init__(
         self,
         request: web.Request,
         observation: Observation,
-        upstream: Exchange | Failover,
+        upstream: Exchange | Failover | SideBySide,
         limits: RelayLimits,
         delivery: Delivery,
         *,
+        is_stream: bool,
         images_most: int,
     ) -> None:
         """Answer ``request`` with what comes from ``upstream``, within ``limits``; ``delivery`` says what came.
 
-        An answer that flows is broken off after ``images_most`` images, and no more are charged of any.
+        The client has asked for events where ``is_stream``. An answer that flows is broken off after ``images_most``
+        images, and no more are charged of any.
         """
         self._delivery = delivery
         self._images_most = images_most
@@ -100,33 +108,37 @@ class Relay:
         self._limits = limits
         self._response: StreamedResponse | None = None
         self._answer: Answer | None = None
-        self._keep_alive: KeepAlive | None = None
+        self._is_stream = is_stream
+        # Whether any of the answer itself has been sent: an error has no place in JSON after that.
+        self._is_flowing = False
+        interval_s = limits.keep_alive_s if is_stream else limits.json_keep_alive_s
+        self._keep_alive = KeepAlive(interval_s, self._send_sign_of_life) if interval_s else None
         self._preparing = asyncio.Lock()
         self._client_gone = False
 
     async def answer(self) -> web.StreamResponse:
-        """Ask upstream and pass its answer on."""
-        if self._delivery.terms.kept_answer_bytes:
-            self._keeper = AnswerKeeper(self._delivery.terms.kept_answer_bytes)
-        async with self._upstream as self._exchange:
-            return await self._pass_on(self._exchange.answer())
+        """Ask upstream and pass its answer on.
 
-    async def stream(self) -> web.StreamResponse:
-        """The same for a client that has asked for events.
-
-        Its comments may come before the provider has said anything; an error after that is an event. No stream is kept
-        to be given again.
+        Signs of life may be sent before the provider has said anything; an error after that stands in the answer. No
+        stream is kept to be given again.
         """
+        if self._delivery.terms.kept_answer_bytes and not self._is_stream:
+            self._keeper = AnswerKeeper(self._delivery.terms.kept_answer_bytes)
+        if self._keep_alive is None and not self._is_stream:
+            return await self._ask()
         try:
-            self._keep_alive = KeepAlive(self._limits.keep_alive_s, self._send_comment)
-            async with self._keep_alive, self._upstream as self._exchange:
-                return await self._pass_on(self._exchange.answer())
+            async with self._keep_alive or contextlib.nullcontext():
+                return await self._ask()
         except ProxyError as error:
-            return self._write_error(error)
+            return await self._write_error(error)
         except BaseException:
             if self._response is not None:
                 self._abort()
             raise
+
+    async def _ask(self) -> web.StreamResponse:
+        async with self._upstream as self._exchange:
+            return await self._pass_on(await self._exchange.answer())
 
     async def _pass_on(self, answer: Answer) -> web.StreamResponse:
         """Send what ``answer`` lets through.
@@ -151,14 +163,17 @@ class Relay:
             # By the watchdog, at the end of the process or by a fault of ours: these images have been made.
             answer.break_off()
             self._end(answer, complete=False)
-            if self._response is not None and self._keep_alive is None:
+            if self._is_flowing and not self._is_stream:
                 self._abort()
             raise
         self._end(answer, complete=answer.whole)
+        return self._send_end(whole, answer.content_type)
+
+    def _send_end(self, rest: bytes, content_type: str) -> web.StreamResponse:
+        self._observation.response_bytes += len(rest)
         if self._response is None:
-            return self._whole(whole, answer.content_type)
-        self._observation.response_bytes += len(whole)
-        self._response.end += whole
+            return web.Response(body=rest, headers=_headers(content_type))
+        self._response.end += rest
         return self._response
 
     async def _pass_pieces(self, answer: Answer) -> None:
@@ -179,6 +194,7 @@ class Relay:
         self._exchange.watchdog.phase(self._limits.write_timeout_s, self._abort, counted=False)
         try:
             response = self._response or await self._begin()
+            self._is_flowing = True
             if is_last:
                 response.end = piece
             else:
@@ -193,15 +209,19 @@ class Relay:
             if self._keep_alive is not None:
                 self._keep_alive.touch()
 
-    async def _send_comment(self) -> None:
-        comment = KEEP_ALIVE if self._answer is None else self._answer.comment
+    async def _send_sign_of_life(self) -> None:
+        """A comment where that may stand in a stream, or a blank before JSON (RFC 8259 section 2)."""
+        if self._is_stream:
+            sign = KEEP_ALIVE if self._answer is None else self._answer.comment
+        else:
+            sign = b"" if self._is_flowing else b" "
         transport = self._request.transport
         # A client that has not read what was sent before is not waiting.
-        if not comment or transport is None or transport.get_write_buffer_size():
+        if not sign or transport is None or transport.get_write_buffer_size():
             return
         try:
             response = self._response or await self._begin()
-            await response.pass_on(comment)
+            await response.pass_on(sign)
         except (ConnectionError, ClientError):
             self._client_gone = True
 
@@ -212,7 +232,7 @@ class Relay:
             if self._request.transport is None:
                 raise ConnectionResetError("the client has left")
             answer = self._answer
-            kind = EVENT_STREAM if answer is None else answer.content_type
+            kind = EVENT_STREAM if self._is_stream else JSON
             headers = {**_headers(kind), **common_headers(self._observation)}
             if answer is None:
                 # Another deployment may yet be asked: no number is better than one that turns out wrong.
@@ -222,14 +242,10 @@ class Relay:
             self._response = response
             return response
 
-    def _whole(self, body: bytes, content_type: str) -> web.Response:
-        self._observation.response_bytes = len(body)
-        return web.Response(body=body, headers=_headers(content_type))
-
     def _end(self, answer: Answer, *, complete: bool) -> None:
         delivery = self._delivery
         self._exchange.is_whole = complete
-        delivery.body = None if self._keeper is None else self._keeper.body
+        delivery.body = self._keeper.body if self._keeper is not None and complete else None
         delivery.images, delivery.provider_usage = min(answer.images, self._images_most), answer.usage
         delivery.sizes = tuple(answer.sizes[: delivery.images])
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
@@ -240,9 +256,11 @@ class Relay:
         logger.warning(
             "%s: the answer of provider %s: %s", self._observation.request_id, delivery.served.provider, error
         )
-        if self._response is not None and self._keep_alive is None:
+        if self._is_flowing and not self._is_stream and self._response is not None:
             self._abort()
             return self._response
+        if (closed := self._close()) is not None:
+            return closed
         if delivery.images:
             raise UpstreamTruncated(
                 f"The provider's answer broke off after {delivery.images} complete image(s), which are charged."
@@ -251,14 +269,32 @@ class Relay:
             raise error
         raise UpstreamUncertain("The provider's answer is not an images response; nothing was charged.") from error
 
-    def _write_error(self, error: ProxyError) -> web.StreamResponse:
-        """Write an error into the stream where that has begun, and settle by it."""
-        response = self._response
+    def _close(self) -> web.StreamResponse | None:
+        """What is charged is delivered: of an answer that nothing was sent of, the images that are whole."""
+        answer = self._answer
+        if self._is_flowing or answer is None or answer.images > self._images_most:
+            return None
+        body = answer.close()
+        if body is None:
+            return None
+        keeper = self._keeper
+        self._delivery.body = body if keeper is not None and len(body) <= keeper.limit_bytes else None
+        return self._send_end(body, answer.content_type)
+
+    async def _write_error(self, error: ProxyError) -> web.StreamResponse:
+        """Write an error into the answer where that has begun, here or at its provider, and settle by it."""
+        response, answer = self._response, self._answer
+        if response is None and self._is_stream and answer is not None and answer.failed_in_stream:
+            with contextlib.suppress(ConnectionError, ClientError):
+                response = await self._begin()
         if response is None or isinstance(error, ClientGone):
             raise error
         self._delivery.end_by(error)
         self._observation.error = error.code
-        written = error_event(error) if self._answer is None else self._answer.write_error(error)
+        if not self._is_stream:
+            written = None if self._is_flowing else orjson.dumps(error.body())
+        else:
+            written = error_event(error) if self._answer is None else self._answer.write_error(error)
         if written is None:
             self._abort()
         else:

@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.errors import ProxyError
+from proxy.domain.errors import ProxyError, UpstreamError
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_tokens import MalformedResponse
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """``error`` is what ended it."""
+    """``error`` is what ended it; ``told`` all that the client has of it then, and ``closed`` a whole answer of it."""
 
     output: bytes
     images: int
@@ -25,6 +25,8 @@ class Passed:
     whole: bool
     error: str | None = None
     sizes: tuple[Size | None, ...] | None = field(default=None, compare=False)
+    told: bytes = field(default=b"", compare=False)
+    closed: bytes | None = field(default=None, compare=False)
 
 
 def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
@@ -36,7 +38,9 @@ def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
         output += answer.finish()
     except (MalformedResponse, ProxyError) as error:
         answer.break_off()
-        return Passed(b"", answer.images, answer.usage, False, str(error), tuple(answer.sizes))
+        closed = None if output else answer.close()
+        told = output + (answer.write_error(error if isinstance(error, ProxyError) else UpstreamError("")) or b"")
+        return Passed(b"", answer.images, answer.usage, False, str(error), tuple(answer.sizes), told, closed)
     return Passed(output, answer.images, answer.usage, answer.whole, sizes=tuple(answer.sizes))
 
 

@@ -10,13 +10,16 @@ import pytest
 
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.answers.image_counter import SeenImages, TextImages
+from proxy.domain.answers.image_counter import CountedImages, SeenImages
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import SizeProbe
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.requests.chat import ChatRequest, parse_chat_request
 from proxy.domain.requests.edit import FieldKind, parse_edit_request
-from proxy.domain.requests.image import ImageRequest, parse_image_request
+from proxy.domain.requests.image import parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.error_reports import ErrorReport
 from proxy.upstream.failures import clean, error_in_answer
@@ -87,10 +90,10 @@ IN_TEXT = {
 @pytest.mark.parametrize("text", IN_TEXT.values(), ids=IN_TEXT)
 def test_finding_images_in_text(text: Callable[[int], bytes]) -> None:
     def find(size: int) -> None:
-        images = TextImages(SeenImages())
+        images, sink = TextImages(), CountedImages(SeenImages())
         with contextlib.suppress(MalformedResponse):
-            images.add(text(size))
-            images.end()
+            images.add(text(size), sink)
+            images.end(sink)
 
     check_growth(find, MEGABYTE)
 
@@ -118,6 +121,18 @@ DOCUMENTS = {
     "an array of numbers": fill("1,", '{"data":[', "1]}"),
     "an array of objects": fill("{},", '{"data":[', "{}]}"),
     "blanks": fill(" ", "{", "}"),
+    "images of every kind": fill(
+        '{"b64_json":"AAAA"},"iVBORw0KGgo",{"inlineData":{"data":"AAAA"}},{"image":{"url":"https://a.example/1"}},',
+        '{"data":[',
+        "{}]}",
+    ),
+    "what is no image": fill('{"url":"javascript:x"},"x",', '{"images":[', "{}]}"),
+    "documents in an array": fill('{"data":[{"b64_json":"AAAA"}]},', "[", "{}]"),
+    "signatures": fill(
+        '{"inlineData":{"data":"AAAA"},"thoughtSignature":"BBBB"},', '{"candidates":[{"content":{"parts":[', "{}]}}]}"
+    ),
+    "a long signature": fill("A", '{"candidates":[{"content":{"parts":[{"text":"x","thoughtSignature":"', '"}]}}]}'),
+    "ends of a stream": fill("data: [DONE]\n\n", '{"data":[]}'),
     "images without an end": fill('{"url":"https://a.example/1"},', '{"data":['),
     "one long string": fill("A", '{"data":[{"b64_json":"', '"}]}'),
     "a string of escapes": fill("\\u0041", '{"data":[{"b64_json":"', '"}]}'),
@@ -152,13 +167,11 @@ EVENTS = {
     "documents in pieces": fill("data: [\n", "data: "),
     "the last word": fill("data: [DONE]\n\n"),
     "deltas": fill('data: {"choices":[{"delta":{"content":"x"}}]}\n\n'),
+    "images": fill('data: {"type":"image_generation.completed","b64_json":"AAAA"}\n\n'),
+    "images in the text": fill('data: {"choices":[{"delta":{"content":"![](https://a.example/1) "}}]}\n\n'),
     "partial images": fill('data: {"type":"image_generation.partial_image","b64_json":"AAAA"}\n\n'),
     "candidates": fill('data: {"candidates":[{"content":{"parts":[{"text":"x"}]}}]}\n\n'),
 }
-
-
-def image_request(*, stream: bool) -> ImageRequest:
-    return parse_image_request(b'{"prompt":"x","stream":%b}' % (b"true" if stream else b"false"))
 
 
 def chat_request(*, stream: bool) -> ChatRequest:
@@ -167,14 +180,16 @@ def chat_request(*, stream: bool) -> ChatRequest:
     )
 
 
-def readers(kind: str) -> dict[str, Callable[[], Answer]]:
+def readers(*, events: bool) -> dict[str, Callable[[], Answer]]:
     """One of each class that reads such answers."""
     found: dict[str, Callable[[], Answer]] = {}
     for dialect in DIALECTS.values():
         for stream in (False, True):
-            makers = [partial(dialect.read_images, kind, image_request(stream=stream), created_s=0)]
+            makers: list[Callable[[], Answer]] = [
+                partial(read_images, dialect.reading, ImagesHead(0), comes_as_events=events, stream=stream)
+            ]
             if dialect.chat is not None:
-                makers.append(partial(dialect.chat.read, kind, chat_request(stream=stream), HEAD))
+                makers.append(partial(dialect.chat.read, chat_request(stream=stream), HEAD, comes_as_events=events))
             for make in makers:
                 answer = make()
                 writer = getattr(answer, "_writer", None)
@@ -193,13 +208,13 @@ def read(make: Callable[[], Answer], text: bytes) -> None:
         answer.break_off()
 
 
-@pytest.mark.parametrize("make", readers("application/json").values(), ids=readers("application/json"))
+@pytest.mark.parametrize("make", readers(events=False).values(), ids=readers(events=False))
 @pytest.mark.parametrize("text", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_reading_a_document(make: Callable[[], Answer], text: Callable[[int], bytes]) -> None:
     check_growth(lambda size: read(make, text(size)), MEGABYTE)
 
 
-@pytest.mark.parametrize("make", readers("text/event-stream").values(), ids=readers("text/event-stream"))
+@pytest.mark.parametrize("make", readers(events=True).values(), ids=readers(events=True))
 @pytest.mark.parametrize("text", EVENTS.values(), ids=EVENTS)
 def test_reading_events(make: Callable[[], Answer], text: Callable[[int], bytes]) -> None:
     check_growth(lambda size: read(make, text(size)), MEGABYTE)

@@ -65,7 +65,8 @@ def test_events_are_passed_on_scrubbed_and_charged_by_what_was_completed(streami
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-cache", "no")
     assert types_of(answer) == ["partial_image", "completed"] * 2
-    assert b"usage" not in answer.body
+    usages = [event["usage"] for event in events_of(answer.body) if event["type"].endswith("completed")]
+    assert [usage["total_tokens"] for usage in usages] == [0, 0]
     entry = last_entry(streaming, key)
     assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 2, 10_000)
     assert entry["provider_usage"]["total_tokens"] > 0
@@ -77,9 +78,8 @@ def test_events_are_passed_on_scrubbed_and_charged_by_what_was_completed(streami
         ("done comments", ["partial_image", "completed"] * 2, "delivered", 2),
         ("error_after_events=3", ["partial_image", "completed", "partial_image", "error"], "truncated", 1),
         ("error_after_events=0", ["error"], "failed", 0),
-        ("end_after_events=1", ["partial_image", "error"], "empty", 0),
+        ("end_after_events=1", ["partial_image", "error"], "failed", 0),
         ("end_after_events=3", ["partial_image", "completed", "partial_image", "error"], "truncated", 1),
-        ("end_after_events=0", [], "empty", 0),
         ("stall_after_events=2", ["partial_image", "completed", "error"], "truncated", 1),
         ("images=3", ["partial_image", "completed"] * 3, "delivered", 3),
     ],
@@ -99,6 +99,9 @@ def test_errors_before_the_first_event_are_no_stream(streaming: RunningGateway) 
     answer = streaming.generate(key, prompt="[sample status=400] x", stream=True)
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/json")
     assert streaming.generate(key, prompt="[sample malformed] x", stream=True).status == 502
+    nothing = streaming.generate(key, prompt="[sample end_after_events=0] x", stream=True)
+    assert (nothing.status, nothing.json["error"]["code"]) == (400, "no_image")
+    assert last_entry(streaming, key)["outcome"] == "empty"
 
 
 def test_a_silent_provider_is_covered_by_comments_also_before_it_has_begun(streaming: RunningGateway) -> None:

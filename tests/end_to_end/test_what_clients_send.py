@@ -115,6 +115,12 @@ def test_no_unknown_field_replaces_what_is_priced(scenes: dict[str, Scene], path
     assert "generation_config" not in received
 
 
+def test_no_unknown_field_asks_openrouter_for_a_larger_image(scenes: dict[str, Scene]) -> None:
+    received = scenes["openrouter"].sent(IMAGES, {"resolution": "4K", "input_references": [], "x": 1}, policy="forward")
+    assert received["body"].keys() & {"resolution", "input_references"} == set()
+    assert received["body"]["x"] == 1
+
+
 def test_a_form_with_unknown_texts_and_files(scenes: dict[str, Scene]) -> None:
     scene = scenes["openai"]
     kind = {"Content-Type": FORM}
@@ -196,8 +202,8 @@ def test_a_size_word_leaves_as_providers_write_it_and_costs_what_it_is(
     before = sum(entry["charged"] for entry in scene.gateway.ledger(scene.key))
     body = {**(TALK if path == CHAT else {}), "image_config": {"image_size": written}}
     received = scene.sent(path, body)["body"]
-    config = received.get("generationConfig", {}).get("imageConfig") or received["image_config"]
-    assert config in ({"imageSize": word}, {"image_size": word})
+    config = received.get("generationConfig", {}).get("imageConfig") or received.get("image_config")
+    assert config in ({"imageSize": word}, {"image_size": word}) or received["resolution"] == word
     assert sum(entry["charged"] for entry in scene.gateway.ledger(scene.key)) - before == units
 
 

@@ -38,6 +38,8 @@ min_upload_rate = 512
 upload_folder = "./uploads"
 write_timeout = 20
 stream_keepalive_seconds = 5
+json_keepalive_seconds = 20
+usage = "tokens"
 keepalive_timeout = 30
 max_header_line = 16_384
 max_connections = 700
@@ -180,6 +182,8 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "upload_folder": "./uploads",
         "write_timeout": 20,
         "stream_keepalive_seconds": 5,
+        "json_keepalive_seconds": 20,
+        "usage": "tokens",
         "keepalive_timeout": 30,
         "max_header_line": 16_384,
         "max_connections": 700,
@@ -230,6 +234,8 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "parameters": {"n", "size", "image_config"},
         "default_n": 2,
         "max_n": 4,
+        "images_at_once": None,
+        "endpoint": "images",
         "four_k_long_edge": 0,
         "sizes": ("1K", "1024x1024"),
         "unknown_parameters": "drop",
@@ -787,12 +793,12 @@ def test_sections_that_are_no_sections_are_told_by_their_whole_name(file: File) 
     assert told == "admin.tokens[0]: should be a section with settings of its own, [[admin.tokens]]"
 
 
-@pytest.mark.parametrize("name", ["max_n", "default_n"])
-def test_more_images_a_request_than_a_dialect_makes_are_a_mistake(file: File, name: str) -> None:
-    gemini = GOOD.replace('dialect = "openai"', 'dialect = "gemini"')
-    assert gemini != GOOD
-    with pytest.raises(ConfigurationError, match=f"{name}: is .*speaks gemini makes at most 1 image a request"):
-        file.load(gemini)
+def test_what_a_dialect_makes_at_once_is_asked_for_in_so_many_requests(file: File) -> None:
+    gemini = file.load(GOOD.replace('dialect = "openai"', 'dialect = "gemini"')).catalog().all()
+    assert {model.images_at_once for model in gemini} == {1}
+    assert {model.images_at_once for model in file.load(GOOD).catalog().all()} == {None}
+    three = file.load(GOOD.replace("max_n = ", "images_at_once = 3\nmax_n = ", 1)).catalog().all()
+    assert 3 in {model.images_at_once for model in three}
 
 
 def deployed(*deployments: dict[str, object], **simple: object) -> dict[str, Any]:

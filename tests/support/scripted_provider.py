@@ -31,6 +31,11 @@ class Reply:
             return self.body
         return IMAGE if self.status == 200 else json.dumps({"error": {"message": "no"}}).encode()
 
+    @property
+    def length(self) -> int:
+        """What its Content-Length says."""
+        return len(self.content)
+
 
 Script = Callable[[int], Reply]
 
@@ -71,10 +76,13 @@ class ScriptedProvider:
                 return
             request.send_response(reply.status)
             headers: dict[str, Any] = {"Content-Type": "application/json", **reply.headers}
-            for name, value in {**headers, "Content-Length": len(reply.content)}.items():
-                request.send_header(name, str(value))
+            for name, value in {**headers, "Content-Length": reply.length}.items():
+                if value != "":
+                    request.send_header(name, str(value))
             request.end_headers()
         request.wfile.write(reply.content)
+        if reply.length != len(reply.content):
+            request.close_connection = True
 
 
 class _Server(ThreadingHTTPServer):

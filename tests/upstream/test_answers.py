@@ -8,13 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.domain.answers.answer import Answer
 from proxy.domain.errors import NothingGenerated, ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured
 from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
+from tests.domain.answers.images_samples import COMPLETED, CREATED_S, make
 from tests.domain.samples import make_model
 
-CREATED_S = 1_764_000_000
 DATA_URL = "data:image/png;base64,"
 USAGE = {"totalTokenCount": 7}
 
@@ -43,11 +44,17 @@ def asked(**fields: Any) -> ImageRequest:
     return parse_image_request(orjson.dumps({"prompt": "a cube", **fields}))
 
 
+def answer_of(dialect: str, *, events: bool = False, stream: bool = False) -> Answer:
+    return make(events=events, stream=stream, reading=DIALECTS[dialect].reading)
+
+
 def read(dialect: str, body: bytes, *, events: bool = False, stream: bool = False) -> Passed:
-    kind = "text/event-stream" if events else "application/json"
-    return passed_however_cut(
-        lambda: DIALECTS[dialect].read_images(kind, asked(stream=stream), created_s=CREATED_S), body
-    )
+    return passed_however_cut(lambda: answer_of(dialect, events=events, stream=stream), body)
+
+
+def read_whole(answer: Answer, body: bytes) -> None:
+    answer.feed(body)
+    answer.finish()
 
 
 ONE = [{"b64_json": "AAAA", "media_type": "image/png"}]
@@ -59,12 +66,25 @@ ROWS: list[tuple[str, str, bytes, bool, list[dict[str, str]]]] = [
     ("with text", "gemini", orjson.dumps(gemini({"text": "here"}, inline())), False, ONE),
     ("after a thought", "gemini", orjson.dumps(gemini({"thought": True, **inline("T")}, inline())), False, ONE),
     ("a stream", "gemini", sse(gemini({"text": "x"}), gemini(inline()), gemini({"text": ""})), True, ONE),
-    ("no image", "gemini", orjson.dumps(gemini({"text": "no"})), False, []),
+    ("an array of a stream's documents", "gemini", orjson.dumps([gemini({"text": "x"}), gemini(inline())]), False, ONE),
+    ("as Imagen has it", "gemini",
+     orjson.dumps({"predictions": [{"bytesBase64Encoded": "AAAA", "mimeType": "image/png"}]}), False, ONE),
+    ("as OpenAI has it", "gemini", orjson.dumps({"data": [{"url": DATA_URL + "AAAA"}]}), False, ONE),
     ("one image", "openrouter", orjson.dumps(openrouter({"content": "x", "images": [picture()]})), False, ONE),
     ("in the content", "openrouter", orjson.dumps(openrouter({"content": [{"type": "text"}, picture()]})), False, ONE),
     ("an address", "openrouter", orjson.dumps(openrouter({"images": [{"image_url": {"url": "https://a.example/"}}]})),
      False, [{"url": "https://a.example/"}]),
-    ("no image", "openrouter", orjson.dumps(openrouter({"content": "no"})), False, []),
+    ("in the text", "openrouter", orjson.dumps(openrouter({"content": f"![a]({DATA_URL}AAAA)"})), False, ONE),
+    ("in two places", "openrouter",
+     orjson.dumps(openrouter({"content": f"![a]({DATA_URL}AAAA)", "images": [picture()]})), False, ONE),
+    ("a stream that repeats", "openrouter",
+     sse(openrouter({"images": [picture()]}), openrouter({"images": [picture()]})), True, ONE),
+    ("one image", "openai", orjson.dumps({"created": CREATED_S, "data": [{"url": "https://a.example/"}]}), False,
+     [{"url": "https://a.example/"}]),
+    ("a data: address", "openai", orjson.dumps({"data": [{"url": DATA_URL + "AAAA"}]}), False, ONE),
+    ("as Gemini has it", "openai", orjson.dumps(gemini(inline())), False, ONE),
+    ("a chat", "openai", orjson.dumps(openrouter({"images": [picture()]})), False, ONE),
+    ("events", "openai", sse({"type": "image_generation.completed", "b64_json": DATA_URL + "AAAA"}), True, ONE),
 ]  # fmt: skip
 
 
@@ -78,8 +98,7 @@ def test_answers_become_openais(
     seen = read(dialect, body, events=events, stream=stream)
     assert (seen.images, seen.whole, seen.error) == (len(images), True, None)
     if stream:
-        head = {"type": "image_generation.completed", "created_at": CREATED_S}
-        assert list(events_of(seen.output)) == [{**head, **image} for image in images]
+        assert list(events_of(seen.output)) == [{**COMPLETED, **image} for image in images]
     else:
         assert orjson.loads(seen.output) == {"created": CREATED_S, "data": images}
 
@@ -101,15 +120,24 @@ def test_a_thought_that_says_so_after_its_image_is_passed_on_and_not_counted() -
         ("gemini", {"candidates": [{"finishReason": "PROHIBITED_CONTENT"}]}, "prohibited_content"),
         ("gemini", {"promptFeedback": {"blockReason": "SAFETY"}}, "safety"),
         ("openrouter", {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, "content_filter"),
+        ("openai", {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, "content_filter"),
     ],
 )
 def test_what_was_blocked_says_why(dialect: str, document: dict[str, Any], code: str) -> None:
-    answer = DIALECTS[dialect].read_images("application/json", asked(), created_s=CREATED_S)
+    answer = answer_of(dialect)
     answer.feed(orjson.dumps(document))
     with pytest.raises(NothingGenerated) as blocked:
         answer.finish()
     assert (blocked.value.wire_status, blocked.value.wire_code) == (400, code)
     assert (read(dialect, orjson.dumps(document)).error or "").startswith("The provider made no image: ")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("document", [gemini({"text": "no way"}), openrouter({"content": "no way"})])
+def test_what_was_said_instead_of_an_image_is_told(dialect: str, document: dict[str, Any], *, stream: bool) -> None:
+    body = orjson.dumps(document)
+    assert read(dialect, body, stream=stream).error == "The provider made no image. no way"
 
 
 @pytest.mark.parametrize(
@@ -122,9 +150,10 @@ def test_what_was_blocked_says_why(dialect: str, document: dict[str, Any], code:
     ],
 )
 def test_errors_in_a_2xx(dialect: str, error: dict[str, Any], kind: type[ProxyError]) -> None:
-    answer = DIALECTS[dialect].read_images("application/json", asked(), created_s=CREATED_S)
-    with pytest.raises(kind):
-        answer.feed(orjson.dumps({"error": error}))
+    for stream in (False, True):
+        answer = answer_of(dialect, stream=stream)
+        with pytest.raises(kind):
+            read_whole(answer, orjson.dumps({"error": error}))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +184,7 @@ def test_refusals(dialect: str, status: int, error: dict[str, Any], kind: type[P
     ],
 )
 def test_sizes_are_put_in_the_providers_words(fields: dict[str, Any], config: dict[str, str] | None) -> None:
-    request, model = asked(**fields), make_model(upstream_model="their-model")
+    request, model = asked(**fields), make_model(upstream_model="their-model", endpoint="chat")
     chat = orjson.loads(DIALECTS["openrouter"].write_generation(request, model))
     assert chat["model"] == "their-model"
     assert (chat["messages"], chat["modalities"]) == ([{"role": "user", "content": "a cube"}], ["image", "text"])
@@ -194,7 +223,7 @@ def test_geminis_paths_hold_the_model() -> None:
     ],
 )
 def test_thirty_megabytes_flow(dialect: str, lead: bytes, *, stream: bool) -> None:
-    answer = DIALECTS[dialect].read_images("application/json", asked(stream=stream), created_s=CREATED_S)
+    answer = answer_of(dialect, stream=stream)
     answer.feed(lead)
-    check_that_thirty_megabytes_flow(answer)
+    check_that_thirty_megabytes_flow(answer, held_pieces=1)
     assert pass_on(answer, [b'"}}]}}]}']).images == 1

@@ -33,7 +33,7 @@ def image(payload: str = "AAAA") -> dict[str, Any]:
 def make(kind: str, *, stream: bool) -> Answer:
     messages = [{"role": "user", "content": "x"}]
     body = {"model": "acme/chat", "messages": messages, "stream": stream, "modalities": ["image", "text"]}
-    return CHAT.read(kind, parse_chat_request(orjson.dumps(body)), HEAD)
+    return CHAT.read(parse_chat_request(orjson.dumps(body)), HEAD, comes_as_events=kind == "text/event-stream")
 
 
 def make_chunk() -> Answer:

@@ -14,6 +14,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.billing.settlement import Served
 from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.requests.edit import parse_edit_request, request_of_form
@@ -66,11 +68,13 @@ def edit(prompt: str, *files: Upload, **texts: str) -> ImageRequest:
 @given(st.text(min_size=1).filter(str.strip), st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=3))
 async def test_files_stand_in_json_wherever_they_belong(prompt: str, files: list[bytes]) -> None:
     request = edit(prompt, *(upload(data=data) for data in files))
-    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, make_model(), BOUNDARY)))
+    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, make_model(endpoint="chat"), BOUNDARY)))
     text, *images = chat["messages"][0]["content"]
     assert text == {"type": "text", "text": prompt}
     encoded = [base64.b64encode(data).decode() for data in files]
     assert [image["image_url"]["url"] for image in images] == [f"data:image/png;base64,{data}" for data in encoded]
+    asked = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, make_model(), BOUNDARY)))
+    assert (asked["prompt"], asked["input_references"]) == (prompt, images)
     content = orjson.loads(await sent(DIALECTS["gemini"].write_edit(request, make_model(), BOUNDARY)))
     text, *images = content["contents"][0]["parts"]
     assert text == {"text": prompt}
@@ -107,7 +111,8 @@ async def test_references_are_passed_on_in_each_ones_words() -> None:
     assert orjson.loads(await sent(written)) == {
         "model": model.upstream_model, "prompt": "a cube", "n": 2, "images": [data, LINK], "mask": {"file_id": "f"},
     }  # fmt: skip
-    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, model, BOUNDARY)))
+    in_chat = make_model(endpoint="chat")
+    chat = orjson.loads(await sent(DIALECTS["openrouter"].write_edit(request, in_chat, BOUNDARY)))
     assert [part["image_url"]["url"] for part in chat["messages"][0]["content"][1:]] == [*data.values(), *LINK.values()]
     gemini = orjson.loads(await sent(DIALECTS["gemini"].write_edit(refer(images=[data]), model, BOUNDARY)))
     assert gemini["contents"][0]["parts"][1] == {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
@@ -130,9 +135,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("dialect", ANSWERS)
 def test_an_edit_that_is_streamed_has_events_of_its_own_however_it_is_cut(dialect: str) -> None:
-    request = edit("a cube", upload(), stream="true")
+    head = ImagesHead(1, task="image_edit")
     seen = passed_however_cut(
-        lambda: DIALECTS[dialect].read_images("application/json", request, created_s=1), orjson.dumps(ANSWERS[dialect])
+        lambda: read_images(DIALECTS[dialect].reading, head, comes_as_events=False, stream=True),
+        orjson.dumps(ANSWERS[dialect]),
     )
     [event] = events_of(seen.output)
     assert (event["type"], event["b64_json"], seen.images) == ("image_edit.completed", "AAAA", 1)

@@ -9,6 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.api_key import make_key_text
 from proxy.domain.errors import (
     NothingGenerated,
@@ -20,7 +22,7 @@ from proxy.domain.errors import (
     UpstreamTimeout,
 )
 from proxy.domain.parsing.json_tokens import MalformedResponse
-from proxy.domain.requests.image import KNOWN_PARAMETERS, parse_image_request
+from proxy.domain.requests.image import KNOWN_PARAMETERS
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.protocol import Dialect
@@ -245,9 +247,9 @@ def test_the_providers_own_key_is_removed_however_it_spells_it(dialect: Dialect,
     body = b'{"error":{"message":"bad key %b","code":"invalid","status":"INVALID"}}' % spelling.encode()
     for error in (dialect.read_refusal(400, {}, body), dialect.read_refusal(422, {}, body)):
         assert error.message == "bad key [removed]"
-    for kind in ("application/json", "text/event-stream"):
-        written = body if kind == "application/json" else b"data: " + body + b"\n\n"
-        answer = dialect.read_images(kind, parse_image_request(b'{"prompt":"x"}'), created_s=0)
+    for is_stream in (False, True):
+        written = b"data: " + body + b"\n\n" if is_stream else body
+        answer = read_images(dialect.reading, ImagesHead(0), comes_as_events=is_stream, stream=False)
         with pytest.raises((ProxyError, MalformedResponse)) as caught:
             read_whole(answer, written)
         assert "AbC" not in str(caught.value)
@@ -255,7 +257,7 @@ def test_the_providers_own_key_is_removed_however_it_spells_it(dialect: Dialect,
 
 
 def test_an_error_in_an_answer_that_is_no_json_is_the_providers_failure() -> None:
-    answer = DIALECTS["openrouter"].read_images("application/json", parse_image_request(b'{"prompt":"x"}'), created_s=0)
+    answer = read_images(DIALECTS["openrouter"].reading, ImagesHead(0), comes_as_events=False, stream=False)
     with pytest.raises(UpstreamError):
         read_whole(answer, b'{"error":{"code":500,"message":"\\q"}}')
 
@@ -302,7 +304,7 @@ def test_a_message_is_cut_at_its_limit_and_not_before() -> None:
 
 
 def in_answer(dialect: str, error: dict[str, object]) -> ProxyError:
-    answer = DIALECTS[dialect].read_images("application/json", parse_image_request(b'{"prompt":"x"}'), created_s=0)
+    answer = read_images(DIALECTS[dialect].reading, ImagesHead(0), comes_as_events=False, stream=False)
     with pytest.raises(ProxyError) as caught:
         read_whole(answer, orjson.dumps({"error": error}))
     return caught.value

@@ -200,7 +200,7 @@ def sse(*documents: dict[str, Any]) -> bytes:
 
 def make(kind: str = "application/json", *, stream: bool = False, wants_usage: bool = False) -> Answer:
     options = {"stream_options": {"include_usage": wants_usage}} if stream else {}
-    return CHAT.read(kind, parse(stream=stream, **options), HEAD)
+    return CHAT.read(parse(stream=stream, **options), HEAD, comes_as_events=kind == "text/event-stream")
 
 
 def read(body: bytes, *, stream: bool = False, wants_usage: bool = False) -> Passed:

@@ -60,6 +60,18 @@ class Answer(Protocol):
         """The body has ended before its end: count what was complete."""
         ...
 
+    @property
+    def failed_in_stream(self) -> bool:
+        """Whether the provider has reported an error in its stream, which is an event of the client's then, too."""
+        return False
+
+    def close(self) -> bytes | None:
+        """After ``break_off``, of an answer none of which was returned: all that was complete, as a whole answer.
+
+        None where that cannot be.
+        """
+        return None
+
     def write_error(self, error: ProxyError) -> bytes | None:
         """How the client learns of an error after the answer has begun; None where only by a cut connection."""
         ...

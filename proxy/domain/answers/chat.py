@@ -6,22 +6,24 @@ same image twice in one answer, as streams repeat it, counts once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
 from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer, ErrorReader
-from proxy.domain.answers.documents import DocumentReader
-from proxy.domain.answers.holder import AnswerHolder, error_event
-from proxy.domain.answers.image_counter import PayloadImages, SeenImages, TextImages
-from proxy.domain.answers.image_events import ImageEvents
-from proxy.domain.errors import ProxyError, UpstreamTruncated
+from proxy.domain.answers.answer import JSON, Answer
+from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat_writing import ChatHead, CompletionJson
+from proxy.domain.answers.holder import AnswerHolder
+from proxy.domain.answers.image_counter import CountedImages, PayloadImages, SeenImages
+from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.places import IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL
+from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, ShapeListener, object_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
-from proxy.domain.parsing.server_sent_events import DONE, write_event
 
 
 def _passed(*names: bytes) -> dict[bytes, Shape]:
@@ -37,25 +39,35 @@ _URL = Shape(passes=True, payload="url")
 _DATA = Shape(passes=True, payload="data")
 _INLINE = Shape(passes=True, members={**_passed(b"mime_type", b"mimeType"), b"data": _DATA})
 _INLINES: Mapping[bytes, Shape] = {b"inline_data": _INLINE, b"inlineData": _INLINE}
+_ADDRESSES: Mapping[bytes, Shape] = {
+    **dict.fromkeys(NAMED_URL, _URL),
+    **dict.fromkeys(NAMED_BASE64, _DATA),
+    **_passed(b"type", b"detail", *NAMED_KIND),
+}
+_HOLDER = Shape(passes=True, payload="url", members={**_ADDRESSES, b"data": _DATA})
 _PART = Shape(
     passes=True,
+    payload="url",
     members={
-        **_passed(b"type", b"index", b"refusal", b"media_type"),
+        **_ADDRESSES,
+        **dict.fromkeys((*NAMED_URL, *IMAGE_OBJECTS), _HOLDER),
+        **_passed(b"index", b"refusal", b"thought", b"thought_signature"),
         b"text": _TEXT,
-        b"image_url": Shape(passes=True, payload="url", members={b"url": _URL, b"detail": PASSED}),
-        b"url": _URL,
-        b"b64_json": _DATA,
-        **_INLINES,
+        b"extra_content": WHOLE,
     },
 )
-_PARTS = Shape(passes=True, items=_PART)
+_PARTS = Shape(passes=True, payload="url", items=_PART)
+_PASSED_WHOLE = (
+    b"tool_calls", b"function_call", b"annotations", b"audio", b"reasoning_details", b"extra_content",
+)  # fmt: skip
 _MESSAGE = Shape(
     passes=True,
     members={
         **_passed(b"role", b"refusal", b"reasoning", b"reasoning_content", b"name", b"tool_call_id"),
-        **dict.fromkeys((b"tool_calls", b"function_call", b"annotations", b"audio", b"reasoning_details"), WHOLE),
+        **dict.fromkeys(_PASSED_WHOLE, WHOLE),
         b"content": Shape(passes=True, payload=TEXT, items=_PART),
         b"images": _PARTS,
+        b"multi_mod_content": _PARTS,
         **_INLINES,
     },
 )
@@ -109,20 +121,23 @@ class ChatJson(Answer, ShapeListener):
     whole = True
     comment = b""
 
-    def __init__(self, model: str, read_error: ErrorReader, *, in_text: bool = True) -> None:
-        """The client sees ``model`` as the model's name; ``read_error`` reads what the provider says of an error.
+    def __init__(self, head: ChatHead, reading: ChatReading, *, in_text: bool = True) -> None:
+        """The client sees the model of ``head`` as the model's name; ``reading`` is that of its errors.
 
         Images in text count where ``in_text``.
         """
+        self._head = head
+        self._reading = reading
+        self._finds_text = in_text
         self.usage: bytes | None = None
-        self._seen = SeenImages(in_text=in_text)
+        self._seen = SeenImages()
         self._payload = PayloadImages(self._seen)
-        self._text = TextImages(self._seen)
-        self._reading: PayloadImages | TextImages = self._payload
-        self._read_error = read_error
+        self._linked = CountedImages(self._seen)
+        self._text = TextImages(is_wanted=in_text)
+        self._in_text = False
         self._error: ProxyError | None = None
         self._choices = 0
-        self._scanner = ShapedScanner(CHAT_SHAPE, {"model": orjson.dumps(model)})
+        self._scanner = ShapedScanner(CHAT_SHAPE, {"model": orjson.dumps(head.model)})
         self._holder = AnswerHolder()
         self.images = 0
         self.sizes: list[Size | None] = []
@@ -147,6 +162,19 @@ class ChatJson(Answer, ShapeListener):
     def break_off(self) -> None:
         """Each image has been counted when it was whole."""
 
+    @override
+    def close(self) -> bytes | None:
+        """Written anew: what has come ends in the middle of an object."""
+        if self._holder.begun or not self.images:
+            return None
+        anew = ChatTranslation(
+            self._reading, CompletionJson(self._head), comes_as_events=False, in_text=self._finds_text
+        )
+        with contextlib.suppress(MalformedResponse, ProxyError):
+            anew.feed(self._holder.end())
+        anew.break_off()
+        return anew.close()
+
     def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
@@ -165,18 +193,24 @@ class ChatJson(Answer, ShapeListener):
 
     @override
     def begin_payload(self, name: str) -> None:
-        self._reading = self._text if name == TEXT else self._payload
-        if name != TEXT:
+        self._in_text = name == TEXT
+        if not self._in_text:
             self._payload.begin()
 
     @override
     def payload(self, piece: bytes) -> None:
-        self._reading.add(piece)
+        if self._in_text:
+            self._text.add(piece, self._linked)
+        else:
+            self._payload.add(piece)
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
     @override
     def end_payload(self) -> None:
-        self._reading.end()
+        if self._in_text:
+            self._text.end(self._linked)
+        else:
+            self._payload.end()
         self.images, self.sizes = self._seen.count, self._seen.sizes
 
     @override
@@ -184,132 +218,4 @@ class ChatJson(Answer, ShapeListener):
         if name == "usage":
             self.usage = object_of(value) or self.usage
         elif name == "error" and value != b"null":
-            self._error = self._read_error(value)
-
-
-class ChatEvents(ImageEvents):
-    """Chunks of a chat completion; otherwise as the stream of images.
-
-    ``usage`` is asked for whether or not the client wants it: the chunk that holds nothing else is for whoever does.
-    """
-
-    _shape = CHAT_SHAPE
-    _comes_as = EVENT_STREAM
-
-    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
-        """The client sees ``model`` as the model's name. Images in text count where ``in_text``."""
-        constants = {"model": orjson.dumps(model), "object": b'"chat.completion.chunk"'}
-        super().__init__(read_error, DocumentReader(self._shape, self._comes_as, constants))
-        self._wants_usage = wants_usage
-        self._seen = SeenImages(in_text=in_text)
-        self._payload = PayloadImages(self._seen)
-        self._texts: dict[bytes, TextImages] = {}
-        self._choice = b""
-        self._reading: PayloadImages | TextImages = self._payload
-        self._counted = 0
-        self._choices = 0
-        self._ended = False
-        self._done = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether no error came, and the answer said that it ended."""
-        return not self._failed and self._ended
-
-    @override
-    def finish(self) -> bytes:
-        """A stream that ends before the answer does ends with an error."""
-        self._documents.finish(self)
-        if not self._ended and not self._failed:
-            self._holder.insert(
-                error_event(UpstreamTruncated("The provider's stream ended before its answer was complete."))
-            )
-        if self._done and not self._failed:
-            self._holder.insert(write_event(DONE))
-        return self._holder.take_last()
-
-    @override
-    def begin_element(self) -> None:
-        """Here, a choice."""
-        self._choices += 1
-        self._choice = b"0"
-
-    @override
-    def begin_payload(self, name: str) -> None:
-        """A choice's text goes on from one event to the next."""
-        if name == TEXT:
-            choice = self._choice if self._choice in self._texts or len(self._texts) < CHOICES_LIMIT else b"0"
-            self._reading = self._texts.setdefault(choice, TextImages(self._seen))
-        else:
-            self._reading = self._payload
-            self._payload.begin()
-
-    @override
-    def payload(self, piece: bytes) -> None:
-        self._reading.add(piece)
-
-    @override
-    def end_payload(self) -> None:
-        if self._reading is self._payload:
-            self._payload.end()
-
-    @override
-    def note(self, name: str, value: bytes) -> None:
-        if name == "index":
-            self._choice = value
-        else:
-            super().note(name, value)
-
-    @override
-    def begin_document(self, name: bytes) -> None:
-        super().begin_document(name)
-        self._choices = 0
-
-    @override
-    def end_of_stream(self) -> None:
-        """The word is sent at the very end, when the answer has been charged."""
-        self._done = True
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        for text in self._texts.values():
-            text.end()
-        self.images, self.sizes = self._seen.count, self._seen.sizes
-
-    @override
-    def end_document(self, name: bytes) -> None:
-        notes = self._notes
-        if name == b"error" or "error" in notes:
-            self._fail(notes)
-            return
-        if "finish_reason" in notes:
-            self._end()
-        if not self._choices and not self._wants_usage and not self._holder.begun:
-            self._holder.drop()
-            return
-        self.images, self.sizes = self._seen.count, self._seen.sizes
-        self._holder.end(charged=self.images > self._counted)
-        self._counted = self.images
-
-
-class ChatChunk(ChatEvents):
-    """A completion that came whole, for a client that has asked for chunks: it becomes one of them while it comes."""
-
-    _shape = CHUNK_SHAPE
-    _comes_as = JSON
-
-    @override
-    def finish(self) -> bytes:
-        self._documents.finish(self)
-        if not self._choices and not self._failed:
-            raise MalformedResponse("the answer has no choices")
-        if not self._failed:
-            self._end()
-            self._holder.insert(write_event(DONE))
-        return self._holder.take_last()
-
-    @override
-    def break_off(self) -> None:
-        """The one event holds all images, which count one by one."""
-        self.images, self.sizes = self._seen.count, self._seen.sizes
+            self._error = self._reading.read_error(value)

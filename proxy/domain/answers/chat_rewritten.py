@@ -15,20 +15,24 @@ from typing import Any
 
 from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM, Answer, ErrorReader
+from proxy.domain.answers.answer import Answer, ErrorReader
 from proxy.domain.answers.chat_writing import ChatEnd, ChatWriter
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.image_counter import PayloadImages, SeenImages, TextImages
+from proxy.domain.answers.image_counter import CountedImages, PayloadImages, SeenImages
+from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.places import BASE64, SIGNATURE, TEXT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
+from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, read_place
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import Shape, object_of, text_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.requests.inputs import PLAIN_BYTES, SIGNATURE_BYTES, kind_of_file
 
-"""Up to here a part of an answer is held, until it is known whether it is a thought, and of what kind it is."""
+SIGNATURE_BYTES_LIMIT = 1_048_576
+"""Of one thought."""
 
-_SIGNATURE_BASE64_BYTES = SIGNATURE_BYTES * 4 // 3
+_MAGIC_BASE64_BYTES = SIGNATURE_BYTES * 4 // 3
 _image_type = re.compile(r"image/[A-Za-z0-9.+-]{1,64}", re.IGNORECASE)
 
 EndReader = Callable[[Mapping[str, bytes], bool], ChatEnd | None]
@@ -42,7 +46,7 @@ UsageReader = Callable[[bytes], Mapping[str, Any]]
 class ChatReading:
     """How to read one kind of document.
 
-    In its ``shape``, each element is a part of the answer: its payload is named ``text``, ``b64_json`` or ``url``, its
+    In its ``shape``, each element is a part of the answer: its payloads are named as in ``places``, its
     notes are ``media_type`` and ``skip`` (true where it is a thought). A payload outside of elements is a part of its
     own. Other notes are ``usage``, ``error``, and what ``read_end`` understands; ``done`` is that of a stream's end.
     """
@@ -58,8 +62,10 @@ class ChatTranslation(Answer, DocumentListener):
 
     complete = False
 
-    def __init__(self, reading: ChatReading, content_type: str, writer: ChatWriter, *, in_text: bool = True) -> None:
-        """Read one document or, where ``content_type`` says so, a stream of them, and write with ``writer``.
+    def __init__(
+        self, reading: ChatReading, writer: ChatWriter, *, comes_as_events: bool, in_text: bool = True
+    ) -> None:
+        """Read one document, or a stream of them, and write with ``writer``.
 
         Images in text count where ``in_text``.
         """
@@ -68,19 +74,22 @@ class ChatTranslation(Answer, DocumentListener):
         self.usage: bytes | None = None
         self._reading = reading
         self._writer = writer
-        self._is_stream = content_type == EVENT_STREAM
-        self._documents = DocumentReader(reading.shape, content_type)
+        self._is_stream = comes_as_events
+        self._documents = DocumentReader(reading.shape, is_stream=comes_as_events)
         self._notes: dict[str, bytes] = {}
         self._is_done = False
-        self._seen = SeenImages(in_text=in_text)
+        self._seen = SeenImages()
         self._payload = PayloadImages(self._seen)
-        self._text = TextImages(self._seen)
+        self._linked = CountedImages(self._seen)
+        self._text = TextImages(is_wanted=in_text)
         self._has_content = self._failed = False
         self._in_part = self._is_alone = self._skipped = self._taking = self._begun = self._is_whole = False
         self._kind = ""
         self._media_type = b""
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._signature: bytearray | None = None
+        self._in_signature = False
 
     @property
     @override
@@ -115,7 +124,7 @@ class ChatTranslation(Answer, DocumentListener):
         try:
             self._documents.finish(self)
             end = self._end()
-            self._text.end()
+            self._text.end(self._linked)
             self._count()
             return self._writer.finish(end, self._usage())
         except ProxyError as error:
@@ -125,7 +134,14 @@ class ChatTranslation(Answer, DocumentListener):
     def break_off(self) -> None:
         """An image whose last byte has come was made, whatever was to follow it."""
         with contextlib.suppress(MalformedResponse):
+            is_text = self._kind == TEXT and bool(self._held)
+            if self._in_part and (self._is_whole or is_text) and not self._skipped:
+                self.end_element()
             self._count()
+
+    @override
+    def close(self) -> bytes | None:
+        return self._writer.close(self._usage()) if self.images else None
 
     @override
     def write_error(self, error: ProxyError) -> bytes | None:
@@ -177,6 +193,7 @@ class ChatTranslation(Answer, DocumentListener):
         self._kind = ""
         self._media_type = b""
         self._held, self._held_bytes = [], 0
+        self._signature = None
 
     @override
     def end_element(self) -> None:
@@ -185,12 +202,20 @@ class ChatTranslation(Answer, DocumentListener):
         if not self._skipped and self._held:
             self._begin()
         self._count()
+        signature = None if self._signature is None or self._skipped else bytes(self._signature)
         if self._begun:
-            self._writer.end(charged=self.images > before)
+            self._writer.end(signature, charged=self.images > before)
+        elif signature is not None:
+            self._writer.sign(signature)
 
     @override
     def begin_payload(self, name: str) -> None:
         """Of two payloads of a part, the first one counts."""
+        self._in_signature = name == SIGNATURE
+        if self._in_signature:
+            self._taking = False
+            self._signature = bytearray()
+            return
         if not self._in_part:
             self.begin_element()
             self._is_alone = True
@@ -202,14 +227,20 @@ class ChatTranslation(Answer, DocumentListener):
     @override
     def payload(self, piece: bytes) -> None:
         """Raises MalformedResponse where it would end a line."""
+        if self._in_signature and self._signature is not None:
+            self._signature += piece
+            if len(self._signature) > SIGNATURE_BYTES_LIMIT:
+                raise MalformedResponse("a thought's signature is too long")
         if not self._taking or not piece:
             return
         if b"\n" in piece or b"\r" in piece:
             raise MalformedResponse("a string holds a line's end")
-        if self._kind != "text":
+        if self._kind != TEXT:
             self._payload.add(piece)
         if self._begun:
             self._write(piece)
+            return
+        if self._skipped:
             return
         self._held.append(piece)
         self._held_bytes += len(piece)
@@ -218,9 +249,10 @@ class ChatTranslation(Answer, DocumentListener):
 
     @override
     def end_payload(self) -> None:
+        self._in_signature = False
         if self._taking:
             self._taking = False
-            self._is_whole = self._kind != "text"
+            self._is_whole = self._kind != TEXT
         if self._is_alone:
             self.end_element()
 
@@ -243,17 +275,22 @@ class ChatTranslation(Answer, DocumentListener):
 
     def _begin(self) -> None:
         held, self._held = b"".join(self._held), []
-        self._begun = self._has_content = True
-        if self._kind == "text":
+        if self._kind == TEXT:
             self._writer.begin_text()
         else:
+            place = read_place(held[:PREFIX_BYTES_LIMIT], is_base64=self._kind == BASE64)
+            if place is None:
+                self._skipped = True
+                return
+            is_bare = place.kind == b"b64_json" and not place.lead_bytes
             kind = self._media_type or _guess_media_type(held)
-            self._writer.begin_image(b"" if self._kind == "url" else b"data:%b;base64," % kind)
+            self._writer.begin_image(b"data:%b;base64," % kind if is_bare else b"")
+        self._begun = self._has_content = True
         self._write(held)
 
     def _write(self, piece: bytes) -> None:
-        if self._kind == "text":
-            self._text.add(piece)
+        if self._kind == TEXT:
+            self._text.add(piece, self._linked)
         self._writer.write(piece)
 
     def _count(self) -> None:
@@ -271,7 +308,7 @@ def _read_media_type(note: bytes) -> bytes:
 
 
 def _guess_media_type(base64_prefix: bytes) -> bytes:
-    begin = base64_prefix[: 2 * _SIGNATURE_BASE64_BYTES].replace(b"\\/", b"/")[:_SIGNATURE_BASE64_BYTES]
+    begin = base64_prefix[: 2 * _MAGIC_BASE64_BYTES].replace(b"\\/", b"/")[:_MAGIC_BASE64_BYTES]
     try:
         return kind_of_file(None, b64decode(begin)).encode()
     except ValueError:

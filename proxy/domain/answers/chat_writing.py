@@ -74,8 +74,12 @@ class ChatWriter(Protocol):
         """More of what has begun, as JSON has it. Raises MalformedResponse where there is no place for it any more."""
         ...
 
-    def end(self, *, charged: bool) -> None:
-        """What has begun is whole."""
+    def end(self, signature: bytes | None, *, charged: bool) -> None:
+        """What has begun is whole; ``signature`` is what its provider wants back with it, as JSON has it."""
+        ...
+
+    def sign(self, signature: bytes) -> None:
+        """The same of the message."""
         ...
 
     def take(self) -> bytes:
@@ -84,6 +88,10 @@ class ChatWriter(Protocol):
 
     def finish(self, end: ChatEnd, usage: Mapping[str, Any] | None) -> bytes:
         """The end of the answer."""
+        ...
+
+    def close(self, usage: Mapping[str, Any] | None) -> bytes | None:
+        """All that is whole, as a whole answer; None where something may have been sent."""
         ...
 
     def write_error(self, error: ProxyError) -> bytes | None:
@@ -104,12 +112,17 @@ class CompletionJson(ChatWriter):
     def __init__(self, head: ChatHead) -> None:
         """Start with its head."""
         self._holder = AnswerHolder()
-        self._out = [head.opening("chat.completion"), b'{"index":0,"message":{"role":"assistant"']
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._put(head.opening("chat.completion"), b'{"index":0,"message":{"role":"assistant"')
+        # As far as all is whole, and in which member that is.
+        self._whole_bytes, self._whole_member = self._out_bytes, b""
         self._text: list[bytes] = []
         self._text_bytes = 0
         self._member = b""
         self._closed: set[bytes] = set()
         self._in_text = False
+        self._signature: bytes | None = None
 
     @override
     def begin_text(self) -> None:
@@ -119,15 +132,15 @@ class CompletionJson(ChatWriter):
     def begin_image(self, lead: bytes) -> None:
         self._in_text = False
         if self._member == b"images":
-            self._out.append(b",")
+            self._put(b",")
         else:
             self._open(b"images", b"[")
-        self._out += _IMAGE_LEAD, lead
+        self._put(_IMAGE_LEAD, lead)
 
     @override
     def write(self, piece: bytes) -> None:
         if not self._in_text or self._member == b"content":
-            self._out.append(piece)
+            self._put(piece)
             return
         if b"content" in self._closed:
             raise MalformedResponse("a long text goes on after an image")
@@ -137,9 +150,16 @@ class CompletionJson(ChatWriter):
             self._begin_content()
 
     @override
-    def end(self, *, charged: bool) -> None:
+    def end(self, signature: bytes | None, *, charged: bool) -> None:
         if not self._in_text:
-            self._out.append(b'"}}')
+            self._put(b'"}%b}' % _signed(signature))
+            self._whole_bytes, self._whole_member = self._out_bytes, self._member
+        elif signature is not None:
+            self.sign(signature)
+
+    @override
+    def sign(self, signature: bytes) -> None:
+        self._signature = signature
 
     @override
     def take(self) -> bytes:
@@ -152,21 +172,33 @@ class CompletionJson(ChatWriter):
             self._begin_content()
         self._close()
         if b"content" not in self._closed:
-            self._out.append(b',"content":null')
-        self._out.append(
-            b',"refusal":%b},"finish_reason":%b,"logprobs":null}]'
-            % (orjson.dumps(end.refusal), orjson.dumps(end.finish_reason))
+            self._put(b',"content":null')
+        self._put(
+            b',"refusal":%b%b},"finish_reason":%b,"logprobs":null}]'
+            % (orjson.dumps(end.refusal), _signed(self._signature), orjson.dumps(end.finish_reason))
         )
         if usage is not None:
-            self._out.append(b',"usage":' + orjson.dumps(usage))
+            self._put(b',"usage":' + orjson.dumps(usage))
         return self._holder.end(b"".join([*self._out, b"}"]))
+
+    @override
+    def close(self, usage: Mapping[str, Any] | None) -> bytes | None:
+        if self._holder.begun:
+            return None
+        whole = b"".join((self._holder.end(), *self._out))[: self._whole_bytes]
+        self._out, self._member = [whole], self._whole_member
+        return self.finish(ChatEnd("length"), usage)
 
     def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
+    def _put(self, *pieces: bytes) -> None:
+        self._out += pieces
+        self._out_bytes += sum(map(len, pieces))
+
     def _begin_content(self) -> None:
         self._open(b"content", b'"')
-        self._out += self._text
+        self._put(*self._text)
         self._text = []
 
     def _open(self, member: bytes, mark: bytes) -> None:
@@ -174,11 +206,11 @@ class CompletionJson(ChatWriter):
         if member in self._closed:
             raise MalformedResponse("a long text stands between two images")
         self._member = member
-        self._out.append(b',"%b":%b' % (member, mark))
+        self._put(b',"%b":%b' % (member, mark))
 
     def _close(self) -> None:
         if self._member:
-            self._out.append(b"]" if self._member == b"images" else b'"')
+            self._put(b"]" if self._member == b"images" else b'"')
             self._closed.add(self._member)
             self._member = b""
 
@@ -203,20 +235,25 @@ class CompletionChunks(ChatWriter):
 
     @override
     def begin_text(self) -> None:
-        self._begin(b'"content":"', b'"')
+        self._begin(b'"content":"', b'"%b')
 
     @override
     def begin_image(self, lead: bytes) -> None:
-        self._begin(b'"images":[%b%b' % (_IMAGE_LEAD, lead), b'"}}]')
+        self._begin(b'"images":[%b%b' % (_IMAGE_LEAD, lead), b'"}%b}]')
 
     @override
     def write(self, piece: bytes) -> None:
         self._holder.write(piece)
 
     @override
-    def end(self, *, charged: bool) -> None:
-        self._holder.write(self._closing + b'},"finish_reason":null}]}')
+    def end(self, signature: bytes | None, *, charged: bool) -> None:
+        self._holder.write(self._closing % _signed(signature) + b'},"finish_reason":null}]}')
         self._holder.end(charged=charged)
+
+    @override
+    def sign(self, signature: bytes) -> None:
+        self._insert(b'{"index":0,"delta":{%b%b},"finish_reason":null}]}' % (self._role, _signed(signature)[1:]))
+        self._role = b""
 
     @override
     def take(self) -> bytes:
@@ -234,6 +271,10 @@ class CompletionChunks(ChatWriter):
         return self._holder.take_last()
 
     @override
+    def close(self, usage: Mapping[str, Any] | None) -> None:
+        """Each event stands for itself."""
+
+    @override
     def write_error(self, error: ProxyError) -> bytes | None:
         return self._holder.write_error(error)
 
@@ -244,3 +285,8 @@ class CompletionChunks(ChatWriter):
 
     def _insert(self, rest: bytes) -> None:
         self._holder.insert(write_event(self._opening + rest))
+
+
+def _signed(signature: bytes | None) -> bytes:
+    """As Google's own chat has it (https://ai.google.dev/gemini-api/docs/thought-signatures)."""
+    return b"" if signature is None else b',"extra_content":{"google":{"thought_signature":"%b"}}' % signature

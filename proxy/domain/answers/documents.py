@@ -7,7 +7,6 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.parsing.json_shapes import Shape, ShapedScanner, ShapeListener
 from proxy.domain.parsing.server_sent_events import DONE, EventListener, EventReader
 
@@ -41,11 +40,11 @@ class DocumentReader(EventListener):
 
     _listener: DocumentListener
 
-    def __init__(self, shape: Shape, content_type: str, constants: Mapping[str, bytes] | None = None) -> None:
-        """Each document has this ``shape``; see ``ShapedScanner`` for its ``constants``."""
+    def __init__(self, shape: Shape, *, is_stream: bool, constants: Mapping[str, bytes] | None = None) -> None:
+        """One document of this ``shape``, or a stream of them; see ``ShapedScanner`` for its ``constants``."""
         self._shape = shape
         self._constants = constants
-        self._events = EventReader() if content_type == EVENT_STREAM else None
+        self._events = EventReader() if is_stream else None
         self._scanner: ShapedScanner | None = None
         self._word = b""
         self._is_stopped = False

@@ -1,107 +1,101 @@
-"""The images of a chat's answer, of which the same one again, as streams repeat it, counts once.
+"""Counts the images of an answer, of which the same one again, as streams repeat it, counts once.
 
-Their strings are read as JSON has them. ``PayloadImages`` reads those that are an image and nothing else.
-``TextImages`` finds them in text: as Markdown's images and links, as HTML's ``src``, and as a text that is nothing but
-an address.
+Images are compared by their length, their first and their last bytes, as JSON has them: none of several megabytes is
+hashed.
 """
 
 from __future__ import annotations
 
-import re
-from hashlib import blake2b
 from typing import Final
 
-from proxy.domain.answers.images_rewritten import PREFIX_BYTES_LIMIT, read_data_url
+from typing_extensions import override
+
+from proxy.domain.answers.images_in_text import ImageSink
 from proxy.domain.catalog import IMAGES_LIMIT
-from proxy.domain.parsing.image_header import Size, SizeProbe, keep_size
+from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_data_url
+from proxy.domain.parsing.image_header import Size, SizeProbe, keep_size, read_size
 from proxy.domain.parsing.json_tokens import MalformedResponse
 
-_MARK: Final = b";base64,"
-_PART_BYTES: Final = 8_192
-_LINK_BYTES_LIMIT: Final = 4_096
-"""Of an address; what is longer is none."""
-
-_OPENING_BYTES_LIMIT: Final = 48
-_LEAD_BYTES_LIMIT: Final = 256
-"""Of what stands before an image in a text, up to the mark: longer than any that the patterns match."""
-
-_BLANKS = rb"(?:[ \t]|\\[nrt]){0,4}"
-_ADDRESS = rb"data:image\\?/[a-z0-9.+-]{1,40}(?:;[^,;]{0,40}){0,2};base64,\Z"
-_OPENING = rb"(?:\]\(" + _BLANKS + rb"(?:<|\\u003c)?|\]:" + _BLANKS + rb"<?|src=(?:\\\"|\\u0022|'|\\u0027)?)"
-_lead = re.compile(_OPENING + _ADDRESS, re.IGNORECASE)
-_bare_lead = re.compile(_BLANKS + _ADDRESS, re.IGNORECASE)
-# Some encoders escape what base64 holds beside letters and digits.
-_base64 = re.compile(rb"(?:[A-Za-z0-9+/=_-]++|\\/|\\u00(?:2[bBfF]|3[dD]))*+")
-_begun_escape = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
-_blanks = re.compile(rb"(?:[ \t]|\\[nrt]){0,64}+")
-_may_be_blank = re.compile(rb"(?:[ \t]|\\[nrt]){0,64}+\\?")
-_SCHEME = rb"https?:\\?/\\?/"
-_QUOTE = rb"(?:<|\\u003c|\\\"|\\u0022|'|\\u0027)?"
-_link_opening = re.compile(rb"(\]\(|src=)" + _BLANKS + _QUOTE + _SCHEME + rb"\Z", re.IGNORECASE)
-_bare_link = re.compile(_BLANKS + _SCHEME, re.IGNORECASE)
-_mark = re.compile(rb";base64,|" + _SCHEME, re.IGNORECASE)
-_address = re.compile(rb"(?:[^\x00-\x20\"'<>)\\]++|\\/|\\u00(?:2[bB6]|3[dD]))*+")
-_closing = re.compile(rb"[)> \t']|\\[\"nrt]|\\u00(?:3[eE]|22|27|29)")
+_TAIL_BYTES: Final = 256
+_HEAD_BYTES: Final = 256
+"""More than what images of one size and kind have in common."""
 
 
-class SeenImages:
-    """Counts images that differ, by a digest of what they hold."""
+class Fingerprint:
+    """One image after the other, of whose bytes only the length, the beginning and the end are kept."""
 
-    __slots__ = ("_seen", "count", "in_text", "sizes")
+    __slots__ = ("_length", "_probe", "_tail")
 
-    def __init__(self, *, in_text: bool = True) -> None:
-        """None yet. Those in text count where ``in_text``."""
-        self.in_text = in_text
-        self.count = 0
-        self.sizes: list[Size | None] = []
-        self._seen: set[bytes] = set()
-
-    def add(self, digest: bytes, size: Size | None) -> None:
-        """One more. Raises MalformedResponse where there are too many."""
-        if digest in self._seen:
-            return
-        if self.count == IMAGES_LIMIT:
-            raise MalformedResponse("there are too many images in the answer")
-        self._seen.add(digest)
-        self.count += 1
-        keep_size(self.sizes, size)
-
-
-class _Image:
-    """One image after the other, of whose bytes only the digest and the size are kept."""
-
-    __slots__ = ("_digest", "_probe", "_seen", "is_empty")
-
-    def __init__(self, seen: SeenImages) -> None:
-        self._seen = seen
+    def __init__(self) -> None:
+        """No image yet."""
         self._probe = SizeProbe()
         self.begin()
 
     def begin(self) -> None:
-        self.is_empty = True
-        self._digest = blake2b(digest_size=16)
+        """Another image begins."""
+        self._length = 0
+        self._tail = b""
         self._probe.begin()
 
     def add(self, piece: bytes) -> None:
-        if piece:
-            self.is_empty = False
-            self._digest.update(piece)
-            self._probe.add(piece)
+        """More of it."""
+        self._length += len(piece)
+        self._probe.add(piece)
+        if len(piece) >= _TAIL_BYTES:
+            self._tail = piece[-_TAIL_BYTES:]
+        else:
+            self._tail = (self._tail + piece)[-_TAIL_BYTES:]
 
-    def end(self) -> None:
-        if not self.is_empty:
-            self._seen.add(self._digest.digest(), self._probe.size())
-        self._probe.begin()
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it has come."""
+        return not self._length
+
+    @property
+    def key(self) -> tuple[int, bytes, bytes]:
+        """What two that are the same have in common."""
+        return self._length, self._probe.prefix[:_HEAD_BYTES], self._tail
+
+    def size(self) -> Size | None:
+        """Its width and height in pixels, where they are known."""
+        return read_size(self._probe.prefix)
+
+
+class SeenImages:
+    """Counts images that differ."""
+
+    __slots__ = ("_seen", "count", "sizes")
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.count = 0
+        self.sizes: list[Size | None] = []
+        self._seen: set[tuple[int, bytes, bytes]] = set()
+
+    def __contains__(self, image: Fingerprint) -> bool:
+        return image.key in self._seen
+
+    def add(self, image: Fingerprint) -> None:
+        """One more, unless it was there before. Raises MalformedResponse where there are too many."""
+        key = image.key
+        if key in self._seen or image.is_empty:
+            return
+        if self.count == IMAGES_LIMIT:
+            raise MalformedResponse("there are too many images in the answer")
+        self._seen.add(key)
+        self.count += 1
+        keep_size(self.sizes, image.size())
 
 
 class PayloadImages:
     """Strings that are images; a ``data:`` address is what it holds."""
 
-    __slots__ = ("_begin", "_image")
+    __slots__ = ("_begin", "_image", "_seen")
 
     def __init__(self, seen: SeenImages) -> None:
         """Count into ``seen``."""
-        self._image = _Image(seen)
+        self._seen = seen
+        self._image = Fingerprint()
         self._begin: bytes | None = b""
 
     def begin(self) -> None:
@@ -122,7 +116,8 @@ class PayloadImages:
         """It is whole. Raises MalformedResponse where there are too many."""
         if self._begin is not None:
             self._skip_lead()
-        self._image.end()
+        self._seen.add(self._image)
+        self._image.begin()
 
     def _skip_lead(self) -> None:
         begin, self._begin = self._begin or b"", None
@@ -130,106 +125,25 @@ class PayloadImages:
         self._image.add(begin[match.end() :] if match else begin)
 
 
-class TextImages:
-    """One text, in pieces of any size. An image counts when what ends its address has come.
+class CountedImages(ImageSink):
+    """Counts the images that are found in a text."""
 
-    A linked image is one where Markdown or HTML show it, or where the text is nothing but its address.
-    """
-
-    __slots__ = ("_held", "_image", "_is_bare", "_is_inside", "_is_linked", "_is_start", "_is_wanted", "_link_bytes")
+    __slots__ = ("_image", "_seen")
 
     def __init__(self, seen: SeenImages) -> None:
         """Count into ``seen``."""
-        self._image = _Image(seen)
-        self._is_wanted = seen.in_text
-        self._start()
+        self._seen = seen
+        self._image = Fingerprint()
 
-    def add(self, piece: bytes) -> None:
-        """More of the text. Raises MalformedResponse where there are too many images."""
-        if not self._is_wanted:
-            return
-        # In parts: what follows an image is copied for each of them.
-        for start in range(0, len(piece), _PART_BYTES):
-            part = piece[start : start + _PART_BYTES]
-            while part:
-                if not self._is_inside:
-                    part = self._find_image(part)
-                else:
-                    part = self._read_link(part) if self._is_linked else self._read_image(part)
+    @override
+    def begin_linked(self, place: Place) -> None:
+        self._image.begin()
 
-    def end(self) -> None:
-        """The text is whole; another one may begin. Raises MalformedResponse where there are too many images."""
-        if self._is_inside and self._is_bare and (not self._held or _blanks.fullmatch(self._held)):
-            self._image.end()
-        self._start()
+    @override
+    def linked(self, piece: bytes) -> None:
+        self._image.add(piece)
 
-    def _start(self) -> None:
-        self._is_inside = self._is_bare = self._is_linked = False
-        # Whether what is held begins where the text does.
-        self._is_start = True
-        self._held = b""
-        self._link_bytes = 0
-
-    def _find_image(self, piece: bytes) -> bytes:
-        """Look for an image's lead; return what follows it, if it is there."""
-        text, at = self._held + piece, 0
-        while (found := _mark.search(text, at)) is not None:
-            at = found.end()
-            lead = text[max(0, at - _LEAD_BYTES_LIMIT) : at]
-            is_first = self._is_start and at <= _LEAD_BYTES_LIMIT
-            self._is_linked = not found[0].endswith(b",")
-            self._is_bare = is_first and (_bare_link if self._is_linked else _bare_lead).fullmatch(lead) is not None
-            if self._is_bare or (_begins_link(lead) if self._is_linked else _lead.search(lead)):
-                self._is_inside, self._held, self._link_bytes = True, b"", 0
-                self._image.begin()
-                return text[found.start() :] if self._is_linked else text[at:]
-        self._is_start = self._is_start and len(text) < _LEAD_BYTES_LIMIT
-        self._held = text[-_LEAD_BYTES_LIMIT:]
-        return b""
-
-    def _read_image(self, piece: bytes) -> bytes:
-        """Take base64 to its end; return what follows, if that is there."""
-        text = self._held + piece
-        match = _base64.match(text)
-        stop = match.end() if match else 0
-        self._image.add(text[:stop])
-        return self._read_end(text[stop:])
-
-    def _read_link(self, piece: bytes) -> bytes:
-        """Take an address to its end; return what follows, if that is there."""
-        text = self._held + piece
-        match = _address.match(text)
-        stop = match.end() if match else 0
-        self._link_bytes += stop
-        self._image.add(text[:stop])
-        if self._link_bytes > _LINK_BYTES_LIMIT:
-            self._is_inside = self._is_start = False
-            self._held = b""
-            return text[stop:]
-        return self._read_end(text[stop:])
-
-    def _read_end(self, rest: bytes) -> bytes:
-        is_alone = self._is_bare and self._is_linked
-        if not rest or _begun_escape.fullmatch(rest) or (is_alone and _may_be_blank.fullmatch(rest)):
-            self._held = rest
-            return b""
-        if not is_alone and _closing.match(rest):
-            self._image.end()
-        self._is_inside = self._is_start = False
-        self._held = b""
-        return rest
-
-
-def _begins_link(lead: bytes) -> bool:
-    """Whether an address that follows ``lead`` is shown as an image, and not as a link or as text."""
-    opening = _link_opening.search(lead, max(0, len(lead) - _OPENING_BYTES_LIMIT))
-    if opening is None:
-        return False
-    before = lead[: opening.start()]
-    if opening[1].lower() == b"src=":
-        lowered = before.lower()
-        return max(lowered.rfind(b"<img"), lowered.rfind(b"\\u003cimg")) > max(
-            before.rfind(b">"), lowered.rfind(b"\\u003e")
-        )
-    # The last bracket that was opened as an image's has not been closed by an address yet.
-    return before.rfind(b"![") > before.rfind(b"](")
+    @override
+    def end_linked(self, *, is_image: bool) -> None:
+        if is_image:
+            self._seen.add(self._image)

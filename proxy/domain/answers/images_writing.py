@@ -1,20 +1,49 @@
-"""Images written as clients know them, in pieces: OpenAI's images answer, and its stream of images."""
+"""Images written as clients know them, in pieces: OpenAI's images answer, and its stream of images.
+
+Every member that OpenAI's schema requires is there
+(https://platform.openai.com/docs/api-reference/images, https://platform.openai.com/docs/api-reference/images-streaming).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
+import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON
-from proxy.domain.answers.holder import AnswerHolder, EventHolder
+from proxy.domain.answers.holder import HELD_BYTES_LIMIT, EventHolder
+from proxy.domain.answers.usage_writing import image_tokens
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import begin_event
 
-Details = Mapping[str, bytes]
-"""What is known of an image beside itself, as JSON: ``revised_prompt``, ``media_type``."""
+Notes = Mapping[str, bytes]
+"""What is known of an answer or of an image, as JSON."""
+
+SETTINGS: Final = ("background", "output_format", "quality", "size")
+IN_WORDS: Final = ("revised_prompt", "media_type")
+OF_ONE_IMAGE: Final = ("partial_image_index", *IN_WORDS)
+DETAILS: Final = ("created", "created_at", *OF_ONE_IMAGE, *SETTINGS)
+"""What an image in a stream may say of itself."""
+
+_OPEN: Final = {"background": b'"auto"', "output_format": b'"png"', "quality": b'"auto"', "size": b'"auto"'}
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesHead:
+    """What an answer says that no provider has to: ``created_s`` is now, in seconds since the epoch.
+
+    Events are named after ``task``. ``asked`` are the settings that the client asked for, as JSON. Clients see the
+    provider's token counts where ``shows_tokens``.
+    """
+
+    created_s: int
+    task: str = "image_generation"
+    asked: Notes = field(default_factory=dict)
+    shows_tokens: bool = False
 
 
 class ImagesWriter(Protocol):
@@ -28,11 +57,16 @@ class ImagesWriter(Protocol):
         ...
 
     @property
+    def takes_partials(self) -> bool:
+        """Whether there is a place for an image that is not finished."""
+        ...
+
+    @property
     def comment(self) -> bytes:
         """What may be sent now to show that the gateway lives; nothing where nothing may."""
         ...
 
-    def begin(self, kind: bytes) -> None:
+    def begin(self, kind: bytes, *, is_partial: bool) -> None:
         """An image's payload begins, ``b64_json`` or ``url``."""
         ...
 
@@ -40,16 +74,24 @@ class ImagesWriter(Protocol):
         """More of it, as JSON has it."""
         ...
 
-    def end(self, details: Details, *, charged: bool) -> None:
+    def end(self, details: Notes, usage: bytes | None, *, charged: bool) -> None:
         """The image is whole."""
+        ...
+
+    def cancel(self) -> bool:
+        """Take the image that has begun back; false where some of it may have been sent."""
         ...
 
     def take(self) -> bytes:
         """What may be sent."""
         ...
 
-    def finish(self) -> bytes:
+    def finish(self, notes: Notes, usage: bytes | None) -> bytes:
         """The end of the answer."""
+        ...
+
+    def close(self, notes: Notes, usage: bytes | None) -> bytes | None:
+        """All images that are whole, as a whole answer; None where something may have been sent."""
         ...
 
     def write_error(self, error: ProxyError) -> bytes | None:
@@ -58,53 +100,87 @@ class ImagesWriter(Protocol):
 
 
 class ImagesJson(ImagesWriter):
-    """``{"created", "data": […]}``; held while it is small, so that it may still become an error."""
+    """``{"data": […], "created", …}``; held while it is small, so that it may still become an error."""
+
+    __slots__ = ("_begun", "_head", "_held_bytes", "_image", "_images", "_kind", "_whole")
 
     content_type = JSON
+    takes_partials = False
     comment = b""
 
-    def __init__(self, created_s: int) -> None:
-        """``created_s`` is in seconds since the epoch."""
-        self._holder = AnswerHolder()
-        self._out: list[bytes] = [b'{"created":%d,"data":[' % created_s]
-        self._separator = b""
+    def __init__(self, head: ImagesHead) -> None:
+        """Start before the first image."""
+        self._head = head
+        self._whole: list[bytes] = [b'{"data":[']
+        self._image: list[bytes] = []
+        self._images = 0
+        self._held_bytes = 0
+        self._begun = False
 
     @override
-    def begin(self, kind: bytes) -> None:
-        self._out.append(b'%b{"%b":"' % (self._separator, kind))
-        self._separator = b","
+    def begin(self, kind: bytes, *, is_partial: bool) -> None:
+        self._image = [b'%b{"%b":"' % (b"," if self._images else b"", kind)]
 
     @override
     def payload(self, piece: bytes) -> None:
-        self._out.append(piece)
+        self._image.append(piece)
+        self._held_bytes += len(piece)
+        # By its bytes alone, and not by when it is taken: the output is the same however the body is cut.
+        self._begun = self._begun or self._held_bytes > HELD_BYTES_LIMIT
 
     @override
-    def end(self, details: Details, *, charged: bool) -> None:
-        self._out.append(_end_image(details))
+    def end(self, details: Notes, usage: bytes | None, *, charged: bool) -> None:
+        members = b"".join(b',"%b":%b' % (name.encode(), details[name]) for name in IN_WORDS if name in details)
+        self._whole += *self._image, b'"%b}' % members
+        self._image = []
+        self._images += 1
+
+    @override
+    def cancel(self) -> bool:
+        if self._begun:
+            return False
+        self._image = []
+        return True
 
     @override
     def take(self) -> bytes:
-        out, self._out = b"".join(self._out), []
-        return self._holder.pass_on(out)
+        if not self._begun:
+            return b""
+        out = b"".join((*self._whole, *self._image))
+        self._whole, self._image = [], []
+        return out
 
     @override
-    def finish(self) -> bytes:
-        return self._holder.end(b"".join([*self._out, b"]}"]))
+    def finish(self, notes: Notes, usage: bytes | None) -> bytes:
+        created = notes.get("created") or notes.get("created_at", b"")
+        facts = b"".join(b',"%b":%b' % (name.encode(), notes[name]) for name in SETTINGS if _is_scalar(notes.get(name)))
+        if self._head.shows_tokens and usage is not None:
+            facts += b',"usage":' + image_tokens(usage)
+        self._begun = True
+        seconds = created if created.isdigit() else b"%d" % self._head.created_s
+        return b"".join((*self._whole, b'],"created":%b%b}' % (seconds, facts)))
+
+    @override
+    def close(self, notes: Notes, usage: bytes | None) -> bytes | None:
+        return None if self._begun else self.finish(notes, usage)
 
     def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""
 
 
 class ImagesStream(ImagesWriter):
-    """``image_generation.completed``, or ``image_edit.completed``, for each image."""
+    """``image_generation.completed``, or ``image_edit.completed``, for each image, and its drafts before it."""
+
+    __slots__ = ("_head", "_holder", "_is_partial")
 
     content_type = EVENT_STREAM
+    takes_partials = True
 
-    def __init__(self, created_s: int, task: bytes = b"image_generation") -> None:
-        """``created_s`` is in seconds since the epoch; ``task`` is what the events are named after."""
-        kind = task + b".completed"
-        self._lead = begin_event(kind) + b'{"type":"%b","created_at":%d,"' % (kind, created_s)
+    def __init__(self, head: ImagesHead) -> None:
+        """Start before the first event."""
+        self._head = head
         self._holder = EventHolder()
+        self._is_partial = False
 
     @property
     @override
@@ -112,8 +188,10 @@ class ImagesStream(ImagesWriter):
         return self._holder.comment
 
     @override
-    def begin(self, kind: bytes) -> None:
-        self._holder.write(self._lead + kind + b'":"')
+    def begin(self, kind: bytes, *, is_partial: bool) -> None:
+        self._is_partial = is_partial
+        name = f"{self._head.task}.{'partial_image' if is_partial else 'completed'}".encode()
+        self._holder.write(begin_event(name) + b'{"type":"%b","%b":"' % (name, kind))
 
     @override
     def payload(self, piece: bytes) -> None:
@@ -123,22 +201,50 @@ class ImagesStream(ImagesWriter):
         self._holder.write(piece)
 
     @override
-    def end(self, details: Details, *, charged: bool) -> None:
-        self._holder.write(_end_image(details))
+    def end(self, details: Notes, usage: bytes | None, *, charged: bool) -> None:
+        created = details.get("created_at") or details.get("created", b"")
+        facts = {"created_at": created if created.isdigit() else b"%d" % self._head.created_s}
+        facts |= {name: details[name] for name in IN_WORDS if name in details}
+        facts |= {**_OPEN, **self._head.asked} | {
+            name: details[name] for name in SETTINGS if _is_scalar(details.get(name))
+        }
+        if self._is_partial:
+            index = details.get("partial_image_index", b"")
+            facts["partial_image_index"] = index if index.isdigit() else b"0"
+        else:
+            facts["usage"] = image_tokens(usage if self._head.shows_tokens else None)
+        members = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in facts.items())
+        self._holder.write(b'"%b}' % members)
         self._holder.end(charged=charged)
+
+    @override
+    def cancel(self) -> bool:
+        if self._holder.begun:
+            return False
+        self._holder.drop()
+        return True
 
     @override
     def take(self) -> bytes:
         return self._holder.take()
 
     @override
-    def finish(self) -> bytes:
+    def finish(self, notes: Notes, usage: bytes | None) -> bytes:
         return self._holder.take_last()
+
+    @override
+    def close(self, notes: Notes, usage: bytes | None) -> None:
+        """Each event stands for itself."""
 
     @override
     def write_error(self, error: ProxyError) -> bytes | None:
         return self._holder.write_error(error)
 
 
-def _end_image(details: Details) -> bytes:
-    return b'"%b}' % b"".join(b',"%b":%b' % (name.encode(), value) for name, value in details.items())
+def _is_scalar(value: bytes | None) -> bool:
+    return value is not None and value[:1] not in (b"{", b"[")
+
+
+def settings_asked(fields: Mapping[str, object]) -> dict[str, bytes]:
+    """Those of a request's ``fields`` that an event repeats, as JSON."""
+    return {name: orjson.dumps(fields[name]) for name in SETTINGS if isinstance(fields.get(name), str)}

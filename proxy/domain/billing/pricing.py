@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from proxy.domain.billing.usage import total_tokens
 from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.sizes import AskedSize, asked_size
+from proxy.domain.usage import total_tokens
 
 _pixels = re.compile(r"(\d+)[x×](\d+)")
 

@@ -80,7 +80,8 @@ class Delivery:
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
     ``provider_usage`` is the provider's account of it, as JSON. ``sizes`` are those of the images, where they are
-    known. ``whole`` says that nothing of the answer is missing, ``body`` is the answer where it is kept.
+    known. ``whole`` says that nothing of the provider's answer is missing, ``body`` is what the client got, where that
+    is kept.
     """
 
     terms: Terms = field(default=NO_TERMS, compare=False)
@@ -194,7 +195,7 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
     is_told = isinstance(error, ProxyError) and not isinstance(error, ClientGone | UpstreamError | UpstreamTimeout)
     if isinstance(error, ProxyError) and is_told:
         return Ending(idempotency, After.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body())))
-    if error is not None or delivery.body is None or not delivery.whole:
+    if error is not None or delivery.body is None:
         return Ending(idempotency, After.GONE)
     return Ending(idempotency, After.DONE, KeptAnswer(OK_STATUS, delivery.body))
 

@@ -30,25 +30,25 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 class SizeProbe:
     """Gathers the beginning of one image's base64 after the other."""
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("prefix",)
 
     def __init__(self) -> None:
         """Nothing yet."""
-        self._prefix = b""
+        self.prefix = b""
 
     def begin(self) -> None:
         """Another image begins."""
-        self._prefix = b""
+        self.prefix = b""
 
     def add(self, piece: bytes) -> None:
         """More of it; what is past the beginning is not kept."""
-        room = PREFIX_BYTES_LIMIT - len(self._prefix)
+        room = PREFIX_BYTES_LIMIT - len(self.prefix)
         if room > 0:
-            self._prefix += piece[:room]
+            self.prefix += piece[:room]
 
     def size(self) -> Size | None:
         """What is known by now."""
-        return read_size(self._prefix)
+        return read_size(self.prefix)
 
 
 def read_size(base64_prefix: bytes) -> Size | None:

@@ -12,13 +12,13 @@ from typing import Final, Protocol
 
 import orjson
 
-from proxy.domain.parsing.image_addresses import read_lead
-from proxy.domain.parsing.json_tokens import OPEN_OBJECT, JsonReader, JsonWriter, MalformedResponse
+from proxy.domain.parsing.image_addresses import begins_an_image, read_lead
+from proxy.domain.parsing.json_tokens import OPEN_OBJECT, JsonReader, JsonWriter
 
 NOTE_BYTES_LIMIT = 16_384
-_QUOTE: Final = ord('"')
 URL: Final = "url"
-"""The payload that is an address. Where it is no image's, it is left out without a word."""
+"""The payload that is an address. Where it is no image's, and no image in base64, it is left out without
+a word."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,7 @@ class Shape:
     value that the listener is given as JSON. ``constant`` names what is written in the place of a value, ``renamed``
     what a member is called where it is written. ``element``: an object here is one thing, with what is
     noted of it: an image, a choice or a part of an answer.
-    ``only``: the first bytes that a value here may have, and what is wrong with any other. ``once`` is a name that the
-    scanner keeps where something stands here, and nothing may stand here twice. ``optional``: a note of an object or an
+    ``mark`` is a note, always true, that something stands here. ``optional``: a note of an object or an
     array that is no JSON is left out; any other makes the document malformed.
     """
 
@@ -44,8 +43,7 @@ class Shape:
     constant: str = ""
     renamed: bytes = b""
     element: bool = False
-    only: tuple[bytes, str] | None = None
-    once: str = ""
+    mark: str = ""
     optional: bool = False
 
 
@@ -113,14 +111,11 @@ class _Frame:
 
 
 class ShapedScanner(JsonReader):
-    """Feed it one document as it comes; pass on what it returns; then ``finish``.
-
-    ``seen`` are the names of the places that may be there ``once``, and are.
-    """
+    """Feed it one document as it comes; pass on what it returns; then ``finish``."""
 
     __slots__ = (
         "_captured", "_captured_bytes", "_constants", "_frames", "_held", "_listener", "_member", "_note", "_passing",
-        "_payload", "_root", "_shape", "_skipped_note", "_spelling", "_writer", "seen",
+        "_payload", "_root", "_shape", "_skipped_note", "_spelling", "_writer",
     )  # fmt: skip
 
     _listener: ShapeListener
@@ -128,7 +123,6 @@ class ShapedScanner(JsonReader):
     def __init__(self, shape: Shape, constants: Mapping[str, bytes] | None = None) -> None:
         """Read a document of this shape; ``constants`` are JSON values, by the names that shapes have for them."""
         super().__init__()
-        self.seen: set[str] = set()
         self._root = shape
         self._constants = constants or {}
         self._writer = JsonWriter()
@@ -169,7 +163,7 @@ class ShapedScanner(JsonReader):
     def begin(self, mark: int) -> bool:
         """Skip what nobody wants: it neither passes, nor is it noted, nor is there a place in it."""
         is_object = mark == OPEN_OBJECT
-        shape = self._place(mark)
+        shape = self._place()
         fits = shape.whole or (bool(shape.members) if is_object else shape.items is not None)
         passing = shape.passes and fits and self._parent_passes()
         note = self._begin_value(shape, passing=passing)
@@ -223,7 +217,7 @@ class ShapedScanner(JsonReader):
 
     def literal(self, text: bytes) -> None:
         """Write it, or a constant in its place."""
-        shape = self._place(text[0])
+        shape = self._place()
         passing = shape.passes and self._parent_passes()
         note = self._begin_value(shape, passing=passing)
         if passing:
@@ -235,7 +229,7 @@ class ShapedScanner(JsonReader):
 
     def begin_string(self) -> None:
         """Write its beginning, unless it is an address that is still to be judged."""
-        self._shape = shape = self._place(_QUOTE)
+        self._shape = shape = self._place()
         self._passing = shape.passes and self._parent_passes()
         self._note = self._begin_note(shape)
         self._payload = ""
@@ -268,6 +262,8 @@ class ShapedScanner(JsonReader):
             return
         begin = self._held + piece
         is_address = read_lead(begin)
+        if is_address is False and begins_an_image(begin):
+            is_address = True
         self._held = begin if is_address is None else None
         if is_address:
             self._write_beginning()
@@ -297,8 +293,8 @@ class ShapedScanner(JsonReader):
 
     # --- Where it stands ---------------------------------------------------------------------------------------------
 
-    def _place(self, first: int) -> Shape:
-        """The shape of where a value begins whose first byte this is."""
+    def _place(self) -> Shape:
+        """The shape of where a value begins."""
         if not self._frames:
             shape = self._root
         else:
@@ -306,13 +302,8 @@ class ShapedScanner(JsonReader):
             if frame.shape.whole:
                 return WHOLE
             shape = (frame.shape.members.get(self._member) if frame.is_object else frame.shape.items) or DROPPED
-        if shape.only is not None and first not in shape.only[0]:
-            raise MalformedResponse(shape.only[1])
-        if shape.once:
-            if shape.once in self.seen:
-                # Clients take the last of two, so that what they see would not be what is counted.
-                raise MalformedResponse(f"'{shape.once}' is there twice")
-            self.seen.add(shape.once)
+        if shape.mark:
+            self._listener.note(shape.mark, b"true")
         return shape
 
     def _parent_passes(self) -> bool:

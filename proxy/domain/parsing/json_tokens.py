@@ -22,6 +22,7 @@ LITERAL_BYTES_LIMIT: Final = 64
 DEPTH_LIMIT: Final = 64
 
 _BLANKS: Final = b" \t\n\r"
+_EVENT_DATA: Final = b"data:"
 _not_blank = re.compile(rb"[^ \t\n\r]")
 _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -180,11 +181,18 @@ class JsonReader(StringEnds):
 
     def _end_value(self) -> None:
         self._in_token = False
+        self._token = b""
         self.complete = not self._open
         self._step = JsonReader._read_after_value if self._open else JsonReader._read_after_end
 
-    def _read_after_end(self, _data: bytes, _at: int) -> int:
-        raise MalformedResponse("something follows the end of the answer")
+    def _read_after_end(self, data: bytes, at: int) -> int:
+        """Some that label their JSON as a stream end it as one is ended, and nothing more can come after that."""
+        end = min(len(data), at + len(_EVENT_DATA) - len(self._token))
+        self._token += data[at:end]
+        self._in_token = True
+        if not _EVENT_DATA.startswith(self._token):
+            raise MalformedResponse("something follows the end of the answer")
+        return len(data) if self._token == _EVENT_DATA else end
 
     # --- Tokens that may go on in the next piece ---------------------------------------------------------------------
 

@@ -68,14 +68,14 @@ class AnswerKeeper:
 
     def __init__(self, limit_bytes: int) -> None:
         """Keep at most ``limit_bytes`` bytes; 0 keeps nothing."""
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._body: bytearray | None = bytearray()
 
     def add(self, piece: bytes) -> None:
         """The answer goes on."""
         if self._body is not None:
             self._body += piece
-            if len(self._body) > self._limit_bytes:
+            if len(self._body) > self.limit_bytes:
                 self._body = None
 
     @property

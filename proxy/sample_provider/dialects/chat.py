@@ -12,12 +12,13 @@ from typing import Any, Final
 import orjson
 
 from proxy.sample_provider.behaviour import Behaviour
-from proxy.sample_provider.dialects.documents import IMAGE, difference, event, filled
+from proxy.sample_provider.dialects.documents import IMAGE, event, filled
 from proxy.sample_provider.dialects.wire import (
     IMAGE_OUTPUT_TOKENS,
     Order,
     Refusal,
     cost_usd,
+    difference,
     order_of,
     text_tokens_of,
 )
@@ -146,11 +147,11 @@ def error(status: int, code: str, message: str) -> bytes:
 
 def failure(status: int) -> bytes:
     """The error that the sample provider is set to answer with."""
-    return error(status, "sample_failure", f"The sample provider is set to answer {status}.")
+    return error(status, "sample_failure", f"The sample provider was told to answer {status}.")
 
 
 def error_event() -> list[bytes]:
     """The error that a stream breaks off with."""
     choice = _delta({"content": ""}, "error")
     document = {**_head("chat.completion.chunk", 0), "choices": [choice]}
-    return event({**document, "error": {"code": "server_error", "message": "The sample provider is set to fail."}})
+    return event({**document, "error": {"code": "server_error", "message": "The sample provider was told to fail."}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any, Final
 
 import orjson
@@ -25,8 +24,3 @@ def event(document: dict[str, Any], image: bytes = b"", *, name: str | None = No
     """The document as one server-sent event, with a name where one is given."""
     opening = b"data: " if name is None else b"event: " + name.encode() + b"\ndata: "
     return [opening, *filled(document, image), b"\n\n"]
-
-
-def difference(index: int) -> str:
-    """What makes an image differ from the first: bytes after its end, which decoders pass over."""
-    return base64.b64encode(index.to_bytes(3)).decode() if index else ""

@@ -8,12 +8,13 @@ from typing import Any, Final
 import orjson
 
 from proxy.sample_provider.behaviour import Behaviour
-from proxy.sample_provider.dialects.documents import IMAGE, difference, filled
+from proxy.sample_provider.dialects.documents import IMAGE, filled
 from proxy.sample_provider.dialects.wire import (
     IMAGE_OUTPUT_TOKENS,
     Order,
     Refusal,
     behaviour_for,
+    difference,
     pixels,
     text_tokens_of,
 )
@@ -125,7 +126,7 @@ def _candidate(parts: list[dict[str, Any]], finish_reason: str | None) -> dict[s
     if finish_reason is not None:
         candidate["finishReason"] = finish_reason
         if finish_reason != "STOP":
-            candidate["finishMessage"] = f"The sample provider is set to answer {finish_reason}."
+            candidate["finishMessage"] = f"The sample provider was told to answer {finish_reason}."
     return {**candidate, "index": 0}
 
 
@@ -156,10 +157,10 @@ def error(status: int, _code: str, message: str) -> bytes:
 
 def failure(status: int) -> bytes:
     """The error that the sample provider is set to answer with."""
-    return error(status, "", f"The sample provider is set to answer {status}.")
+    return error(status, "", f"The sample provider was told to answer {status}.")
 
 
 def error_event() -> list[bytes]:
     """The error that a stream breaks off with."""
-    error = {"code": 500, "message": "The sample provider is set to fail.", "status": "INTERNAL"}
+    error = {"code": 500, "message": "The sample provider was told to fail.", "status": "INTERNAL"}
     return _event({"error": error}, b"")

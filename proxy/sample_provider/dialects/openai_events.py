@@ -7,7 +7,7 @@ from typing import Any
 
 from proxy.sample_provider.behaviour import Behaviour
 from proxy.sample_provider.dialects.documents import IMAGE, event
-from proxy.sample_provider.dialects.wire import Order, usage
+from proxy.sample_provider.dialects.wire import Order, difference, usage
 
 
 def events(kind: str, order: Order, _behaviour: Behaviour, image: bytes, created_s: int) -> Iterator[list[bytes]]:
@@ -20,7 +20,8 @@ def events(kind: str, order: Order, _behaviour: Behaviour, image: bytes, created
         "background": "opaque",
         "output_format": order.picture_format,
     }
-    for _ in range(order.images):
+    for number in range(order.images):
+        facts["b64_json"] = IMAGE + difference(number)
         for index in range(order.partial_images):
             name = f"{kind}.partial_image"
             yield event({"type": name, **facts, "partial_image_index": index}, image, name=name)
@@ -33,7 +34,7 @@ def error_event() -> list[bytes]:
     error = {
         "type": "server_error",
         "code": "server_error",
-        "message": "The sample provider is set to fail in the middle of a stream.",
+        "message": "The sample provider was told to fail in the middle of a stream.",
         "param": None,
     }
     return event({"type": "error", "error": error}, name="error")

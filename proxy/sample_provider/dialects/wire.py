@@ -64,7 +64,7 @@ class Refusal(Exception):
 def failure_body(status: int) -> bytes:
     """The error that the sample provider is set to answer with, as JSON."""
     kind, code = _FAILURES.get(status, ("server_error", "sample_failure"))
-    return _error_body(kind, code, f"The sample provider is set to answer {status}.", None)
+    return _error_body(kind, code, f"The sample provider was told to answer {status}.", None)
 
 
 def _error_body(kind: str, code: str, message: str, param: str | None) -> bytes:
@@ -218,18 +218,26 @@ def pixels(asked: dict[str, Any]) -> tuple[int, int]:
 
 
 def url_answer(order: Order, url: str, created_s: int) -> list[bytes]:
-    """An answer whose every image is at ``url``; ``created_s`` is Unix time in seconds."""
-    image = orjson.dumps({"url": url, "revised_prompt": order.prompt})
-    return [_head(order, created_s), b",".join([image] * order.images), _tail(order)]
+    """An answer whose every image is at an address of its own, ``url``; ``created_s`` is Unix time in seconds."""
+    images = [
+        orjson.dumps({"url": f"{url}?n={index}" if index else url, "revised_prompt": order.prompt})
+        for index in range(order.images)
+    ]
+    return [_head(order, created_s), b",".join(images), _tail(order)]
 
 
 def base64_answer(order: Order, image: bytes, created_s: int) -> list[bytes]:
-    """An answer whose every image is the same base64 text; ``created_s`` is Unix time in seconds."""
+    """An answer whose images are this base64 text, and differ at its end; ``created_s`` is Unix time in seconds."""
     opening, closing = b'{"b64_json":"', b'","revised_prompt":' + orjson.dumps(order.prompt) + b"}"
     segments = [_head(order, created_s)]
     for index in range(order.images):
-        segments += (b"," + opening if index else opening, image, closing)
+        segments += (b"," + opening if index else opening, image, difference(index).encode() + closing)
     return [*segments, _tail(order)]
+
+
+def difference(index: int) -> str:
+    """What makes an image differ from the first: bytes after its end, which decoders pass over."""
+    return base64.b64encode(index.to_bytes(3)).decode() if index else ""
 
 
 def endless_answer(segments: Iterable[bytes], image: bytes) -> Iterator[bytes]:

@@ -6,36 +6,33 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import JSON, Answer
-from proxy.domain.answers.images_rewritten import Reading, translate
+from proxy.domain.answers.answer import JSON
+from proxy.domain.answers.images_reader import Reading
 from proxy.domain.catalog import Ability, Model
-from proxy.domain.errors import NothingGenerated, ProxyError
-from proxy.domain.parsing.json_shapes import text_of
+from proxy.domain.errors import ProxyError
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import PLAIN_BYTES, Upload, split_data_url
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.gemini_chat import GeminiChat
-from proxy.upstream.dialects.gemini_words import (
-    GOOD_ENDS,
-    answer_shape,
-    content_path,
-    image_config,
-    read_error,
-    unknown_of,
-)
+from proxy.upstream.dialects.gemini_words import content_path, image_config, read_error, unknown_of
 from proxy.upstream.dialects.protocol import Dialect
+from proxy.upstream.dialects.reasons import reading_of
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
 from proxy.upstream.error_reports import read_report
-from proxy.upstream.failures import clean, error_for_status
+from proxy.upstream.failures import error_for_status
 
 
 class GeminiDialect(Dialect):
     """One request makes one image."""
 
     chat = GeminiChat()
-    max_n = 1
     abilities = frozenset({Ability.EDITS})
+
+    @override
+    def images_at_once(self, _endpoint: str) -> int:
+        return 1
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """A header of Google's own."""
@@ -61,9 +58,10 @@ class GeminiDialect(Dialect):
             parts.append({"inlineData": {"mimeType": kind, "data": data}})
         return OutgoingBody(JSON, splice(orjson.dumps(_body(request, model, parts)), places))
 
-    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
-        """Each image is passed on while it arrives."""
-        return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
+    @property
+    @override
+    def reading(self) -> Reading:
+        return READING
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"code", "message", "status", "details"}}``; a bad key is a 400."""
@@ -82,13 +80,4 @@ def _body(request: ImageRequest, model: Model, images: Sequence[object]) -> dict
     return {**unknown_of(request.unknown), "contents": contents, "generationConfig": config}
 
 
-def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
-    """Why no image came: the prompt was blocked, or what was made of it."""
-    reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
-    if not reason or reason in GOOD_ENDS:
-        return None
-    why = clean(text_of(notes.get("why")))
-    return NothingGenerated(f"The provider made no image: {clean(reason)}. {why}".strip(), reason=reason)
-
-
-READING = Reading(answer_shape({}), read_error, _refuse)
+READING = reading_of(read_error)

@@ -12,21 +12,16 @@ from typing_extensions import override
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
 from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
+from proxy.domain.answers.places import IMAGE_MEMBERS
 from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.inputs import split_data_url
 from proxy.domain.requests.kinds import Kind, kind_of
-from proxy.upstream.dialects.gemini_words import (
-    GOOD_ENDS,
-    answer_shape,
-    content_path,
-    image_config,
-    read_error,
-    unknown_of,
-)
+from proxy.upstream.dialects.gemini_words import content_path, image_config, read_error, unknown_of
 from proxy.upstream.dialects.protocol import ChatDialect
+from proxy.upstream.dialects.reasons import GOOD_ENDS
 from proxy.upstream.failures import clean
 
 ROLES = {"user": "user", "assistant": "model"}
@@ -54,12 +49,13 @@ class GeminiChat(ChatDialect):
         """Messages become contents and a system instruction, settings go into ``generationConfig``."""
         return orjson.dumps({**unknown_of(request.unknown), **_write(request.fields)})
 
-    def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
+    @override
+    def read(self, request: ChatRequest, head: ChatHead, *, comes_as_events: bool) -> Answer:
         """Written anew as a completion or as chunks, each image while it arrives."""
         writer: ChatWriter = CompletionJson(head)
         if request.stream:
             writer = CompletionChunks(head, wants_usage=request.wants_usage)
-        return ChatTranslation(READING, content_type, writer, in_text=request.wants_image)
+        return ChatTranslation(READING, writer, comes_as_events=comes_as_events, in_text=request.wants_image)
 
 
 # --- Messages --------------------------------------------------------------------------------------------------------
@@ -271,4 +267,25 @@ def _read_usage(usage: bytes) -> Mapping[str, Any]:
     }
 
 
-READING = ChatReading(answer_shape({b"text": Shape(payload="text")}), read_error, _read_end, _read_usage)
+_PART = Shape(element=True, members=IMAGE_MEMBERS)
+_CANDIDATE = Shape(
+    members={
+        b"content": Shape(members={b"parts": Shape(items=_PART)}),
+        b"finishReason": Shape(note="finish"),
+        b"finishMessage": Shape(note="why"),
+    }
+)
+_FEEDBACK = Shape(members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")})
+READING = ChatReading(
+    Shape(
+        members={
+            b"candidates": Shape(items=_CANDIDATE),
+            b"promptFeedback": _FEEDBACK,
+            b"usageMetadata": Shape(note="usage"),
+            b"error": Shape(note="error"),
+        }
+    ),
+    read_error,
+    _read_end,
+    _read_usage,
+)

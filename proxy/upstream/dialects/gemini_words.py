@@ -9,23 +9,13 @@ from urllib.parse import quote
 
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
-from proxy.domain.parsing.json_shapes import Shape
 from proxy.upstream.error_reports import read_report
 from proxy.upstream.failures import error_in_answer
 
 _capital = re.compile(r"([A-Z])")
-GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED"})
 IMAGE_CONFIG_NAMES = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
 WRITTEN_HERE = ("contents", "generation_config", "system_instruction")
 """What Lightmeter writes itself, from what it has priced: no unknown field takes its place, in either spelling."""
-
-_DATA = Shape(
-    members={
-        b"data": Shape(payload="b64_json"),
-        b"mimeType": Shape(note="media_type"),
-        b"mime_type": Shape(note="media_type"),
-    }
-)
 
 
 def content_path(model: Model, *, stream: bool) -> str:
@@ -48,30 +38,6 @@ def image_config(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _snake(name: str) -> str:
     return _capital.sub(r"_\1", name).lower()
-
-
-def answer_shape(more_of_a_part: Mapping[bytes, Shape]) -> Shape:
-    """An answer, each of whose parts is an element with an image, and with ``more_of_a_part``."""
-    part = Shape(
-        element=True,
-        members={b"inlineData": _DATA, b"inline_data": _DATA, b"thought": Shape(note="skip"), **more_of_a_part},
-    )
-    candidate = Shape(
-        members={
-            b"content": Shape(members={b"parts": Shape(items=part)}),
-            b"finishReason": Shape(note="finish"),
-            b"finishMessage": Shape(note="why"),
-        }
-    )
-    feedback = Shape(members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")})
-    return Shape(
-        members={
-            b"candidates": Shape(items=candidate),
-            b"promptFeedback": feedback,
-            b"usageMetadata": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        }
-    )
 
 
 def read_error(text: bytes) -> ProxyError:

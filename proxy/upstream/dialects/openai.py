@@ -8,14 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
-from proxy.domain.answers.chat import ChatChunk, ChatEvents, ChatJson
+from proxy.domain.answers.answer import JSON, Answer
+from proxy.domain.answers.chat import ChatJson
+from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
 from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
 from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, CompletionJson
-from proxy.domain.answers.image_events import ImageEvents
-from proxy.domain.answers.images import ImagesAnswer
-from proxy.domain.answers.images_rewritten import Reading, translate
+from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, TEXT
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError, UpstreamUncertain
 from proxy.domain.parsing.json_shapes import Shape, text_of
@@ -27,6 +28,7 @@ from proxy.domain.requests.sizes import to_size
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
+from proxy.upstream.dialects.reasons import reading_of
 from proxy.upstream.error_reports import read_report
 from proxy.upstream.failures import error_for_status, error_in_answer
 
@@ -61,23 +63,33 @@ class OpenAIChat(ChatDialect):
         """What is forwarded of the fields that are known."""
         return request.fields
 
-    def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
+    @override
+    def read(self, request: ChatRequest, head: ChatHead, *, comes_as_events: bool) -> Answer:
         """As it comes, scrubbed; what is no stream for a client that has asked for one becomes one, and vice versa."""
-        is_stream = content_type == EVENT_STREAM
         if request.stream:
-            kind = ChatEvents if is_stream else ChatChunk
+            kind = ChatEvents if comes_as_events else ChatChunk
             return kind(head.model, read_error, wants_usage=request.wants_usage, in_text=request.wants_image)
-        if is_stream:
-            return ChatTranslation(CHAT_READING, content_type, CompletionJson(head), in_text=request.wants_image)
-        return ChatJson(head.model, read_error, in_text=request.wants_image)
+        if comes_as_events:
+            return ChatTranslation(
+                CHAT_READING, CompletionJson(head), comes_as_events=True, in_text=request.wants_image
+            )
+        return ChatJson(head, CHAT_READING, in_text=request.wants_image)
 
 
 class OpenAIDialect(Dialect):
     """OpenAI's paths and words; what others add to them is read as well."""
 
     chat: OpenAIChat | None = OpenAIChat()
-    max_n: int | None = None
     abilities = frozenset(Ability)
+
+    @property
+    @override
+    def reading(self) -> Reading:
+        return READING
+
+    @override
+    def images_at_once(self, _endpoint: str) -> int | None:
+        return None
 
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """A bearer token."""
@@ -108,16 +120,6 @@ class OpenAIDialect(Dialect):
         names = [*[image] * len(inputs.images), *inputs.beside, *(upload.name for upload in inputs.others)]
         texts = [text for name, value in fields.items() for text in _texts(name, value)]
         return write_form(boundary, texts, zip(names, uploads, strict=True))
-
-    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
-        """As it comes, scrubbed; what is no stream for a client that has asked for one is made one, and vice versa."""
-        is_stream = content_type == EVENT_STREAM
-        if request.stream and is_stream:
-            return ImageEvents(read_error)
-        if not request.stream and not is_stream:
-            return ImagesAnswer()
-        reading = EVENT_READING if is_stream else ANSWER_READING
-        return translate(reading, content_type, stream=request.stream, created_s=created_s, task=request.task)
 
     def read_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
         """Errors come as ``{"error": {"message", "type", "param", "code"}}``."""
@@ -157,36 +159,6 @@ def read_error(text: bytes) -> ProxyError:
     return error_in_answer(read_report(b'{"error":%b}' % text))
 
 
-_PICTURE: Mapping[bytes, Shape] = {
-    b"b64_json": Shape(payload="b64_json"),
-    b"url": Shape(payload="url"),
-    b"revised_prompt": Shape(note="revised_prompt"),
-    b"media_type": Shape(note="media_type"),
-}
-ANSWER_READING = Reading(
-    Shape(
-        members={
-            b"data": Shape(items=Shape(element=True, members=_PICTURE)),
-            b"usage": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        }
-    ),
-    read_error,
-)
-EVENT_READING = Reading(
-    Shape(
-        element=True,
-        members={
-            **_PICTURE,
-            b"type": Shape(note="kind"),
-            b"usage": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        },
-    ),
-    read_error,
-)
-
-
 # --- A chat's chunks, put together ------------------------------------------------------------------------------------
 
 
@@ -210,27 +182,13 @@ def _read_usage(usage: bytes) -> Mapping[str, Any]:
 
 
 _ELSE = Shape(note="else")
-_INLINE: Mapping[bytes, Shape] = {
-    b"data": Shape(payload="b64_json"),
-    b"mimeType": Shape(note="media_type"),
-    b"mime_type": Shape(note="media_type"),
-}
-_PART = Shape(
-    element=True,
-    members={
-        b"text": Shape(payload="text"),
-        b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")}),
-        b"url": Shape(payload="url"),
-        b"b64_json": Shape(payload="b64_json"),
-        b"media_type": Shape(note="media_type"),
-        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(members=_INLINE)),
-    },
-)
+_PART = Shape(element=True, payload=IMAGE, members=IMAGE_MEMBERS)
 _DELTA = Shape(
     members={
-        b"content": Shape(payload="text", items=_PART),
-        b"images": Shape(items=_PART),
-        **dict.fromkeys((b"inlineData", b"inline_data"), Shape(element=True, members=_INLINE)),
+        b"content": Shape(payload=TEXT, items=_PART),
+        b"images": Shape(payload=IMAGE, items=_PART),
+        b"multi_mod_content": Shape(items=_PART),
+        **dict.fromkeys((b"inlineData", b"inline_data"), INLINE),
         # What says that they are there: all of it may be too large to be noted.
         b"tool_calls": Shape(items=Shape(members=dict.fromkeys((b"index", b"id"), _ELSE))),
         b"function_call": Shape(members={b"name": _ELSE}),
@@ -246,6 +204,7 @@ _CHUNK_CHOICE = Shape(
         b"error": Shape(note="error"),
     }
 )
+READING = reading_of(read_error)
 CHAT_READING = ChatReading(
     Shape(
         members={

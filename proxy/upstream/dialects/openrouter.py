@@ -1,54 +1,90 @@
-"""OpenRouter (https://openrouter.ai/docs/features/multimodal/image-generation): images are asked for by chat."""
+"""OpenRouter (https://openrouter.ai/docs/api/api-reference/images/generate-an-image): images of many providers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import orjson
+from typing_extensions import override
 
-from proxy.domain.answers.answer import JSON, Answer
-from proxy.domain.answers.images_rewritten import Reading, translate
+from proxy.domain.answers.answer import JSON
+from proxy.domain.answers.images_reader import Reading
 from proxy.domain.catalog import Ability, Model
-from proxy.domain.errors import NothingGenerated, ProxyError
-from proxy.domain.parsing.json_shapes import Shape
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import Upload
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.openai import OpenAIDialect, read_error
 from proxy.upstream.dialects.openrouter_chat import OpenRouterChat
+from proxy.upstream.dialects.reasons import reading_of
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
+
+IMAGES_AT_ONCE = 10
+CHAT_ENDPOINT = "chat"
+SIZE_NAMES = {"aspect_ratio": "aspect_ratio", "image_size": "resolution"}
+LISTED = frozenset(
+    {"n", "quality", "background", "output_format", "output_compression", "stream", "partial_images", "seed", "user"}
+)
+"""What its images endpoint takes by OpenAI's names, sizes excepted."""
+
+WRITTEN_HERE = frozenset({*SIZE_NAMES.values(), "input_references"})
+"""What is written from what has been priced: no field that nobody knows takes its place."""
 
 
 class OpenRouterDialect(OpenAIDialect):
-    """Chat, its errors and the key are as OpenAI's; one request makes one image."""
+    """Chat, its errors and the key are as OpenAI's. Images go to an endpoint of their own, or to chat.
+
+    A model's ``endpoint`` says to which of the two; in a chat, one request makes one image.
+    """
 
     chat = OpenRouterChat()
-    max_n = 1
     abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})
 
-    def images_path(self, _request: ImageRequest, _model: Model) -> str:
-        """The same as for chat."""
-        return "/chat/completions"
+    @override
+    def images_at_once(self, endpoint: str) -> int | None:
+        return 1 if endpoint == CHAT_ENDPOINT else IMAGES_AT_ONCE
 
+    @override
+    def images_path(self, _request: ImageRequest, model: Model) -> str:
+        return "/chat/completions" if model.endpoint == CHAT_ENDPOINT else "/images"
+
+    @override
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
-        """The prompt is the only message. Never a stream: it would bring the image whole as well, and repeat it."""
-        return orjson.dumps(_body(request, model, request.prompt))
+        """In a chat the prompt is the only message. Never a stream there: it would repeat the image."""
+        if model.endpoint == CHAT_ENDPOINT:
+            return orjson.dumps(_chat_body(request, model, request.prompt))
+        return orjson.dumps(_images_body(request, model))
 
+    @override
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
         """The images stand beside the prompt; those that were uploaded become ``data:`` addresses."""
         places = placeholders(request.inputs, boundary)
-        parts: list[dict[str, object]] = [{"type": "text", "text": request.prompt}]
+        images: list[dict[str, object]] = []
         for image, place in places:
             address = f"data:{image.kind};base64,{place}" if isinstance(image, Upload) else image.image_url
-            parts.append({"type": "image_url", "image_url": {"url": address}})
-        return OutgoingBody(JSON, splice(orjson.dumps(_body(request, model, parts)), places))
+            images.append({"type": "image_url", "image_url": {"url": address}})
+        if model.endpoint == CHAT_ENDPOINT:
+            body = _chat_body(request, model, [{"type": "text", "text": request.prompt}, *images])
+        else:
+            body = {**_images_body(request, model), "input_references": images}
+        return OutgoingBody(JSON, splice(orjson.dumps(body), places))
 
-    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
-        """Each image is passed on while it arrives, out of its ``data:`` address."""
-        return translate(READING, content_type, stream=request.stream, created_s=created_s, task=request.task)
+    @property
+    @override
+    def reading(self) -> Reading:
+        return READING
 
 
-def _body(request: ImageRequest, model: Model, content: object) -> dict[str, object]:
+def _images_body(request: ImageRequest, model: Model) -> dict[str, object]:
+    """A ``size`` that stands alone keeps its name; beside ``resolution`` and ``aspect_ratio`` it would be refused."""
+    fields = {name: value for name, value in request.fields.items() if name in model.parameters and name in LISTED}
+    if request.fields.get("image_config"):
+        config = image_config_of(request, model)
+        wanted = {theirs: config[name] for name, theirs in SIZE_NAMES.items() if name in config}
+    else:
+        wanted = {"size": request.size} if request.size not in (None, "auto") and "size" in model.parameters else {}
+    unknown = {name: value for name, value in request.unknown.items() if name not in WRITTEN_HERE}
+    return {**unknown, "model": model.upstream_model, "prompt": request.prompt, **fields, **wanted}
+
+
+def _chat_body(request: ImageRequest, model: Model, content: object) -> dict[str, object]:
     body: dict[str, object] = {
         "model": model.upstream_model,
         "messages": [{"role": "user", "content": content}],
@@ -61,34 +97,4 @@ def _body(request: ImageRequest, model: Model, content: object) -> dict[str, obj
     return {**request.unknown, **body}
 
 
-def _refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
-    if notes.get("finish") != b'"content_filter"':
-        return None
-    return NothingGenerated("The provider made no image: content_filter.", reason="content_filter")
-
-
-_IMAGE = Shape(
-    element=True,
-    members={b"image_url": Shape(payload="url", members={b"url": Shape(payload="url")})},
-)
-_MESSAGE = Shape(members={b"images": Shape(items=_IMAGE), b"content": Shape(items=_IMAGE)})
-READING = Reading(
-    Shape(
-        members={
-            b"choices": Shape(
-                items=Shape(
-                    members={
-                        b"message": _MESSAGE,
-                        b"delta": _MESSAGE,
-                        b"finish_reason": Shape(note="finish"),
-                        b"error": Shape(note="error"),
-                    }
-                )
-            ),
-            b"usage": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        }
-    ),
-    read_error,
-    _refuse,
-)
+READING = reading_of(read_error)

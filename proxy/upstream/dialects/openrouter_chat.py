@@ -39,7 +39,7 @@ RESTRICTIONS = frozenset(
 
 
 class OpenRouterChat(OpenAIChat):
-    """See ``ChatDialect``."""
+    """OpenAI's chat, with fields of its own."""
 
     own_fields: Mapping[str, Kind] = {
         **dict.fromkeys((*PASSED_ON, *LEFT_OUT, "plugins"), ANYTHING),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.images_reader import Reading
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.chat import ChatRequest
@@ -39,11 +40,8 @@ class ChatDialect(Protocol):
         """The request's body."""
         ...
 
-    def read(self, content_type: str, request: ChatRequest, head: ChatHead) -> Answer:
-        """What reads the body of a 2xx of this kind; ``head`` stands over an answer that is written anew.
-
-        Raises UpstreamError where it is not of a kind that can be read.
-        """
+    def read(self, request: ChatRequest, head: ChatHead, *, comes_as_events: bool) -> Answer:
+        """What reads the body of a 2xx: one document, or events; ``head`` stands over one that is written anew."""
         ...
 
 
@@ -54,9 +52,8 @@ class Dialect(Protocol):
         """The request headers that carry the provider's key."""
         ...
 
-    @property
-    def max_n(self) -> int | None:
-        """The most images that one request can make, where the dialect itself sets a limit."""
+    def images_at_once(self, endpoint: str) -> int | None:
+        """The most images that one request can make at a model's ``endpoint``, where the dialect sets a limit."""
         ...
 
     @property
@@ -76,11 +73,9 @@ class Dialect(Protocol):
         """The same for an edit or a variation; ``boundary`` is 32 random hexadecimal digits, which no file holds."""
         ...
 
-    def read_images(self, content_type: str, request: ImageRequest, *, created_s: int) -> Answer:
-        """What reads the body of a 2xx of this kind, for a client that has asked for a stream or has not.
-
-        ``created_s`` is now, in seconds since the epoch.
-        """
+    @property
+    def reading(self) -> Reading:
+        """What it means by an answer to a request for images, wherever the images stand in it."""
         ...
 
     @property

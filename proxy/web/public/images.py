@@ -28,7 +28,10 @@ from proxy.domain.requests.edit import EDIT, EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.idempotency import HEADER
 from proxy.domain.requests.image import GENERATION
 from proxy.telemetry.observation import OBSERVATION
+from proxy.upstream.exchange import Exchange
+from proxy.upstream.failover import Failover
 from proxy.upstream.pool import Pool
+from proxy.upstream.side_by_side import SideBySide
 from proxy.web.middleware.metering import METERED
 from proxy.web.public.wire import ChatAnswer, ImagesAnswer
 from proxy.web.relay import Relay, RelayLimits
@@ -108,11 +111,16 @@ class ImageRoutes:
         def client_left() -> bool:
             return request.transport is None
 
-        upstream = self._pool.ask(asked, model, delivery.served, observation, client_left)
+        n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
+        upstream: Exchange | Failover | SideBySide
+        if not isinstance(asked, ChatRequest) and model.images_at_once is not None and n > model.images_at_once:
+            upstream = self._pool.ask_side_by_side(asked, model, n, delivery.served, observation, client_left)
+        else:
+            upstream = self._pool.ask(asked, model, delivery.served, observation, client_left)
         if not self._finish_for_nobody:
             upstream.end_when(client_left)
-        n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
-        relay = Relay(request, observation, upstream, self._limits, delivery, images_most=self._limits.images_most(n))
-        if asked.stream:
-            return await relay.stream()
+        images_most = self._limits.images_most(n)
+        relay = Relay(
+            request, observation, upstream, self._limits, delivery, is_stream=asked.stream, images_most=images_most
+        )
         return await relay.answer()

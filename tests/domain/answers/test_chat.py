@@ -5,10 +5,13 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.domain.answers.chat import ChatEvents, ChatJson
-from proxy.upstream.dialects.openai import read_error
+from proxy.domain.answers.chat import ChatJson
+from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat_writing import ChatHead
+from proxy.upstream.dialects.openai import CHAT_READING, read_error
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
 
+HEAD = ChatHead("chatcmpl-1", 1_764_000_000, "acme/chat")
 DATA_URL = "data:image/png;base64,"
 USAGE = {
     "prompt_tokens": 3,
@@ -32,7 +35,7 @@ def image(payload: str = "AAAA") -> dict[str, Any]:
 
 def read_json(message: Any, **more: Any) -> Passed:
     document = {"id": "1", "model": "theirs", "provider": "them", "choices": [{"index": 0, "message": message}], **more}
-    return passed_however_cut(lambda: ChatJson("acme/chat", read_error), orjson.dumps(document))
+    return passed_however_cut(lambda: ChatJson(HEAD, CHAT_READING), orjson.dumps(document))
 
 
 def chunk(delta: Any = None, finish: str | None = None, **more: Any) -> bytes:
@@ -55,6 +58,12 @@ PLACES = [
     ({"content": [{"inline_data": {"mime_type": "image/png", "data": "AAAA"}}]}, 1),
     ({"inlineData": {"mimeType": "image/png", "data": "AAAA"}, "images": [image("AAAA")]}, 1),
     ({"images": [{"b64_json": "AAAA"}], "content": [{"url": "https://images.example/1.png"}]}, 2),
+    ({"multi_mod_content": [{"text": "x"}, {"inline_data": {"mime_type": "image/png", "data": "AAAA"}}]}, 1),
+    ({"images": [DATA_URL + "AAAA", "https://images.example/1.png"]}, 2),
+    ({"content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]}, 1),
+    ({"content": [{"type": "image", "image": "https://images.example/1.png"}]}, 1),
+    ({"content": [{"type": "image", "b64_json": "AAAA"}, {"type": "image", "base64": "AAAA"}]}, 1),
+    ({"images": [{"image_url": {"url": "iVBORw0KGgo" + "A" * 80}}]}, 1),
     ({"images": [image("")]}, 0),
     ({"images": [], "content": "text"}, 0),
     ({"content": None}, 0),
@@ -88,7 +97,7 @@ def test_usage_keeps_its_tokens_and_loses_its_cost() -> None:
 @pytest.mark.parametrize(("usage", "kept"), [(b'{"a":"\xff"}', b'{"a":"?"}'), (b"7", None)])
 def test_a_usage_is_kept_as_valid_json_or_not_at_all(usage: bytes, kept: bytes | None) -> None:
     body = b'{"choices":[{"message":{"content":"x"}}],"usage":%b}' % usage
-    assert passed_however_cut(lambda: ChatJson("acme/chat", read_error), body).usage == kept
+    assert passed_however_cut(lambda: ChatJson(HEAD, CHAT_READING), body).usage == kept
     assert read_events(b"data: %b\n\n" % body, b"data: [DONE]\n\n")[0].usage == kept
 
 
@@ -159,12 +168,12 @@ def test_errors_in_a_2xx_are_errors() -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b'{"choices":[]}', b'{"choices":', b"[]", b"x"])
 def test_what_is_no_chat_completion_is_malformed(body: bytes) -> None:
-    assert passed_however_cut(lambda: ChatJson("acme/chat", read_error), body).error is not None
+    assert passed_however_cut(lambda: ChatJson(HEAD, CHAT_READING), body).error is not None
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_thirty_megabytes_flow(*, stream: bool) -> None:
-    answer: ChatJson | ChatEvents = ChatJson("acme/chat", read_error)
+    answer: ChatJson | ChatEvents = ChatJson(HEAD, CHAT_READING)
     lead, tail = b"", b""
     if stream:
         answer = ChatEvents("acme/chat", read_error, wants_usage=False)
@@ -172,3 +181,53 @@ def test_thirty_megabytes_flow(*, stream: bool) -> None:
     answer.feed(lead + b'{"choices":[{"message":{"images":[{"image_url":{"url":"data:image/png;base64,')
     check_that_thirty_megabytes_flow(answer)
     assert pass_on(answer, [b'"}}]}}]}', tail]).images == 1
+
+
+# --- Answers that break off ------------------------------------------------------------------------------------------
+
+MESSAGE = {
+    "role": "assistant",
+    "content": f"first ![a]({DATA_URL}CCCC) ok",
+    "images": [image("AAAA"), image("BBBB"), {"image_url": {"url": "https://images.example/1.png"}}],
+}
+
+
+def test_a_chat_that_breaks_off_anywhere_has_the_images_that_were_whole() -> None:
+    body = orjson.dumps({"id": "1", "model": "theirs", "choices": [{"index": 0, "message": MESSAGE}], "usage": USAGE})
+    ends = [body.index(end) + len(end) for end in (b"CCCC)", b'AAAA"', b'BBBB"', b'1.png"')]
+    for end in range(len(body)):
+        seen = pass_on(ChatJson(HEAD, CHAT_READING), [body[:end]])
+        count = sum(image_end <= end for image_end in ends)
+        assert (seen.error is not None, seen.images) == (True, count)
+        if not count:
+            assert seen.closed is None
+            continue
+        closed = orjson.loads(seen.closed or b"")
+        assert (closed["id"], closed["model"], closed["object"]) == (HEAD.id, HEAD.model, "chat.completion")
+        (choice,) = closed["choices"]
+        message = choice["message"]
+        assert (choice["finish_reason"], message["role"]) == ("length", "assistant")
+        assert f"![a]({DATA_URL}CCCC)" in message["content"]
+        found = [one["image_url"]["url"] for one in message.get("images", ())]
+        assert found == [DATA_URL + "AAAA", DATA_URL + "BBBB", "https://images.example/1.png"][: count - 1]
+
+
+def test_a_chat_that_has_flowed_cannot_be_closed() -> None:
+    answer = ChatJson(HEAD, CHAT_READING)
+    lead = orjson.dumps({"choices": [{"message": {"images": [image("A" * 70_000), image("B")]}}]})[:-20]
+    assert answer.feed(lead) != b""
+    answer.break_off()
+    assert (answer.images >= 1, answer.close()) == (True, None)
+
+
+def test_a_completion_for_a_client_that_asked_for_chunks_is_one_chunk() -> None:
+    body = orjson.dumps(
+        {"id": "1", "model": "theirs", "object": "chat.completion", "cost": 1,
+         "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}], "usage": USAGE}
+    )  # fmt: skip
+    seen = passed_however_cut(lambda: ChatChunk("acme/chat", read_error, wants_usage=True), body)
+    (event,) = events_of(seen.output)
+    assert (seen.images, seen.whole, seen.output.endswith(b"data: [DONE]\n\n")) == (4, True, True)
+    assert (event["object"], event["model"]) == ("chat.completion.chunk", "acme/chat")
+    assert event["choices"] == [{"index": 0, "delta": MESSAGE, "finish_reason": "stop"}]
+    assert (event["usage"], "cost" in event) == (USAGE_SEEN, False)

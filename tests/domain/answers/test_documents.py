@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON
 from proxy.domain.answers.documents import DocumentReader
 from proxy.domain.parsing.json_shapes import Shape
 from proxy.domain.parsing.json_tokens import MalformedResponse
@@ -49,7 +48,7 @@ class Heard:
         self.all.append((name, value))
 
 
-def heard(body: bytes, kind: str) -> tuple[list[tuple[str, bytes]], bool]:
+def heard(body: bytes, *, is_stream: bool) -> tuple[list[tuple[str, bytes]], bool]:
     """The same byte by byte, and cut in two anywhere."""
     found = []
     cuts = [
@@ -59,7 +58,7 @@ def heard(body: bytes, kind: str) -> tuple[list[tuple[str, bytes]], bool]:
     ]
     for pieces in cuts:
         listener = Heard()
-        reader = DocumentReader(SHAPE, kind)
+        reader = DocumentReader(SHAPE, is_stream=is_stream)
         for piece in pieces:
             reader.feed(piece, listener)
         reader.finish(listener)
@@ -69,23 +68,26 @@ def heard(body: bytes, kind: str) -> tuple[list[tuple[str, bytes]], bool]:
 
 
 def test_one_document() -> None:
-    assert heard(b'{"a":1,"b":[2],"image":"xyz"}', JSON) == ([("document", b""), ("a", b"1"), ("image", b"xyz")], False)
+    assert heard(b'{"a":1,"b":[2],"image":"xyz"}', is_stream=False) == (
+        [("document", b""), ("a", b"1"), ("image", b"xyz")],
+        False,
+    )
 
 
 def test_events_with_a_document_each() -> None:
     stream = b'event: one\ndata: {"a":1}\n\n: comment\n\ndata: {"image":"xy"}\n\ndata: [DONE]\n\n'
-    documents, is_done = heard(stream, EVENT_STREAM)
+    documents, is_done = heard(stream, is_stream=True)
     assert documents == [("document", b"one"), ("a", b"1"), ("document", b""), ("image", b"xy")]
     assert is_done
 
 
 @pytest.mark.parametrize(
-    ("body", "kind"), [(b'{"a":1', JSON), (b"", JSON), (b'data: {"a":1\n\n', EVENT_STREAM), (b"data: [DO\n\n", JSON)]
+    ("body", "is_stream"), [(b'{"a":1', False), (b"", False), (b'data: {"a":1\n\n', True), (b"data: [DO\n\n", False)]
 )
-def test_a_document_that_is_not_whole_is_malformed(body: bytes, kind: str) -> None:
+def test_a_document_that_is_not_whole_is_malformed(body: bytes, *, is_stream: bool) -> None:
     with pytest.raises(MalformedResponse):
-        heard(body, kind)
+        heard(body, is_stream=is_stream)
 
 
 def test_a_word_that_is_not_whole_is_no_end() -> None:
-    assert heard(b"data: [DO\n\n", EVENT_STREAM) == ([], False)
+    assert heard(b"data: [DO\n\n", is_stream=True) == ([], False)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
-from proxy.domain.answers.chat import ChatChunk, ChatEvents, ChatJson
+from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat import ChatJson
+from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
 from proxy.domain.answers.chat_rewritten import ChatTranslation
 from proxy.domain.answers.chat_writing import ChatHead, CompletionChunks, CompletionJson
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.image_events import ImageEvents
-from proxy.domain.answers.images import ImagesAnswer
-from proxy.domain.answers.images_rewritten import translate
-from proxy.domain.parsing.image_addresses import LEAD_BYTES_LIMIT, is_image_address, read_lead
-from proxy.upstream.dialects.openai import ANSWER_READING, CHAT_READING, EVENT_READING, read_error
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.errors import NothingGenerated
+from proxy.domain.parsing.image_addresses import (
+    LEAD_BYTES_LIMIT,
+    PREFIX_BYTES_LIMIT,
+    Place,
+    is_image_address,
+    read_data_url,
+    read_lead,
+    read_place,
+)
+from proxy.upstream.dialects.openai import CHAT_READING, READING, read_error
 from proxy.upstream.dialects.openrouter import READING as OPENROUTER_READING
 from tests.domain.answer_samples import events_of, pass_on, passed_however_cut
 from tests.support.examples import examples
@@ -44,7 +55,7 @@ BAD = [
     "blob:https://images.example/1",
     "//images.example/1.png",
     "images/1.png",
-    "iVBORw0KGgo=",
+    "AAAABBBB",
     "ws://https:",
     "http",
     "https",
@@ -98,23 +109,102 @@ def test_it_is_told_of_json_what_is_told_of_the_text(lead: str, rest: str, escap
         assert told is None or told == is_image_address(text)
 
 
+# --- What an image's place holds -------------------------------------------------------------------------------------
+
+LONG = b"A" * 400
+BASE64 = Place(b"b64_json")
+URL = Place(b"url")
+
+
+@pytest.mark.parametrize(
+    ("begin", "in_any", "in_base64"),
+    [
+        (b"https://a.example/1", URL, URL),
+        (rb"\u0068ttps:\/\/a.example", URL, URL),
+        (b"data:image/svg+xml,%3Csvg", URL, URL),
+        (b"data:image/png;base64,AAAA", Place(b"b64_json", 22, b"image/png"), Place(b"b64_json", 22, b"image/png")),
+        (rb"data:image\/png;base64,AAAA", *[Place(b"b64_json", 23, rb"image\/png")] * 2),
+        (b"data:image/png;name=a;base64,A", *[Place(b"b64_json", 29, b"image/png")] * 2),
+        (b"DATA:IMAGE/PNG;BASE64,AAAA", *[Place(b"b64_json", 22, b"IMAGE/PNG")] * 2),
+        (b"data:;base64,AAAA", None, Place(b"b64_json", 13)),
+        (b"data:application/octet-stream;base64,AAAA", None, Place(b"b64_json", 37)),
+        (b"data:text/html;base64,AAAA", None, Place(b"b64_json", 22)),
+        (b"data:image/png;base64,", None, None),
+        (b"data:,AAAA", None, None),
+        (b"AAAA", None, BASE64),
+        (b"AA-_AA==", None, BASE64),
+        (rb"AA\/A\u002bA\u003d", None, BASE64),
+        (rb"AAAA\nAAAA\r\nAAAA", None, BASE64),
+        (LONG, None, BASE64),
+        (b"iVBORw0KGgo=", BASE64, BASE64),
+        (b"/9j/4AAQ", BASE64, BASE64),
+        (rb"\/9j\/4AAQ", BASE64, BASE64),
+        (b"UklGRgAA", BASE64, BASE64),
+        (b"R0lGODlh", BASE64, BASE64),
+        (b"AAAAIGZ0eXBhdmlm", BASE64, BASE64),
+        (b"PHN2ZyB4", BASE64, BASE64),
+        (b"iVBORw0KGgo" + LONG, BASE64, BASE64),
+        (b"iVBORw0KGgo" + LONG[:244] + b"\\", BASE64, BASE64),
+        (b"iVBORw0KGgo" + LONG[:241] + rb"\u00", BASE64, BASE64),
+        (b"iVBORw0KGgo, as text", None, None),
+        (b"javascript:alert(1)", None, None),
+        (b"file:///etc/passwd", None, None),
+        ("é".encode(), None, None),
+        (b"", None, None),
+    ],
+)
+def test_what_stands_in_an_images_place_is_an_address_or_base64(
+    begin: bytes, in_any: Place | None, in_base64: Place | None
+) -> None:
+    assert read_place(begin, is_base64=False) == in_any
+    assert read_place(begin, is_base64=True) == in_base64
+
+
+@given(
+    lead=st.sampled_from([b"", b"iVBORw0KGgo", b"data:image/png;base64,", b"data:;base64,", b"https:", b"javascript:"]),
+    rest=st.text('Aa0+/=_- :;,\\n"é', max_size=300).map(str.encode),
+    more=st.binary(max_size=300),
+    is_base64=st.booleans(),
+)
+@examples(200)
+def test_what_it_is_is_told_by_its_first_bytes(lead: bytes, rest: bytes, more: bytes, *, is_base64: bool) -> None:
+    text = lead + rest
+    place = read_place(text, is_base64=is_base64)
+    if place is not None:
+        assert place.kind in (b"b64_json", b"url")
+        assert place.lead_bytes == 0 or read_data_url(text) is not None
+        assert (place.kind == b"b64_json") or read_lead(text)
+        assert is_base64 or place == read_place(text, is_base64=True)
+    if len(text) >= PREFIX_BYTES_LIMIT:
+        begin = text[:PREFIX_BYTES_LIMIT]
+        assert read_place(begin + more, is_base64=is_base64) == read_place(begin, is_base64=is_base64)
+
+
 # --- Everything that reads an answer ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Place:
-    """An answer that has an image's address where it says %b, and else nothing that is an image."""
+class Form:
+    """An answer that has an image's address where it says %b, and else nothing that is an image.
+
+    ``is_refusal``: without an image it is no answer.
+    """
 
     make: Callable[[], Answer]
     body: bytes
+    is_refusal: bool = False
 
 
 def head() -> ChatHead:
     return ChatHead("chatcmpl-1", 1, "acme/chat")
 
 
-def translated(reading: object, content_type: str, *, stream: bool) -> Callable[[], Answer]:
-    return lambda: translate(reading, content_type, stream=stream, created_s=1)  # type: ignore[arg-type]
+def reader(*, events: bool, stream: bool, reading: Reading = READING) -> Callable[[], Answer]:
+    return lambda: read_images(reading, ImagesHead(1), comes_as_events=events, stream=stream)
+
+
+def rewritten(writer: Callable[[], CompletionJson | CompletionChunks]) -> Callable[[], Answer]:
+    return lambda: ChatTranslation(CHAT_READING, writer(), comes_as_events=True)
 
 
 IMAGES = b'{"created":1,"data":[{"url":%b,"revised_prompt":"a"}]}'
@@ -127,28 +217,30 @@ PARTS = {
     "a text": b'{"type":"image_url","image_url":%b}',
     "beside it": b'{"type":"image_url","url":%b}',
 }
-PLACES = {
-    "images": Place(ImagesAnswer, IMAGES),
-    "events of images": Place(lambda: ImageEvents(read_error), EVENT),
-    "images as events": Place(translated(ANSWER_READING, JSON, stream=True), IMAGES),
-    "images out of events": Place(translated(EVENT_READING, EVENT_STREAM, stream=False), EVENT),
-    "openrouter": Place(translated(OPENROUTER_READING, JSON, stream=False), CHAT % PART),
-    "openrouter's events": Place(translated(OPENROUTER_READING, EVENT_STREAM, stream=True), CHUNK % PART),
+FORMS = {
+    "images": Form(reader(events=False, stream=False), IMAGES),
+    "events of images": Form(reader(events=True, stream=True), EVENT, is_refusal=True),
+    "images as events": Form(reader(events=False, stream=True), IMAGES, is_refusal=True),
+    "images out of events": Form(reader(events=True, stream=False), EVENT, is_refusal=True),
+    "openrouter": Form(reader(events=False, stream=False, reading=OPENROUTER_READING), CHAT % PART),
+    "openrouter's events": Form(
+        reader(events=True, stream=True, reading=OPENROUTER_READING), CHUNK % PART, is_refusal=True
+    ),
     **{
-        f"{form}, {name}": Place(make, body % part)
+        f"{form}, {name}": Form(make, body % part)
         for name, part in PARTS.items()
         for form, make, body in (
-            ("a chat", lambda: ChatJson("acme/chat", read_error), CHAT),
+            ("a chat", lambda: ChatJson(head(), CHAT_READING), CHAT),
             ("a chat's chunks", lambda: ChatEvents("acme/chat", read_error, wants_usage=False), CHUNK),
             ("a chat as a chunk", lambda: ChatChunk("acme/chat", read_error, wants_usage=False), CHAT),
             (
                 "a chat out of chunks",
-                lambda: ChatTranslation(CHAT_READING, EVENT_STREAM, CompletionJson(head())),
+                rewritten(lambda: CompletionJson(head())),
                 CHUNK,
             ),
             (
                 "chunks out of chunks",
-                lambda: ChatTranslation(CHAT_READING, EVENT_STREAM, CompletionChunks(head(), wants_usage=False)),
+                rewritten(lambda: CompletionChunks(head(), wants_usage=False)),
                 CHUNK,
             ),
         )
@@ -173,29 +265,30 @@ def images_in(value: Any) -> Iterator[str]:
             yield from images_in(one)
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-def test_what_is_no_address_is_left_out_and_nobody_pays_for_it(place: Place) -> None:
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_what_is_no_address_is_left_out_and_nobody_pays_for_it(form: Form) -> None:
     for address in BAD:
         for spelling in spellings(address):
-            body = place.body % (b'"%b"' % spelling)
-            seen = pass_on(place.make(), [body])
-            assert (seen.images, seen.sizes, seen.error) == (0, (), None)
-            assert addresses_in(seen.output) == []
-            assert pass_on(place.make(), [bytes([byte]) for byte in body]) == seen
+            body = form.body % (b'"%b"' % spelling)
+            seen = pass_on(form.make(), [body])
+            assert (seen.images, seen.sizes, seen.closed, seen.error is not None) == (0, (), None, form.is_refusal)
+            assert not seen.output or addresses_in(seen.output) == []
+            assert b"64_json" not in seen.told
+            assert pass_on(form.make(), [bytes([byte]) for byte in body]) == seen
     for spelling in spellings(BAD[0]):
-        assert passed_however_cut(place.make, place.body % (b'"%b"' % spelling)).images == 0
+        assert passed_however_cut(form.make, form.body % (b'"%b"' % spelling)).images == 0
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-def test_an_address_of_an_image_is_passed_on_and_counts(place: Place) -> None:
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_an_address_of_an_image_is_passed_on_and_counts(form: Form) -> None:
     for address in GOOD:
         for spelling in spellings(address):
-            seen = passed_however_cut(place.make, place.body % (b'"%b"' % spelling))
+            seen = passed_however_cut(form.make, form.body % (b'"%b"' % spelling))
             assert (seen.images, seen.error) == (1, None)
             assert addresses_in(seen.output) in ([address], ["AAAA"])
 
 
-@pytest.mark.parametrize("data", ["AAAA", "javascript:AAAA"])
+@pytest.mark.parametrize("data", ["AAAA", "iVBORw0KGgo"])
 @pytest.mark.parametrize("padding", ["", "A" * HELD_BYTES_LIMIT])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_base64_beside_it_is_passed_on_and_counts(data: str, padding: str, *, is_first: bool) -> None:
@@ -203,28 +296,30 @@ def test_base64_beside_it_is_passed_on_and_counts(data: str, padding: str, *, is
         for spelling in spellings(address):
             members = [b'"url":"%b"' % spelling, b'"b64_json":"%b"' % data.encode()]
             image = b"{%b}" % b",".join(members if is_first else reversed(members))
-            body = b'{"created":1,"data":[%b,%b],"x":"%b"}' % (image, image, padding.encode())
-            answer = ImagesAnswer()
-            seen = pass_on(answer, [body])
-            assert (answer.images, seen.error) == (2, None)
-            assert orjson.loads(seen.output) == {"created": 1, "data": [{"b64_json": data}] * 2}
+            other = image.replace(data.encode(), data.encode() + b"B")
+            body = b'{"created":1,"data":[%b,%b],"x":"%b"}' % (image, other, padding.encode())
+            seen = pass_on(reader(events=False, stream=False)(), [body])
+            assert (seen.images, seen.error) == (2, None)
+            assert orjson.loads(seen.output) == {"created": 1, "data": [{"b64_json": data}, {"b64_json": data + "B"}]}
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-def test_nothing_of_a_long_one_goes_out_and_little_of_it_is_held(place: Place) -> None:
-    lead, tail = place.body.split(b"%b")
-    answer = place.make()
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_nothing_of_a_long_one_goes_out_and_little_of_it_is_held(form: Form) -> None:
+    lead, tail = form.body.split(b"%b")
+    answer = form.make()
     sent = answer.feed(lead + b'"javascript:')
     before = len(sent)
     for _ in range(40):
         sent += answer.feed(b"A" * 65_536)
-    sent += answer.feed(b'"' + tail) + answer.finish()
+    sent += answer.feed(b'"' + tail)
+    with pytest.raises(NothingGenerated) if form.is_refusal else nullcontext():
+        sent += answer.finish()
     assert (b"AAA" in sent, answer.images) == (False, 0)
-    assert len(sent) < before + len(place.body) + 500
+    assert len(sent) < before + len(form.body) + 500
 
 
 @pytest.mark.parametrize("text", ["![a](javascript:alert(1))", "![a](data:text/html;base64,AAAA)", "javascript:x"])
 def test_what_a_text_shows_from_no_address_is_not_counted(text: str) -> None:
     body = orjson.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]})
-    seen = passed_however_cut(lambda: ChatJson("acme/chat", read_error), body)
+    seen = passed_however_cut(lambda: ChatJson(head(), CHAT_READING), body)
     assert (seen.images, seen.error) == (0, None)

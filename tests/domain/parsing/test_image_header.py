@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
 from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.image_events import ImageEvents
-from proxy.domain.answers.images import ImagesAnswer
-from proxy.domain.answers.images_rewritten import translate
+from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.parsing.image_header import PREFIX_BYTES_LIMIT, read_size
-from proxy.upstream.dialects.openai import ANSWER_READING, read_error
+from proxy.upstream.dialects.openai import CHAT_READING, READING
 from tests.domain.answer_samples import passed_however_cut
 
 Image = pytest.importorskip("PIL.Image")
@@ -67,14 +67,17 @@ def test_a_jpeg_with_more_metadata_than_is_looked_at_has_no_size() -> None:
 PICTURE = drawn("PNG", (64, 32))
 
 
+def reader(*, events: bool, stream: bool) -> Answer:
+    return read_images(READING, ImagesHead(1), comes_as_events=events, stream=stream)
+
+
 @pytest.mark.parametrize("padding", [b"", b"x" * 66_000])
 def test_every_answer_tells_the_sizes_of_its_images(padding: bytes) -> None:
-    document = b'{"x":"%b","data":[{"b64_json":"%b"},{"url":"https://a.example/"}]}' % (padding, PICTURE)
-    answers: list[tuple[Answer, bytes]] = [
-        (ImagesAnswer(), document),
-        (translate(ANSWER_READING, "application/json", stream=True, created_s=0), document),
-    ]
-    for answer, body in answers:
+    document = b'{"created":1,"x":"%b","data":[{"b64_json":"%b"},{"url":"https://a.example/"}]}' % (padding, PICTURE)
+    plain = document.replace(b'"x"', b'"model"')
+    answers = [(stream, body) for stream in (False, True) for body in (document, plain)]
+    for stream, body in answers:
+        answer = reader(events=False, stream=stream)
         for at in range(0, len(body), 999):
             answer.feed(body[at : at + 999])
         answer.finish()
@@ -83,7 +86,7 @@ def test_every_answer_tells_the_sizes_of_its_images(padding: bytes) -> None:
 
 def test_events_and_chat_tell_them_too() -> None:
     event = b'data: {"type":"image_generation.completed","b64_json":"%b"}\n\n' % PICTURE
-    assert passed_however_cut(lambda: ImageEvents(read_error), event).sizes == ((64, 32),)
+    assert passed_however_cut(lambda: reader(events=True, stream=True), event).sizes == ((64, 32),)
     url = b"data:image/png;base64," + PICTURE
     chat = b'{"choices":[{"message":{"images":[{"image_url":{"url":"%b"}}]}}]}' % url
-    assert passed_however_cut(lambda: ChatJson("m", read_error), chat).sizes == ((64, 32),)
+    assert passed_however_cut(lambda: ChatJson(ChatHead("1", 1, "m"), CHAT_READING), chat).sizes == ((64, 32),)

@@ -163,6 +163,8 @@ def test_what_is_no_json_is_malformed_and_what_is_json_is_not(tokens: list[str])
         is_json = False
     else:
         is_json = True
+    # Of what nobody wants only brackets and strings are looked at.
+    body = b'{"whole":%b}' % body
     assert (read([body])[2] is None) == is_json
     assert read(one_by_one(body))[1:] == read([body])[1:]
 
@@ -197,6 +199,18 @@ def test_pictures_payloads_and_notes_are_told_in_their_order() -> None:
 def test_there_is_a_limit_to_everything(body: bytes, error: str) -> None:
     assert read([body])[2] == error
     assert read(one_by_one(body))[2] == error
+
+
+@pytest.mark.parametrize("value", [b"[]", b'[{"url":"https:x"}]', b"{}", b'"x"', b"1", b"null"])
+def test_a_mark_tells_that_something_stands_there(value: bytes) -> None:
+    shape = Shape(members={b"list": Shape(mark="listed", items=Shape(members={b"url": PASSED}))})
+    for body, told in ((b'{"list":%b}' % value, [("listed", b"true")]), (b'{"other":%b,"a":["list"]}' % value, [])):
+        for pieces in ([body], [bytes([byte]) for byte in body]):
+            heard, scanner = Heard(), ShapedScanner(shape)
+            for piece in pieces:
+                scanner.feed(piece, heard)
+            scanner.finish(heard)
+            assert heard.told == told
 
 
 def test_a_note_that_is_too_long_is_not_told() -> None:

@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat import ChatChunk, ChatEvents, ChatJson
-from proxy.domain.answers.image_events import ImageEvents
-from proxy.domain.answers.images import ImagesAnswer
+from proxy.domain.answers.answer import JSON, Answer
+from proxy.domain.answers.chat import ChatJson
+from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat_rewritten import ChatTranslation
+from proxy.domain.answers.chat_writing import ChatHead, CompletionChunks, CompletionJson
+from proxy.domain.answers.images import read_images
+from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.errors import ProxyError
+from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT
 from proxy.domain.parsing.json_strings import StringMender
+from proxy.upstream.dialects.openai import CHAT_READING
 from tests.support.growth import check_growth
 
 MEGABYTE = 2**20
@@ -98,32 +104,48 @@ def no_error(_report: bytes) -> ProxyError:
     raise AssertionError
 
 
+HEAD = ChatHead("1", 1, "acme/chat")
+
+
+def images(*, events: bool, stream: bool) -> Answer:
+    return read_images(Reading(no_error), ImagesHead(1), comes_as_events=events, stream=stream)
+
+
 ANSWERS: dict[str, Callable[[], Answer]] = {
-    "images": ImagesAnswer,
-    "image events": lambda: ImageEvents(no_error),
-    "a chat": lambda: ChatJson("acme/chat", no_error),
+    "images": lambda: images(events=False, stream=False),
+    "image events": lambda: images(events=True, stream=True),
+    "images as events": lambda: images(events=False, stream=True),
+    "image events as images": lambda: images(events=True, stream=False),
+    "a chat": lambda: ChatJson(HEAD, CHAT_READING),
+    "chat events as a chat": lambda: ChatTranslation(CHAT_READING, CompletionJson(HEAD), comes_as_events=True),
+    "chat events anew": lambda: ChatTranslation(
+        CHAT_READING, CompletionChunks(HEAD, wants_usage=True), comes_as_events=True
+    ),
     "chat events": lambda: ChatEvents("acme/chat", no_error, wants_usage=True),
     "a chat as a chunk": lambda: ChatChunk("acme/chat", no_error, wants_usage=True),
 }
-IMAGES = b'{"created":1,"data":[{"b64_json":"AAAA%b","revised_prompt":"%b"}],"size":"%b"}'
+IMAGES = b'{"created":1,"data":[{"b64_json":"%b%b","revised_prompt":"%b"}],"size":"%b"}'
+EVENT = b'{"type":"image_generation.completed","b64_json":"%b%b","revised_prompt":"%b","quality":"%b"}'
 CHAT = (
-    b'{"id":"%b","choices":[{"index":0,"message":{"content":"%b","images":[{"image_url":{"url":"data:image/png;base64,'
-    b'%b"}}],"tool_calls":[{"name":"%b"}]},"finish_reason":"stop"}]}'
+    b'{"id":"%b","choices":[{"index":0,"message":{"images":[{"image_url":{"url":"data:image/png;base64,AAAA%b%b"}}],'
+    b'"content":"%b"%b},"finish_reason":"stop"}]}'
 )
+CALLS = b',"tool_calls":[{"name":"%b"}]'
+BASE64 = b"A" * PREFIX_BYTES_LIMIT
+"""What is looked at to know that it is base64."""
 
 
-def document(kind: str, text: bytes) -> bytes:
+def document(kind: str, text: bytes, padding: bytes) -> bytes:
     if "event" in kind:
         text = text.replace(b"\n", b" ").replace(b"\r", b" ")
-    if kind == "images":
-        return IMAGES % (text, text, text)
-    if kind == "image events":
-        return b'data: {"type":"image_generation.completed","b64_json":"AAAA%b","revised_prompt":"%b"}\n\n' % (
-            text,
-            text,
-        )
-    chat = CHAT % (text, text, text, text)
-    return b"data: %b\n\ndata: [DONE]\n\n" % chat if kind == "chat events" else chat
+    if kind.startswith("images"):
+        return IMAGES % (BASE64 + padding, text, text, text)
+    if kind.startswith("image events"):
+        return b"data: %b\n\n" % (EVENT % (BASE64 + padding, text, text, text))
+    # No call is put together from pieces.
+    calls = b"" if kind.startswith("chat events ") else CALLS % text
+    chat = CHAT % (text, padding, text, text, calls)
+    return b"data: %b\n\ndata: [DONE]\n\n" % chat if kind.startswith("chat events") else chat
 
 
 def read(kind: str, pieces: list[bytes]) -> tuple[int, bytes]:
@@ -136,17 +158,19 @@ def read(kind: str, pieces: list[bytes]) -> tuple[int, bytes]:
 @pytest.mark.parametrize("padding", [b"", b"A" * 70_000], ids=["small", "large"])
 @given(text=strings.map(as_string), places=st.lists(st.integers(0, 200_000), max_size=4))
 def test_what_leaves_is_valid_json(kind: str, padding: bytes, text: bytes, places: list[int]) -> None:
-    body = document(kind, text).replace(b"AAAA", b"AAAA" + padding).replace(b"base64,", b"base64,AAAA" + padding)
-    images, out = read(kind, [body])
-    assert images == 1
-    assert read(kind, cut(body, places)) == (images, out)
-    if kind in ("images", "a chat"):
+    body = document(kind, text, padding)
+    count, out = read(kind, [body])
+    assert count == 1
+    assert read(kind, cut(body, places)) == (count, out)
+    if ANSWERS[kind]().content_type == JSON:
         check_strict(out)
         assert kind != "images" or len(out) <= len(body)
     else:
-        events = [line[6:] for line in out.decode().split("\n") if line.startswith("data: {")]
-        assert len(events) == 1
-        check_strict(events[0].encode())
+        events = [line[6:] for line in out.split(b"\n") if line.startswith(b"data: {")]
+        assert events
+        assert out.count(b"\n") == out.count(b"\n\n") * 2 + out.count(b"event: ")
+        for event in events:
+            check_strict(event)
 
 
 WORST = (

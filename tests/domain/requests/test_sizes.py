@@ -151,6 +151,6 @@ def test_what_is_charged_as_4k_is_asked_for_as_4k(dialect: str, listed: set[str]
     written = orjson.loads(DIALECTS[dialect].write_generation(agreed, model))
     told = written.get("generationConfig", written)
     config = told.get("imageConfig", told.get("image_config", {}))
-    sizes = [config.get("imageSize", config.get("image_size")), written.get("size")]
+    sizes = [config.get("imageSize", config.get("image_size")), written.get("size"), written.get("resolution")]
     assert any(sizes)
     assert all(one in ("4K", "3840x2160", "4096x4096") for one in sizes if one is not None)

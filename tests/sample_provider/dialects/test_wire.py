@@ -15,6 +15,7 @@ from proxy.sample_provider.dialects.wire import (
     Refusal,
     base64_answer,
     cut,
+    difference,
     endless_answer,
     failure_body,
     filler,
@@ -122,7 +123,7 @@ def test_usage_and_cost_follow_from_the_prompt_and_the_images() -> None:
         "output_format": "png",
         "quality": "standard",
         "size": "64x32",
-        "data": [{"url": "http://x", "revised_prompt": "a blue cube"}] * 2,
+        "data": [{"url": url, "revised_prompt": "a blue cube"} for url in ("http://x", "http://x?n=1")],
         "usage": {
             "total_tokens": 2115,
             "input_tokens": 3,
@@ -136,8 +137,9 @@ def test_usage_and_cost_follow_from_the_prompt_and_the_images() -> None:
 @pytest.mark.parametrize("images", [0, 1, 3])
 def test_an_answer_has_so_many_images_in_either_form(images: int) -> None:
     order = Order('say "cheese" \\ ☃', images, 64, 64, as_base64=True)
-    entry = {"b64_json": "QUJD", "revised_prompt": order.prompt}
-    assert orjson.loads(b"".join(base64_answer(order, b"QUJD", 1)))["data"] == [entry] * images
+    entries = [{"b64_json": f"QUJD{difference(index)}", "revised_prompt": order.prompt} for index in range(images)]
+    assert orjson.loads(b"".join(base64_answer(order, b"QUJD", 1)))["data"] == entries
+    assert len({entry["b64_json"] for entry in entries}) == images
     assert len(orjson.loads(b"".join(url_answer(order, "http://x", 1)))["data"]) == images
 
 

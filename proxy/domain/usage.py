@@ -34,6 +34,24 @@ def total_tokens(usage: bytes | None) -> int:
     return total if total <= TOKENS_LIMIT else 0
 
 
+def add_usage(first: bytes | None, second: bytes | None) -> bytes | None:
+    """Two reports as one: their numbers are added up, what else they say is the second's."""
+    if first is None or second is None:
+        return first or second
+    return orjson.dumps(_sum(orjson.loads(first), orjson.loads(second)))
+
+
+def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    added = {**first, **second}
+    for name in first.keys() & second.keys():
+        one, other = first[name], second[name]
+        if isinstance(one, dict) and isinstance(other, dict):
+            added[name] = _sum(one, other)
+        elif type(one) in (int, float) and type(other) in (int, float):
+            added[name] = one + other
+    return added
+
+
 def _number(reported: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """The first of ``names`` that has a number of tokens."""
     for name in names:

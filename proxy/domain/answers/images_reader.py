@@ -1,0 +1,392 @@
+"""A provider's answer in any form, on its way to a client that knows OpenAI's images.
+
+Where images stand is the same for all providers (``places``); a ``Reading`` says what one kind of provider means by its
+errors and its reasons. An image is passed on while it arrives, as the form that the client has asked for has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+from typing_extensions import override
+
+from proxy.domain.answers.answer import Answer, ErrorReader
+from proxy.domain.answers.documents import DocumentListener, DocumentReader
+from proxy.domain.answers.holder import HELD_BYTES_LIMIT
+from proxy.domain.answers.image_counter import Fingerprint, SeenImages
+from proxy.domain.answers.images_in_text import ImageSink, TextImages
+from proxy.domain.answers.images_writing import DETAILS, IN_WORDS, OF_ONE_IMAGE, ImagesWriter
+from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
+from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
+from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place
+from proxy.domain.parsing.image_header import Size
+from proxy.domain.parsing.json_shapes import object_of, text_of
+from proxy.domain.parsing.json_tokens import MalformedResponse
+
+PARTIAL = b"partial_image"
+_ESCAPE_BYTES_LIMIT = 12
+TEXT_BYTES_LIMIT = 4_096
+"""What is kept of a text, which may say why there is no image."""
+
+Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
+"""The error for an answer in which no image was, by its notes; None where it gives no reason.
+
+The notes are ``finish``, ``block``, ``why``, ``text``, and those of an error that stands in the answer itself:
+``message``, ``detail``, ``code``, ``status``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one kind of provider means: ``read_error`` reads an error within an answer, ``refuse`` its reasons."""
+
+    read_error: ErrorReader
+    refuse: Refuser = lambda _notes: None
+
+
+@dataclass(slots=True)
+class _Link:
+    """An image in a text that has begun: as far as it is held, and whether it is on its way."""
+
+    place: Place
+    held: bytearray = field(default_factory=bytearray)
+    is_flowing: bool = False
+
+
+class ImagesReader(Answer, DocumentListener, ImageSink):
+    """Reads images in any form, and writes them in the form that the client has asked for."""
+
+    complete = False
+
+    def __init__(
+        self, reading: Reading, writer: ImagesWriter, *, comes_as_events: bool, seen: SeenImages | None = None
+    ) -> None:
+        """Read one document, or a stream of them, and write with ``writer``; ``seen`` are images that were before."""
+        self.images = 0
+        self.sizes: list[Size | None] = []
+        self.usage: bytes | None = None
+        self._reading = reading
+        self._writer = writer
+        self._is_stream = comes_as_events
+        self._documents = DocumentReader(EVENT if comes_as_events else DOCUMENT, is_stream=comes_as_events)
+        self._seen = seen or SeenImages()
+        self._fingerprint = Fingerprint()
+        self._notes: dict[str, bytes] = {}
+        self._error: MalformedResponse | ProxyError | None = None
+        self._text = bytearray()
+        self._text_images = TextImages()
+        self._awaits_completed = False
+        self._name = b""
+        self._depth = 0
+        self._in_text = False
+        self._link: _Link | None = None
+        self._begin_image()
+
+    def _begin_image(self) -> None:
+        self._details: dict[str, bytes] = {}
+        # Whether it is a draft or a thought, whether its payload has begun, and whether all of that has come.
+        self._is_partial = self._name.endswith(PARTIAL)
+        self._skipped = self._written = self._is_whole = False
+        self._passing = self._is_base64 = self._is_alone = self._begun_as_partial = False
+        self._prefix: bytes | None = None
+
+    # --- The answer --------------------------------------------------------------------------------------------------
+
+    @property
+    @override
+    def content_type(self) -> str:
+        return self._writer.content_type
+
+    @property
+    @override
+    def whole(self) -> bool:
+        """An error is raised in time."""
+        return True
+
+    @property
+    @override
+    def failed_in_stream(self) -> bool:
+        return self._is_stream and isinstance(self._error, ProxyError)
+
+    @property
+    @override
+    def comment(self) -> bytes:
+        return self._writer.comment
+
+    @override
+    def feed(self, piece: bytes) -> bytes:
+        """What was whole before an error goes out before it is raised."""
+        if self._error is None:
+            try:
+                self._documents.feed(piece, self)
+            except (MalformedResponse, ProxyError) as error:
+                self._error = error
+        passed = self._writer.take()
+        if not passed:
+            self._raise_error()
+        return passed
+
+    @override
+    def finish(self) -> bytes:
+        self.end()
+        if not self.images:
+            self.check_reason()
+        return self._writer.finish(self._notes, self.usage)
+
+    def end(self) -> None:
+        """The body has ended, and more may follow in another one. Raises MalformedResponse or ProxyError."""
+        self._raise_error()
+        self._documents.finish(self)
+        self._text_images.end(self)
+        self._raise_error()
+        if self._awaits_completed:
+            raise UpstreamTruncated("The provider's stream ended before its image was complete.")
+
+    @override
+    def break_off(self) -> None:
+        """What was whole counts, whatever was to follow it."""
+        with contextlib.suppress(MalformedResponse):
+            if self._is_whole:
+                self._end_image()
+
+    @property
+    def is_cut(self) -> bool:
+        """After ``break_off``: whether an image had begun that is not whole."""
+        return self._written
+
+    @override
+    def close(self) -> bytes | None:
+        return self._writer.close(self._notes, self.usage) if self.images else None
+
+    @override
+    def write_error(self, error: ProxyError) -> bytes | None:
+        return self._writer.write_error(error)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def check_reason(self) -> None:
+        """Raise the reason for which there is no image, where one is given or there has to be one."""
+        notes = self._notes
+        if self._text:
+            notes["text"] = b'"%b"' % _whole_escapes(bytes(self._text))
+        if (refusal := self._reading.refuse(notes)) is not None:
+            raise refusal
+        if "listed" not in notes and "finish" not in notes and not self._is_stream:
+            raise MalformedResponse("the answer has no images")
+        if self._is_stream or self._writer.takes_partials:
+            raise NothingGenerated("The provider made no image, and does not say why.", reason="no_image")
+
+    # --- Documents ---------------------------------------------------------------------------------------------------
+
+    @override
+    def begin_document(self, name: bytes) -> None:
+        self._name = name
+        self._depth = 0
+
+    @override
+    def passed(self, piece: bytes) -> None:
+        """It is all written anew."""
+
+    @override
+    def end_document(self, name: bytes) -> None:
+        kind = self._notes.pop("kind", b"")
+        if self._error is None and (name == b"error" or kind == b'"error"'):
+            self._fail(self._flat_error())
+
+    def _fail(self, report: bytes) -> None:
+        """Read nothing after it."""
+        self._error = self._error or self._reading.read_error(report)
+        self._documents.stop()
+
+    def _flat_error(self) -> bytes:
+        """OpenAI reports some errors in the event itself."""
+        words = {
+            name: orjson.Fragment(self._notes[name]) for name in ("message", "code", "param") if name in self._notes
+        }
+        return orjson.dumps(words)
+
+    @override
+    def end_of_stream(self) -> None: ...
+
+    # --- Images ------------------------------------------------------------------------------------------------------
+
+    @override
+    def begin_element(self) -> None:
+        """What holds others is not one itself, unless its own image has come."""
+        self._depth += 1
+        if not self._written:
+            self._begin_image()
+
+    @override
+    def end_element(self) -> None:
+        self._depth -= 1
+        if self._written:
+            self._end_image()
+
+    @override
+    def begin_payload(self, name: str) -> None:
+        """Of two payloads of an image, the first one counts."""
+        self._in_text = name == TEXT
+        if self._in_text or name == SIGNATURE:
+            self._passing = False
+            return
+        if not self._depth:
+            self._begin_image()
+            self._is_alone = True
+        self._passing = not (self._skipped or self._written)
+        self._is_base64 = name == BASE64
+        self._prefix = b""
+
+    @override
+    def payload(self, piece: bytes) -> None:
+        if self._in_text:
+            self._text += piece[: max(0, TEXT_BYTES_LIMIT - len(self._text))]
+            self._text_images.add(piece, self)
+        elif not self._passing:
+            return
+        elif self._prefix is None:
+            self._write(piece)
+        else:
+            self._prefix += piece
+            if len(self._prefix) >= PREFIX_BYTES_LIMIT:
+                self._decide()
+
+    @override
+    def end_payload(self) -> None:
+        if self._in_text:
+            # In a stream it goes on in the next document.
+            if not self._is_stream:
+                self._text_images.end(self)
+            return
+        if self._passing and self._prefix is not None:
+            self._decide()
+        self._is_whole = self._is_whole or (self._passing and self._written)
+        self._passing = False
+        if self._is_alone and self._is_whole:
+            self._end_image()
+
+    def _decide(self) -> None:
+        prefix, self._prefix = self._prefix or b"", None
+        place = read_place(prefix, is_base64=self._is_base64)
+        if place is None or (self._is_partial and not self._writer.takes_partials):
+            self._passing = False
+            return
+        self._begin(place)
+        self._write(prefix[place.lead_bytes :])
+
+    def _begin(self, place: Place) -> None:
+        if self._link is not None and self._link.is_flowing:
+            self.end_linked(is_image=True)
+        self._written = True
+        self._begun_as_partial = self._is_partial
+        if place.media_type:
+            self._details["media_type"] = b'"%b"' % place.media_type
+        self._fingerprint.begin()
+        self._writer.begin(place.kind, is_partial=self._is_partial)
+
+    def _write(self, piece: bytes) -> None:
+        self._writer.payload(piece)
+        self._fingerprint.add(piece)
+
+    def _end_image(self) -> None:
+        """Charge it, unless it is a draft, or one that was there before; what can be taken back is not sent then."""
+        if not self._is_whole:
+            self._written = False
+            return
+        facts = self._notes if self._is_stream else {}
+        details = {name: facts[name] for name in DETAILS if name in facts} | self._details
+        # One that says after its bytes that it is a draft is none that can be delivered as one.
+        is_unwanted = self._skipped or self._is_partial is not self._begun_as_partial
+        is_delivered = not (is_unwanted or self._fingerprint in self._seen) or not self._writer.cancel()
+        if self._begun_as_partial and not is_unwanted:
+            self._awaits_completed = True
+            self._writer.end(details, self.usage, charged=False)
+        elif is_delivered:
+            self._awaits_completed = False
+            self._seen.add(self._fingerprint)
+            self.images, self.sizes = self._seen.count, self._seen.sizes
+            self._writer.end(details, self.usage, charged=True)
+        self._written = self._is_whole = False
+        for name in OF_ONE_IMAGE:
+            facts.pop(name, None)
+
+    # --- Images in text: small ones are held, for another image may come between two halves of their text ------------
+
+    @override
+    def begin_linked(self, place: Place) -> None:
+        self._link = _Link(place)
+
+    @override
+    def linked(self, piece: bytes) -> None:
+        link = self._link
+        if link is None:
+            return
+        if link.is_flowing:
+            self._write(piece)
+        else:
+            link.held += piece
+            if len(link.held) > HELD_BYTES_LIMIT:
+                self._open_link(link)
+
+    @override
+    def end_linked(self, *, is_image: bool) -> None:
+        """What has been sent of it is delivered, whatever it is."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if not link.is_flowing:
+            if not is_image or not link.held:
+                return
+            self._open_link(link)
+        self._is_whole = True
+        self._end_image()
+
+    def _open_link(self, link: _Link) -> None:
+        if self._written:
+            self._end_image()
+        is_thought = self._depth > 0 and self._skipped
+        self._begin_image()
+        self._skipped = is_thought
+        self._begin(link.place)
+        self._write(bytes(link.held))
+        link.held, link.is_flowing = bytearray(), True
+
+    # --- Notes -------------------------------------------------------------------------------------------------------
+
+    @override
+    def note(self, name: str, value: bytes) -> None:
+        if value == b"null":
+            return
+        if name == "usage":
+            self.usage = object_of(value) or self.usage
+        elif name == "error":
+            self._fail(value)
+        elif name == "skip":
+            self._skipped = self._skipped or value == b"true"
+        elif name == "kind":
+            self._notes[name] = value
+            # Some say what an event is after its image.
+            self._is_partial = self._is_partial or text_of(value).encode().endswith(PARTIAL)
+        elif name in IN_WORDS and value[:1] != b'"':
+            # What an image says of itself is text; anything else stays inside.
+            return
+        elif self._depth and name in IN_WORDS:
+            self._details[name] = _one_line(value)
+        else:
+            self._notes[name] = _one_line(value)
+
+
+def _whole_escapes(text: bytes) -> bytes:
+    """Text as JSON has it, without an escape that its end was cut off."""
+    escape = text.rfind(b"\\", max(0, len(text) - _ESCAPE_BYTES_LIMIT))
+    return text if escape < 0 or len(text) < TEXT_BYTES_LIMIT else text[:escape]
+
+
+def _one_line(value: bytes) -> bytes:
+    """JSON without line ends, which a provider may have left in a string."""
+    return value.translate(None, b"\r\n")

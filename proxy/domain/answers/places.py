@@ -1,0 +1,129 @@
+"""Where providers put images, in any of their forms: the shape by which every answer to a request for images is read.
+
+The words are those of OpenAI's images and chat, of Gemini, Imagen, OpenRouter, Stability, Together, Replicate,
+DashScope and of the gateways that imitate them. Payloads are named ``base64`` where the member's name says so,
+``image`` where it may be an address, and ``text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.domain.parsing.json_shapes import Shape
+
+BASE64: Final = "base64"
+IMAGE: Final = "image"
+TEXT: Final = "text"
+SIGNATURE: Final = "signature"
+"""Of a thought: the provider wants it back with the part that it came with."""
+
+NAMED_BASE64: Final = (
+    b"b64_json", b"b64", b"base64", b"image_base64", b"base64_image", b"image_b64", b"b64_image", b"bytesBase64Encoded",
+    b"imageBytes", b"image_bytes",
+)  # fmt: skip
+NAMED_URL: Final = (b"url", b"uri", b"image_url", b"imageUrl", b"image_uri", b"fileUri", b"file_uri", b"signed_url")
+IMAGE_OBJECTS: Final = (b"image", b"inlineData", b"inline_data", b"fileData", b"file_data", b"source", b"data")
+
+_MEDIA_TYPE = Shape(note="media_type")
+NAMED_KIND: Final = (b"media_type", b"mime_type", b"mimeType", b"content_type", b"contentType")
+_KINDS = dict.fromkeys(NAMED_KIND, _MEDIA_TYPE)
+_ADDRESSES: Mapping[bytes, Shape] = {
+    **dict.fromkeys(NAMED_BASE64, Shape(payload=BASE64)),
+    **dict.fromkeys(NAMED_URL, Shape(payload=IMAGE)),
+    **_KINDS,
+}
+# An address is a string, or an object that has it.
+_HOLDER = Shape(payload=IMAGE, members={**_ADDRESSES, b"data": Shape(payload=BASE64)})
+INLINE = Shape(element=True, members=_HOLDER.members)
+"""A message's own image."""
+
+IMAGE_MEMBERS: Mapping[bytes, Shape] = {
+    **_ADDRESSES,
+    **dict.fromkeys(NAMED_URL, _HOLDER),
+    **dict.fromkeys(IMAGE_OBJECTS, _HOLDER),
+    b"revised_prompt": Shape(note="revised_prompt"),
+    b"revisedPrompt": Shape(note="revised_prompt"),
+    b"thought": Shape(note="skip"),
+    b"text": Shape(payload=TEXT),
+    b"raiFilteredReason": Shape(note="why"),
+    **dict.fromkeys((b"thoughtSignature", b"thought_signature"), Shape(payload=SIGNATURE)),
+}
+"""Of one image, or of one part of a message."""
+
+_ITEM = Shape(element=True, payload=IMAGE, members=IMAGE_MEMBERS)
+_MESSAGE = Shape(
+    members={
+        b"content": Shape(payload=TEXT, items=_ITEM, members={b"parts": Shape(items=_ITEM)}),
+        b"images": Shape(payload=IMAGE, items=_ITEM),
+        b"multi_mod_content": Shape(items=_ITEM),
+        **dict.fromkeys((b"inlineData", b"inline_data"), INLINE),
+        b"refusal": Shape(note="why"),
+    }
+)
+_CHOICES = Shape(
+    items=Shape(
+        members={
+            b"message": _MESSAGE,
+            b"delta": _MESSAGE,
+            b"content": Shape(members={b"parts": Shape(items=_ITEM)}),
+            b"finish_reason": Shape(note="finish"),
+            b"finishReason": Shape(note="finish"),
+            b"finishMessage": Shape(note="why"),
+            b"error": Shape(note="error"),
+        }
+    )
+)
+# What a list of images is called, and what may stand around it. Items of a list of results may hold lists themselves.
+_LISTS = (b"images", b"artifacts", b"predictions", b"generated_images", b"generatedImages", b"outputs", b"results")
+_LIST = Shape(payload=IMAGE, mark="listed", items=_ITEM)
+_CONTENT_ITEM = Shape(
+    element=True,
+    payload=IMAGE,
+    # A call of an image tool has its image as its result.
+    members={**IMAGE_MEMBERS, b"content": Shape(items=_ITEM), b"result": Shape(payload=BASE64)},
+)
+_NEST = Shape(
+    payload=IMAGE,
+    mark="listed",
+    items=_CONTENT_ITEM,
+    members={
+        **_ADDRESSES,
+        **dict.fromkeys(_LISTS, _LIST),
+        b"image": _HOLDER,
+        b"data": _LIST,
+        b"choices": _CHOICES,
+        # Some put each event into an object of its own.
+        b"type": Shape(note="kind"),
+        b"partial_image_index": Shape(note="partial_image_index"),
+        b"created": Shape(note="created"),
+        b"usage": Shape(note="usage", optional=True),
+        b"error": Shape(note="error"),
+    },
+)
+_MEMBERS: Mapping[bytes, Shape] = {
+    **_ADDRESSES,
+    **dict.fromkeys((b"image_url", b"image"), _HOLDER),
+    **dict.fromkeys(_LISTS, _LIST),
+    **dict.fromkeys((b"data", b"output", b"result"), _NEST),
+    **dict.fromkeys((b"choices", b"candidates"), _CHOICES),
+    b"promptFeedback": Shape(members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")}),
+    **{
+        name: Shape(note=name.decode())
+        for name in (
+            b"revised_prompt", b"created", b"created_at", b"background", b"output_format", b"quality", b"size",
+            b"partial_image_index", b"error", b"message", b"detail", b"code", b"status",
+        )
+    },
+    **dict.fromkeys((b"usage", b"usageMetadata"), Shape(note="usage", optional=True)),
+    b"type": Shape(note="kind"),
+    b"text": Shape(payload=TEXT),
+}  # fmt: skip
+
+# Some send an array of what others send as events.
+_ANY = Shape(element=True, payload=IMAGE, members={**IMAGE_MEMBERS, **_MEMBERS})
+DOCUMENT = Shape(items=_ANY, members=_MEMBERS)
+"""An answer that is one JSON document."""
+
+EVENT = Shape(element=True, items=_ANY, members=_MEMBERS)
+"""One event of a stream: it may be an image itself, or hold some as a document does."""

@@ -1,0 +1,41 @@
+"""Why an answer to a request for images holds none, in the words of any provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from proxy.domain.answers.answer import ErrorReader
+from proxy.domain.answers.images_reader import Reading
+from proxy.domain.errors import NothingGenerated, ProxyError
+from proxy.domain.parsing.json_shapes import text_of
+from proxy.upstream.failures import clean
+
+GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED", "stop", "length", "end_turn", "tool_calls"})
+"""What providers call an end that is no refusal."""
+
+NO_IMAGE = "no_image"
+"""The code where a provider has no word of its own for it."""
+
+_ERROR_WORDS = ("message", "detail", "code", "status")
+
+
+def reading_of(read_error: ErrorReader) -> Reading:
+    """How to read an answer whose errors ``read_error`` understands."""
+
+    def refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
+        reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
+        why = text_of(notes.get("why")) or text_of(notes.get("text"))
+        if not (reason or why) and any(name in notes for name in _ERROR_WORDS):
+            words = {name: orjson.Fragment(notes[name]) for name in _ERROR_WORDS if name in notes}
+            return read_error(orjson.dumps(words))
+        is_good = not reason or reason in GOOD_ENDS
+        if is_good and not why:
+            return None
+        said = "" if is_good else f": {clean(reason)}"
+        return NothingGenerated(
+            f"The provider made no image{said}. {clean(why)}".strip(), reason=NO_IMAGE if is_good else reason
+        )
+
+    return Reading(read_error, refuse)

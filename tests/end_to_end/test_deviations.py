@@ -1,0 +1,372 @@
+"""What providers really answer: each deviation in each dialect, on both endpoints, is delivered and charged as one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.domain.answer_samples import events_of
+from tests.support.gateways import ALL_PARAMETERS, Answer, RunningGateway, ask, configuration, running_gateway
+from tests.support.scripted_provider import Reply, ScriptedProvider, scripted_provider
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x10\0\0\0\x10\0\x08\x02\0\0\0" + bytes(range(200))).decode()
+OTHER = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\4\0\x08\x02\0\0\0" + bytes(200)).decode()
+LINK = "https://images.example/1.png?a=1"
+DATA = "data:image/png;base64,"
+DIALECTS = ("openai", "openrouter", "gemini")
+IMAGE_PRICE = 5_000
+IMAGES, CHAT = "/v1/images/generations", "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A gateway whose models are made by a provider that answers with ``reply``."""
+
+    provider: ScriptedProvider
+    gateway: RunningGateway
+
+    def send(self, dialect: str, path: str, reply: Reply, **fields: Any) -> tuple[Answer, dict[str, Any]]:
+        """One request, and its ledger entry; the books are right after it."""
+        self.provider.script = lambda _number: reply
+        key = self.gateway.make_key(1_000_000, team=f"t{self.provider.received}")
+        if path == CHAT:
+            body: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}], "modalities": ["image", "text"]}
+        else:
+            body = {"prompt": "a"}
+        before = self.provider.received
+        answer = ask("POST", self.gateway.url + path, key=key, body={"model": f"acme/{dialect}", **body, **fields})
+        assert self.provider.received == before + 1
+        (entry,) = self.gateway.ledger(key)
+        self.gateway.check_books(key)
+        return answer, entry
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("deviations")
+    with scripted_provider(lambda _number: Reply()) as provider:
+        models = [
+            {
+                "id": f"acme/{dialect}",
+                "provider": dialect,
+                "upstream_model": "image-1",
+                "token_multiplier": "1",
+                "parameters": [name for name in ALL_PARAMETERS if dialect == "openai" or name != "n"] + ["stream"],
+            }
+            for dialect in DIALECTS
+        ]
+        toml = configuration(f"embedded:{folder}/data", provider.url, models=models, provider={"name": "unused"})
+        toml += "".join(
+            f'\n[[providers]]\nname = "{dialect}"\ndialect = "{dialect}"\nbase_url = "{provider.url}"\n'
+            'api_key_env = "SAMPLE_PROVIDER_KEY"\n'
+            for dialect in DIALECTS
+        )
+        with running_gateway(folder, toml) as gateway:
+            yield Bench(provider, gateway)
+
+
+def as_json(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def as_events(*documents: object) -> bytes:
+    return b"".join(b"data: %b\n\n" % as_json(document) for document in documents)
+
+
+def part(address: str = DATA + PNG) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
+def message(**members: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": {"role": "assistant", **members}, "finish_reason": "stop"}]}
+
+
+def delta(**members: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"role": "assistant", **members}, "finish_reason": "stop"}]}
+
+
+def candidate(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": list(parts), "role": "model"}, "finishReason": "STOP"}]}
+
+
+def inline(data: str = PNG, **more: Any) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": "image/png", "data": data}, **more}
+
+
+COMPLETED = {"type": "image_generation.completed", "b64_json": PNG, "created_at": 1}
+
+# What each dialect's providers answer where they do as their pages say.
+DOCUMENTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("openai", IMAGES): {"created": 1, "data": [{"b64_json": PNG}]},
+    ("openai", CHAT): message(content=None, images=[part()]),
+    ("openrouter", IMAGES): message(content="", images=[part()]),
+    ("openrouter", CHAT): message(content="", images=[part()]),
+    ("gemini", IMAGES): candidate(inline()),
+    ("gemini", CHAT): candidate(inline()),
+}
+EVENTS: dict[tuple[str, str], dict[str, Any]] = {
+    **DOCUMENTS,
+    ("openai", IMAGES): COMPLETED,
+    **{(dialect, path): delta(images=[part()]) for dialect in ("openai", "openrouter") for path in (IMAGES, CHAT)
+       if (dialect, path) != ("openai", IMAGES)},
+}  # fmt: skip
+
+FORMS: dict[str, Callable[[object, object], Reply]] = {
+    "as it should be": lambda d, _e: Reply(body=as_json(d)),
+    "no content type": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": ""}),
+    "as text": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": "text/plain; charset=utf-8"}),
+    "JSON as events": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": "text/event-stream"}),
+    "JSON with a stream's end": lambda d, _e: Reply(
+        body=as_json(d) + b"\n\ndata: [DONE]\n\n", headers={"Content-Type": "text/event-stream"}
+    ),
+    "events as JSON": lambda _d, e: Reply(body=as_events(e) + b"data: [DONE]\n\n"),
+    "events as text": lambda _d, e: Reply(body=as_events(e), headers={"Content-Type": "text/plain"}),
+    "events after comments": lambda _d, e: Reply(
+        body=b": waiting\n\n: waiting\n\n" + as_events(e), headers={"Content-Type": "text/event-stream"}
+    ),
+    "a byte order mark": lambda d, _e: Reply(body=b"\xef\xbb\xbf" + as_json(d)),
+    "blanks before it": lambda d, _e: Reply(body=b"\r\n \n" + as_json(d)),
+    "a mark before events": lambda _d, e: Reply(body=b"\xef\xbb\xbf" + as_events(e)),
+    "unknown members and nulls": lambda d, _e: Reply(body=as_json(d)[:-1] + b',"x":{"y":[null]},"error":null}'),
+}
+
+
+def images_delivered(answer: Answer, path: str) -> list[str]:
+    """The images that the client has, as base64 or address."""
+    documents = list(events_of(answer.body)) if answer.body.startswith((b"event", b"data", b":")) else [answer.json]
+    found: list[str] = []
+    for document in documents:
+        if path == IMAGES:
+            entries = document.get("data", [document] if "type" in document else [])
+            found += [entry.get("b64_json") or entry["url"] for entry in entries]
+        else:
+            for choice in document["choices"]:
+                said = choice.get("message") or choice["delta"]
+                found += [each["image_url"]["url"].removeprefix(DATA) for each in said.get("images", ())]
+    return found
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("form", FORMS, ids=FORMS)
+@pytest.mark.parametrize(("dialect", "path"), DOCUMENTS, ids=lambda value: value.rpartition("/")[2])
+def test_the_bytes_say_what_an_answer_is(bench: Bench, dialect: str, path: str, form: str, *, stream: bool) -> None:
+    reply = FORMS[form](DOCUMENTS[dialect, path], EVENTS[dialect, path])
+    answer, entry = bench.send(dialect, path, reply, stream=stream)
+    assert answer.status == 200, answer.body
+    assert images_delivered(answer, path) == [PNG]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)
+
+
+# --- Where images stand ----------------------------------------------------------------------------------------------
+
+PLACES: dict[str, dict[str, Any]] = {
+    "images": {"created": 1, "images": [{"url": LINK}]},
+    "images as strings": {"images": [DATA + PNG]},
+    "bare base64 as a string": {"images": [PNG]},
+    "an address in b64_json": {"data": [{"b64_json": DATA + PNG}]},
+    "base64 in url": {"data": [{"url": PNG}]},
+    "a data address in url": {"data": [{"url": DATA + PNG}]},
+    "an object in data": {"data": {"url": LINK}},
+    "output": {"output": [LINK]},
+    "output as a string": {"output": LINK},
+    "results": {"output": {"results": [{"url": LINK}]}},
+    "artifacts": {"artifacts": [{"base64": PNG, "finishReason": "SUCCESS"}]},
+    "predictions": {"predictions": [{"bytesBase64Encoded": PNG, "mimeType": "image/png"}]},
+    "a tool's result": {"output": [{"type": "image_generation_call", "result": PNG}]},
+    "parts with an image": {"output": {"choices": [{"message": {"content": [{"image": LINK}]}}]}},
+    "Markdown": message(content=f"Here: ![a cube]({DATA}{PNG}) as you asked."),
+    "a link in Markdown": message(content=f"![a cube]({LINK})"),
+    "HTML": message(content=f'<img src="{LINK}" alt="">'),
+    "an address as the text": message(content=DATA + PNG),
+    "a link as the text": message(content=LINK),
+    "strings in images": message(content="", images=[DATA + PNG]),
+    "an output_image part": message(content=[{"type": "output_image", "image_url": DATA + PNG}]),
+    "multi_mod_content": message(multi_mod_content=[{"inline_data": {"mime_type": "image/png", "data": PNG}}]),
+    "a message's inline data": message(inline_data={"mime_type": "image/png", "data": PNG}),
+    "snake case": candidate({"inline_data": {"mime_type": "image/png", "data": PNG}}),
+    "a thought before it": candidate(inline(OTHER, thought=True), inline()),
+    "a file": candidate({"fileData": {"mimeType": "image/png", "fileUri": LINK}}),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("place", PLACES, ids=PLACES)
+def test_images_are_found_wherever_they_stand(bench: Bench, dialect: str, place: str, *, stream: bool) -> None:
+    answer, entry = bench.send(dialect, IMAGES, Reply(body=as_json(PLACES[place])), stream=stream)
+    assert answer.status == 200, answer.body
+    assert images_delivered(answer, IMAGES) in ([PNG], [LINK])
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)
+    if not stream:
+        assert type(answer.json["created"]) is int
+
+
+IN_CHAT = [
+    "Markdown", "a link in Markdown", "HTML", "an address as the text", "a link as the text", "strings in images",
+    "an output_image part", "multi_mod_content", "a message's inline data",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("events", [False, True], ids=["from json", "from events"])
+@pytest.mark.parametrize("dialect", ["openai", "openrouter"])
+@pytest.mark.parametrize("place", IN_CHAT)
+def test_chat_finds_the_same(bench: Bench, dialect: str, place: str, *, events: bool, stream: bool) -> None:
+    document = PLACES[place]
+    said = document["choices"][0]["message"]
+    body = as_events(delta(**said)) + b"data: [DONE]\n\n" if events else as_json(document)
+    answer, entry = bench.send(dialect, CHAT, Reply(body=body), stream=stream)
+    assert answer.status == 200, answer.body
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)
+    assert PNG.encode() in answer.body.replace(b"\\/", b"/") or LINK.encode() in answer.body
+
+
+@pytest.mark.parametrize("text", [f"![a]({DATA}{PNG})", f'<img src="{LINK}">', LINK])
+@pytest.mark.parametrize("modalities", [None, ["text"]])
+def test_a_text_that_nobody_asked_an_image_of_is_text(bench: Bench, text: str, modalities: list[str] | None) -> None:
+    document = {**message(content=text), "usage": {"prompt_tokens": 10, "completion_tokens": 20}}
+    answer, entry = bench.send("openai", CHAT, Reply(body=as_json(document)), modalities=modalities)
+    assert answer.json["choices"][0]["message"]["content"] == text
+    assert (entry["images"], entry["charged"]) == (0, 30)
+
+
+# --- The same image twice --------------------------------------------------------------------------------------------
+
+TWICE: dict[str, bytes] = {
+    "in data": as_json({"created": 1, "data": [{"b64_json": PNG}, {"b64_json": PNG}]}),
+    "in two places": as_json({"data": [{"b64_json": PNG}], "images": [DATA + PNG]}),
+    "as events": as_events(COMPLETED, COMPLETED),
+    "in images and in content": as_json(message(content=[part()], images=[part()])),
+    "in images and in the text": as_json(message(content=f"![a]({DATA}{PNG})", images=[part()])),
+    "in two candidates' parts": as_json(candidate(inline(), inline())),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("body", TWICE.values(), ids=TWICE)
+def test_the_same_image_twice_is_one_image(bench: Bench, dialect: str, body: bytes, *, stream: bool) -> None:
+    answer, entry = bench.send(dialect, IMAGES, Reply(body=body), stream=stream)
+    assert images_delivered(answer, IMAGES) == [PNG]
+    assert (entry["images"], entry["charged"]) == (1, IMAGE_PRICE)
+
+
+# --- What breaks off -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cut(Reply):
+    """An answer whose length promises more than comes."""
+
+    missing: int = 7
+
+    @property
+    def length(self) -> int:
+        return len(self.body) + self.missing
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "whole"),
+    [
+        ("openai", IMAGES, as_json({"created": 1, "data": [{"b64_json": PNG}, {"b64_json": OTHER}]})),
+        ("openrouter", IMAGES, as_json(message(images=[part(), part(DATA + OTHER)]))),
+        ("gemini", IMAGES, as_json(candidate(inline(), inline(OTHER)))),
+        ("openai", CHAT, as_json(message(images=[part(), part(DATA + OTHER)]))),
+        ("gemini", CHAT, as_json(candidate(inline(), inline(OTHER)))),
+    ],
+)
+def test_a_small_answer_that_breaks_off_is_closed_after_its_last_image(
+    bench: Bench, dialect: str, path: str, whole: bytes
+) -> None:
+    cut = whole[: whole.index(OTHER.encode()) + 40]
+    answer, entry = bench.send(dialect, path, Cut(body=cut))
+    assert answer.status == 200, answer.body
+    assert images_delivered(answer, path) == [PNG]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("truncated", 1, IMAGE_PRICE)
+    nothing, entry = bench.send(dialect, path, Cut(body=whole[: whole.index(PNG.encode()) + 40]))
+    assert (nothing.status, nothing.headers["x-should-retry"]) == (502, "false")
+    assert (entry["images"], entry["charged"]) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_an_error_after_the_finished_image_does_not_take_it_back(bench: Bench, *, stream: bool) -> None:
+    error = {"type": "error", "error": {"code": "server_error", "message": "no"}}
+    answer, entry = bench.send("openai", IMAGES, Reply(body=as_events(COMPLETED, error)), stream=stream)
+    assert answer.status == 200
+    assert (entry["images"], entry["charged"]) == (1, IMAGE_PRICE)
+    first = next(events_of(answer.body)) if stream else answer.json["data"][0]
+    assert first["b64_json"] == PNG
+
+
+# --- No image, and why -----------------------------------------------------------------------------------------------
+
+REASONS: dict[str, tuple[dict[str, Any], str]] = {
+    "a text": (message(content="I cannot draw that."), "I cannot draw that."),
+    "a refusal": (message(content=None, refusal="Not this one."), "Not this one."),
+    "a part": (candidate({"text": "I would rather not."}), "I would rather not."),
+    "a blocked prompt": ({"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": "unsafe"}}, "unsafe"),
+    "a finish": ({"candidates": [{"finishReason": "IMAGE_SAFETY", "finishMessage": "It broke rules."}]}, "broke rules"),
+    "a filter": ({"predictions": [{"raiFilteredReason": "Filtered by policy 29310472."}]}, "Filtered by policy"),
+    "beside data": ({"created": 1, "data": [], "text": "Nothing came of it."}, "Nothing came of it."),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("document", "why"), REASONS.values(), ids=REASONS)
+def test_an_answer_without_an_image_says_why(
+    bench: Bench, dialect: str, document: dict[str, Any], why: str, *, stream: bool
+) -> None:
+    answer, entry = bench.send(dialect, IMAGES, Reply(body=as_json(document)), stream=stream)
+    assert answer.status == 400
+    assert why in answer.json["error"]["message"]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("empty", 0, 0)
+
+
+def test_data_without_an_image_and_without_a_word_stays_what_it_is(bench: Bench) -> None:
+    answer, entry = bench.send("openai", IMAGES, Reply(body=as_json({"created": 7, "data": []})))
+    assert (answer.status, answer.json) == (200, {"created": 7, "data": []})
+    assert (entry["outcome"], entry["charged"]) == ("empty", 0)
+
+
+# --- What strict clients need ----------------------------------------------------------------------------------------
+
+
+def test_every_member_that_the_schema_requires_is_in_an_event(bench: Bench) -> None:
+    for dialect in DIALECTS:
+        body = as_events(EVENTS[dialect, IMAGES])
+        answer, _ = bench.send(dialect, IMAGES, Reply(body=body), stream=True, size="1024x1024")
+        (event,) = events_of(answer.body)
+        assert event.keys() >= {
+            "type", "b64_json", "created_at", "size", "quality", "background", "output_format", "usage",
+        }  # fmt: skip
+        assert event["size"] == "1024x1024"
+        assert event["usage"] == {
+            "total_tokens": 0, "input_tokens": 0, "output_tokens": 0,
+            "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+        }  # fmt: skip
+
+
+def test_a_thoughts_signature_goes_to_the_client(bench: Bench) -> None:
+    document = candidate({"text": "here", "thoughtSignature": "c2ln"}, inline(thoughtSignature="aW1n"))
+    answer, _ = bench.send("gemini", CHAT, Reply(body=as_json(document)))
+    said = answer.json["choices"][0]["message"]
+    assert said["extra_content"] == {"google": {"thought_signature": "c2ln"}}
+    assert said["images"][0]["extra_content"] == {"google": {"thought_signature": "aW1n"}}
+    answer, _ = bench.send("gemini", CHAT, Reply(body=as_events(document)), stream=True)
+    deltas = [event["choices"][0]["delta"] for event in events_of(answer.body) if event["choices"]]
+    assert deltas[0]["extra_content"] == {"google": {"thought_signature": "c2ln"}}
+    assert deltas[1]["images"][0]["extra_content"] == {"google": {"thought_signature": "aW1n"}}
+
+
+def test_extra_content_of_a_message_passes(bench: Bench) -> None:
+    extra = {"google": {"thought_signature": "c2ln"}}
+    answer, _ = bench.send("openai", CHAT, Reply(body=as_json(message(content="x", extra_content=extra))))
+    assert answer.json["choices"][0]["message"]["extra_content"] == extra
+    assert orjson.loads(answer.body)["choices"][0]["message"]["content"] == "x"
