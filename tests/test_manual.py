@@ -76,7 +76,7 @@ KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
 STATUSES = {"--dry-run": 3}
 """Of commands that end with another status than 0 when all is well, by what is in them."""
 
-MODEL = "openai/gpt-image-1"
+MODEL = "openai/gpt-image-2.6-flare"
 UNIT_PRICE = 7_500
 MINIMAL = """\
 [[providers]]
@@ -84,9 +84,9 @@ name = "openai"
 base_url = "https://api.openai.com/v1"
 
 [[models]]
-id = "openai/gpt-image-1"
+id = "openai/gpt-image-2.6-flare"
 provider = "openai"
-upstream_model = "gpt-image-1"
+upstream_model = "gpt-image-2.6-flare"
 token_multiplier = "1.5"
 """
 

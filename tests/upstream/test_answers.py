@@ -205,8 +205,8 @@ def test_image_config_becomes_a_size_where_a_model_lists_only_that() -> None:
 
 
 def test_geminis_paths_hold_the_model() -> None:
-    dialect, model = DIALECTS["gemini"], make_model(upstream_model="gemini-2.5-flash-image")
-    assert dialect.images_path(asked(), model) == "/models/gemini-2.5-flash-image:generateContent"
+    dialect, model = DIALECTS["gemini"], make_model(upstream_model="gemini-3.1-flash-image")
+    assert dialect.images_path(asked(), model) == "/models/gemini-3.1-flash-image:generateContent"
     assert dialect.images_path(asked(stream=True), model).endswith(":streamGenerateContent?alt=sse")
     tuned = make_model(upstream_model="tunedModels/a b?")
     assert dialect.images_path(asked(), tuned) == "/tunedModels/a%20b%3F:generateContent"

@@ -17,17 +17,24 @@ from proxy.domain.requests.image import ImageRequest
 
 PIXELS_1K: Mapping[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
+    "1:4": (512, 2048),
+    "1:8": (384, 3072),
     "2:3": (848, 1264),
     "3:2": (1264, 848),
     "3:4": (896, 1200),
+    "4:1": (2048, 512),
     "4:3": (1200, 896),
     "4:5": (928, 1152),
     "5:4": (1152, 928),
+    "8:1": (3072, 384),
     "9:16": (768, 1376),
     "16:9": (1376, 768),
     "21:9": (1584, 672),
 }
 FACTORS: Mapping[str, int] = {"1K": 1, "2K": 2, "4K": 4}
+HALF_SIZE = "512"
+"""Half of 1K on each side, as a word."""
+
 OPENAI_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
 """What OpenAI's image models all make; of larger sizes each knows its own."""
 
@@ -40,7 +47,7 @@ def to_image_config(size: str, four_k_long_edge: int) -> dict[str, str]:
 
     4K is asked for exactly where its price is charged: from the model's ``four_k_long_edge`` on, in pixels.
     """
-    if size in FACTORS:
+    if size == HALF_SIZE or size in FACTORS:
         return {"image_size": size}
     pixels = _pixels.fullmatch(size)
     if pixels is None:
