@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 
 from aiohttp import web
 
@@ -44,7 +45,10 @@ class Listener:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _kind, _protocol, _name, address in dict.fromkeys(found):
             listening = self._bind(family, address, reuse_port=reuse_port)
-            self._servers.append(await loop.create_server(self._connect, sock=listening, backlog=BACKLOG))
+            # Known before it is waited for: an opening that is cancelled leaves nothing that ``close`` does not find.
+            accepting = await loop.create_server(self._connect, sock=listening, backlog=BACKLOG, start_serving=False)
+            self._servers.append(accepting)
+            await accepting.start_serving()
         bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
         return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
@@ -56,12 +60,18 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         self._stop_listening()
-        doors, self._doors = self._doors, []
-        for door in doors:
-            taken = _take_all(door)
+        taken: deque[socket.socket] = deque()
+        while self._doors:
+            door = self._doors.pop()
+            taken += _take_all(door)
             door.close()
+        try:
+            while taken:
+                await loop.connect_accepted_socket(self._connect, taken.popleft())
+        finally:
+            # Where this is cancelled: a client that is told so asks another process.
             for connection in taken:
-                await loop.connect_accepted_socket(self._connect, connection)
+                connection.close()
 
     async def close(self) -> None:
         """Close every connection."""
