@@ -217,6 +217,75 @@ def test_one_key_pauses_others_once_and_for_a_few_seconds(steps: list[tuple[floa
             assert ask(routes, now_s, key_id="other") == "a"
 
 
+Told = tuple[float, str, Result, float | None]
+
+
+@given(
+    told=st.lists(
+        st.tuples(
+            st.integers(0, 12).map(float),
+            st.sampled_from(["one", "two"]),
+            st.sampled_from([Result.FAILED, Result.RATE_LIMITED, Result.UNREACHABLE, Result.OK]),
+            st.none() | st.integers(0, 400).map(float),
+        ),
+        max_size=30,
+    ),
+    key_id=st.sampled_from(["one", "two", "newcomer"]),
+)
+@example(told=[(0.0, "one", Result.RATE_LIMITED, 30.0)] * 3, key_id="one")
+@example(told=[(0.0, "one", Result.UNREACHABLE, None)] * 9, key_id="newcomer")
+@example(told=[(5.0, "one", Result.UNREACHABLE, None)] * 12 + [(0.0, "two", Result.RATE_LIMITED, 2.0)], key_id="two")
+def test_who_waits_as_long_as_it_is_told_finds_one_and_nobody_does_before(told: list[Told], key_id: str) -> None:
+    routes, now_s = balancer(at("a"), at("b"), at("c", priority=1)), 0.0
+    for step_s, asking, result, pause_s in told:
+        now_s += step_s
+        if routes.has_another(now_s, asking, frozenset()):
+            ask(routes, now_s, result, pause_s, key_id=asking)
+    wait_s = routes.available_in_s(now_s, key_id)
+    assert routes.has_another(now_s, key_id, frozenset()) == (wait_s == 0)
+    assert not routes.all_paused(now_s, key_id) or wait_s > 0
+    if wait_s:
+        assert not routes.has_another(now_s + wait_s - 0.001, key_id, frozenset())
+    assert routes.has_another(now_s + wait_s, key_id, frozenset())
+
+
+def test_where_only_room_is_missing_there_is_nothing_to_wait_for() -> None:
+    routes = balancer(at("a", max_in_flight=1))
+    first = routes.begin(0, KEY)
+    assert first is not None
+    assert routes.begin(0, KEY) is None
+    assert (routes.available_in_s(0, KEY), routes.all_paused(0, KEY)) == (0, False)
+    routes.end(first, 0, Result.OK)
+    assert routes.has_another(0, KEY, frozenset())
+
+
+def test_a_wait_is_over_for_one_request_at_a_time_while_a_deployment_is_tried_again() -> None:
+    routes = balancer(at("a"))
+    for _ in range(POLICY.consecutive):
+        ask(routes, 0, Result.UNREACHABLE)
+    assert routes.available_in_s(0, KEY) == POLICY.open_s
+    probe = routes.begin(POLICY.open_s, KEY)
+    assert probe is not None
+    # Nobody knows when the probe ends.
+    assert routes.available_in_s(POLICY.open_s, KEY) == 0
+    assert routes.begin(POLICY.open_s, KEY) is None
+    routes.end(probe, POLICY.open_s, Result.UNREACHABLE)
+    assert routes.available_in_s(POLICY.open_s, KEY) == 2 * POLICY.open_s
+
+
+def test_a_budget_saves_up_no_more_than_its_limit_and_a_clock_that_stands_gives_nothing() -> None:
+    budget = RetryBudget(share=0.5, floor_per_s=1, limit=2)
+    assert [budget.take(100) for _ in range(3)] == [True, True, False]
+    budget.request()
+    assert not budget.take(100)
+    budget.request()
+    assert [budget.take(100), budget.take(100)] == [True, False]
+    # A moment that was passed before brings nothing, and takes nothing back.
+    assert not budget.take(99)
+    assert [budget.take(101), budget.take(101)] == [True, False]
+    assert [budget.take(1_000) for _ in range(3)] == [True, True, False]
+
+
 class Requests(RuleBasedStateMachine):
     """Any order of beginnings, ends and waits, beside a plain account of what is in flight."""
 
