@@ -8,6 +8,7 @@ One request, from top to bottom::
       credential    = read_credential(headers)        domain/headers.py             a typo stops here
       image_request = parse_image_request(body)       domain/requests/image.py      a bad request stops here
         or request_of_form(texts, files)              domain/requests/edit.py, web/intake/
+      image_request = accept_unknown(…, model)        domain/requests/unknown.py    a field nobody knows stops here
       quote         = price(image_request, model)     domain/billing/pricing.py
       terms         = agree(image_request, ...)       domain/billing/pricing.py     what images and text cost
       async with meter.admit(...) as delivery:        metering/meter.py             1 round trip, admit.lua

@@ -108,10 +108,10 @@ def test_no_unknown_field_replaces_what_is_priced(scenes: dict[str, Scene], path
         **(TALK if path == CHAT else {}),
         "generationConfig": four_k,
         "generation_config": four_k,
-        "image_config": {"image_size": "1k", "imageSize": "4K"},
+        "image_config": {"image_size": "1k", "strength": 1},
     }
     received = scene.sent(path, body, policy="forward")["body"]
-    assert received["generationConfig"]["imageConfig"] == {"imageSize": "1K"}
+    assert received["generationConfig"]["imageConfig"] == {"imageSize": "1K", "strength": 1}
     assert "generation_config" not in received
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.requests.chat import ChatRequest
-from proxy.domain.requests.image import ImageRequest
+from proxy.domain.requests.chat import CHAT, ChatRequest
+from proxy.domain.requests.edit import EDIT_FORM, VARIATION_FORM
+from proxy.domain.requests.image import GENERATION, ImageRequest, Task
 from proxy.domain.requests.image_links import check_link
 from proxy.domain.requests.kinds import Kind, shown
 
@@ -21,6 +22,7 @@ FIELDS_LIMIT = 64
 
 IN_CONFIG = "image_config."
 _name = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
+_path_end = re.compile(r"[\[.]")
 _address = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 Asked = ImageRequest | ChatRequest
@@ -43,7 +45,7 @@ def accept_unknown(asked: Asked, model: Model) -> Asked:
         if isinstance(asked, ImageRequest):
             asked = replace(asked, inputs=replace(asked.inputs, others=()))
         return replace(asked, unknown={})
-    _check(names, asked.unknown, model)
+    _check(names, _known(asked), asked.unknown, model)
     return _with_members(asked)
 
 
@@ -72,7 +74,22 @@ def _joined(fields: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, 
     return joined
 
 
-def _check(names: list[str], unknown: Mapping[str, Any], model: Model) -> None:
+def _known(asked: Asked) -> Collection[str]:
+    """The names that a provider must not find a second time, in another spelling."""
+    if isinstance(asked, ChatRequest):
+        return CHAT.kinds
+    return {Task.GENERATION: GENERATION, Task.EDIT: EDIT_FORM, Task.VARIATION: VARIATION_FORM}[asked.task].kinds
+
+
+def _is_a_spelling(name: str, known: Collection[str]) -> bool:
+    """Whether a provider may read ``name`` as a known field: Go ignores case, and others take ``n[]`` for n."""
+    lowered = name.lower()
+    if lowered.startswith(IN_CONFIG):
+        return lowered.removeprefix(IN_CONFIG).replace("_", "") in ("aspectratio", "imagesize")
+    return _path_end.split(lowered, maxsplit=1)[0] in known
+
+
+def _check(names: list[str], known: Collection[str], unknown: Mapping[str, Any], model: Model) -> None:
     if len(names) > FIELDS_LIMIT:
         raise InvalidRequest(f"The request has more than {FIELDS_LIMIT} fields that nobody here knows.")
     for name in names:
@@ -80,6 +97,8 @@ def _check(names: list[str], unknown: Mapping[str, Any], model: Model) -> None:
             raise InvalidRequest(
                 f"'{shown(name)}' should be a name of letters, digits, _, -, ., [ and ].", param=shown(name)
             )
+        if _is_a_spelling(name, known):
+            raise UnknownParameter(f"Unknown parameter: '{name}'.", param=name)
     for name, value in unknown.items():
         # Each is checked, also behind one that is good.
         if sum(check_link(address.strip(), name, name) for address in _addresses(value)) and (

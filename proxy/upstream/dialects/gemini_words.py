@@ -32,8 +32,7 @@ def unknown_of(unknown: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """``image_config`` in Google's names."""
-    known = {theirs: given[name] for name, theirs in IMAGE_CONFIG_NAMES.items() if name in given}
-    return {**{name: value for name, value in given.items() if _snake(name) not in IMAGE_CONFIG_NAMES}, **known}
+    return {IMAGE_CONFIG_NAMES.get(name, name): value for name, value in given.items()}
 
 
 def _snake(name: str) -> str:

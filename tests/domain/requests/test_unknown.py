@@ -92,6 +92,23 @@ def test_what_could_be_no_name_of_a_form_is_not_forwarded(name: str) -> None:
     accept_unknown(generation(**{name: 1}), model(DROP))
 
 
+@pytest.mark.parametrize("name", ["N", "Size", "n[]", "size[0]", "N.x", "QUALITY"])
+def test_no_other_spelling_of_a_field_that_is_priced_is_forwarded(name: str) -> None:
+    for asked in (generation(**{name: 10}), edit(**{name: 10}), form((name, "10"))):
+        with pytest.raises(UnknownParameter) as refused:
+            accept_unknown(asked, model(FORWARD))
+        assert refused.value.param == name
+        accept_unknown(asked, model(DROP))
+    for member in ("imageSize", "Image_Size", "ASPECT_RATIO"):
+        with pytest.raises(UnknownParameter) as refused:
+            accept_unknown(generation(image_config={member: "4K"}), model(FORWARD))
+        assert refused.value.param == f"image_config.{member}"
+    with pytest.raises(UnknownParameter):
+        accept_unknown(chat(Modalities=["image"]), model(FORWARD))
+    # What another endpoint knows is no spelling of what this one does.
+    assert accept_unknown(generation(image=["data:image/png;base64,AAAA"]), model(FORWARD)).unknown
+
+
 def test_only_so_many_are_forwarded() -> None:
     accept_unknown(generation(**{f"a{index}": 1 for index in range(FIELDS_LIMIT)}), model(FORWARD))
     with pytest.raises(InvalidRequest):
