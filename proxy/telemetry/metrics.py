@@ -98,6 +98,9 @@ class Metrics:
         self._deployments = make.gauge(
             "deployment_state", "To the last key there: 0 closed, 1 half-open, 2 open or paused", "provider", "model"
         )
+        self._out_of_credit = make.counter(
+            "upstream_out_of_credit", "Answers by which a provider refused the gateway's account", "provider"
+        )
         self._upstream_duration = make.timing(
             "upstream_duration_seconds", "Time spent waiting for the provider", SLOW_BOUNDS_S, "provider", "model"
         )
@@ -181,6 +184,14 @@ class Metrics:
     def _asked(self, provider: str, model: str, status: int, waited_s: float) -> None:
         self._upstream_requests.values[provider, model, str(status or "none")] += 1
         self._upstream_duration.observe((provider, model), waited_s)
+
+    def has_provider(self, provider: str) -> None:
+        """It may be asked from now on; its series is there before the first event, which is seen as one."""
+        self._out_of_credit.values[(provider,)] += 0
+
+    def out_of_credit(self, provider: str) -> None:
+        """A provider refused the gateway's account."""
+        self._out_of_credit.values[(provider,)] += 1
 
     def retried(self, reason: str) -> None:
         """A request goes to another deployment."""

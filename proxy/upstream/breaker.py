@@ -14,11 +14,12 @@ class Result(StrEnum):
     FAILED = "failed"
     RATE_LIMITED = "rate_limited"
     UNREACHABLE = "unreachable"
+    OUT_OF_CREDIT = "out_of_credit"
     NEITHER = "neither"
 
 
 # A rate limit is the provider at work: it pauses, and the breaker learns nothing.
-_FAILED = {Result.OK: False, Result.FAILED: True, Result.UNREACHABLE: True}
+_FAILED = {Result.OK: False, Result.FAILED: True, Result.UNREACHABLE: True, Result.OUT_OF_CREDIT: True}
 
 
 class State(IntEnum):
@@ -149,6 +150,11 @@ class Breaker:
             # What was sent before it opened says something about the time before.
             self._judge_probe(now_s, failed=failed)
 
+    def open_at_once(self, now_s: float) -> None:
+        """Open for ``open_limit_s``: it need not fail again to be known."""
+        self._open_s = self._policy.open_limit_s
+        self._open(now_s)
+
     def end_run(self) -> None:
         """The failures were not on end."""
         self._consecutive = 0
@@ -201,8 +207,9 @@ class FairBreaker:
     alone. Where only one key asks, that one opens as ever, and the next key finds out for itself. For each failure that
     did not count, one of the key's successes does not count either: it would hide the failures of others.
 
-    That no connection could be had is no client's doing, and always counts. Where a key's probe fails and its last
-    request did so too, the key's own breaker opens, and others may send the next probe.
+    That no connection could be had is no client's doing, and always counts. Nor is it that a provider refuses the
+    gateway's account, which it then does for everybody: the first such answer opens the breaker for all. Where a key's
+    probe fails and its last request did so too, the key's own breaker opens, and others may send the next probe.
 
     One key is remembered, the one that failed last, so that memory does not grow with keys.
     """
@@ -242,7 +249,11 @@ class FairBreaker:
         if again:
             self._own.end(now_s, failed=failed, probe=probes.own is self._own)
         closed = self._shared.state(now_s) is State.CLOSED
-        if again and result is Result.FAILED:
+        if result is Result.OUT_OF_CREDIT:
+            self._shared.end(now_s, failed=None, probe=probes.shared)
+            if closed or probes.shared:
+                self._shared.open_at_once(now_s)
+        elif again and result is Result.FAILED:
             self._uncounted += 1
             self._shared.end(now_s, failed=None, probe=probes.shared)
             if probes.shared:

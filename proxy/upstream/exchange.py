@@ -32,6 +32,7 @@ from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     NoConnectionLeft,
+    ProviderOutOfCredit,
     ProxyError,
     UploadsUnavailable,
     UpstreamMisconfigured,
@@ -42,6 +43,7 @@ from proxy.domain.errors import (
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.chat import ChatRequest, no_chat
 from proxy.domain.requests.image import ImageRequest, Task
+from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.bodies.payload import UploadPayload
@@ -132,7 +134,7 @@ class Exchange:
     ) -> None:
         """Give the connection back where the body was read to its end, and close it where it was not."""
         if isinstance(error, ProxyError):
-            self._observation.provider_error = error.provider_error
+            self._note(error)
         if self._payload is not None:
             self._payload.forget()
             self._body = b""
@@ -277,14 +279,28 @@ class Exchange:
                 body += piece
         except (aiohttp.ClientError, OSError):
             logger.warning("provider %s broke its refusal off", client.provider.name)
-        error = client.dialect.read_refusal(response.status, response.headers, bytes(body))
-        if isinstance(error, UpstreamMisconfigured):
+        return client.dialect.read_refusal(response.status, response.headers, bytes(body))
+
+    def _note(self, error: ProxyError) -> None:
+        """Tell the operator what the provider says of an error, and of what only the operator can mend."""
+        provider, said = self.client.provider.name, error.provider_error
+        self._observation.provider_error = said
+        if isinstance(error, ProviderOutOfCredit):
+            self.client.metrics.out_of_credit(provider)
             logger.error(
-                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env",
-                client.provider.name,
-                response.status,
+                "provider %s refuses this gateway's account (%d, %s): look there at its credit, quota and billing, and "
+                "at the countries that it may be used from",
+                provider,
+                self._served.status,
+                said or "no code",
             )
-        return error
+        elif isinstance(error, UpstreamMisconfigured):
+            logger.error(
+                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env (%s)",
+                provider,
+                self._served.status,
+                said or "no code",
+            )
 
     def _interrupt(self) -> None:
         self.watchdog.interrupt(UpstreamTimeout("The provider took too long to answer."))
@@ -294,11 +310,18 @@ class ProviderClient:
     """One provider's session."""
 
     def __init__(
-        self, provider: Provider, watch: Watch, trace_configs: Sequence[TraceConfig] = (), *, shows_tokens: bool = False
+        self,
+        provider: Provider,
+        watch: Watch,
+        metrics: Metrics,
+        trace_configs: Sequence[TraceConfig] = (),
+        *,
+        shows_tokens: bool = False,
     ) -> None:
         """Open no connection yet; needs a running event loop. Clients see its token counts where ``shows_tokens``."""
         self.shows_tokens = shows_tokens
         self.provider = provider
+        self.metrics = metrics
         self.in_use = 0
         self.watch = watch
         self.dialect = DIALECTS[provider.dialect]

@@ -3,7 +3,7 @@
 A request is sent again only where nothing can have been generated for it:
 
 - no connection could be had, so nothing was sent;
-- the provider refused it itself, by a 429 or a 503;
+- the provider refused it itself, by a 429 or a 503, or refuses the gateway's account;
 - by a setting of the provider, after a 502 or where the answer is late. Neither proves that nothing was made: a 502
   often comes from a balancer in front of a server that is still drawing, and an answer is late because it is drawn.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
@@ -24,6 +24,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     ClientGone,
     NoConnectionLeft,
+    ProviderOutOfCredit,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -53,6 +54,8 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
     if isinstance(error, UpstreamUnreachable):
         return "no_connection_left" if isinstance(error, NoConnectionLeft) else "unreachable"
     late = status == 0 and isinstance(error, UpstreamTimeout)
+    if isinstance(error, ProviderOutOfCredit):
+        return "out_of_credit"
     reasons = {
         HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
         HTTPStatus.SERVICE_UNAVAILABLE: "unavailable",
@@ -62,21 +65,25 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
     return reasons.get(status)
 
 
+_RESULTS: Sequence[tuple[type[ProxyError], Result]] = (
+    (NoConnectionLeft, Result.NEITHER),
+    (ProviderOutOfCredit, Result.OUT_OF_CREDIT),
+    (UpstreamRateLimit, Result.RATE_LIMITED),
+    (UpstreamUnreachable, Result.UNREACHABLE),
+    (UpstreamError, Result.FAILED),
+    (UpstreamTimeout, Result.FAILED),
+)
+"""The first kind that an error is of counts."""
+
+
 def result_of(error: BaseException | None, status: int) -> Result:
     """What an attempt that ended by ``error`` says about its deployment."""
     if error is None or isinstance(error, ProviderRefusal):
         return Result.OK
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS and not isinstance(error, ProviderOutOfCredit):
         return Result.RATE_LIMITED
-    if isinstance(error, NoConnectionLeft):
-        # It was not asked.
-        return Result.NEITHER
-    if isinstance(error, UpstreamUnreachable):
-        return Result.UNREACHABLE
-    if isinstance(error, UpstreamError | UpstreamTimeout):
-        return Result.FAILED
-    # The client left, the gateway stops, or one of these two is at fault: the deployment has not shown what it can.
-    return Result.NEITHER
+    # One that was not asked, whose client left, or that the gateway has stopped, has not shown what it can.
+    return next((result for kind, result in _RESULTS if isinstance(error, kind)), Result.NEITHER)
 
 
 class Failover:
@@ -195,10 +202,13 @@ class Failover:
     ) -> None:
         status = self._served.status
         result = Result.FAILED if broken else result_of(error, status)
-        if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        if isinstance(error, ProxyError) and error.retry_after_s is not None:
+            # The provider may have said so in its body.
+            retry_after_s = error.retry_after_s
+        if result is Result.RATE_LIMITED:
+            retry_after_s = 1 if retry_after_s is None else retry_after_s
+        elif status != HTTPStatus.SERVICE_UNAVAILABLE:
             retry_after_s = None
-        elif retry_after_s is None and result is Result.RATE_LIMITED:
-            retry_after_s = 1
         self._balancer.end(attempt, monotonic(), result, retry_after_s)
         waited_s = self._observation.provider_s - self._waited_before_s
         self._metrics.attempted(attempt.target.deployment.provider, self._model.id, result.value, status, waited_s)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from time import time
 
 from proxy.domain.errors import (
+    ProviderOutOfCredit,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -63,6 +64,26 @@ _MEANINGS: Sequence[tuple[str, int]] = (
 )  # fmt: skip
 """What a part of an error's word says where nothing else does; the first that is found counts."""
 
+_ACCOUNT = re.compile(
+    r"billing|arrear|overdue|payment|insufficient(?:user|account|api)?(?:quota|credit|balance|fund)"
+    r"|(?:quota|credit|balance|fund)s?(?:not(?:enough|sufficient)|insufficient|exhausted|depleted|toolow)"
+    r"|notenough(?:quota|credit|balance|fund)|outof(?:credit|fund|balance)|creditlimit|spend(?:ing)?limit|hardlimit"
+    r"|exceededcurrentquota|(?:account|organi[sz]ation|project|workspace|user|consumer)"
+    r"(?:is)?(?:deactivated|suspended|disabled|overdue|inactive|notactive|locked)"
+)
+"""What says that the gateway's account is at fault, in an error's words without case and signs.
+
+Only in words: they are the provider's alone, and a message may repeat what a client has sent.
+"""
+_ACCOUNT_MESSAGE = re.compile(
+    r"insufficient (?:account )?(?:balance|credits?|funds|quota)|(?:out of|used all|no) (?:\w+ )?credits?\b"
+    r"|exhausted balance|credit balance|spending limit|billing (?:hard )?limit",
+    re.IGNORECASE,
+)
+_ACCOUNT_STATUSES = frozenset({401, 403, 429})
+"""Statuses whose messages may say it too: they are about who asks, not about what is asked for."""
+_not_alphanumeric = re.compile(r"[^a-z0-9]+")
+
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _param = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}(?:\[\d{0,4}\]|\.[A-Za-z_][A-Za-z0-9_-]{0,63}|\.\d{1,4}){0,8}")
 _secret = re.compile(
@@ -93,6 +114,8 @@ def error_in_answer(report: ErrorReport) -> ProxyError:
 
 
 def _error_for_status(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
+    if _is_about_the_account(status, report):
+        return ProviderOutOfCredit()
     if status == HTTPStatus.FORBIDDEN and _is_about_the_content(report):
         status = HTTPStatus.BAD_REQUEST
     if status in CONTENT_REFUSALS and _KEY_WORDS.isdisjoint(word.lower() for word in report.words):
@@ -102,6 +125,11 @@ def _error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepo
             provider_code=_plain_code(report.code),
             param=_plain_param(report.param),
         )
+    return _failure(status, headers, report)
+
+
+def _failure(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
+    """What is not about this request."""
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return UpstreamRateLimit(
             "The provider is rate-limiting this gateway; nothing was charged. Try again later.",
@@ -126,7 +154,7 @@ def _status_of(report: ErrorReport) -> int | None:
     words = [word.lower() for word in report.words]
     named = next((_STATUSES[word] for word in report.words if word in _STATUSES), None)
     said = report.status or named
-    if said == HTTPStatus.FORBIDDEN:
+    if said == HTTPStatus.FORBIDDEN and not _is_about_the_account(said, report):
         is_about_the_key = any(part in word for word in words for part in ("key", "permission", "auth"))
         return HTTPStatus.UNAUTHORIZED if is_about_the_key else HTTPStatus.BAD_REQUEST
     if said is not None:
@@ -139,6 +167,15 @@ def _status_of(report: ErrorReport) -> int | None:
 def _is_about_the_content(report: ErrorReport) -> bool:
     words = (report.code or "", *report.words)
     return report.is_flagged or any(part in word.lower() for word in words for part in _REFUSING_WORDS)
+
+
+def _is_about_the_account(status: int, report: ErrorReport) -> bool:
+    """Whether no request of this gateway will be served until its operator has paid, or moved."""
+    if status == HTTPStatus.PAYMENT_REQUIRED or "FAILED_PRECONDITION" in report.words:
+        return True
+    if any(_ACCOUNT.search(_not_alphanumeric.sub("", word.lower())) for word in report.words):
+        return True
+    return status in _ACCOUNT_STATUSES and bool(_ACCOUNT_MESSAGE.search(report.message[:READ_LENGTH_LIMIT]))
 
 
 def _wait_s(headers: Mapping[str, str], report: ErrorReport) -> int | None:

@@ -66,6 +66,7 @@ class Pool:
                 self._retire(client)
         for name, provider in wanted.items():
             self._clients[name] = self._client_of(provider)
+            self._metrics.has_provider(name)
         deployed = {model.id: model for model in models if model.deployments}
         self._balancers = {model_id: self._balancer_of(model) for model_id, model in deployed.items()}
 
@@ -128,7 +129,9 @@ class Pool:
                 if going is not None:
                     going.cancel()
                 return client
-        return ProviderClient(provider, self._watch, self._trace_configs, shows_tokens=self._shows_tokens)
+        return ProviderClient(
+            provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens
+        )
 
     def _retire(self, client: ProviderClient) -> None:
         if client not in self._retiring:

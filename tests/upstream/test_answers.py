@@ -9,7 +9,14 @@ import orjson
 import pytest
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.errors import NothingGenerated, ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured
+from proxy.domain.errors import (
+    NothingGenerated,
+    ProviderOutOfCredit,
+    ProviderRefusal,
+    ProxyError,
+    UpstreamError,
+    UpstreamMisconfigured,
+)
 from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
@@ -164,7 +171,7 @@ def test_errors_in_a_2xx(dialect: str, error: dict[str, Any], kind: type[ProxyEr
         ("gemini", 403, {"message": "no", "status": "PERMISSION_DENIED"}, UpstreamMisconfigured),
         ("openrouter", 403, {"message": "flagged", "metadata": {"reasons": ["violence"]}}, ProviderRefusal),
         ("openrouter", 403, {"message": "key limit"}, UpstreamMisconfigured),
-        ("openrouter", 402, {"message": "no credits"}, UpstreamMisconfigured),
+        ("openrouter", 402, {"message": "no credits"}, ProviderOutOfCredit),
     ],
 )
 def test_refusals(dialect: str, status: int, error: dict[str, Any], kind: type[ProxyError]) -> None:

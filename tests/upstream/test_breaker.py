@@ -178,6 +178,29 @@ def test_what_no_client_brings_about_counts_always() -> None:
     assert asked.breaker.opens_again_s(5, "a") == 10
 
 
+def test_an_account_without_credit_opens_it_at_once_for_all_and_for_long() -> None:
+    asked = Asked()
+    assert asked.ask(0, "a", Result.OK)
+    assert asked.ask(0, "a", Result.OUT_OF_CREDIT)
+    for key_id in ("a", "newcomer"):
+        assert not asked.ask(19.9, key_id, Result.OK)
+    assert asked.breaker.opens_again_s(0, "newcomer") == POLICY.open_limit_s
+    # A probe then, and again after as long where nobody has paid.
+    assert asked.ask(20, "b", Result.OUT_OF_CREDIT)
+    assert not asked.ask(39.9, "a", Result.OK)
+    assert asked.ask(40, "a", Result.OK)
+    assert asked.ask(40, "b", Result.OK)
+    assert asked.breaker.state(40, "newcomer") is State.CLOSED
+
+
+def test_an_answer_of_before_it_opened_does_not_keep_it_open() -> None:
+    breaker = FairBreaker(POLICY)
+    first, second = breaker.begin(0, "a"), breaker.begin(0, "b")
+    breaker.end(0, "a", Result.OUT_OF_CREDIT, first)
+    breaker.end(19, "b", Result.OUT_OF_CREDIT, second)
+    assert breaker.state(20, "c") is State.HALF_OPEN
+
+
 def test_a_key_that_failed_too_often_is_kept_out_alone() -> None:
     asked = Asked()
     for now_s in range(300):

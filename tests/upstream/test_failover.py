@@ -15,6 +15,7 @@ from proxy.domain.errors import (
     ClientGone,
     InvalidRequest,
     NothingGenerated,
+    ProviderOutOfCredit,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -58,6 +59,11 @@ REFUSAL = ProviderRefusal("no", provider_status=400, provider_code=None, param=N
         (InvalidRequest("x"), 200, None, None, Result.NEITHER),
         (UpstreamMisconfigured("x"), 401, None, None, Result.FAILED),
         (UpstreamTruncated("x"), 200, None, None, Result.FAILED),
+        (UpstreamRateLimit("x"), 200, None, None, Result.RATE_LIMITED),
+        *(
+            (ProviderOutOfCredit(), status, "out_of_credit", "out_of_credit", Result.OUT_OF_CREDIT)
+            for status in (200, 400, 402, 403, 429)
+        ),
         (NothingGenerated("x", reason="SAFETY"), 200, None, None, Result.OK),
         (ClientGone(), 429, None, None, Result.RATE_LIMITED),
     ],

@@ -14,6 +14,7 @@ from proxy.domain.answers.images_writing import ImagesHead
 from proxy.domain.api_key import make_key_text
 from proxy.domain.errors import (
     NothingGenerated,
+    ProviderOutOfCredit,
     ProviderRefusal,
     ProxyError,
     UpstreamError,
@@ -44,7 +45,7 @@ MEANINGS: dict[int, type[ProxyError]] = {
     304: UpstreamMisconfigured,
     400: ProviderRefusal,
     401: UpstreamMisconfigured,
-    402: UpstreamMisconfigured,
+    402: ProviderOutOfCredit,
     403: UpstreamMisconfigured,
     404: UpstreamMisconfigured,
     405: UpstreamMisconfigured,
@@ -379,3 +380,70 @@ def test_a_key_that_a_400_is_about_is_the_operators() -> None:
 def test_the_providers_own_word_is_kept_for_the_log(status: int, error: dict[str, object], word: str) -> None:
     for dialect in DIALECTS.values():
         assert dialect.read_refusal(status, {}, orjson.dumps({"error": error})).provider_error == word
+
+
+# --- The gateway's account --------------------------------------------------------------------------------------------
+
+WITHOUT_CREDIT: list[tuple[int, dict[str, object]]] = [
+    (400, {"code": "billing_hard_limit_reached"}),
+    (400, {"code": "billing_not_active"}),
+    (400, {"code": "account_deactivated"}),
+    (401, {"code": "account_deactivated"}),
+    (400, {"type": "insufficient_quota"}),
+    (429, {"code": "insufficient_quota"}),
+    (429, {"type": "insufficient_quota", "code": None}),
+    (429, {"type": "exceeded_current_quota_error"}),
+    (402, {}),
+    (402, {"code": "payment_required"}),
+    (400, {"code": "insufficient_credits"}),
+    (400, {"code": "not_enough_credits"}),
+    (400, {"code": "insufficientBalance"}),
+    (400, {"code": "Arrearage"}),
+    (403, {"code": "AccountOverdueError"}),
+    (403, {"code": "insufficient_user_quota"}),
+    (400, {"code": 400, "status": "FAILED_PRECONDITION"}),
+    (403, {"code": 403, "status": "FAILED_PRECONDITION"}),
+    (403, {"status": "PERMISSION_DENIED",
+           "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "BILLING_DISABLED"}]}),
+    (403, {"message": "User is locked. Reason: Exhausted balance. Top up your balance."}),
+    (429, {"message": "Your team has either used all available credits or reached its monthly spending limit."}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("status", "error"), WITHOUT_CREDIT, ids=ascii)
+def test_an_account_without_credit_is_the_operators_affair(dialect: str, status: int, error: dict[str, object]) -> None:
+    said = {"message": "Billing hard limit has been reached.", **error}
+    refused = DIALECTS[dialect].read_refusal(status, {"Retry-After": "1"}, orjson.dumps({"error": said}))
+    assert type(refused) is ProviderOutOfCredit
+    assert refused.wire_status == 502
+    assert refused.headers() == {"x-should-retry": "false"}
+    assert "illing" not in str(refused.body())
+
+
+@pytest.mark.parametrize("dialect", ["openrouter", "gemini"])
+@pytest.mark.parametrize(("status", "error"), WITHOUT_CREDIT, ids=ascii)
+def test_so_it_is_within_a_2xx(dialect: str, status: int, error: dict[str, object]) -> None:
+    assert type(in_answer(dialect, {"message": "no", **error, "status_code": status})) is ProviderOutOfCredit
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        # A client may have a provider repeat anything in a message.
+        (400, {"message": "You cannot draw 'insufficient credits, billing hard limit'."}, ProviderRefusal),
+        (400, {"message": "x", "param": "billing"}, ProviderRefusal),
+        (429, {"code": "rate_limit_exceeded", "message": "Limit 5, used 5."}, UpstreamRateLimit),
+        (429, {"status": "RESOURCE_EXHAUSTED",
+               "message": "You exceeded your current quota, please check your plan and billing details."},
+         UpstreamRateLimit),
+        (403, {"code": "model_not_allowed"}, UpstreamMisconfigured),
+        (500, {"message": "billing service failed"}, UpstreamError),
+        (429, {"code": 429, "metadata": {"raw": '{"error":{"code":"insufficient_quota"}}'}}, UpstreamRateLimit),
+    ],
+)  # fmt: skip
+def test_what_is_no_matter_of_credit_stays_what_it_is(
+    status: int, error: dict[str, object], kind: type[ProxyError]
+) -> None:
+    for dialect in DIALECTS.values():
+        assert type(dialect.read_refusal(status, {}, orjson.dumps({"error": error}))) is kind

@@ -37,6 +37,7 @@ from proxy.domain.errors.operator import (
 from proxy.domain.errors.provider import (
     NoConnectionLeft,
     NothingGenerated,
+    ProviderOutOfCredit,
     ProviderRefusal,
     UpstreamError,
     UpstreamMisconfigured,
@@ -69,6 +70,7 @@ __all__ = [
     "NotFound",
     "NothingGenerated",
     "PayloadTooLarge",
+    "ProviderOutOfCredit",
     "ProviderRefusal",
     "ProxyError",
     "RateLimitExceeded",

@@ -96,6 +96,19 @@ class UpstreamMisconfigured(UpstreamError):
     retryable = False
 
 
+class ProviderOutOfCredit(UpstreamMisconfigured):
+    """The provider refuses the gateway's account: no credit or quota is left, or it may not be used from here.
+
+    Nothing was made, nothing will be until the operator has seen to it, and no client has to know why.
+    """
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__(
+            "The provider does not serve this gateway now; nothing was charged. The operator has been told."
+        )
+
+
 class UpstreamTimeout(ProxyError):
     """The provider took too long, and may still be at work: see ``UpstreamUncertain``."""
 
