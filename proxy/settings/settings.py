@@ -80,7 +80,7 @@ class ProviderSettings(Section):
     connect_timeout: Seconds = 5
     pool_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
-    idle_timeout: Seconds = 60
+    idle_timeout: Seconds = 300
     total_timeout: Seconds = 900
     max_connections: Annotated[Whole, Field(ge=1, le=100_000)] = 1_000
     max_response: Bytes = 64 * 2**20

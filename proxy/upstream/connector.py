@@ -1,4 +1,6 @@
-"""Connections to a provider that are used again only where nothing came on them that nobody asked for.
+"""Connections to a provider: lenient to how an answer is framed, strict about which of them are used again.
+
+They are used again only where nothing came on them that nobody asked for.
 
 Bytes on an idle connection would be read as the answer to the next request, which may be another client's. The library
 hands such connections out (https://github.com/aio-libs/aiohttp/issues/13656), so each is looked at here: what comes
@@ -8,6 +10,7 @@ while it is idle ends it, and so does what the event loop has not read yet when 
 from __future__ import annotations
 
 import asyncio
+import re
 import select
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,13 +21,54 @@ from aiohttp.client_proto import ResponseHandler
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
+HEAD_BYTES_LIMIT = 4 * 65_536
+"""Of an answer's headers together; past it, the library is left to refuse them."""
+
+_LENGTH = b"\ncontent-length:"
+_head_end = re.compile(rb"\r?\n\r?\n")
+_length = re.compile(rb"(?im)^content-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*\r?\n")
+_chunked = re.compile(rb"(?im)^transfer-encoding:[^\n]*\bchunked\b")
+_blank_before_colon = re.compile(rb"(?m)^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})[ \t]{1,64}:")
 _READABLE = select.POLLIN | select.POLLPRI | select.POLLHUP | select.POLLERR
 
 
+def mend_head(head: bytes) -> bytes:
+    """The head of an answer, its length said once (RFC 9110 section 8.6, RFC 9112 sections 5.1 and 6.3).
+
+    A length that is repeated is one; beside chunks it is none; and a blank before a colon is left out. Lengths that
+    differ stay, and are refused.
+    """
+    if b" :" in head or b"\t:" in head:
+        head = _blank_before_colon.sub(rb"\1:", head)
+    # Most heads need nothing, and each answer has one: they are told by what costs least.
+    lowered = head.lower()
+    at = lowered.find(_LENGTH)
+    if at < 0:
+        return head
+    is_chunked = b"\ntransfer-encoding:" in lowered and _chunked.search(head) is not None
+    if not is_chunked and lowered.find(_LENGTH, at + 1) < 0 and b"," not in head[at : head.find(b"\n", at + 1)]:
+        return head
+    found = _length.findall(head)
+    if is_chunked:
+        return _length.sub(b"", head)
+    lengths = {length.strip() for each in found for length in each.split(b",")}
+    if len(lengths) == 1:
+        line, _, headers = _length.sub(b"", head).partition(b"\n")
+        return b"%b\nContent-Length: %b\r\n%b" % (line, lengths.pop(), headers)
+    return head
+
+
 class WatchedHandler(ResponseHandler):
-    """The library's protocol, which ends where anything comes while it is idle."""
+    """The library's protocol, which ends where anything comes while it is idle, and gets heads that it can read."""
 
     is_idle = False
+    _awaits_head = False
+    _head = bytearray()
+
+    def set_response_params(self, **settings: Any) -> None:
+        """An answer is to come."""
+        self._awaits_head, self._head = True, bytearray()
+        super().set_response_params(**settings)
 
     def data_received(self, data: bytes) -> None:
         """Read an answer, or end."""
@@ -33,7 +77,41 @@ class WatchedHandler(ResponseHandler):
             if self.transport is not None:
                 self.transport.abort()
             return
+        if self._awaits_head and data:
+            data = self._read_head(data)
+            if not data:
+                return
         super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """What came of a head is the library's to refuse."""
+        self._awaits_head = False
+        if self._head:
+            begun, self._head = bytes(self._head), bytearray()
+            super().data_received(begun)
+        super().connection_lost(exc)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """What may be read; nothing until a head is whole."""
+        looked_at = max(0, len(self._head) - 3)
+        self._head += data
+        found = _head_end.search(self._head, looked_at)
+        if found is None and len(self._head) <= HEAD_BYTES_LIMIT and self._head.startswith(b"HTTP/1."):
+            return b""
+        data, self._head = bytes(self._head), bytearray()
+        if found is None:
+            self._awaits_head = False
+            return data
+        head, rest = data[: found.end()], data[found.end() :]
+        # Another head follows one that is not final (RFC 9110 section 15.2).
+        self._awaits_head = head[8:10] == b" 1" and head[8:12] != b" 101"
+        if self._awaits_head and rest:
+            rest = self._read_head(rest)
+        mended = mend_head(head)
+        if mended != head:
+            # Where this answer ends, and the next begins, is for whoever reads its framing otherwise another question.
+            self.force_close()
+        return mended + rest
 
 
 class WatchedConnector(TCPConnector):

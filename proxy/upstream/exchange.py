@@ -48,6 +48,7 @@ from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.bodies.payload import UploadPayload
 from proxy.upstream.connector import WatchedConnector
+from proxy.upstream.decompression import Decompression, decompressed, decompression_of
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.provider import Provider
@@ -63,6 +64,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_MARKS = (b"{", b"[")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
+HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
+"""Of an answer's one header, and how many of them: an image that was drawn is not lost for its policies and cookies."""
+
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
@@ -83,8 +87,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_asked", "_begin", "_body", "_model", "_observation", "_payload", "_response", "_served", "_size", "_url",
-        "client", "is_whole", "watchdog",
+        "_asked", "_begin", "_body", "_decompressed_size", "_decompression", "_has_begun", "_model", "_observation",
+        "_payload", "_response", "_served", "_size", "_url", "client", "is_whole", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -112,7 +116,9 @@ class Exchange:
         self._observation = observation
         self._payload: JsonPayload | None = None
         self._response: ClientResponse | None = None
-        self._size = 0
+        self._size = self._decompressed_size = 0
+        self._has_begun = False
+        self._decompression: Decompression | None = None
         self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
 
     async def __aenter__(self) -> Self:
@@ -201,14 +207,41 @@ class Exchange:
 
         Raises UpstreamError or UpstreamTimeout where it breaks off, or is longer than ``max_response``.
         """
-        response, provider = self._response, self.client.provider
         if self._begin:
             begin, self._begin = self._begin, b""
             return begin
+        if not self._has_begun:
+            return await self._begin_body()
+        return await (self._read_as_sent() if self._decompression is None else self._read_decompressed())
+
+    async def _begin_body(self) -> bytes:
+        self._has_begun = True
+        begin = await self._read_as_sent()
+        while len(begin) == 1 and (piece := await self._read_as_sent()):
+            begin += piece
+        self._decompression = decompression_of(self._content_encoding, begin)
+        return begin if self._decompression is None else await self._read_decompressed()
+
+    async def _read_decompressed(self) -> bytes:
+        decompression = self._decompression
+        if decompression is None:
+            raise RuntimeError("nothing is compressed")
+        while not (piece := decompression.take()):
+            sent = await self._read_as_sent()
+            if not sent:
+                decompression.finish()
+                return b""
+            decompression.feed(sent)
+        self._decompressed_size += len(piece)
+        self._check_size(self._decompressed_size)
+        return piece
+
+    async def _read_as_sent(self) -> bytes:
+        response = self._response
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
         began = perf_counter()
-        self.watchdog.phase(provider.idle_timeout_s, self._interrupt)
+        self.watchdog.phase(self.client.provider.idle_timeout_s, self._interrupt)
         try:
             piece = await response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -216,9 +249,17 @@ class Exchange:
         finally:
             self._observation.provider_s += perf_counter() - began
         self._size += len(piece)
-        if self._size > provider.max_response_bytes:
-            raise UpstreamUncertain(f"The provider's answer is longer than {provider.max_response_bytes:,} bytes.")
+        self._check_size(self._size)
         return piece
+
+    def _check_size(self, size: int) -> None:
+        if size > self.client.provider.max_response_bytes:
+            limit = f"{self.client.provider.max_response_bytes:,}"
+            raise UpstreamUncertain(f"The provider's answer is longer than {limit} bytes.")
+
+    @property
+    def _content_encoding(self) -> str:
+        return "" if self._response is None else self._response.headers.get("Content-Encoding", "")
 
     async def _send(self) -> None:
         client, body = self.client, self._body
@@ -279,7 +320,8 @@ class Exchange:
                 body += piece
         except (aiohttp.ClientError, OSError):
             logger.warning("provider %s broke its refusal off", client.provider.name)
-        return client.dialect.read_refusal(response.status, response.headers, bytes(body))
+        said = decompressed(self._content_encoding, bytes(body), ERROR_BODY_BYTES)
+        return client.dialect.read_refusal(response.status, response.headers, said)
 
     def _note(self, error: ProxyError) -> None:
         """Tell the operator what the provider says of an error, and of what only the operator can mend."""
@@ -337,6 +379,9 @@ class ProviderClient:
             trust_env=False,
             trace_configs=list(trace_configs),
             read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS_MOST,
             headers={
                 "Accept": "application/json, text/event-stream",
                 "Accept-Encoding": "identity",

@@ -22,7 +22,7 @@ class Provider:
     api_key: str = field(repr=False, default="")
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 300.0
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: float = 300.0
     total_timeout_s: float = 900.0
     max_connections: int = 1_000
     pool_timeout_s: float = 5.0

@@ -19,6 +19,7 @@ from proxy.domain.billing.pricing import price
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT, Ability, Deployment
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest
 from proxy.settings.settings import ConfigurationError, Settings, load_settings, read_settings
+from proxy.upstream.provider import Provider
 from proxy.web.admin.access import AdminToken, Role
 from tests.support.examples import examples
 
@@ -265,6 +266,12 @@ def test_providers_get_their_keys_from_the_environment(file: File) -> None:
 def test_a_provider_without_api_key_env_has_no_key(file: File) -> None:
     (provider,) = file.load(LEAST).provider_list({"ACME_API_KEY": "made-up-secret", "": "x"})
     assert provider.api_key == ""
+
+
+def test_a_provider_may_be_silent_for_as_long_in_its_answer_as_before_it(file: File) -> None:
+    (provider,) = file.load(LEAST).provider_list({})
+    assert provider.idle_timeout_s == provider.first_byte_timeout_s == 300
+    assert provider == Provider("acme", "openai", provider.base_url)
 
 
 def test_a_file_needs_only_a_provider_and_a_model(file: File) -> None:

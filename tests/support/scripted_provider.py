@@ -16,13 +16,17 @@ IMAGE = json.dumps({"created": 1, "data": [{"url": "http://127.0.0.1/1.png"}]}).
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. ``held`` is waited for before its headers; a ``broken`` one is no answer but the connection's end."""
+    """One answer. ``held`` is waited for before its headers; a ``broken`` one is no answer but the connection's end.
+
+    ``raw`` is all of an answer, its head included, after which the connection ends.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     held: threading.Event | None = None
     broken: bool = False
+    raw: bytes = b""
 
     @property
     def content(self) -> bytes:
@@ -73,6 +77,10 @@ class ScriptedProvider:
         with self._at_work() as reply:
             if reply.broken:
                 request.close_connection = True
+                return
+            if reply.raw:
+                request.close_connection = True
+                request.wfile.write(reply.raw)
                 return
             request.send_response(reply.status)
             headers: dict[str, Any] = {"Content-Type": "application/json", **reply.headers}

@@ -18,6 +18,7 @@ from proxy.domain.errors import NoConnectionLeft, ProxyError
 from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.connector import mend_head
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe
 from proxy.upstream.pool import Pool
 from proxy.upstream.provider import Provider
@@ -187,3 +188,68 @@ async def test_a_library_error_is_told_by_type_status_and_message() -> None:
     assert isinstance(before_it_was_sent(OSError(24, "Too many open files")), NoConnectionLeft)
     assert not isinstance(before_it_was_sent(OSError(111, "Connection refused")), NoConnectionLeft)
     assert describe(TimeoutError()) == "TimeoutError"
+
+
+# --- Heads ------------------------------------------------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "mended"),
+    [
+        (OK + b"Content-Length: 2\r\n\r\n", None),
+        (OK + b"X: a\r\n\r\n", None),
+        (OK + b"Content-Length: 2\r\ncontent-length:2\r\nX: y\r\n\r\n", OK + b"Content-Length: 2\r\nX: y\r\n\r\n"),
+        (OK + b"Content-Length: 2 , 2\r\n\r\n", OK + b"Content-Length: 2\r\n\r\n"),
+        (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", None),
+        (OK + b"Content-Length: 2, 3\r\n\r\n", None),
+        (OK + b"Content-Length: 2\r\nContent-Length: 02\r\n\r\n", None),
+        (OK + b"Content-Length: x\r\nContent-Length: x\r\n\r\n", None),
+        (OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+        (OK + b"Content-Length: 2\r\nTransfer-Encoding: gzip\r\n\r\n", None),
+        (OK + b"X-A\t : b\r\nY: a : b\r\n\r\n", OK + b"X-A: b\r\nY: a : b\r\n\r\n"),
+    ],
+)
+def test_a_head_says_its_length_once(head: bytes, mended: bytes | None) -> None:
+    assert mend_head(head) == (head if mended is None else mended)
+
+
+async def test_a_connection_whose_head_had_to_be_mended_is_not_used_again() -> None:
+    async def serve(_number: int, writer: asyncio.StreamWriter) -> None:
+        head, _, body = answer("x").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async with raw_provider(serve) as provider, pool_of(provider.url) as pool:
+        for _ in range(3):
+            assert b"/x" in await ask(pool)
+        assert (provider.requests, provider.connections) == (3, 3)
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+async def test_a_head_that_comes_bit_by_bit_is_read(size: int) -> None:
+    async def serve(number: int, writer: asyncio.StreamWriter) -> None:
+        body = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(str(number))
+        for at in range(0, len(body), size):
+            writer.write(body[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with raw_provider(serve) as provider, pool_of(provider.url) as pool:
+        for number in range(3):
+            assert b"/%d" % number in await ask(pool)
+        assert provider.connections == 1
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1", b"SSH-2.0-x\r\n", b"\0" * 50])
+async def test_a_head_that_is_none_is_an_error(begun: bytes) -> None:
+    async def serve(_number: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(begun)
+        await writer.drain()
+        writer.close()
+
+    async with raw_provider(serve) as provider, pool_of(provider.url) as pool:
+        with pytest.raises(ProxyError) as caught:
+            await ask(pool)
+        assert caught.value.headers() == {"x-should-retry": "false"}
+        assert provider.requests == 1

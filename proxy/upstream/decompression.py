@@ -1,0 +1,110 @@
+"""Bodies that a provider compresses although it was asked not to, decompressed in steps of bounded size. No I/O.
+
+gzip (RFC 1952) of any number of members, also where no header tells of it, and deflate (RFC 9110 section 8.4.1.2) with
+the header of zlib or without. What is labelled as compressed and is none is left as it is.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from proxy.domain.errors import UpstreamUncertain
+
+STEP_BYTES = 65_536
+GZIP_MAGIC = b"\x1f\x8b"
+_KNOWN = frozenset({"", "identity", "none", "gzip", "x-gzip"})
+"""Of these, the first bytes of the body say all."""
+
+_COMPRESSED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+_PLAIN = (b"{", b"[", b"data:", b"event:", b"\xef\xbb\xbf")
+"""No JSON that is deflated begins so (RFC 1951): what does is JSON or events, whatever its label says."""
+
+_GZIP_BITS, _RAW_BITS = zlib.MAX_WBITS + 16, -zlib.MAX_WBITS
+_ZLIB_METHOD, _ZLIB_CHECK = 8, 31
+
+
+def decompression_of(encoding: str, begin: bytes) -> Decompression | None:
+    """What decompresses a body of this ``Content-Encoding`` that begins so; None where it is not compressed.
+
+    Raises UpstreamUncertain where nobody here can decompress it.
+    """
+    if begin.startswith(GZIP_MAGIC) or begin == GZIP_MAGIC[:1]:
+        return Decompression(_GZIP_BITS, begin)
+    encoding = encoding.strip().lower()
+    if encoding in _KNOWN or not begin:
+        return None
+    if encoding not in _COMPRESSED and begin.lstrip().startswith(_PLAIN):
+        return None
+    if encoding == "deflate":
+        has_header = begin[0] & 0x0F == _ZLIB_METHOD and int.from_bytes(begin[:2], "big") % _ZLIB_CHECK == 0
+        return Decompression(zlib.MAX_WBITS if has_header else _RAW_BITS, begin)
+    name = encoding if encoding.isascii() and encoding.isalnum() and len(encoding) <= len("x-compress") else "unknown"
+    raise UpstreamUncertain(f"The provider's answer is compressed ({name}), which it was asked not to be.")
+
+
+def decompressed(encoding: str, body: bytes, limit_bytes: int) -> bytes:
+    """As much of a body as can be decompressed, within ``limit_bytes``; all of it where it is not compressed."""
+    try:
+        decompression = decompression_of(encoding, body)
+        if decompression is None:
+            return body
+        parts = []
+        while limit_bytes > 0 and (part := decompression.take()):
+            parts.append(part[:limit_bytes])
+            limit_bytes -= len(part)
+    except UpstreamUncertain:
+        return b""
+    return b"".join(parts)
+
+
+class Decompression:
+    """One body on its way: ``take`` until there is nothing, ``feed`` more, and ``finish`` at its end."""
+
+    __slots__ = ("_bits", "_has_ended", "_is_full", "_member", "_waiting")
+
+    def __init__(self, bits: int, begin: bytes) -> None:
+        """Begin with the first bytes of the body; ``bits`` are those of ``zlib.decompressobj``."""
+        self._bits = bits
+        self._member = zlib.decompressobj(bits)
+        self._waiting = begin
+        self._is_full = False
+        self._has_ended = False
+        """Nothing but padding, or what is not of the body, can follow."""
+
+    def feed(self, piece: bytes) -> None:
+        """More of the body, where ``take`` has given all."""
+        self._waiting = b"" if self._has_ended else self._waiting + piece
+
+    def take(self) -> bytes:
+        """At most 64 KiB of what is decompressed; nothing where more has to be fed.
+
+        Raises UpstreamUncertain where it cannot be decompressed.
+        """
+        while (self._waiting or self._is_full) and self._has_member():
+            try:
+                taken = self._member.decompress(self._waiting, STEP_BYTES)
+            except zlib.error:
+                raise UpstreamUncertain("The provider's answer cannot be decompressed.") from None
+            self._waiting = self._member.unused_data or self._member.unconsumed_tail
+            # The last bytes of a long repetition may be left within, though all of the input was taken.
+            self._is_full = len(taken) == STEP_BYTES and not self._member.eof
+            if taken:
+                return taken
+        return b""
+
+    def finish(self) -> None:
+        """The body has ended. Raises UpstreamUncertain where it ended too early."""
+        if not self._member.eof:
+            raise UpstreamUncertain("The provider's answer broke off.")
+
+    def _has_member(self) -> bool:
+        """Whether what waits is of a member; each that has ended may be followed by another (RFC 1952 section 2.2)."""
+        if not self._member.eof:
+            return True
+        waiting = self._waiting.lstrip(b"\0")
+        if self._bits == _GZIP_BITS and waiting[:2] == GZIP_MAGIC:
+            self._member, self._waiting = zlib.decompressobj(self._bits), waiting
+            return True
+        may_go_on = self._bits == _GZIP_BITS and waiting in (b"", GZIP_MAGIC[:1])
+        self._waiting, self._has_ended = (waiting, False) if may_go_on else (b"", True)
+        return False
