@@ -50,6 +50,8 @@ from proxy.upstream.bodies.payload import UploadPayload
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.decompression import Decompression, decompressed, decompression_of
 from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.error_reports import read_report
+from proxy.upstream.failures import error_in_answer
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.provider import Provider
 from proxy.upstream.watchdog import Watch, Watchdog
@@ -67,6 +69,7 @@ ERROR_BODY_BYTES = 65_536
 HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
 """Of an answer's one header, and how many of them: an image that was drawn is not lost for its policies and cookies."""
 
+_error_begins = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:(?:event:\s*error\s*)?data:\s*)?\[?\s*\{\s*"error"\s*:\s*[{"\[]')
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
@@ -213,6 +216,17 @@ class Exchange:
         if not self._has_begun:
             return await self._begin_body()
         return await (self._read_as_sent() if self._decompression is None else self._read_decompressed())
+
+    async def early_error(self) -> ProxyError | None:
+        """The error that the body consists of, where it begins as one; ``read`` gives again what was read of it.
+
+        Raises what ``read`` does.
+        """
+        said = await self.read()
+        while (begun := _error_begins.match(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
+            said += piece
+        self._begin = said
+        return error_in_answer(read_report(said)) if begun and len(said) <= ERROR_BODY_BYTES else None
 
     async def _begin_body(self) -> bytes:
         self._has_begun = True

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 def why_again(error: BaseException, status: int, provider: Provider) -> str | None:
     """Why a request that ended by ``error`` may be sent to another deployment; None where it may not.
 
-    ``status`` is the provider's, 0 where no answer began.
+    ``status`` is the provider's, 0 where no answer began; one that an error within a 2xx names counts instead.
     """
     if not isinstance(error, ProxyError) or isinstance(error, ClientGone):
         return None
@@ -56,6 +56,7 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
     late = status == 0 and isinstance(error, UpstreamTimeout)
     if isinstance(error, ProviderOutOfCredit):
         return "out_of_credit"
+    status = error.reported_status or status
     reasons = {
         HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
         HTTPStatus.SERVICE_UNAVAILABLE: "unavailable",
@@ -130,7 +131,7 @@ class Failover:
         while True:
             exchange = self._prepare(attempt, len(tried))
             try:
-                entered = await exchange.__aenter__()
+                entered = await self._enter(exchange)
             except BaseException as error:
                 self._end(attempt, error, exchange.retry_after_s)
                 another = self._another(error, exchange.client.provider, tried)
@@ -158,6 +159,18 @@ class Failover:
             raise
         # An answer that is not whole, and that no error reports, has been cut before the client's eyes.
         self._end(attempt, error, broken=error is None and not exchange.is_whole)
+
+    async def _enter(self, exchange: Exchange) -> Exchange:
+        """An error within a 2xx after which another deployment may be asked is raised as that of its status is."""
+        entered = await exchange.__aenter__()
+        try:
+            error = await entered.early_error()
+            if error is not None and why_again(error, self._served.status, exchange.client.provider) is not None:
+                raise error
+        except BaseException as error:
+            await exchange.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return entered
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
         self._served.status = 0
@@ -201,13 +214,14 @@ class Failover:
         broken: bool = False,
     ) -> None:
         status = self._served.status
+        said = error.reported_status if isinstance(error, ProxyError) and error.reported_status else status
         result = Result.FAILED if broken else result_of(error, status)
         if isinstance(error, ProxyError) and error.retry_after_s is not None:
             # The provider may have said so in its body.
             retry_after_s = error.retry_after_s
         if result is Result.RATE_LIMITED:
             retry_after_s = 1 if retry_after_s is None else retry_after_s
-        elif status != HTTPStatus.SERVICE_UNAVAILABLE:
+        elif said != HTTPStatus.SERVICE_UNAVAILABLE:
             retry_after_s = None
         self._balancer.end(attempt, monotonic(), result, retry_after_s)
         waited_s = self._observation.provider_s - self._waited_before_s

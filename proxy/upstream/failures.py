@@ -105,7 +105,9 @@ def error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepor
 
 def error_in_answer(report: ErrorReport) -> ProxyError:
     """The error that a provider reports within a 2xx: as for the status that it names, in a number or in words."""
-    error = error_for_status(_status_of(report) or HTTPStatus.INTERNAL_SERVER_ERROR, {}, report)
+    status = _status_of(report) or HTTPStatus.INTERNAL_SERVER_ERROR
+    error = error_for_status(status, {}, report)
+    error.reported_status = int(status)
     if type(error) is UpstreamError:
         message = clean(report.message)
         error.message = f"The provider failed: {message}" if message else "The provider failed in its answer."

@@ -14,7 +14,14 @@ from aiohttp import ClientError, web
 from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.answers.holder import error_event
 from proxy.domain.billing.settlement import Delivery
-from proxy.domain.errors import ClientGone, ProviderRefusal, ProxyError, UpstreamTruncated, UpstreamUncertain
+from proxy.domain.errors import (
+    ClientGone,
+    ProviderRefusal,
+    ProxyError,
+    UpstreamRateLimit,
+    UpstreamTruncated,
+    UpstreamUncertain,
+)
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import KEEP_ALIVE
 from proxy.domain.requests.idempotency import AnswerKeeper
@@ -153,7 +160,7 @@ class Relay:
                 self._keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
             answer.break_off()
-            if isinstance(error, ProviderRefusal) and not answer.images:
+            if isinstance(error, ProviderRefusal | UpstreamRateLimit) and not answer.images:
                 self._delivery.provider_usage = answer.usage
                 self._delivery.end_by(error)
             else:

@@ -87,6 +87,43 @@ def test_a_deployment_without_credit_is_asked_once(tmp_path: Path, name: str) ->
         assert 'lightmeter_deployment_state{model="acme/image-1",provider="place0"} 2.0' in gateway.metrics()
 
 
+WITHIN_A_200 = {
+    "JSON": b'{"error":%b}',
+    "an array": b'[{"error":%b}]',
+    "events": b'data: {"error":%b}\n\n',
+    "a named event": b'event: error\ndata: {"error":%b}\n\n',
+    "a byte order mark": b'\xef\xbb\xbf{"error": %b}',
+}
+
+
+@pytest.mark.parametrize("name", WITHIN_A_200)
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        ({"code": 429, "type": "insufficient_quota"}, 1),
+        ({"code": 402, "message": "no credits"}, 1),
+        ({"code": "billing_hard_limit_reached"}, 1),
+        ({"code": 429, "message": "slow down"}, 1),
+        ({"code": 503, "message": "overloaded"}, None),
+    ],
+)
+def test_so_it_is_with_an_error_within_a_200(
+    tmp_path: Path, name: str, error: dict[str, Any], asked: int | None
+) -> None:
+    body = WITHIN_A_200[name] % orjson.dumps(error)
+    with (
+        scripted_provider(lambda _number: Reply(200, {}, body)) as empty,
+        scripted_provider(lambda _number: Reply()) as spare,
+        deployed(tmp_path, {"url": empty.url}, {"url": spare.url, "deployment": SPARE}) as gateway,
+    ):
+        key = gateway.make_key(1_000_000)
+        assert [gateway.generate(key).status for _ in range(6)] == [200] * 6
+        assert spare.received == 6
+        assert asked is None or empty.received == asked
+        assert {entry["outcome"] for entry in gateway.ledger(key)} == {"delivered"}
+        gateway.check_books(key)
+
+
 def test_where_every_deployment_is_without_credit_nobody_is_asked_for_a_while(tmp_path: Path) -> None:
     with (
         scripted_provider(lambda _number: reply("no quota")) as one,

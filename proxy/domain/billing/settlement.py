@@ -189,7 +189,10 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
     outcome = delivery.outcome
     if outcome in (Outcome.UNREACHABLE, Outcome.REFUSED) or not delivery.served.provider:
         return Ending(idempotency, After.FREE)
-    if outcome is Outcome.FAILED and delivery.served.status >= ERROR_STATUS:
+    status = (
+        error.reported_status if isinstance(error, ProxyError) and error.reported_status else delivery.served.status
+    )
+    if outcome is Outcome.FAILED and status >= ERROR_STATUS:
         return Ending(idempotency, After.FREE)
     # What nobody knows the end of is no answer to be given again for a day.
     is_told = isinstance(error, ProxyError) and not isinstance(error, ClientGone | UpstreamError | UpstreamTimeout)

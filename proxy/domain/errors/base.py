@@ -39,6 +39,8 @@ class ProxyError(Exception):
     retryable: ClassVar[bool] = False
     provider_error: str = ""
     """The provider's own word for it, where it has one; for the log alone."""
+    reported_status: int = 0
+    """The status that it would have had, of an error that the provider reports within a 2xx: nothing was made."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         """Keep the message for the client, the parameter it is about, and the seconds to wait before a retry."""
