@@ -23,10 +23,16 @@ ITEMS_LIMIT = 8
 TEXT_LENGTH_LIMIT = 4_096
 """Characters that are kept of one text; it is cleaned, and cut again, before anybody reads it."""
 
-_MESSAGES = ("message", "msg", "error_message", "errorMessage", "error_description", "text")
-_WORDS = ("code", "status", "statusCode", "status_code", "error_code", "errorCode", "reason", "__type")
-_KINDS = ("type", "error_type", "errorType", "name")
-_WITHIN = ("error", "errors", "detail", "details", "innererror", "inner_error", "fault")
+_MESSAGES = (
+    "message", "messages", "msg", "error_message", "errormessage", "error_msg", "error_description", "status_msg",
+    "faultstring", "failure_reason", "description", "text",
+)  # fmt: skip
+_WORDS = ("code", "status", "statuscode", "status_code", "error_code", "errorcode", "reason", "__type")
+_KINDS = ("type", "error_type", "errortype", "name")
+_WITHIN = ("error", "errors", "err", "detail", "details", "innererror", "inner_error", "fault", "base_resp")
+"""Names of members, in small letters; some providers begin them with a capital."""
+
+_NAMES = frozenset({*_MESSAGES, *_WORDS, *_KINDS, *_WITHIN, "param", "loc", "title", "metadata"})
 _PLACES = frozenset({"body", "query", "path", "header", "json"})
 _SAYS_NOTHING = frozenset({"", "error", "failed", "fail", "failure", "none", "null", "undefined", "exception", "false"})
 _GOOGLE = "type.googleapis.com/google.rpc."
@@ -124,7 +130,8 @@ class _Reading:
         if text and len(self.messages) < ITEMS_LIMIT:
             self.messages.append(text[:TEXT_LENGTH_LIMIT])
 
-    def _read_object(self, members: Mapping[str, Any], depth: int) -> None:
+    def _read_object(self, given: Mapping[str, Any], depth: int) -> None:
+        members = {name.lower(): value for name, value in given.items()}
         for name in _WORDS:
             self._read_word(members.get(name), is_code=True)
         for name in _KINDS:
@@ -136,10 +143,16 @@ class _Reading:
                 self.read(members.get(name), depth + 1)
         if isinstance(title := members.get("title"), str):
             self.title = self.title or title[:TEXT_LENGTH_LIMIT]
+        self._read_within(members, depth)
+
+    def _read_within(self, members: Mapping[str, Any], depth: int) -> None:
+        """What stands further in."""
         for name in _WITHIN:
             value = members.get(name)
             if isinstance(value, list) and any(_kind_of_google(item) for item in value):
                 self._read_details(value)
+            elif isinstance(value, dict) and value and _NAMES.isdisjoint(key.lower() for key in value):
+                self._read_fields(value)
             else:
                 self.read(value, depth + 1)
         if isinstance(metadata := members.get("metadata"), dict):
@@ -175,6 +188,14 @@ class _Reading:
         if isinstance(place, str) and place.lower() not in _SAYS_NOTHING:
             self.param = self.param or place
         return is_fastapis
+
+    def _read_fields(self, fields: Mapping[str, Any]) -> None:
+        """``{"size": ["is unknown"]}``: what is wrong with each field."""
+        for name, said in list(fields.items())[:ITEMS_LIMIT]:
+            for text in said[:ITEMS_LIMIT] if isinstance(said, list) else [said]:
+                if isinstance(text, str):
+                    self.param = self.param or name
+                    self._say(f"{name}: {text}")
 
     def _read_details(self, details: Sequence[Any]) -> None:
         """Google's (https://cloud.google.com/apis/design/errors#error_details)."""

@@ -28,7 +28,9 @@ from proxy.domain.errors import UpstreamUnreachable as Unreachable
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.breaker import BREAKER, Result
+from proxy.upstream.error_reports import ErrorReport
 from proxy.upstream.failover import Failover, result_of, why_again
+from proxy.upstream.failures import error_in_answer
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
 from proxy.upstream.watchdog import Watch, Watchdog
@@ -244,3 +246,12 @@ def test_a_request_that_is_cancelled_anywhere_is_in_flight_nowhere(where: str) -
         return [target.in_flight for target in routes.targets]
 
     assert asyncio.run(cancel()) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("reported", "reason"), [(429, "rate_limited"), (503, "unavailable"), (500, None), (504, None), (400, None)]
+)
+def test_the_status_that_an_error_within_a_2xx_names_is_what_counts(reported: int, reason: str | None) -> None:
+    error = error_in_answer(ErrorReport("no", status=reported))
+    assert error.reported_status == reported
+    assert why_again(error, 200, CAREFUL) == reason

@@ -102,6 +102,14 @@ def test_a_key_is_free_again_where_nothing_can_have_been_generated(error: Except
     assert (ending.after, ending.answer, ending.idempotency) == (After.FREE, None, NAME)
 
 
+def test_a_key_is_free_again_where_an_error_within_a_2xx_says_that_nothing_was_generated() -> None:
+    error = UpstreamError("x")
+    error.reported_status = 500
+    ending = ended(error, status=200).ending
+    assert ending is not None
+    assert ending.after is After.FREE
+
+
 def test_a_key_is_free_again_where_nothing_was_forwarded() -> None:
     ending = ended(ClientGone(), provider="").ending
     assert ending is not None
