@@ -85,8 +85,8 @@ class JsonPayload(BytesPayload):
 class Exchange:
     """One request to a provider and its answer: a context that holds the connection.
 
-    Entering it sends the request and waits for the answer's headers; it raises UpstreamUnreachable, UpstreamError,
-    UpstreamTimeout, or what the dialect makes of a status that is not a 2xx.
+    Entering it sends the request and waits until its answer begins; it raises UpstreamUnreachable, UpstreamError,
+    UpstreamTimeout, or what the dialect makes of a status that is not a 2xx, or of an error in its place.
     """
 
     __slots__ = (
@@ -125,7 +125,7 @@ class Exchange:
         self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
 
     async def __aenter__(self) -> Self:
-        """Send the request; the answer is a 2xx, its body not read yet."""
+        """Send the request; the answer is a 2xx, and its body does not begin with an error."""
         self._served.provider = self.client.provider.name
         self._observation.provider_error = ""
         # The time of waiting for a connection is not the provider's.
@@ -217,17 +217,6 @@ class Exchange:
             return await self._begin_body()
         return await (self._read_as_sent() if self._decompression is None else self._read_decompressed())
 
-    async def early_error(self) -> ProxyError | None:
-        """The error that the body consists of, where it begins as one; ``read`` gives again what was read of it.
-
-        Raises what ``read`` does.
-        """
-        said = await self.read()
-        while (begun := _error_begins.match(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
-            said += piece
-        self._begin = said
-        return error_in_answer(read_report(said)) if begun and len(said) <= ERROR_BODY_BYTES else None
-
     async def _begin_body(self) -> bytes:
         self._has_begun = True
         begin = await self._read_as_sent()
@@ -296,6 +285,17 @@ class Exchange:
         self._served.status = response.status
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
+        reported = await self._error_at_the_begin()
+        if reported is not None:
+            raise reported
+
+    async def _error_at_the_begin(self) -> ProxyError | None:
+        """The error that the body of a 2xx consists of, where it begins as one; ``read`` gives again what was read."""
+        said = await self.read()
+        while (begun := _error_begins.match(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
+            said += piece
+        self._begin = said
+        return error_in_answer(read_report(said)) if begun and len(said) <= ERROR_BODY_BYTES else None
 
     def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
         unreachable = before_it_was_sent(error)

@@ -131,7 +131,7 @@ class Failover:
         while True:
             exchange = self._prepare(attempt, len(tried))
             try:
-                entered = await self._enter(exchange)
+                entered = await exchange.__aenter__()
             except BaseException as error:
                 self._end(attempt, error, exchange.retry_after_s)
                 another = self._another(error, exchange.client.provider, tried)
@@ -159,18 +159,6 @@ class Failover:
             raise
         # An answer that is not whole, and that no error reports, has been cut before the client's eyes.
         self._end(attempt, error, broken=error is None and not exchange.is_whole)
-
-    async def _enter(self, exchange: Exchange) -> Exchange:
-        """An error within a 2xx after which another deployment may be asked is raised as that of its status is."""
-        entered = await exchange.__aenter__()
-        try:
-            error = await entered.early_error()
-            if error is not None and why_again(error, self._served.status, exchange.client.provider) is not None:
-                raise error
-        except BaseException as error:
-            await exchange.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return entered
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
         self._served.status = 0

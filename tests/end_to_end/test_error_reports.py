@@ -70,7 +70,9 @@ def test_googles_reasons_and_the_fields_at_fault_are_told(play: Stage, path: str
 
 
 @pytest.mark.parametrize("path", [IMAGES, CHAT])
-@pytest.mark.parametrize("dialect", ["openrouter", "gemini"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize(
     ("code", "status", "error_code"),
     [
@@ -84,11 +86,13 @@ def test_googles_reasons_and_the_fields_at_fault_are_told(play: Stage, path: str
     ],
 )
 def test_an_error_in_a_200_is_answered_as_its_status_would_be(
-    play: Stage, dialect: str, path: str, code: int | str, status: int, error_code: str
+    play: Stage, dialect: str, path: str, kind: str, code: int | str, status: int, error_code: str, *, stream: bool
 ) -> None:
-    play.reply(failing(200, {"error": {"code": code, "message": "Provider returned error"}}))
+    body = orjson.dumps({"error": {"code": code, "message": "Provider returned error"}})
+    written = b"data: %b\n\n" % body if kind == "text/event-stream" else body
+    play.reply(Reply(200, {"Content-Type": kind}, written))
     key = play.gateway.make_key(100_000)
-    answer = play.ask(dialect, path, key=key)
+    answer = play.ask(dialect, path, key=key, **({"stream": True} if stream else {}))
     assert (answer.status, answer.json["error"]["code"]) == (status, error_code)
     (entry,) = play.gateway.ledger(key)
     assert (entry["charged"], entry["images"]) == (0, 0)
