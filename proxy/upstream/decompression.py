@@ -1,4 +1,4 @@
-"""Bodies that a provider compresses although it was asked not to, decompressed in steps of bounded size. No I/O.
+"""Bodies that a provider compresses although it was asked not to, decompressed in steps of bounded size.
 
 gzip (RFC 1952) of any number of members, also where no header tells of it, and deflate (RFC 9110 section 8.4.1.2) with
 the header of zlib or without. What is labelled as compressed and is none is left as it is.
@@ -7,6 +7,7 @@ the header of zlib or without. What is labelled as compressed and is none is lef
 from __future__ import annotations
 
 import zlib
+from collections.abc import Awaitable, Callable
 
 from proxy.domain.errors import UpstreamUncertain
 
@@ -108,3 +109,51 @@ class Decompression:
         may_go_on = self._bits == _GZIP_BITS and waiting in (b"", GZIP_MAGIC[:1])
         self._waiting, self._has_ended = (waiting, False) if may_go_on else (b"", True)
         return False
+
+
+class BodyReader:
+    """Reads a body that may be compressed, of which ``read_as_sent`` gives the next piece, and nothing at its end."""
+
+    __slots__ = ("_decompression", "_encoding", "_has_begun", "_limit_bytes", "_read_as_sent", "_size")
+
+    def __init__(self, encoding: str, read_as_sent: Callable[[], Awaitable[bytes]], limit_bytes: int) -> None:
+        """``encoding`` is the ``Content-Encoding``; at most ``limit_bytes`` are decompressed."""
+        self._encoding = encoding
+        self._read_as_sent = read_as_sent
+        self._limit_bytes = limit_bytes
+        self._has_begun = False
+        self._decompression: Decompression | None = None
+        self._size = 0
+
+    async def read(self) -> bytes:
+        """The next piece, nothing at the end.
+
+        Raises UpstreamUncertain where it cannot be decompressed, or gets too long.
+        """
+        if self._decompression is not None:
+            return await self._read(self._decompression)
+        piece = await self._read_as_sent()
+        if self._has_begun:
+            return piece
+        self._has_begun = True
+        while len(piece) == 1 and (more := await self._read_as_sent()):
+            piece += more
+        self._decompression = decompression_of(self._encoding, piece)
+        return piece if self._decompression is None else await self._read(self._decompression)
+
+    async def _read(self, decompression: Decompression) -> bytes:
+        while not (piece := decompression.take()):
+            sent = await self._read_as_sent()
+            if not sent:
+                decompression.finish()
+                return b""
+            decompression.feed(sent)
+        self._size += len(piece)
+        if self._size > self._limit_bytes:
+            raise too_long(self._limit_bytes)
+        return piece
+
+
+def too_long(limit_bytes: int) -> UpstreamUncertain:
+    """The error where an answer has more than ``limit_bytes``."""
+    return UpstreamUncertain(f"The provider's answer is longer than {limit_bytes:,} bytes.")

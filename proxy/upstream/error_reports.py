@@ -37,6 +37,7 @@ _PLACES = frozenset({"body", "query", "path", "header", "json"})
 _SAYS_NOTHING = frozenset({"", "error", "failed", "fail", "failure", "none", "null", "undefined", "exception", "false"})
 _GOOGLE = "type.googleapis.com/google.rpc."
 
+_begins = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:(?:event:\s*error\s*)?data:\s*)?\[?\s*\{\s*"error"\s*:\s*[{"\[]')
 _word = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _title = re.compile(r"<(?:title|message)\b[^<>]{0,200}>([^<]{1,300})<", re.IGNORECASE)
 
@@ -57,6 +58,11 @@ class ErrorReport:
     words: tuple[str, ...] = ()
     is_flagged: bool = False
     retry_after_s: float | None = None
+
+
+def begins_as_error(body: bytes) -> bool:
+    """Whether the first that a body says, as JSON or in an event, is an error."""
+    return _begins.match(body) is not None
 
 
 def read_report(body: bytes) -> ErrorReport:

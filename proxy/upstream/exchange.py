@@ -48,9 +48,9 @@ from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.bodies.payload import UploadPayload
 from proxy.upstream.connector import WatchedConnector
-from proxy.upstream.decompression import Decompression, decompressed, decompression_of
+from proxy.upstream.decompression import BodyReader, decompressed, too_long
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.error_reports import read_report
+from proxy.upstream.error_reports import begins_as_error, read_report
 from proxy.upstream.failures import error_in_answer
 from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.provider import Provider
@@ -69,7 +69,6 @@ ERROR_BODY_BYTES = 65_536
 HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
 """Of an answer's one header, and how many of them: an image that was drawn is not lost for its policies and cookies."""
 
-_error_begins = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:(?:event:\s*error\s*)?data:\s*)?\[?\s*\{\s*"error"\s*:\s*[{"\[]')
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
@@ -90,8 +89,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_asked", "_begin", "_body", "_decompressed_size", "_decompression", "_has_begun", "_model", "_observation",
-        "_payload", "_response", "_served", "_size", "_url", "client", "is_whole", "watchdog",
+        "_asked", "_begin", "_body", "_body_reader", "_model", "_observation", "_payload", "_response", "_served",
+        "_size", "_url", "client", "is_whole", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -119,9 +118,8 @@ class Exchange:
         self._observation = observation
         self._payload: JsonPayload | None = None
         self._response: ClientResponse | None = None
-        self._size = self._decompressed_size = 0
-        self._has_begun = False
-        self._decompression: Decompression | None = None
+        self._size = 0
+        self._body_reader: BodyReader | None = None
         self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
 
     async def __aenter__(self) -> Self:
@@ -213,34 +211,12 @@ class Exchange:
         if self._begin:
             begin, self._begin = self._begin, b""
             return begin
-        if not self._has_begun:
-            return await self._begin_body()
-        return await (self._read_as_sent() if self._decompression is None else self._read_decompressed())
-
-    async def _begin_body(self) -> bytes:
-        self._has_begun = True
-        begin = await self._read_as_sent()
-        while len(begin) == 1 and (piece := await self._read_as_sent()):
-            begin += piece
-        self._decompression = decompression_of(self._content_encoding, begin)
-        return begin if self._decompression is None else await self._read_decompressed()
-
-    async def _read_decompressed(self) -> bytes:
-        decompression = self._decompression
-        if decompression is None:
-            raise RuntimeError("nothing is compressed")
-        while not (piece := decompression.take()):
-            sent = await self._read_as_sent()
-            if not sent:
-                decompression.finish()
-                return b""
-            decompression.feed(sent)
-        self._decompressed_size += len(piece)
-        self._check_size(self._decompressed_size)
-        return piece
+        if self._body_reader is None:
+            raise RuntimeError("an exchange is read from after it was entered")
+        return await self._body_reader.read()
 
     async def _read_as_sent(self) -> bytes:
-        response = self._response
+        response, limit_bytes = self._response, self.client.provider.max_response_bytes
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
         began = perf_counter()
@@ -252,17 +228,9 @@ class Exchange:
         finally:
             self._observation.provider_s += perf_counter() - began
         self._size += len(piece)
-        self._check_size(self._size)
+        if self._size > limit_bytes:
+            raise too_long(limit_bytes)
         return piece
-
-    def _check_size(self, size: int) -> None:
-        if size > self.client.provider.max_response_bytes:
-            limit = f"{self.client.provider.max_response_bytes:,}"
-            raise UpstreamUncertain(f"The provider's answer is longer than {limit} bytes.")
-
-    @property
-    def _content_encoding(self) -> str:
-        return "" if self._response is None else self._response.headers.get("Content-Encoding", "")
 
     async def _send(self) -> None:
         client, body = self.client, self._body
@@ -283,6 +251,8 @@ class Exchange:
             self._observation.provider_s += perf_counter() - began
         self._response = response
         self._served.status = response.status
+        encoding = response.headers.get("Content-Encoding", "")
+        self._body_reader = BodyReader(encoding, self._read_as_sent, client.provider.max_response_bytes)
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise await self._refusal(response)
         reported = await self._error_at_the_begin()
@@ -291,11 +261,11 @@ class Exchange:
 
     async def _error_at_the_begin(self) -> ProxyError | None:
         """The error that the body of a 2xx consists of, where it begins as one; ``read`` gives again what was read."""
-        said = await self.read()
-        while (begun := _error_begins.match(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
+        said = await self._read_begin()
+        while (is_error := begins_as_error(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
             said += piece
         self._begin = said
-        return error_in_answer(read_report(said)) if begun and len(said) <= ERROR_BODY_BYTES else None
+        return error_in_answer(read_report(said)) if is_error and len(said) <= ERROR_BODY_BYTES else None
 
     def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
         unreachable = before_it_was_sent(error)
@@ -334,7 +304,7 @@ class Exchange:
                 body += piece
         except (aiohttp.ClientError, OSError):
             logger.warning("provider %s broke its refusal off", client.provider.name)
-        said = decompressed(self._content_encoding, bytes(body), ERROR_BODY_BYTES)
+        said = decompressed(response.headers.get("Content-Encoding", ""), bytes(body), ERROR_BODY_BYTES)
         return client.dialect.read_refusal(response.status, response.headers, said)
 
     def _note(self, error: ProxyError) -> None:
