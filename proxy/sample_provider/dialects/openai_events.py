@@ -16,7 +16,7 @@ def events(kind: str, order: Order, _behaviour: Behaviour, image: bytes, created
         "b64_json": IMAGE,
         "created_at": created_s,
         "size": f"{order.width}x{order.height}",
-        "quality": "high",
+        "quality": order.quality,
         "background": "opaque",
         "output_format": order.picture_format,
     }

@@ -86,6 +86,7 @@ class Order:
     picture_format: str = "png"
     stream: bool = False
     partial_images: int = 0
+    quality: str = "standard"
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -118,11 +119,12 @@ def order_of(asked: dict[str, Any], overrides: str, behaviour: Behaviour) -> tup
         number if behaviour.images is None else behaviour.images,
         width,
         height,
-        # A stream has no URLs.
-        stream or _wants_base64(asked, behaviour),
+        # A stream has no URLs, and neither has any answer of OpenAI's current models.
+        stream or _is_gpt_image(asked) or _wants_base64(asked, behaviour),
         behaviour.picture_format or _picture_format(asked),
         stream,
         _partial_images(asked),
+        _quality(asked, stream),
     )
     return order, behaviour
 
@@ -143,6 +145,20 @@ def _switch_in(asked: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise Refusal(400, "invalid_value", f"{name} must be true or false.", param=name)
     return value
+
+
+def _is_gpt_image(asked: dict[str, Any]) -> bool:
+    """Whether the model is named as OpenAI's current ones are: their images are base64, their quality low to high."""
+    return _text_in(asked, "model", "model").rpartition("/")[2].startswith("gpt-image")
+
+
+def _quality(asked: dict[str, Any], stream: bool) -> str:
+    """What the answer says of its quality: the one asked for, where the model knows it."""
+    word = _text_in(asked, "quality", "quality")
+    if word in ("low", "medium", "high"):
+        return word
+    # Only the current models stream; what is left open is theirs to choose.
+    return "high" if stream or _is_gpt_image(asked) else "standard"
 
 
 def _picture_format(asked: dict[str, Any]) -> str:
@@ -255,7 +271,7 @@ def _head(order: Order, created_s: int) -> bytes:
         "created": created_s,
         "background": "opaque",
         "output_format": order.picture_format,
-        "quality": "standard",
+        "quality": order.quality,
         "size": f"{order.width}x{order.height}",
     }
     return orjson.dumps(facts)[:-1] + b',"data":['

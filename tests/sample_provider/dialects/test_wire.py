@@ -108,6 +108,21 @@ def test_the_form_of_images_is_the_one_asked_for_unless_nothing_was() -> None:
     assert not order_for(Behaviour(image_bytes=8), response_format="url").as_base64
 
 
+@pytest.mark.parametrize("model", ["gpt-image-2.6-flare", "openai/gpt-image-1.5"])
+def test_openais_current_models_have_no_addresses_and_know_three_qualities(model: str) -> None:
+    assert order_for(model=model, response_format="url").as_base64
+    assert order_for(model=model).quality == "high"
+    assert order_for(model=model, quality="auto").quality == "high"
+    assert order_for(model=model, quality="low").quality == "low"
+    assert b'"quality":"low"' in base64_answer(order_for(model=model, quality="low"), b"", 1)[0]
+
+
+def test_other_models_answer_with_addresses_and_in_standard_quality() -> None:
+    assert not order_for(model="sample-image-1").as_base64
+    assert order_for(model="sample-image-1").quality == "standard"
+    assert order_for(model="sample-image-1", stream=True).quality == "high"
+
+
 def test_the_prompt_overrides_the_header_which_overrides_the_process() -> None:
     body = orjson.dumps({"prompt": "[sample images=3] x"})
     order, behaviour = read_order(body, "images=2,delay_ms=20", Behaviour(delay_ms=10, chunk_bytes=5))
