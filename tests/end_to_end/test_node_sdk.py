@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +15,8 @@ from proxy.domain.requests.edit import EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.image import GENERATION
 from proxy.domain.requests.kinds import Fields
 from tests.support.gateways import RunningGateway, SampleProvider, ask
-from tests.support.processes import ROOT
-from tests.support.requirements import lacking, program
+from tests.support.node import SOURCE, install, told_by
 
-SOURCE = ROOT / "tests" / "node"
-FILES = ("package.json", "package-lock.json", ".npmrc", "script.mjs")
-INSTALL_TIMEOUT_S = 90
-SCRIPT_TIMEOUT_S = 60
 SLOW_REQUESTS_PER_MINUTE = 60
 # By URL, by base64, raw twice, at once, streamed, edits of one and of many, a streamed one, a variation, two chats.
 DELIVERED_IMAGES = [2, 1, 1, 1, *[1] * 10, 2, 2, 1, 1, 2, 1, 1]
@@ -44,21 +36,8 @@ class Told:
 @pytest.fixture(scope="session")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The script in a folder of its own, with the packages of its lock file."""
-    program("node", "nodejs")
-    npm = program("npm", "npm")
     folder: Path = tmp_path_factory.mktemp("node")
-    for name in FILES:
-        shutil.copy(SOURCE / name, folder)
-    installed = subprocess.run(
-        [npm, "ci", "--ignore-scripts", "--prefer-offline"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
-    )
-    if installed.returncode:
-        lacking(f"needs what npm ci installs from the registry: {installed.stderr[-500:]}")
+    install(folder)
     return folder
 
 
@@ -66,23 +45,15 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(sdk_gateway: RunningGateway, node_folder: Path) -> Told:
     """The script, run once."""
     key = sdk_gateway.make_key()
-    ended = subprocess.run(
-        [program("node", "nodejs"), "script.mjs"],
-        cwd=node_folder,
-        env={
-            **os.environ,
-            "LIGHTMETER_URL": sdk_gateway.url,
-            "LIGHTMETER_KEY": key,
-            "LIGHTMETER_POOR_KEY": sdk_gateway.make_key(4_999),
-            "LIGHTMETER_SLOW_KEY": sdk_gateway.make_key(requests_per_minute=SLOW_REQUESTS_PER_MINUTE),
-        },
-        capture_output=True,
-        text=True,
-        timeout=SCRIPT_TIMEOUT_S,
-        check=False,
+    answers = told_by(
+        node_folder,
+        "script.mjs",
+        LIGHTMETER_URL=sdk_gateway.url,
+        LIGHTMETER_KEY=key,
+        LIGHTMETER_POOR_KEY=sdk_gateway.make_key(4_999),
+        LIGHTMETER_SLOW_KEY=sdk_gateway.make_key(requests_per_minute=SLOW_REQUESTS_PER_MINUTE),
     )
-    assert ended.returncode == 0, ended.stderr
-    return Told(json.loads(ended.stdout), key)
+    return Told(answers, key)
 
 
 def test_images_come_as_urls_and_as_base64(told: Told) -> None:
@@ -190,4 +161,6 @@ def test_the_books_hold_all_of_it(told: Told, sdk_gateway: RunningGateway) -> No
 
 def test_the_lock_file_names_no_host() -> None:
     assert "resolved" not in (SOURCE / "package-lock.json").read_text()
-    assert "://" not in (SOURCE / "package-lock.json").read_text()
+    # A project's own page, as a package names it, is no registry.
+    hosts = set(re.findall(r"://([^/\"]+)", (SOURCE / "package-lock.json").read_text()))
+    assert hosts <= {"github.com"}
