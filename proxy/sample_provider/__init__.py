@@ -4,6 +4,7 @@ The demo, the tests and the benchmarks use it instead of a provider that costs m
 misbehaves on request: slow, cut short, endless, malformed, refusing, or with more or fewer images than were asked for.
 
 - ``behaviour``  every way in which it can behave, as flags and as overrides for one request; pure
+- ``deviations`` the ways in which real providers deviate from their own pages; pure
 - ``wire``       OpenAI's request, answer and error forms; pure
 - ``openai_events``  OpenAI's image streams; pure
 - ``chat``       chat completions with images, as OpenRouter speaks them; pure

@@ -20,13 +20,21 @@ import click
 import orjson
 from aiohttp import web
 
+from proxy.sample_provider import deviations
 from proxy.sample_provider.behaviour import BEHAVIOUR_HEADER, Behaviour, split_prompt
 from proxy.sample_provider.dialects import chat, gemini, wire
 from proxy.sample_provider.dialects import registry as dialects
 from proxy.sample_provider.dialects.registry import Dialect
 from proxy.sample_provider.drawing import DrawingUnavailable
 from proxy.sample_provider.memory import PictureKey, Pictures, ReceivedPart, ReceivedRequest, RecentlyUsed, RequestLog
-from proxy.sample_provider.sending import drop, send, send_endless, send_endless_events, send_events
+from proxy.sample_provider.sending import (
+    drop,
+    send,
+    send_endless,
+    send_endless_events,
+    send_events,
+    without_content_type,
+)
 from proxy.sample_provider.uploads import fields_of, read_parts
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -36,6 +44,7 @@ _MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
 _MAX_PICTURE_IDS: Final = 10_000
 _MAX_PICTURE_IDS_BYTES: Final = 64 * 1024 * 1024
 _RETRY_AFTER_S: Final = 7
+_REFUSED: Final = 400
 _TOO_MANY_REQUESTS: Final = 429
 _KEEPALIVE_S: Final = 75
 _SHUTDOWN_S: Final = 0.5
@@ -68,6 +77,7 @@ def build_app(behaviour: Behaviour) -> web.Application:
         ]
     )
     app.cleanup_ctx.append(provider.lifetime)
+    app.on_response_prepare.append(without_content_type)
     return app
 
 
@@ -202,6 +212,7 @@ class _SampleProvider:
     async def _serve(
         self, request: web.Request, order: wire.Order, behaviour: Behaviour, dialect: Dialect
     ) -> web.StreamResponse:
+        order = _deviating_order(order, behaviour)
         status = self._failure(behaviour)
         fails = status is not None or behaviour.drop_connection
         if not fails and not (behaviour.malformed or behaviour.endless):
@@ -213,13 +224,18 @@ class _SampleProvider:
             return await _fail(request, behaviour, dialect, status)
         if behaviour.endless:
             return await _send_endless(request, order, behaviour, dialect)
+        if deviations.ERROR_IN_200 in behaviour.deviate:
+            return await _send_error_in_200(request, order, behaviour, dialect)
         if order.stream is not behaviour.other_form:
             image = b"" if behaviour.malformed else await self._image(order, behaviour)
             events = dialects.stream_of(dialect, order, behaviour, image, int(time.time()))
             return await send_events(request, events, behaviour)
         if behaviour.malformed:
             return await send(request, [wire.MALFORMED_BODY], behaviour)
-        return await send(request, await self._answer(request, order, behaviour, dialect), behaviour)
+        answer = await self._answer(request, order, behaviour, dialect)
+        if behaviour.deviate:
+            answer = deviations.deviating_answer(answer, behaviour.deviate)
+        return await send(request, answer, behaviour)
 
     def _authorise(self, request: web.Request) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -305,6 +321,24 @@ def _picture_key(order: wire.Order, behaviour: Behaviour) -> PictureKey:
         width = max(1, width * behaviour.longest_edge_px // longest)
         height = max(1, height * behaviour.longest_edge_px // longest)
     return order.prompt, width, height, order.picture_format
+
+
+def _deviating_order(order: wire.Order, behaviour: Behaviour) -> wire.Order:
+    """The order as far as deviations change what there is to draw, and in which form."""
+    if {deviations.NO_IMAGE, deviations.ERROR_IN_200} & set(behaviour.deviate):
+        order = replace(order, images=0)
+    if {deviations.BARE_BASE64, deviations.DATA_ADDRESS} & set(behaviour.deviate):
+        order = replace(order, as_base64=True)
+    return order
+
+
+async def _send_error_in_200(
+    request: web.Request, order: wire.Order, behaviour: Behaviour, dialect: Dialect
+) -> web.StreamResponse:
+    error = dialect.failure(_REFUSED)
+    if order.stream is behaviour.other_form:
+        return await send(request, [error], behaviour)
+    return await send_events(request, [[b"data: ", error, b"\n\n"]], behaviour)
 
 
 async def _fail(request: web.Request, behaviour: Behaviour, dialect: Dialect, status: int | None) -> web.StreamResponse:

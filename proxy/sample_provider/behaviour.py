@@ -6,7 +6,8 @@ A request overrides the process in two forms, with the same names and values:
 - a prefix of the prompt, ``[sample images=2 delay_ms=50] a blue cube``, which gets through a gateway that forwards no
   unknown headers. It is not drawn. Where both name a field, the prompt wins.
 
-A switch may be written without a value (``malformed``), and ``none`` unsets what is optional.
+A switch may be written without a value (``malformed``), and ``none`` unsets what is optional. Deviations are names that
+commas or blanks separate (``deviate=gzip,cut``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from proxy.sample_provider.deviations import DEVIATIONS
+
 BEHAVIOUR_HEADER: Final = "x-sample-behaviour"
 
 _HOUR_MS: Final = 3_600_000
@@ -23,7 +26,7 @@ _MAX_BYTES: Final = 128 * 1024 * 1024
 _WORD: Final = re.compile(r"[A-Z_]{1,64}")
 _PROMPT_PREFIX: Final = re.compile(r"\s*\[sample(?:\s+([^\]]*))?\]\s*")
 
-Value = int | float | bool | str | None
+Value = int | float | bool | str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,13 @@ def _read_switch(text: str) -> bool:
     raise ValueError("must be true or false")
 
 
+def _read_deviations(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, text.replace(" ", "").split(",")))
+    if not set(names) <= DEVIATIONS.keys():
+        raise ValueError("must be of " + ", ".join(DEVIATIONS))
+    return names
+
+
 def _optional(kind: Kind) -> Kind:
     return Kind(kind.metavar, lambda text: None if text == "none" else kind.read(text))
 
@@ -108,6 +118,7 @@ _EDGE: Final = Kind("PX", _whole(1, 4096))
 _WORD_KIND: Final = Kind("WORD", _read_word)
 _KEY: Final = Kind("KEY", str)
 _SWITCH: Final = Kind("", _read_switch)
+_DEVIATIONS: Final = Kind("NAME[,NAME...]", _read_deviations)
 
 
 def _flag(explanation: str, kind: Kind, *, per_request: bool = True) -> Mapping[str, Flag]:
@@ -203,6 +214,9 @@ class Behaviour:
         default=None,
         metadata=_flag("Gemini's promptFeedback.blockReason; the answer has no candidates.", _optional(_WORD_KIND)),
     )
+    deviate: tuple[str, ...] = field(
+        default=(), metadata=_flag("Deviate from the provider's own pages, in each way named; see below.", _DEVIATIONS)
+    )
 
 
 FLAGS: Final[Mapping[str, Flag]] = {item.name: item.metadata["flag"] for item in fields(Behaviour)}
@@ -217,6 +231,10 @@ def parse_overrides(text: str) -> dict[str, Value]:
     overrides: dict[str, Value] = {}
     for item in text.replace(",", " ").split():
         name, equals, value = item.partition("=")
+        if "deviate" in overrides and item in DEVIATIONS:
+            # The blank or comma before it separated two deviations.
+            overrides["deviate"] = (*_names_in(overrides["deviate"]), item)
+            continue
         flag = FLAGS.get(name)
         if flag is None or not flag.per_request:
             raise UnknownBehaviour(f"no behaviour of a request is called {name!r}")
@@ -225,6 +243,10 @@ def parse_overrides(text: str) -> dict[str, Value]:
         except ValueError as error:
             raise UnknownBehaviour(f"{name} {error}") from error
     return overrides
+
+
+def _names_in(value: Value) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else ()
 
 
 def split_prompt(prompt: str) -> tuple[str, str]:

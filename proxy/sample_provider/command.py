@@ -12,6 +12,7 @@ import click
 
 from proxy.sample_provider.app import DEFAULT_HOST, DEFAULT_PORT, serve
 from proxy.sample_provider.behaviour import FLAGS, Behaviour, Flag
+from proxy.sample_provider.deviations import DEVIATIONS
 
 _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 with contextlib.suppress(ImportError):
@@ -81,4 +82,6 @@ sample_provider = click.Command(
 
     One request may behave in another way than the rest: write the flags at the start of its prompt,
     "[sample images=2 delay_ms=50] a blue cube", or in the header x-sample-behaviour: images=2,delay_ms=50.""",
+    epilog="\b\nDeviations, as real providers have them; one request may name its own, [sample deviate=gzip,cut]:\n"
+    + "\n".join(f"  {name:<20} {explanation}" for name, explanation in DEVIATIONS.items()),
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from aiohttp import web
 
 from proxy.sample_provider.behaviour import Behaviour
+from proxy.sample_provider.deviations import CUT, deviating_headers, encoded
 from proxy.sample_provider.dialects.wire import cut
 
 _PIECE_BYTES: Final = 128 * 1024
@@ -26,7 +28,11 @@ async def send(
     headers: Mapping[str, str] = _JSON,
 ) -> web.StreamResponse:
     """Answer with a body that ends, as far as the behaviour lets it; the segments are joined."""
-    length = sum(map(len, segments))
+    if behaviour.deviate:
+        segments = list(chain.from_iterable(encoded([segments], behaviour.deviate)))
+        headers = deviating_headers(headers, behaviour.deviate)
+    # One that breaks off has promised more than comes.
+    length = sum(map(len, segments)) + (CUT in behaviour.deviate)
     if length <= _PIECE_BYTES and not _is_paced(behaviour):
         return web.Response(body=b"".join(segments), status=status, headers=headers)
     response = web.StreamResponse(status=status, headers=headers)
@@ -44,7 +50,10 @@ async def send_events(
     request: web.Request, events: Iterable[Sequence[bytes]], behaviour: Behaviour
 ) -> web.StreamResponse:
     """Answer with server-sent events, each written as soon as it is made; an event is its segments, joined."""
-    return await _stream_groups(request, web.StreamResponse(headers=_EVENT_STREAM), events, behaviour)
+    if not behaviour.deviate:
+        return await _stream_groups(request, web.StreamResponse(headers=_EVENT_STREAM), events, behaviour)
+    response = web.StreamResponse(headers=deviating_headers(_EVENT_STREAM, behaviour.deviate))
+    return await _stream_groups(request, response, encoded(events, behaviour.deviate), behaviour)
 
 
 async def send_endless_events(
@@ -52,6 +61,12 @@ async def send_endless_events(
 ) -> web.StreamResponse:
     """Answer with an event that has no end, until the client has had enough."""
     return await _stream(request, web.StreamResponse(headers=_EVENT_STREAM), segments, behaviour)
+
+
+async def without_content_type(_request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out a Content-Type that is empty, in place of which the library has one of its own."""
+    if response.headers.get("Content-Type") == "":
+        del response.headers["Content-Type"]
 
 
 def drop(request: web.Request) -> web.Response:
@@ -62,7 +77,8 @@ def drop(request: web.Request) -> web.Response:
 
 
 def _is_paced(behaviour: Behaviour) -> bool:
-    return bool(behaviour.chunk_bytes or behaviour.first_byte_delay_ms) or _limit_bytes(behaviour) is not None
+    paces = behaviour.chunk_bytes or behaviour.first_byte_delay_ms or CUT in behaviour.deviate
+    return bool(paces) or _limit_bytes(behaviour) is not None
 
 
 def _limit_bytes(behaviour: Behaviour) -> int | None:
@@ -83,7 +99,7 @@ async def _stream_groups(
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         await _write_groups(response, groups, behaviour)
-    if behaviour.truncate_after is not None:
+    if behaviour.truncate_after is not None or CUT in behaviour.deviate:
         # Not an abort, which would throw away bytes that the kernel has not taken yet; a client sees no difference.
         if request.transport is not None:
             request.transport.close()

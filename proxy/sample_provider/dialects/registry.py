@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from proxy.sample_provider.behaviour import Behaviour
+from proxy.sample_provider.deviations import deviating_events
 from proxy.sample_provider.dialects import chat, gemini, openai_events, wire
 from proxy.sample_provider.dialects.wire import Order
 
@@ -56,8 +57,16 @@ def stream_of(
 ) -> Iterator[list[bytes]]:
     """The events of an answer, as far and as well as the behaviour lets them come."""
     if behaviour.malformed:
-        yield MALFORMED_EVENT
-        return
+        return iter([MALFORMED_EVENT])
+    events = _events(dialect, order, behaviour, image, created_s)
+    if not behaviour.deviate:
+        return events
+    return deviating_events(events, behaviour.deviate, dialect.error_event)
+
+
+def _events(
+    dialect: Dialect, order: Order, behaviour: Behaviour, image: bytes, created_s: int
+) -> Iterator[list[bytes]]:
     sent = 0
     for event in dialect.events(order, behaviour, image, created_s):
         if sent == behaviour.error_after_events:
