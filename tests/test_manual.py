@@ -24,13 +24,13 @@ from pydantic import BaseModel
 
 from proxy.cli import main
 from proxy.cli.provisioning import read_provisions
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.image import parse_image_request
 from proxy.settings.settings import Settings, load_settings, read_settings
-from proxy.upstream import error_reports
 from proxy.upstream.dialects import openai, words
+from proxy.upstream.errors import reports as error_reports
 from tests.benchmarks.compare import main as bench
 from tests.domain.answer_samples import pass_on
 from tests.domain.samples import make_model

@@ -25,9 +25,9 @@ from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from proxy.domain.answers.answer import EVENT_STREAM, Answer
-from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_writing import ImagesHead, settings_asked
+from proxy.domain.answers.chat.writing import ChatHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead, settings_asked
 from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
@@ -50,9 +50,9 @@ from proxy.upstream.bodies.payload import UploadPayload
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.decompression import BodyReader, decompressed, too_long
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.error_reports import begins_as_error, read_report
-from proxy.upstream.failures import error_in_answer
-from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
+from proxy.upstream.errors.failures import error_in_answer
+from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
+from proxy.upstream.errors.reports import begins_as_error, read_report
 from proxy.upstream.provider import Provider
 from proxy.upstream.watchdog import Watch, Watchdog
 

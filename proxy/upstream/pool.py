@@ -9,8 +9,8 @@ from time import monotonic, time
 
 from aiohttp import TraceConfig
 
-from proxy.domain.answers.images_joined import JoinedImages
-from proxy.domain.answers.images_writing import ImagesHead, settings_asked
+from proxy.domain.answers.images.joined import JoinedImages
+from proxy.domain.answers.images.writing import ImagesHead, settings_asked
 from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import UpstreamUnreachable

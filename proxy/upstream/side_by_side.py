@@ -15,7 +15,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from proxy.domain.answers.images_joined import JoinedImages
+from proxy.domain.answers.images.joined import JoinedImages
 from proxy.domain.billing.settlement import Served
 from proxy.telemetry.observation import Observation
 from proxy.upstream.exchange import Exchange

@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.answers.image_counter import CountedImages, SeenImages
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_in_text import TextImages
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.chat.writing import ChatHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.counter import CountedImages, SeenImages
+from proxy.domain.answers.images.in_text import TextImages
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import SizeProbe
 from proxy.domain.parsing.json_tokens import MalformedResponse
@@ -21,8 +21,8 @@ from proxy.domain.requests.chat import ChatRequest, parse_chat_request
 from proxy.domain.requests.edit import FieldKind, parse_edit_request
 from proxy.domain.requests.image import parse_image_request
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.error_reports import ErrorReport
-from proxy.upstream.failures import clean, error_in_answer
+from proxy.upstream.errors.failures import clean, error_in_answer
+from proxy.upstream.errors.reports import ErrorReport
 from proxy.web.intake.form_reader import FormLimits, FormReader
 from tests.support.forms import BOUNDARY, FORM
 from tests.support.growth import check_growth

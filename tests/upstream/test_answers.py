@@ -20,7 +20,7 @@ from proxy.domain.errors import (
 from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
-from tests.domain.answers.images_samples import COMPLETED, CREATED_S, make
+from tests.domain.answers.images.samples import COMPLETED, CREATED_S, make
 from tests.domain.samples import make_model
 
 DATA_URL = "data:image/png;base64,"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.chat.writing import ChatHead
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.upstream.dialects.openai import OpenAIChat
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut

@@ -19,7 +19,7 @@ from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.connector import mend_head
-from proxy.upstream.library_errors import after_it_may_have_been_sent, before_it_was_sent, describe
+from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe
 from proxy.upstream.pool import Pool
 from proxy.upstream.provider import Provider
 from tests.domain.samples import make_model

@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.billing.settlement import Served
 from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.requests.edit import parse_edit_request, request_of_form

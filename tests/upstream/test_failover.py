@@ -28,9 +28,9 @@ from proxy.domain.errors import UpstreamUnreachable as Unreachable
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.breaker import BREAKER, Result
-from proxy.upstream.error_reports import ErrorReport
+from proxy.upstream.errors.failures import error_in_answer
+from proxy.upstream.errors.reports import ErrorReport
 from proxy.upstream.failover import Failover, result_of, why_again
-from proxy.upstream.failures import error_in_answer
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
 from proxy.upstream.watchdog import Watch, Watchdog

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_writing import TEXT_BYTES_LIMIT, ChatHead
+from proxy.domain.answers.chat.writing import TEXT_BYTES_LIMIT, ChatHead
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.requests.chat import ChatRequest, parse_chat_request

@@ -9,7 +9,7 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON
-from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.images.reader import Reading
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.image import ImageRequest
@@ -20,8 +20,8 @@ from proxy.upstream.dialects.gemini_words import content_path, image_config, rea
 from proxy.upstream.dialects.protocol import Dialect
 from proxy.upstream.dialects.reasons import reading_of
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
-from proxy.upstream.error_reports import read_report
-from proxy.upstream.failures import error_for_status
+from proxy.upstream.errors.failures import error_for_status
+from proxy.upstream.errors.reports import read_report
 
 
 class GeminiDialect(Dialect):

@@ -10,8 +10,8 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
-from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
+from proxy.domain.answers.chat.rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat.writing import ChatEnd, ChatHead, ChatWriter, CompletionChunks, CompletionJson
 from proxy.domain.answers.places import IMAGE_MEMBERS
 from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest
@@ -22,7 +22,7 @@ from proxy.domain.requests.kinds import Kind, kind_of
 from proxy.upstream.dialects.gemini_words import content_path, image_config, read_error, unknown_of
 from proxy.upstream.dialects.protocol import ChatDialect
 from proxy.upstream.dialects.reasons import GOOD_ENDS
-from proxy.upstream.failures import clean
+from proxy.upstream.errors.failures import clean
 
 ROLES = {"user": "user", "assistant": "model"}
 MODALITIES = {"text": "TEXT", "image": "IMAGE"}

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ProxyError
-from proxy.upstream.error_reports import read_report
-from proxy.upstream.failures import error_in_answer
+from proxy.upstream.errors.failures import error_in_answer
+from proxy.upstream.errors.reports import read_report
 
 _capital = re.compile(r"([A-Z])")
 IMAGE_CONFIG_NAMES = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}

@@ -11,11 +11,11 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON, Answer
-from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
-from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
-from proxy.domain.answers.chat_writing import ChatEnd, ChatHead, CompletionJson
-from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.chat.completion import ChatJson
+from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat.rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat.writing import ChatEnd, ChatHead, CompletionJson
+from proxy.domain.answers.images.reader import Reading
 from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, TEXT
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError, UpstreamUncertain
@@ -29,8 +29,8 @@ from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 from proxy.upstream.dialects.reasons import reading_of
-from proxy.upstream.error_reports import read_report
-from proxy.upstream.failures import error_for_status, error_in_answer
+from proxy.upstream.errors.failures import error_for_status, error_in_answer
+from proxy.upstream.errors.reports import read_report
 
 PATHS: Mapping[Task, str] = {
     Task.GENERATION: "/images/generations",

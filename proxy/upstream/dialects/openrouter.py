@@ -6,7 +6,7 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON
-from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.images.reader import Reading
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import Upload

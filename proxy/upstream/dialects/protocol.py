@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.chat.writing import ChatHead
+from proxy.domain.answers.images.reader import Reading
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError
 from proxy.domain.requests.chat import ChatRequest

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import orjson
 
 from proxy.domain.answers.answer import ErrorReader
-from proxy.domain.answers.images_reader import Reading
+from proxy.domain.answers.images.reader import Reading
 from proxy.domain.errors import NothingGenerated, ProxyError
 from proxy.domain.parsing.json_shapes import text_of
-from proxy.upstream.failures import clean
+from proxy.upstream.errors.failures import clean
 
 GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED", "stop", "length", "end_turn", "tool_calls"})
 """What providers call an end that is no refusal."""

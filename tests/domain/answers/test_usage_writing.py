@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai.types.images_response import Usage
 
 from proxy.domain.answers.usage_writing import image_tokens
-from tests.domain.answers.images_samples import NO_TOKENS
+from tests.domain.answers.images.samples import NO_TOKENS
 
 
 def written(reported: Any) -> Any:

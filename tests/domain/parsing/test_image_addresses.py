@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
-from proxy.domain.answers.chat_rewritten import ChatTranslation
-from proxy.domain.answers.chat_writing import ChatHead, CompletionChunks, CompletionJson
+from proxy.domain.answers.chat.completion import ChatJson
+from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat.rewritten import ChatTranslation
+from proxy.domain.answers.chat.writing import ChatHead, CompletionChunks, CompletionJson
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_reader import Reading
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.reader import Reading
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.errors import NothingGenerated
 from proxy.domain.parsing.image_addresses import (
     LEAD_BYTES_LIMIT,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.chat_writing import ChatHead
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.chat.completion import ChatJson
+from proxy.domain.answers.chat.writing import ChatHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.parsing.image_header import PREFIX_BYTES_LIMIT, read_size
 from proxy.upstream.dialects.openai import CHAT_READING, READING
 from tests.domain.answer_samples import passed_however_cut

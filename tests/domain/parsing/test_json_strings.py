@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import JSON, Answer
-from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
-from proxy.domain.answers.chat_rewritten import ChatTranslation
-from proxy.domain.answers.chat_writing import ChatHead, CompletionChunks, CompletionJson
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_reader import Reading
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.chat.completion import ChatJson
+from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat.rewritten import ChatTranslation
+from proxy.domain.answers.chat.writing import ChatHead, CompletionChunks, CompletionJson
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.reader import Reading
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT
 from proxy.domain.parsing.json_strings import StringMender

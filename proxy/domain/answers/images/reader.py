@@ -16,9 +16,9 @@ from typing_extensions import override
 from proxy.domain.answers.answer import Answer, ErrorReader
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.image_counter import Fingerprint, SeenImages
-from proxy.domain.answers.images_in_text import ImageSink, TextImages
-from proxy.domain.answers.images_writing import DETAILS, IN_WORDS, OF_ONE_IMAGE, ImagesWriter
+from proxy.domain.answers.images.counter import Fingerprint, SeenImages
+from proxy.domain.answers.images.in_text import ImageSink, TextImages
+from proxy.domain.answers.images.writing import DETAILS, IN_WORDS, OF_ONE_IMAGE, ImagesWriter
 from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
 from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place

@@ -15,9 +15,9 @@ from openai.types import (
 )
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_reader import Reading
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.reader import Reading
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.upstream.dialects.openai import READING
 from tests.domain.answer_samples import Passed, events_of, passed_however_cut
 

@@ -14,11 +14,11 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON, Answer
-from proxy.domain.answers.chat_rewritten import ChatReading, ChatTranslation
-from proxy.domain.answers.chat_writing import ChatHead, CompletionJson
+from proxy.domain.answers.chat.rewritten import ChatReading, ChatTranslation
+from proxy.domain.answers.chat.writing import ChatHead, CompletionJson
 from proxy.domain.answers.holder import AnswerHolder
-from proxy.domain.answers.image_counter import CountedImages, PayloadImages, SeenImages
-from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images.counter import CountedImages, PayloadImages, SeenImages
+from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.answers.places import IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import Size

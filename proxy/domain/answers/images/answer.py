@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON, Answer
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.images_reader import ImagesReader, Reading
-from proxy.domain.answers.images_writing import SETTINGS, ImagesHead, ImagesJson, ImagesStream
+from proxy.domain.answers.images.reader import ImagesReader, Reading
+from proxy.domain.answers.images.writing import SETTINGS, ImagesHead, ImagesJson, ImagesStream
 from proxy.domain.answers.usage_writing import image_tokens
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_addresses import is_image_address, read_place

@@ -11,14 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.images import ImagesAnswer
-from proxy.domain.answers.images_reader import ImagesReader
-from proxy.domain.answers.images_writing import ImagesHead, ImagesJson
+from proxy.domain.answers.images.answer import ImagesAnswer
+from proxy.domain.answers.images.reader import ImagesReader
+from proxy.domain.answers.images.writing import ImagesHead, ImagesJson
 from proxy.domain.errors import UpstreamError
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.upstream.dialects.openai import READING
 from tests.domain.answer_samples import Passed, pass_on
-from tests.domain.answers.images_samples import CREATED_S, HEAD, check_output, cut, delivered, make, read
+from tests.domain.answers.images.samples import CREATED_S, HEAD, check_output, cut, delivered, make, read
 from tests.support.examples import examples
 
 LARGE = "A" * (HELD_BYTES_LIMIT + 1)

@@ -7,9 +7,9 @@ import contextlib
 from typing_extensions import override
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.image_counter import SeenImages
-from proxy.domain.answers.images_reader import ImagesReader, Reading
-from proxy.domain.answers.images_writing import ImagesHead, ImagesJson, ImagesStream, ImagesWriter
+from proxy.domain.answers.images.counter import SeenImages
+from proxy.domain.answers.images.reader import ImagesReader, Reading
+from proxy.domain.answers.images.writing import ImagesHead, ImagesJson, ImagesStream, ImagesWriter
 from proxy.domain.errors import ProxyError, UpstreamUncertain
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_tokens import MalformedResponse

@@ -1,7 +1,7 @@
 """A provider's answer in a form of its own, on its way to a client that knows chat completions.
 
 What differs between providers is a ``ChatReading``. Images are passed on while they arrive, and count as those of
-``chat_answer`` do.
+``completion`` do.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from typing_extensions import override
 
 from proxy.domain.answers.answer import Answer, ErrorReader
-from proxy.domain.answers.chat_writing import ChatEnd, ChatWriter
+from proxy.domain.answers.chat.writing import ChatEnd, ChatWriter
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.image_counter import CountedImages, PayloadImages, SeenImages
-from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images.counter import CountedImages, PayloadImages, SeenImages
+from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.answers.places import BASE64, SIGNATURE, TEXT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, read_place

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.images_writing import ImagesHead, ImagesJson, ImagesStream, settings_asked
+from proxy.domain.answers.images.writing import ImagesHead, ImagesJson, ImagesStream, settings_asked
 from proxy.domain.errors import UpstreamError
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import KEEP_ALIVE
 from tests.domain.answer_samples import events_of
-from tests.domain.answers.images_samples import COMPLETED, CREATED_S, HEAD, NO_TOKENS, check_output, delivered
+from tests.domain.answers.images.samples import COMPLETED, CREATED_S, HEAD, NO_TOKENS, check_output, delivered
 
 LARGE = b"A" * (HELD_BYTES_LIMIT + 1)
 USAGE = b'{"input_tokens":5,"output_tokens":6}'

@@ -10,7 +10,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from proxy.domain.answers.images_in_text import ImageSink
+from proxy.domain.answers.images.in_text import ImageSink
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_data_url
 from proxy.domain.parsing.image_header import Size, SizeProbe, keep_size, read_size

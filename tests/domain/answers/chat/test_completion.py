@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.domain.answers.chat import ChatJson
-from proxy.domain.answers.chat_events import ChatChunk, ChatEvents
-from proxy.domain.answers.chat_writing import ChatHead
+from proxy.domain.answers.chat.completion import ChatJson
+from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
+from proxy.domain.answers.chat.writing import ChatHead
 from proxy.upstream.dialects.openai import CHAT_READING, read_error
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
-from proxy.domain.answers.images import read_images
-from proxy.domain.answers.images_writing import ImagesHead
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.api_key import make_key_text
 from proxy.domain.errors import (
     NothingGenerated,
@@ -27,13 +27,13 @@ from proxy.domain.requests.image import KNOWN_PARAMETERS
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.protocol import Dialect
-from proxy.upstream.error_reports import ErrorReport
-from proxy.upstream.failures import (
+from proxy.upstream.errors.failures import (
     MESSAGE_LENGTH_LIMIT,
     READ_LENGTH_LIMIT,
     clean,
     error_for_status,
 )
+from proxy.upstream.errors.reports import ErrorReport
 from tests.support.examples import examples
 
 # --- Statuses ---------------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import orjson
 from typing_extensions import override
 
 from proxy.domain.answers.answer import EVENT_STREAM, Answer, ErrorReader
-from proxy.domain.answers.chat import CHAT_SHAPE, CHOICES_LIMIT, CHUNK_SHAPE, TEXT
+from proxy.domain.answers.chat.completion import CHAT_SHAPE, CHOICES_LIMIT, CHUNK_SHAPE, TEXT
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import EventHolder, error_event
-from proxy.domain.answers.image_counter import CountedImages, PayloadImages, SeenImages
-from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images.counter import CountedImages, PayloadImages, SeenImages
+from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import object_of

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answers.image_counter import CountedImages, Fingerprint, PayloadImages, SeenImages
-from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images.counter import CountedImages, Fingerprint, PayloadImages, SeenImages
+from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.parsing.json_tokens import MalformedResponse
 

@@ -14,7 +14,7 @@ from proxy.domain.answers.places import IMAGE_MEMBERS, IMAGE_OBJECTS, NAMED_BASE
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import NothingGenerated, ProviderRefusal, UpstreamError, UpstreamTruncated
 from tests.domain.answer_samples import check_that_thirty_megabytes_flow, events_of, pass_on
-from tests.domain.answers.images_samples import (
+from tests.domain.answers.images.samples import (
     COMPLETED,
     CREATED_S,
     addresses,

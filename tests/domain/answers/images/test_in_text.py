@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.answers.images_in_text import TextImages
+from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.parsing.image_addresses import Place
 
 DATA = "data:image/png;base64,"

@@ -19,7 +19,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.headers import retry_after_seconds, whole_wait_s
 from proxy.telemetry.secrets import KNOWN_SECRETS
-from proxy.upstream.error_reports import ErrorReport
+from proxy.upstream.errors.reports import ErrorReport
 
 MESSAGE_LENGTH_LIMIT = 1_000
 READ_LENGTH_LIMIT = 4_096

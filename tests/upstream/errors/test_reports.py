@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.upstream.error_reports import ErrorReport, read_report
+from proxy.upstream.errors.reports import ErrorReport, read_report
 
 GOOGLE = "type.googleapis.com/google.rpc."
 DETAILS = [

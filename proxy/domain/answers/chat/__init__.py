@@ -1,0 +1,1 @@
+"""Chat completions: passed on, or written anew in the other form."""

@@ -1,0 +1,1 @@
+"""Images: read from any provider, and written as OpenAI has them."""
