@@ -90,7 +90,7 @@ class Exchange:
 
     __slots__ = (
         "_asked", "_begin", "_body", "_body_reader", "_model", "_observation", "_payload", "_response", "_served",
-        "_size", "_url", "client", "is_whole", "watchdog",
+        "_size", "_url", "client", "failure", "is_whole", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -105,7 +105,8 @@ class Exchange:
     ) -> None:
         """Prepare a POST of ``body``, in which ``asked`` is written down; nothing is sent yet.
 
-        ``served`` gets who was asked. Whoever reads the answer sets ``is_whole`` where nothing of it is missing.
+        ``served`` gets who was asked. Whoever reads the answer sets ``is_whole`` where nothing of it is missing, and
+        ``failure`` to what the provider reports in it.
         """
         self.client = client
         self._asked = asked
@@ -114,6 +115,7 @@ class Exchange:
         self._body = body
         self._served = served
         self.is_whole = False
+        self.failure: ProxyError | None = None
         self._begin = b""
         self._observation = observation
         self._payload: JsonPayload | None = None
@@ -140,8 +142,9 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the connection back where the body was read to its end, and close it where it was not."""
-        if isinstance(error, ProxyError):
-            self._note(error)
+        reported = self.failure or error
+        if isinstance(reported, ProxyError):
+            self._note(reported)
         if self._payload is not None:
             self._payload.forget()
             self._body = b""

@@ -158,7 +158,8 @@ class Failover:
             self._end(attempt, interruption)
             raise
         # An answer that is not whole, and that no error reports, has been cut before the client's eyes.
-        self._end(attempt, error, broken=error is None and not exchange.is_whole)
+        reported = exchange.failure or error
+        self._end(attempt, reported, broken=reported is None and not exchange.is_whole)
 
     def _prepare(self, attempt: Attempt, number: int) -> Exchange:
         self._served.status = 0

@@ -17,6 +17,7 @@ from typing import Self
 
 from proxy.domain.answers.images.joined import JoinedImages
 from proxy.domain.billing.settlement import Served
+from proxy.domain.errors import ProxyError
 from proxy.telemetry.observation import Observation
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
@@ -46,6 +47,7 @@ class SideBySide:
         """
         self._served = served
         self.is_whole = False
+        self.failure: ProxyError | None = None
         self._requests = requests
         self._answer = answer
         self._observation = observation

@@ -252,6 +252,7 @@ class Relay:
     def _end(self, answer: Answer, *, complete: bool) -> None:
         delivery = self._delivery
         self._exchange.is_whole = complete
+        self._exchange.failure = answer.failure
         delivery.body = self._keeper.body if self._keeper is not None and complete else None
         delivery.images, delivery.provider_usage = min(answer.images, self._images_most), answer.usage
         delivery.sizes = tuple(answer.sizes[: delivery.images])
@@ -260,6 +261,8 @@ class Relay:
     def _break_off(self, error: Exception) -> web.StreamResponse:
         """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""
         delivery = self._delivery
+        if isinstance(error, ProxyError):
+            self._exchange.failure = error
         logger.warning(
             "%s: the answer of provider %s: %s", self._observation.request_id, delivery.served.provider, error
         )

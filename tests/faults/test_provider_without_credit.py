@@ -124,6 +124,31 @@ def test_so_it_is_with_an_error_within_a_200(
         gateway.check_books(key)
 
 
+CHUNK = orjson.dumps({"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Here "}}]})
+
+
+def test_so_it_is_with_an_error_after_a_chat_has_begun_to_flow(tmp_path: Path) -> None:
+    error = {"message": "Billing hard limit has been reached.", "code": "billing_hard_limit_reached"}
+    body = b"data: %b\n\ndata: %b\n\n" % (CHUNK, orjson.dumps({"error": error}))
+    with (
+        scripted_provider(lambda _number: Reply(200, {"Content-Type": "text/event-stream"}, body)) as empty,
+        scripted_provider(lambda _number: Reply(200, {"Content-Type": "text/event-stream"}, body)) as spare,
+        deployed(tmp_path, {"url": empty.url}, {"url": spare.url, "deployment": SPARE}) as gateway,
+    ):
+        key = gateway.make_key(1_000_000)
+        asked = {**body_of(CHAT, "acme/image-1"), "stream": True}
+        answer = ask("POST", f"{gateway.url}{CHAT}", key=key, body=asked)
+        assert answer.status == 200
+        assert b"Here " in answer.body
+        assert b"event: error" in answer.body
+        assert b"illing" not in answer.body
+        assert out_of_credit(gateway, "place0") == 1
+        gateway.server.wait_for_output('"provider_error":"billing_hard_limit_reached"')
+        ask("POST", f"{gateway.url}{CHAT}", key=key, body=asked)
+        # Content was on its way: nobody else is asked for this one, but for the next.
+        assert (empty.received, spare.received) == (1, 1)
+
+
 def test_where_every_deployment_is_without_credit_nobody_is_asked_for_a_while(tmp_path: Path) -> None:
     with (
         scripted_provider(lambda _number: reply("no quota")) as one,

@@ -85,6 +85,7 @@ class Exchange:
     """One that ends as it should; ``ends`` is an error, or nothing where it waits until it is cancelled."""
 
     is_whole = True
+    failure: ProxyError | None = None
     retry_after_s: int | None = None
 
     def __init__(self, client: Client, ends: BaseException | None) -> None:

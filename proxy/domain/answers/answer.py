@@ -27,6 +27,8 @@ class Answer(Protocol):
     images: int
     sizes: list[Size | None]
     usage: bytes | None
+    failure: ProxyError | None = None
+    """What the provider has reported within the answer, where the client has been told of it there."""
 
     @property
     def content_type(self) -> str:

@@ -172,7 +172,8 @@ class ChatEvents(Answer, DocumentListener):
         self._holder.drop()
         self._failed = True
         self._documents.stop()
-        self._holder.insert(error_event(self._read_error(report)))
+        self.failure = self._read_error(report)
+        self._holder.insert(error_event(self.failure))
 
 
 class ChatChunk(ChatEvents):
