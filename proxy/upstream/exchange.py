@@ -148,6 +148,8 @@ class Exchange:
         if self._payload is not None:
             self._payload.forget()
             self._body = b""
+        # It reads through this: together they would stay until the garbage collector comes.
+        self._body_reader = None
         response = self._response
         if response is not None:
             if response.content.at_eof():
