@@ -16,6 +16,7 @@ from proxy.domain.answers.answer import JSON, Answer
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.answers.images.reader import ImagesReader, Reading
 from proxy.domain.answers.images.writing import SETTINGS, ImagesHead, ImagesJson, ImagesStream
+from proxy.domain.answers.places import DOCUMENT, IMAGE_MEMBERS
 from proxy.domain.answers.usage_writing import image_tokens
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_addresses import is_image_address, read_place
@@ -23,8 +24,11 @@ from proxy.domain.parsing.image_header import PREFIX_BYTES_LIMIT, SIZES_LIMIT, S
 from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT
 from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, MalformedResponse
 
-_KNOWN = frozenset({"created", "data", "usage", "id", "object", "model", *SETTINGS})
-_OF_AN_IMAGE = frozenset({"b64_json", "url", "revised_prompt", "media_type"})
+_READ = frozenset({"created", "data", "usage", *SETTINGS})
+_READ_OF_AN_IMAGE = frozenset({"b64_json", "url", "revised_prompt", "media_type"})
+_ELSEWHERE = frozenset(name.decode() for name in DOCUMENT.members) - _READ
+_ELSEWHERE_IN_AN_IMAGE = frozenset(name.decode() for name in IMAGE_MEMBERS) - _READ_OF_AN_IMAGE
+"""Where an image, an error or a reason may stand as well: whoever has one of these is read in full."""
 
 
 class ImagesAnswer(Answer):
@@ -106,7 +110,7 @@ class ImagesAnswer(Answer):
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
             return None
-        if type(answer) is not dict or not answer.keys() <= _KNOWN or type(answer.get("created")) is not int:
+        if type(answer) is not dict or not _ELSEWHERE.isdisjoint(answer) or type(answer.get("created")) is not int:
             return None
         if answer["created"] < 0:
             return None
@@ -122,7 +126,10 @@ class ImagesAnswer(Answer):
         self.images = len(data)
         self.sizes = [_size(image) for image in data[:SIZES_LIMIT]]
         whole = {
-            "data": [{name: value for name, value in image.items() if value is not None} for image in data],
+            "data": [
+                {name: value for name, value in image.items() if name in _READ_OF_AN_IMAGE and value is not None}
+                for image in data
+            ],
             "created": answer["created"],
             **{name: answer[name] for name in SETTINGS if type(answer.get(name)) not in (dict, list, type(None))},
         }
@@ -141,9 +148,10 @@ def read_images(reading: Reading, head: ImagesHead, *, comes_as_events: bool, st
 
 def _is_plain(image: Any) -> bool:
     """Whether it is an object with one payload, which is what its name says."""
-    if type(image) is not dict or not image.keys() <= _OF_AN_IMAGE:
+    if type(image) is not dict or not _ELSEWHERE_IN_AN_IMAGE.isdisjoint(image):
         return False
-    if not all(value is None or type(value) is str for value in image.values()):
+    values = [image.get(name) for name in _READ_OF_AN_IMAGE]
+    if not all(value is None or type(value) is str for value in values):
         return False
     base64, url = image.get("b64_json"), image.get("url")
     if base64 is None:
