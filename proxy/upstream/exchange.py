@@ -181,7 +181,8 @@ class Exchange:
         comes_as_events = await self.begin()
         asked, dialect = self._asked, self.client.dialect
         if not isinstance(asked, ChatRequest):
-            head = ImagesHead(int(time()), asked.task.value, settings_asked(asked.fields), self.client.shows_tokens)
+            settings = settings_asked(asked.fields) if asked.stream else {}
+            head = ImagesHead(int(time()), asked.task.value, settings, self.client.shows_tokens)
             return read_images(dialect.reading, head, comes_as_events=comes_as_events, stream=asked.stream)
         chat = dialect.chat
         if chat is None:
@@ -191,7 +192,8 @@ class Exchange:
 
     async def begin(self) -> bool:
         """Wait for the first bytes that say something; whether they are those of events, or of one document."""
-        self._begin = begin = await self._read_begin()
+        begin = self._begin or await self._read_begin()
+        self._begin = begin
         if begin[:1] in _JSON_MARKS:
             return False
         return self.content_type == EVENT_STREAM or _event_line.match(begin) is not None

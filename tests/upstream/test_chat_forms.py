@@ -71,6 +71,7 @@ def test_one_piece_becomes_one_chunk(message: dict[str, Any], images: int, inden
     [chunk] = events_of(seen.output)
     assert chunk == {
         "id": "1",
+        "created": HEAD.created_s,
         "object": "chat.completion.chunk",
         "model": "acme/chat",
         "choices": [{"index": 0, "delta": {"role": "assistant", **message}, "finish_reason": "stop"}],

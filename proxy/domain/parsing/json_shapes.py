@@ -31,7 +31,8 @@ class Shape:
     what a member is called where it is written. ``element``: an object here is one thing, with what is
     noted of it: an image, a choice or a part of an answer.
     ``mark`` is a note, always true, that something stands here. ``optional``: a note of an object or an
-    array that is no JSON is left out; any other makes the document malformed.
+    array that is no JSON is left out; any other makes the document malformed. ``leads``: the members that stand first
+    in this object, each with the constant that is its value.
     """
 
     passes: bool = False
@@ -45,6 +46,7 @@ class Shape:
     element: bool = False
     mark: str = ""
     optional: bool = False
+    leads: tuple[bytes, ...] = ()
 
 
 DROPPED = Shape()
@@ -172,6 +174,9 @@ class ShapedScanner(JsonReader):
             return False
         if passing:
             self._writer.begin(mark)
+            for name in shape.leads if is_object else ():
+                self._writer.name(name)
+                self._writer.literal(self._constants[name.decode()])
         if captured := self._captures(1):
             captured.begin(mark)
         element = shape.element and is_object

@@ -68,7 +68,7 @@ class OpenAIChat(ChatDialect):
         """As it comes, scrubbed; what is no stream for a client that has asked for one becomes one, and vice versa."""
         if request.stream:
             kind = ChatEvents if comes_as_events else ChatChunk
-            return kind(head.model, read_error, wants_usage=request.wants_usage, in_text=request.wants_image)
+            return kind(head, read_error, wants_usage=request.wants_usage, in_text=request.wants_image)
         if comes_as_events:
             return ChatTranslation(
                 CHAT_READING, CompletionJson(head), comes_as_events=True, in_text=request.wants_image

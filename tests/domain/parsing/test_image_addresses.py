@@ -231,8 +231,16 @@ FORMS = {
         for name, part in PARTS.items()
         for form, make, body in (
             ("a chat", lambda: ChatJson(head(), CHAT_READING), CHAT),
-            ("a chat's chunks", lambda: ChatEvents("acme/chat", read_error, wants_usage=False), CHUNK),
-            ("a chat as a chunk", lambda: ChatChunk("acme/chat", read_error, wants_usage=False), CHAT),
+            (
+                "a chat's chunks",
+                lambda: ChatEvents(head(), read_error, wants_usage=False),
+                CHUNK,
+            ),
+            (
+                "a chat as a chunk",
+                lambda: ChatChunk(head(), read_error, wants_usage=False),
+                CHAT,
+            ),
             (
                 "a chat out of chunks",
                 rewritten(lambda: CompletionJson(head())),

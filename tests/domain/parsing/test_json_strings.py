@@ -121,8 +121,8 @@ ANSWERS: dict[str, Callable[[], Answer]] = {
     "chat events anew": lambda: ChatTranslation(
         CHAT_READING, CompletionChunks(HEAD, wants_usage=True), comes_as_events=True
     ),
-    "chat events": lambda: ChatEvents("acme/chat", no_error, wants_usage=True),
-    "a chat as a chunk": lambda: ChatChunk("acme/chat", no_error, wants_usage=True),
+    "chat events": lambda: ChatEvents(ChatHead("chatcmpl-1", 1, "acme/chat"), no_error, wants_usage=True),
+    "a chat as a chunk": lambda: ChatChunk(ChatHead("chatcmpl-1", 1, "acme/chat"), no_error, wants_usage=True),
 }
 IMAGES = b'{"created":1,"data":[{"b64_json":"%b%b","revised_prompt":"%b"}],"size":"%b"}'
 EVENT = b'{"type":"image_generation.completed","b64_json":"%b%b","revised_prompt":"%b","quality":"%b"}'

@@ -86,8 +86,10 @@ _CHOICE: Mapping[bytes, Shape] = {
 }
 CHAT_SHAPE = Shape(
     passes=True,
+    # OpenAI's schema requires it, as a number; some leave it out, and some write a date.
+    leads=(b"created",),
     members={
-        **_passed(b"id", b"object", b"created", b"system_fingerprint", b"service_tier"),
+        **_passed(b"id", b"object", b"system_fingerprint", b"service_tier"),
         b"model": Shape(passes=True, constant="model"),
         b"choices": Shape(passes=True, items=Shape(passes=True, element=True, members=_CHOICE)),
         b"usage": Shape(
@@ -137,7 +139,9 @@ class ChatJson(Answer, ShapeListener):
         self._in_text = False
         self._error: ProxyError | None = None
         self._choices = 0
-        self._scanner = ShapedScanner(CHAT_SHAPE, {"model": orjson.dumps(head.model)})
+        self._scanner = ShapedScanner(
+            CHAT_SHAPE, {"model": orjson.dumps(head.model), "created": b"%d" % head.created_s}
+        )
         self._holder = AnswerHolder()
         self.images = 0
         self.sizes: list[Size | None] = []

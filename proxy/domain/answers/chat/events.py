@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from proxy.domain.answers.answer import EVENT_STREAM, Answer, ErrorReader
 from proxy.domain.answers.chat.completion import CHAT_SHAPE, CHOICES_LIMIT, CHUNK_SHAPE, TEXT
+from proxy.domain.answers.chat.writing import ChatHead
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import EventHolder, error_event
 from proxy.domain.answers.images.counter import CountedImages, PayloadImages, SeenImages
@@ -30,9 +31,13 @@ class ChatEvents(Answer, DocumentListener):
     _shape = CHAT_SHAPE
     _comes_as_events = True
 
-    def __init__(self, model: str, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
-        """The client sees ``model`` as the model's name. Images in text count where ``in_text``."""
-        constants = {"model": orjson.dumps(model), "object": b'"chat.completion.chunk"'}
+    def __init__(self, head: ChatHead, read_error: ErrorReader, *, wants_usage: bool, in_text: bool = True) -> None:
+        """The client sees the model and the time of ``head``. Images in text count where ``in_text``."""
+        constants = {
+            "model": orjson.dumps(head.model),
+            "created": b"%d" % head.created_s,
+            "object": b'"chat.completion.chunk"',
+        }
         self.images = 0
         self.sizes: list[Size | None] = []
         self.usage: bytes | None = None

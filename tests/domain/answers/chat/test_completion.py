@@ -45,7 +45,7 @@ def chunk(delta: Any = None, finish: str | None = None, **more: Any) -> bytes:
 
 def read_events(*events: bytes, wants_usage: bool = False) -> tuple[Passed, list[Any]]:
     body = b"".join(events)
-    seen = passed_however_cut(lambda: ChatEvents("acme/chat", read_error, wants_usage=wants_usage), body)
+    seen = passed_however_cut(lambda: ChatEvents(HEAD, read_error, wants_usage=wants_usage), body)
     return seen, list(events_of(seen.output))
 
 
@@ -81,11 +81,19 @@ def test_images_count_wherever_they_stand(message: dict[str, Any], images: int) 
     assert (seen.images, seen.error) == (images, None)
     assert orjson.loads(seen.output) == {
         "id": "1",
+        "created": HEAD.created_s,
         "model": "acme/chat",
         "choices": [{"index": 0, "message": {"role": "assistant", **message}}],
     }
     events, _ = read_events(chunk(message), chunk({}, "stop"), b"data: [DONE]\n\n")
     assert (events.images, events.whole) == (images, True)
+
+
+@pytest.mark.parametrize("created", [{}, {"created": "2026-11-26"}, {"created": None}, {"created": 7.5}])
+def test_when_it_was_made_is_always_a_number(created: dict[str, Any]) -> None:
+    assert orjson.loads(read_json({"content": "x"}, **created).output)["created"] == HEAD.created_s
+    _, events = read_events(chunk({"content": "x"}, **created), chunk({}, "stop"), b"data: [DONE]\n\n")
+    assert {event["created"] for event in events} == {HEAD.created_s}
 
 
 def test_usage_keeps_its_tokens_and_loses_its_cost() -> None:
@@ -110,6 +118,7 @@ def test_what_a_stream_repeats_counts_once_and_passes_all_the_same() -> None:
     )
     assert (seen.images, seen.whole, len(events)) == (2, True, 3)
     assert events[-1] == {
+        "created": HEAD.created_s,
         "model": "acme/chat",
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}],
         "usage": USAGE_SEEN,
@@ -138,7 +147,7 @@ def test_each_choice_has_a_text_of_its_own() -> None:
 
 
 def test_what_is_found_in_text_is_held_back_until_it_is_charged() -> None:
-    answer = ChatEvents("acme/chat", read_error, wants_usage=False)
+    answer = ChatEvents(HEAD, read_error, wants_usage=False)
     answer.feed(chunk({"content": f"![a]({DATA_URL}AAAA"}))
     last = answer.feed(chunk({"content": ")"}))
     assert (answer.images, last.endswith(b"}]}\n")) == (1, True)
@@ -176,7 +185,7 @@ def test_thirty_megabytes_flow(*, stream: bool) -> None:
     answer: ChatJson | ChatEvents = ChatJson(HEAD, CHAT_READING)
     lead, tail = b"", b""
     if stream:
-        answer = ChatEvents("acme/chat", read_error, wants_usage=False)
+        answer = ChatEvents(HEAD, read_error, wants_usage=False)
         lead, tail = b"data: ", b"\n\ndata: [DONE]\n\n"
     answer.feed(lead + b'{"choices":[{"message":{"images":[{"image_url":{"url":"data:image/png;base64,')
     check_that_thirty_megabytes_flow(answer)
@@ -225,7 +234,7 @@ def test_a_completion_for_a_client_that_asked_for_chunks_is_one_chunk() -> None:
         {"id": "1", "model": "theirs", "object": "chat.completion", "cost": 1,
          "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}], "usage": USAGE}
     )  # fmt: skip
-    seen = passed_however_cut(lambda: ChatChunk("acme/chat", read_error, wants_usage=True), body)
+    seen = passed_however_cut(lambda: ChatChunk(HEAD, read_error, wants_usage=True), body)
     (event,) = events_of(seen.output)
     assert (seen.images, seen.whole, seen.output.endswith(b"data: [DONE]\n\n")) == (4, True, True)
     assert (event["object"], event["model"]) == ("chat.completion.chunk", "acme/chat")
