@@ -93,6 +93,10 @@ class WatchedHandler(ResponseHandler):
 
     def _read_head(self, data: bytes) -> bytes:
         """What may be read; nothing until a head is whole."""
+        if not self._head and (end := _head_end.search(data)) is not None and data[8:10] != b" 1":
+            # Nearly all come whole and as they should be: what follows them, an image, is not copied.
+            self._awaits_head = False
+            return self._mend(data, end.end())
         looked_at = max(0, len(self._head) - 3)
         self._head += data
         found = _head_end.search(self._head, looked_at)
@@ -102,16 +106,20 @@ class WatchedHandler(ResponseHandler):
         if found is None:
             self._awaits_head = False
             return data
-        head, rest = data[: found.end()], data[found.end() :]
         # Another head follows one that is not final (RFC 9110 section 15.2).
-        self._awaits_head = head[8:10] == b" 1" and head[8:12] != b" 101"
-        if self._awaits_head and rest:
-            rest = self._read_head(rest)
+        self._awaits_head = data[8:10] == b" 1" and data[8:12] != b" 101"
+        if self._awaits_head and found.end() < len(data):
+            data = data[: found.end()] + self._read_head(data[found.end() :])
+        return self._mend(data, found.end())
+
+    def _mend(self, data: bytes, head_bytes: int) -> bytes:
+        head = data[:head_bytes]
         mended = mend_head(head)
-        if mended != head:
-            # Where this answer ends, and the next begins, is for whoever reads its framing otherwise another question.
-            self.force_close()
-        return mended + rest
+        if mended == head:
+            return data
+        # Where this answer ends, and the next begins, is for whoever reads its framing otherwise another question.
+        self.force_close()
+        return mended + data[head_bytes:]
 
 
 class WatchedConnector(TCPConnector):

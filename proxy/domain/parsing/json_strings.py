@@ -30,6 +30,9 @@ _BACKSLASH: Final = ord("\\")
 _PART_BYTES: Final = 8_192
 """What is looked at is copied several times meanwhile."""
 
+_CHECKED_BYTES: Final = 16_384
+"""At once: orjson takes room for eight times as much."""
+
 _decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -109,9 +112,13 @@ def _is_plain(piece: bytes) -> bool:
 
     orjson finds what would have to be escaped fifty times as fast as a regular expression.
     """
-    return piece.isascii() and all(
-        len(orjson.dumps(part.decode("ascii"))) == len(part) + len(b'""') for part in _parts(piece)
-    )
+    if not piece.isascii():
+        return False
+    for at in range(0, len(piece), _CHECKED_BYTES):
+        part = piece[at : at + _CHECKED_BYTES]
+        if len(orjson.dumps(part.decode("ascii"))) != len(part) + len(b'""'):
+            return False
+    return True
 
 
 def _parts(piece: bytes) -> Iterator[bytes]:
