@@ -1,0 +1,301 @@
+"""One answer on its way to one client: whatever happens at which await, what came is written down once, and truly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
+
+import orjson
+import pytest
+from aiohttp import web
+
+from proxy.domain.answers.images.answer import read_images
+from proxy.domain.answers.images.writing import ImagesHead
+from proxy.domain.billing.pricing import Terms
+from proxy.domain.billing.settlement import Delivery, Outcome
+from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamTimeout, UpstreamTruncated
+from proxy.telemetry.observation import Observation
+from proxy.upstream.dialects.openai import READING
+from proxy.upstream.exchange import Exchange
+from proxy.web import relay as module
+from proxy.web.relay import Relay, RelayLimits
+from tests.support.virtual_time import now_s, run
+
+QUIET = RelayLimits(write_timeout_s=60, keep_alive_s=0)
+LIMITS = RelayLimits(write_timeout_s=60, keep_alive_s=15, json_keep_alive_s=20)
+IMAGE = b'{"created":1,"data":[{"url":"https://images.example/1.png"}]}'
+LARGE = b'{"created":1,"data":[{"b64_json":"%b"},{"b64_json":"B"}]}' % (b"A" * 100_000)
+EVENT = b'data: {"type":"image_generation.completed","b64_json":"AAAA"}\n\n'
+REFUSAL = ProviderRefusal("no", provider_status=400, provider_code=None, param=None)
+
+
+class Watch:
+    """A watchdog that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.granted_s = 0.0
+        self.on_expiry: Callable[[], None] | None = None
+
+    def phase(self, _limit_s: float, on_expiry: Callable[[], None], *, counted: bool = True) -> None:
+        self.on_expiry = on_expiry
+
+    def grant(self, seconds: float) -> None:
+        self.granted_s += seconds
+
+
+class Upstream:
+    """An exchange whose provider answers with ``steps``: pieces, errors, and seconds of waiting."""
+
+    def __init__(self, *steps: bytes | BaseException | float, stream: bool = False, enter_s: float = 0.0) -> None:
+        self.steps = list(steps)
+        self.stream = stream
+        self.enter_s = enter_s
+        self.is_whole = False
+        self.is_open = False
+        self.watchdog = Watch()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.sleep(self.enter_s)
+        self.is_open = True
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.is_open = False
+
+    async def answer(self) -> Any:
+        events = any(isinstance(step, bytes) and step.startswith(b"data:") for step in self.steps)
+        return read_images(READING, ImagesHead(1), comes_as_events=events, stream=self.stream)
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        while self.steps:
+            step = self.steps.pop(0)
+            if isinstance(step, BaseException):
+                raise step
+            if isinstance(step, bytes):
+                return step
+            await asyncio.sleep(step)
+        return b""
+
+
+class Transport:
+    """The client's connection."""
+
+    is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Request:
+    """The client's request, for as long as it stays."""
+
+    def __init__(self) -> None:
+        self.transport: Transport | None = Transport()
+
+
+class Response:
+    """What the client gets, as it comes; ``leaves_after`` so many pieces it is gone."""
+
+    leaves_after: int | None = None
+    made: Sequence[Response] = ()
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+        self.pieces: list[tuple[float, bytes]] = []
+        self.end = b""
+        Response.made = [*Response.made, self]
+
+    async def prepare(self, _request: object) -> None:
+        await asyncio.sleep(0)
+
+    async def pass_on(self, piece: bytes) -> None:
+        await asyncio.sleep(0)
+        if self.leaves_after is not None and len(self.pieces) >= self.leaves_after:
+            raise ConnectionResetError
+        self.pieces.append((now_s(), piece))
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(piece for _, piece in self.pieces) + self.end
+
+
+@pytest.fixture(autouse=True)
+def _responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "StreamedResponse", Response)
+    monkeypatch.setattr(Response, "made", ())
+    monkeypatch.setattr(Response, "leaves_after", None)
+
+
+class Play:
+    """One answer, asked for."""
+
+    def __init__(
+        self, upstream: Upstream, *, limits: RelayLimits = QUIET, images_most: int = 16, kept: int = 0
+    ) -> None:
+        self.upstream = upstream
+        self.request = Request()
+        self.delivery = Delivery(Terms(kept_answer_bytes=kept))
+        self.observation = Observation("req_1", "/v1/images/generations")
+        self._limits, self._images_most = limits, images_most
+
+    async def answer(self) -> web.StreamResponse:
+        relay = Relay(
+            cast("web.Request", self.request),
+            self.observation,
+            cast("Exchange", self.upstream),
+            self._limits,
+            self.delivery,
+            is_stream=self.upstream.stream,
+            images_most=self._images_most,
+        )
+        return await relay.answer()
+
+    def body(self) -> bytes:
+        answered: Any = run(self.answer())
+        return bytes(answered.body)
+
+
+def test_a_small_answer_is_given_whole_and_kept() -> None:
+    play = Play(Upstream(IMAGE[:20], IMAGE[20:]), kept=1_000)
+    body = play.body()
+    assert orjson.loads(body) == orjson.loads(IMAGE)
+    assert (play.delivery.outcome, play.delivery.images, play.delivery.whole) == (Outcome.DELIVERED, 1, True)
+    assert (play.delivery.body, play.upstream.is_whole, play.upstream.is_open) == (body, True, False)
+    assert Response.made == ()
+
+
+def test_a_large_answer_flows_and_its_end_is_left_to_whoever_settles() -> None:
+    play = Play(Upstream(*(LARGE[at : at + 40_000] for at in range(0, len(LARGE), 40_000))), kept=1_000)
+    assert orjson.loads(play.body())["data"][1] == {"b64_json": "B"}
+    (response,) = Response.made
+    assert response.end.endswith(b"}")
+    assert (play.delivery.images, play.delivery.body) == (2, None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_before_anything_was_sent_is_raised(*, stream: bool) -> None:
+    for error, outcome in ((REFUSAL, Outcome.REFUSED), (UpstreamTimeout("late"), Outcome.FAILED)):
+        play = Play(Upstream(error, stream=stream))
+        with pytest.raises(type(error)):
+            run(play.answer())
+        assert (play.delivery.outcome, play.delivery.images, Response.made) == (outcome, 0, ())
+
+
+def test_an_answer_that_breaks_off_while_it_is_held_is_closed() -> None:
+    two = b'{"data":[{"url":"https://images.example/1.png"},{"url":"https://images.exa'
+    play = Play(Upstream(two, UpstreamTimeout("late")), kept=1_000)
+    body = play.body()
+    assert len(orjson.loads(body)["data"]) == 1
+    assert (play.delivery.outcome, play.delivery.images, play.delivery.body) == (Outcome.TRUNCATED, 1, body)
+    assert not play.upstream.is_whole
+
+
+def test_an_answer_that_breaks_off_while_it_flows_is_cut() -> None:
+    play = Play(Upstream(LARGE[:90_000], LARGE[90_000:-10], UpstreamTimeout("late")))
+    transport = play.request.transport
+    run(play.answer())
+    assert transport is not None
+    assert transport.is_aborted
+    assert (play.delivery.outcome, play.delivery.images) == (Outcome.TRUNCATED, 1)
+
+
+def test_more_images_than_may_come_break_it_off_and_are_not_charged() -> None:
+    many = b'{"data":[%b]}' % b",".join(b'{"url":"https://images.example/%d"}' % number for number in range(9))
+    play = Play(Upstream(b" " * 70_000 + many), images_most=4)
+    with pytest.raises(UpstreamTruncated):
+        run(play.answer())
+    assert (play.delivery.images, play.delivery.outcome) == (4, Outcome.TRUNCATED)
+
+
+def test_events_flow_and_an_error_after_them_is_an_event() -> None:
+    play = Play(Upstream(EVENT, REFUSAL, stream=True))
+    body = play.body()
+    assert body.count(b"event: image_generation.completed") == 1
+    assert body.rstrip().splitlines()[-2] == b"event: error"
+    assert (play.delivery.images, play.delivery.outcome) == (1, Outcome.TRUNCATED)
+
+
+@pytest.mark.parametrize(
+    ("stream", "sign", "times"),
+    [(False, b" ", [20, 40, 60, 80, 100]), (True, b": keep-alive\n", [15, 30, 45, 60, 75, 90, 105])],
+)
+def test_signs_of_life_come_in_time_until_it_begins(*, stream: bool, sign: bytes, times: list[int]) -> None:
+    play = Play(Upstream(IMAGE, stream=stream, enter_s=110), limits=LIMITS)
+    run(play.answer())
+    (response,) = Response.made
+    assert [(at, piece) for at, piece in response.pieces if piece == sign] == [(time, sign) for time in times]
+    assert play.delivery.outcome is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_after_a_sign_of_life_stands_in_the_answer(*, stream: bool) -> None:
+    play = Play(Upstream(REFUSAL, stream=stream, enter_s=50), limits=LIMITS)
+    body = play.body()
+    assert b'"provider_refusal"' in body
+    assert play.delivery.outcome is Outcome.REFUSED
+    assert play.observation.error == REFUSAL.code
+
+
+def test_where_the_client_has_left_the_provider_is_read_to_its_end() -> None:
+    for leaves_after in (0, 1, 2):
+        Response.leaves_after = leaves_after
+        play = Play(Upstream(*(LARGE[at : at + 9_000] for at in range(0, len(LARGE), 9_000))))
+        run(play.answer())
+        assert play.upstream.steps == []
+        assert (play.delivery.outcome, play.delivery.images) == (Outcome.ABANDONED, 2)
+
+
+def test_a_client_that_left_before_is_no_error_in_an_answer() -> None:
+    play = Play(Upstream(ClientGone(), stream=True, enter_s=50), limits=LIMITS)
+    with pytest.raises(ClientGone):
+        run(play.answer())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limits", [QUIET, LIMITS])
+def test_cancelled_at_any_await_it_has_written_down_what_had_come(limits: RelayLimits, *, stream: bool) -> None:
+    """The images of a whole piece count, whenever it is broken off; nothing stays open, and no cancellation is lost."""
+    pieces = [EVENT, EVENT.replace(b"AAAA", b"BBBB")] if stream else [LARGE[:80_000], LARGE[80_000:]]
+    turn = 0
+    while True:
+        play = Play(Upstream(*pieces, stream=stream, enter_s=50), limits=limits)
+
+        async def cancelled_at(turn: int, play: Play = play) -> bool:
+            task = asyncio.create_task(play.answer())
+            for _ in range(turn):
+                if task.done():
+                    return False
+                await asyncio.sleep(0 if turn < 400 else 1)
+            if task.done():
+                return False
+            task.cancel()
+            await asyncio.wait((task,))
+            return task.cancelled()
+
+        was_cancelled = run(cancelled_at(turn))
+        assert not play.upstream.is_open
+        read = len(pieces) - sum(isinstance(step, bytes) for step in play.upstream.steps)
+        assert play.delivery.images <= 2
+        if play.delivery.ended and was_cancelled:
+            assert play.delivery.images >= (read - 1 if stream else 0)
+            assert play.delivery.outcome in (Outcome.TRUNCATED, Outcome.FAILED, Outcome.ABANDONED)
+        if not was_cancelled:
+            assert play.delivery.images == 2
+            break
+        turn += 1
+    assert turn > 4
+
+
+def test_the_error_of_a_fault_of_ours_is_not_swallowed() -> None:
+    play = Play(Upstream(EVENT, RuntimeError("a bug"), stream=True))
+    transport = play.request.transport
+    with pytest.raises(RuntimeError):
+        run(play.answer())
+    assert transport is not None
+    assert transport.is_aborted
+    assert play.delivery.images == 1
