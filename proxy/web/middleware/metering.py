@@ -20,7 +20,7 @@ from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import agree, price
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Catalog, Model
-from proxy.domain.errors import ClientGone, InvalidRequest, ProxyError, UnsupportedMediaType
+from proxy.domain.errors import ClientGone, InvalidApiKey, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.requests.chat import ChatRequest, check_chat
@@ -104,8 +104,10 @@ def metering(
             model = _model_of(asked, catalog)
             asked = agree_on_size(accept_unknown(asked, model), model)
             idempotency = _idempotency_of(request, identity)
-        except ProxyError:
-            await _check_key_first(meter, credential, observation)
+        except ProxyError as error:
+            # Who is told that the key is bad, or had it checked for a large body, is not looked up again.
+            if not (observation.key_id or isinstance(error, InvalidApiKey)):
+                await _check_key_first(meter, credential, observation)
             raise
         observation.key_id, observation.model = credential.key_id, model.id
         quote = price(asked, model)
