@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.web.admin.bodies import LimitsBody, Moment, TeamId, milliseconds
+from proxy.web.admin.bodies import LimitsBody, TeamId, Timestamp, milliseconds
 from proxy.web.times import iso_time
 
 
@@ -33,7 +33,7 @@ class KeyEntry(_Entry):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     limits: LimitsBody = LimitsBody()
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
 
 
 class TeamEntry(_Entry):

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.settlement import Delivery, Served, Settlement, settle
 from proxy.domain.errors import StoreUnavailable
-from proxy.domain.requests.idempotency import After, Ending, Idempotency
+from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.redis_store.facts import utc_day
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
@@ -102,7 +102,7 @@ async def test_a_settlement_with_an_idempotency_key_writes_all_or_nothing(bench:
     (kept,) = [
         each.decode() if isinstance(each, bytes) else each for each in await bench.redis.keys(f"{TEAM}idempotency:*")
     ]
-    settlement = replace(settle(reservation, delivered()), ending=Ending(name, After.GONE))
+    settlement = replace(settle(reservation, delivered()), ending=IdempotencyResult(name, IdempotencyState.GONE))
     await check_each(bench, [(kept, wrong_type)], lambda: bench.store.settle(settlement))
     await bench.check_books(key)
 

@@ -21,7 +21,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.requests.idempotency import After, Ending, Idempotency, KeptAnswer
+from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -142,7 +142,7 @@ class Settlement:
     delivery: Delivery
     charged_units: int
     charged_by: tuple[TierCharge, ...] = ()
-    ending: Ending | None = None
+    ending: IdempotencyResult | None = None
 
     @property
     def overage_units(self) -> int:
@@ -158,7 +158,7 @@ class Settlement:
         """The same, to be kept where an answer would take too much room."""
         if self.ending is None or self.ending.answer is None:
             return self
-        return replace(self, ending=Ending(self.ending.idempotency, After.GONE))
+        return replace(self, ending=IdempotencyResult(self.ending.idempotency, IdempotencyState.GONE))
 
 
 def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
@@ -177,30 +177,34 @@ def settle(reservation: Reservation, delivery: Delivery, error: BaseException | 
 def settle_images(reservation: Reservation, delivery: Delivery) -> Settlement:
     """The same by the number of images alone, where nothing else that is known of a request can be reckoned with."""
     known = Delivery(served=delivery.served, outcome=delivery.outcome, ended=True, images=delivery.images)
-    ending = None if reservation.idempotency is None else Ending(reservation.idempotency, After.GONE)
+    ending = (
+        None if reservation.idempotency is None else IdempotencyResult(reservation.idempotency, IdempotencyState.GONE)
+    )
     return Settlement(reservation, known, delivery.images * reservation.quote.unit_price, ending=ending)
 
 
-def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> Ending:
+def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> IdempotencyResult:
     """Free the key only where nothing can have been generated: after anything else a second try generates twice.
 
     That is where the provider was not reached, or said itself that it had failed.
     """
     outcome = delivery.outcome
     if outcome in (Outcome.UNREACHABLE, Outcome.REFUSED) or not delivery.served.provider:
-        return Ending(idempotency, After.FREE)
+        return IdempotencyResult(idempotency, IdempotencyState.FREE)
     status = (
         error.reported_status if isinstance(error, ProxyError) and error.reported_status else delivery.served.status
     )
     if outcome is Outcome.FAILED and status >= ERROR_STATUS:
-        return Ending(idempotency, After.FREE)
+        return IdempotencyResult(idempotency, IdempotencyState.FREE)
     # What nobody knows the end of is no answer to be given again for a day.
     is_told = isinstance(error, ProxyError) and not isinstance(error, ClientGone | UpstreamError | UpstreamTimeout)
     if isinstance(error, ProxyError) and is_told:
-        return Ending(idempotency, After.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body())))
+        return IdempotencyResult(
+            idempotency, IdempotencyState.DONE, KeptAnswer(error.wire_status, orjson.dumps(error.body()))
+        )
     if error is not None or delivery.body is None:
-        return Ending(idempotency, After.GONE)
-    return Ending(idempotency, After.DONE, KeptAnswer(OK_STATUS, delivery.body))
+        return IdempotencyResult(idempotency, IdempotencyState.GONE)
+    return IdempotencyResult(idempotency, IdempotencyState.DONE, KeptAnswer(OK_STATUS, delivery.body))
 
 
 @dataclass(frozen=True, slots=True)

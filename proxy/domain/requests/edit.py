@@ -29,9 +29,9 @@ from proxy.domain.requests.kinds import (
     Fields,
     Kind,
     array_of,
-    kind_of,
+    excerpt,
+    json_type,
     reference,
-    shown,
 )
 
 IMAGES_LIMIT = 16
@@ -63,7 +63,7 @@ def _read_address(name: str, value: Any) -> Any:
 def _read_reference(name: str, value: Any) -> Any:
     if type(value) is not dict:
         raise InvalidRequest(
-            f"'{name}' should be an object with 'image_url' or 'file_id', not {kind_of(value)}.", param=name
+            f"'{name}' should be an object with 'image_url' or 'file_id', not {json_type(value)}.", param=name
         )
     has_address, has_id = (value.get(member) is not None for member in ("image_url", "file_id"))
     fields = (STORED_IMAGE if has_id else LINKED_IMAGE).read_alone(name, value) if not (has_address and has_id) else {}
@@ -220,7 +220,7 @@ def _values(texts: Iterable[tuple[str, str]], kinds: Mapping[str, Kind]) -> dict
     seen: set[str] = set()
     for name, text in texts:
         if name in seen:
-            raise InvalidRequest(f"'{shown(name)}' is given more than once; send it once.", param=shown(name))
+            raise InvalidRequest(f"'{excerpt(name)}' is given more than once; send it once.", param=excerpt(name))
         seen.add(name)
         member = _member(name, kinds)
         if member is not None:
@@ -240,5 +240,5 @@ def _put(members: dict[str, Any], path: Sequence[str], text: str, name: str) -> 
     for step in path[:-1]:
         inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
     if not isinstance(inner, dict) or path[-1] in inner:
-        raise InvalidRequest(f"'{shown(name)}' is given in two ways; send it once.", param=shown(name))
+        raise InvalidRequest(f"'{excerpt(name)}' is given in two ways; send it once.", param=excerpt(name))
     inner[path[-1]] = text

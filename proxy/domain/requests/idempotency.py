@@ -16,7 +16,7 @@ HEADER = "Idempotency-Key"
 LENGTH_LIMIT = 255
 
 
-class After(StrEnum):
+class IdempotencyState(StrEnum):
     """What becomes of an idempotency key when its request has ended."""
 
     FREE = "free"
@@ -46,11 +46,11 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class IdempotencyResult:
     """An idempotency key at the end of its request; ``answer`` where it is ``DONE``."""
 
     idempotency: Idempotency
-    after: After
+    state: IdempotencyState
     answer: KeptAnswer | None = None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.requests.kinds import shown
+from proxy.domain.requests.kinds import excerpt
 
 DEPTH_LIMIT = 64
 """Objects and arrays within each other, in all of a request."""
@@ -43,7 +43,7 @@ def check_depth(given: dict[str, Any]) -> None:
         while level:
             depth += 1
             if depth > DEPTH_LIMIT:
-                raise InvalidRequest(f"'{shown(name)}' is nested more than {DEPTH_LIMIT} deep.", param=shown(name))
+                raise InvalidRequest(f"'{excerpt(name)}' is nested more than {DEPTH_LIMIT} deep.", param=excerpt(name))
             level = [inner for outer in level for inner in _nested(outer)]
 
 

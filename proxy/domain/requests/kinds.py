@@ -101,7 +101,7 @@ class Fields:
         """The same for an object within a request, which is called ``name``. Raises InvalidRequest."""
         if type(value) is not dict:
             wanted = " and ".join(f"'{member}'" for member in self.kinds)
-            raise InvalidRequest(f"'{name}' should be an object with {wanted}, not {kind_of(value)}.", param=name)
+            raise InvalidRequest(f"'{name}' should be an object with {wanted}, not {json_type(value)}.", param=name)
         fields, unknown = {}, {}
         for inner, member in value.items():
             path, kind = f"{name}.{inner}", self.kinds.get(inner)
@@ -119,7 +119,7 @@ class Fields:
         """The same where no other field may be. Raises InvalidRequest, or UnknownParameter."""
         fields, unknown = self.read_member(name, value)
         for path in unknown:
-            raise UnknownParameter(f"Unknown parameter: '{shown(path)}'.", param=shown(path))
+            raise UnknownParameter(f"Unknown parameter: '{excerpt(path)}'.", param=excerpt(path))
         return fields
 
     def schemas(self) -> dict[str, Schema]:
@@ -144,12 +144,12 @@ class Fields:
         return {"anyOf": [*schema.get("anyOf", [schema]), NULL], "default": None}
 
 
-def shown(name: str) -> str:
+def excerpt(name: str) -> str:
     """A name that came from outside, short enough to be given back."""
     return name[:100]
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
     """What a value is, in JSON's words."""
     kinds = {
         str: "a string",
@@ -167,7 +167,7 @@ def kind_of(value: object) -> str:
 
 def _read_word(name: str, value: Any) -> Any:
     if type(value) is not str:
-        raise InvalidRequest(f"'{name}' should be a string, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be a string, not {json_type(value)}.", param=name)
     if len(value) > WORD_LENGTH_LIMIT:
         raise InvalidRequest(f"'{name}' should have at most {WORD_LENGTH_LIMIT:,} characters.", param=name)
     return value
@@ -175,7 +175,7 @@ def _read_word(name: str, value: Any) -> Any:
 
 def _read_text(name: str, value: Any) -> Any:
     if type(value) is not str:
-        raise InvalidRequest(f"'{name}' should be a string, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be a string, not {json_type(value)}.", param=name)
     if not value.strip():
         raise InvalidRequest(f"'{name}' should not be empty.", param=name)
     return value
@@ -215,14 +215,14 @@ def integer(least: int, most: int | None = None) -> Kind:
     def read(name: str, value: Any) -> Any:
         # `type() is`, for True is an int to isinstance, and 1.0 and 2**64 come out of orjson as floats.
         if type(value) is not int:
-            raise InvalidRequest(f"'{name}' should be {wanted}, not {kind_of(value)}.", param=name)
+            raise InvalidRequest(f"'{name}' should be {wanted}, not {json_type(value)}.", param=name)
         if value < least or (most is not None and value > most):
             raise InvalidRequest(f"'{name}' should be {wanted}, not {value}.", param=name)
         return value
 
     def read_text(name: str, text: str) -> Any:
         if not _digits.fullmatch(text):
-            raise InvalidRequest(f"'{name}' should be an integer, not '{shown(text)}'.", param=name)
+            raise InvalidRequest(f"'{name}' should be an integer, not '{excerpt(text)}'.", param=name)
         return int(text)
 
     schema = {"type": "integer", "minimum": least, **({} if most is None else {"maximum": most})}
@@ -231,13 +231,13 @@ def integer(least: int, most: int | None = None) -> Kind:
 
 def _read_boolean(name: str, value: Any) -> Any:
     if type(value) is not bool:
-        raise InvalidRequest(f"'{name}' should be true or false, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be true or false, not {json_type(value)}.", param=name)
     return value
 
 
 def _read_switch(name: str, text: str) -> Any:
     if text not in _SWITCHES:
-        raise InvalidRequest(f"'{name}' should be true or false, not '{shown(text)}'.", param=name)
+        raise InvalidRequest(f"'{name}' should be true or false, not '{excerpt(text)}'.", param=name)
     return _SWITCHES[text]
 
 
@@ -249,7 +249,7 @@ BOOLEAN = Kind(_read_boolean, {"type": "boolean"}, _read_switch)
 
 def _read_object(name: str, value: Any) -> Any:
     if type(value) is not dict:
-        raise InvalidRequest(f"'{name}' should be an object, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be an object, not {json_type(value)}.", param=name)
     return value
 
 
@@ -294,7 +294,7 @@ def _read_anything(_name: str, value: Any) -> Any:
 
 
 def _read_nothing(name: str, value: Any) -> Any:
-    raise InvalidRequest(f"'{name}' should be left out, not {kind_of(value)}.", param=name)
+    raise InvalidRequest(f"'{name}' should be left out, not {json_type(value)}.", param=name)
 
 
 def _read_file(name: str, _value: Any) -> Any:

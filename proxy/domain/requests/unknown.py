@@ -13,7 +13,7 @@ from proxy.domain.requests.chat import CHAT, ChatRequest
 from proxy.domain.requests.edit import EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.image import GENERATION, ImageRequest, Task
 from proxy.domain.requests.image_links import check_link
-from proxy.domain.requests.kinds import Kind, shown
+from proxy.domain.requests.kinds import Kind, excerpt
 
 REFUSE, DROP, FORWARD = "refuse", "drop", "forward"
 
@@ -40,7 +40,7 @@ def accept_unknown(asked: Asked, model: Model) -> Asked:
         return asked
     names = [*asked.unknown, *(file.name for file in files)]
     if model.unknown_parameters == REFUSE:
-        raise UnknownParameter(f"Unknown parameter: '{shown(names[0])}'.", param=shown(names[0]))
+        raise UnknownParameter(f"Unknown parameter: '{excerpt(names[0])}'.", param=excerpt(names[0]))
     if model.unknown_parameters == DROP:
         if isinstance(asked, ImageRequest):
             asked = replace(asked, inputs=replace(asked.inputs, others=()))
@@ -95,7 +95,7 @@ def _check(names: list[str], known: Collection[str], unknown: Mapping[str, Any],
     for name in names:
         if not _name.fullmatch(name):
             raise InvalidRequest(
-                f"'{shown(name)}' should be a name of letters, digits, _, -, ., [ and ].", param=shown(name)
+                f"'{excerpt(name)}' should be a name of letters, digits, _, -, ., [ and ].", param=excerpt(name)
             )
         if _is_a_spelling(name, known):
             raise UnknownParameter(f"Unknown parameter: '{name}'.", param=name)

@@ -14,7 +14,7 @@ import orjson
 
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, Settlement
-from proxy.domain.requests.idempotency import After, Ending, Idempotency
+from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState
 
 CHECKSUM_LENGTH = 8
 NOTE = "note"
@@ -148,13 +148,13 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "attempts": served.attempts,
         "provider_usage": None if usage is None else usage.decode(),
         "whole": delivery.whole,
-        "idempotency": None if ending is None else [*astuple(ending.idempotency), ending.after],
+        "idempotency": None if ending is None else [*astuple(ending.idempotency), ending.state],
     }
 
 
 def _settlement(facts: dict[str, Any]) -> Settlement:
     usage, given = facts["provider_usage"], facts["idempotency"]
-    ending = None if given is None else Ending(Idempotency(given[0], given[1]), After(given[2]))
+    ending = None if given is None else IdempotencyResult(Idempotency(given[0], given[1]), IdempotencyState(given[2]))
     reservation = Reservation(
         id=facts["id"],
         team=facts["team"],

@@ -209,7 +209,7 @@ class RedisStore(Store):
         if ending is not None:
             idempotency = ending.idempotency
             keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
-            arguments += (idempotency.body_sha256, ending.after, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+            arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
         return keys, arguments
 
     def _without_answer(self, settlement: Settlement) -> bytes:

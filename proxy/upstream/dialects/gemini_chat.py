@@ -18,7 +18,7 @@ from proxy.domain.errors import InvalidRequest
 from proxy.domain.parsing.json_shapes import Shape, text_of
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.inputs import split_data_url
-from proxy.domain.requests.kinds import Kind, kind_of
+from proxy.domain.requests.kinds import Kind, json_type
 from proxy.upstream.dialects.gemini_words import content_path, image_config, read_error, unknown_of
 from proxy.upstream.dialects.protocol import ChatDialect
 from proxy.upstream.dialects.reasons import GOOD_ENDS
@@ -107,7 +107,7 @@ def _message(message: Mapping[str, Any], place: str) -> list[_Part]:
         elif isinstance(value, list):
             parts += [_part(part, f"{place}.{name}[{index}]") for index, part in enumerate(value)]
         elif value is not None:
-            raise _bad(f"'{place}.{name}' should be a string or an array of parts, not {kind_of(value)}.")
+            raise _bad(f"'{place}.{name}' should be a string or an array of parts, not {json_type(value)}.")
     return _signed(parts, _signature(message))
 
 
@@ -140,7 +140,7 @@ def _part(part: object, place: str) -> _Part:
     value = part.get(kind)
     if kind != "image_url":
         if not isinstance(value, str):
-            raise _bad(f"'{place}.{kind}' should be a string, not {kind_of(value)}.")
+            raise _bad(f"'{place}.{kind}' should be a string, not {json_type(value)}.")
         return _signed([{"text": value}], _signature(part))[0]
     url = value.get("url") if isinstance(value, dict) else value
     image = split_data_url(url) if isinstance(url, str) else None
@@ -163,13 +163,13 @@ def _bad(message: str) -> InvalidRequest:
 
 def _number(name: str, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequest(f"'{name}' should be a number, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be a number, not {json_type(value)}.", param=name)
     return value
 
 
 def _integer(name: str, value: object) -> int:
     if type(value) is not int:
-        raise InvalidRequest(f"'{name}' should be an integer, not {kind_of(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' should be an integer, not {json_type(value)}.", param=name)
     return value
 
 

@@ -61,7 +61,7 @@ def _storable(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[
+Timestamp = Annotated[
     AwareDatetime,
     Field(strict=False),
     AfterValidator(_storable),
@@ -101,7 +101,7 @@ class CreateKeyBody(_AdminBody):
     team: TeamId
     name: Annotated[str, Field(max_length=200)] = ""
     limits: LimitsBody = LimitsBody()
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
 
 
 class CreateTeamBody(_AdminBody):
@@ -131,7 +131,7 @@ class UpdateTeamBody(_AdminBody):
 class UpdateKeyBody(UpdateTeamBody):
     """``PATCH /admin/v1/keys/{id}``: what is left out stays as it is."""
 
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
 
     def changes(self) -> dict[str, Any]:
         """Only what was given, by the names that the store knows."""

@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, MultipartState, parse_op
 from proxy.domain.errors import InvalidRequest, PayloadTooLarge, UnknownParameter
 from proxy.domain.requests.edit import FieldKind
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, Source, Upload, kind_of_file
-from proxy.domain.requests.kinds import shown
+from proxy.domain.requests.kinds import excerpt
 
 MULTIPART = "multipart/form-data"
 TEXTS_LIMIT = 64
@@ -73,7 +73,7 @@ class _TextPart:
         if form.text_bytes > form.limits.max_text_bytes:
             raise PayloadTooLarge(
                 f"The form's texts have more than the {form.limits.max_text_bytes:,} bytes that this gateway reads.",
-                param=shown(self._name),
+                param=excerpt(self._name),
             )
         self._text += piece
 
@@ -81,7 +81,7 @@ class _TextPart:
         try:
             text = self._text.decode()
         except UnicodeDecodeError:
-            raise InvalidRequest(f"'{shown(self._name)}' should be UTF-8 text.", param=shown(self._name)) from None
+            raise InvalidRequest(f"'{excerpt(self._name)}' should be UTF-8 text.", param=excerpt(self._name)) from None
         self._form.texts.append((self._name, text))
 
 
@@ -230,7 +230,7 @@ class FormReader:
             raise InvalidRequest("Each part of the form should have a Content-Disposition with a name.")
         if self._headers.get(b"content-transfer-encoding", "").lower() not in PLAIN_ENCODINGS:
             raise InvalidRequest(
-                f"'{shown(name)}' should be sent without Content-Transfer-Encoding.", param=shown(name)
+                f"'{excerpt(name)}' should be sent without Content-Transfer-Encoding.", param=excerpt(name)
             )
         # A name in the extended form alone is not read (RFC 7578 section 4.2), but it is a file's.
         is_file = b"filename" in options or "filename*=" in given.lower()
@@ -242,14 +242,14 @@ class FormReader:
             self._part = _FilePart(self._form, name, file_name, self._headers.get(b"content-type"))
             return
         if len(self._form.texts) == TEXTS_LIMIT:
-            raise InvalidRequest(f"The form has more than {TEXTS_LIMIT} texts.", param=shown(name))
+            raise InvalidRequest(f"The form has more than {TEXTS_LIMIT} texts.", param=excerpt(name))
         self._part = _TextPart(self._form, name)
 
     def _check_kind(self, name: str, *, is_file: bool) -> None:
         """Here, and not when all of it has come: a client need not send the rest of what is refused anyway."""
         kind = self._kind_of_field(name)
         if kind is None:
-            raise UnknownParameter(f"Unknown parameter: '{shown(name)}'.", param=shown(name))
+            raise UnknownParameter(f"Unknown parameter: '{excerpt(name)}'.", param=excerpt(name))
         if kind is FieldKind.FILE and not is_file:
             raise InvalidRequest(f"'{name}' should be a file, sent with a file name.", param=name)
         if kind is FieldKind.TEXT and is_file:

@@ -18,7 +18,7 @@ from proxy.domain.errors import (
     UpstreamUncertain,
     UpstreamUnreachable,
 )
-from proxy.domain.requests.idempotency import After, AnswerKeeper, Idempotency, KeptAnswer, parse_idempotency
+from proxy.domain.requests.idempotency import AnswerKeeper, Idempotency, IdempotencyState, KeptAnswer, parse_idempotency
 
 PATH = "/v1/images/generations"
 NAME = Idempotency("k" * 64, "b" * 64)
@@ -99,7 +99,7 @@ def ended(error: Exception | None, *, images: int = 0, provider: str = "sample",
 def test_a_key_is_free_again_where_nothing_can_have_been_generated(error: Exception, status: int) -> None:
     ending = ended(error, status=status).ending
     assert ending is not None
-    assert (ending.after, ending.answer, ending.idempotency) == (After.FREE, None, NAME)
+    assert (ending.state, ending.answer, ending.idempotency) == (IdempotencyState.FREE, None, NAME)
 
 
 def test_a_key_is_free_again_where_an_error_within_a_2xx_says_that_nothing_was_generated() -> None:
@@ -107,13 +107,13 @@ def test_a_key_is_free_again_where_an_error_within_a_2xx_says_that_nothing_was_g
     error.reported_status = 500
     ending = ended(error, status=200).ending
     assert ending is not None
-    assert ending.after is After.FREE
+    assert ending.state is IdempotencyState.FREE
 
 
 def test_a_key_is_free_again_where_nothing_was_forwarded() -> None:
     ending = ended(ClientGone(), provider="").ending
     assert ending is not None
-    assert ending.after is After.FREE
+    assert ending.state is IdempotencyState.FREE
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_where_something_may_have_been_generated_no_answer_is_given_again(
 ) -> None:
     ending = ended(error, images=images, status=status).ending
     assert ending is not None
-    assert (ending.after, ending.answer) == (After.GONE, None)
+    assert (ending.state, ending.answer) == (IdempotencyState.GONE, None)
 
 
 def test_why_nothing_was_generated_is_the_answer() -> None:
     error = NothingGenerated("blocked", reason="SAFETY")
     ending = ended(error, status=200).ending
     assert ending is not None
-    assert ending.after is After.DONE
+    assert ending.state is IdempotencyState.DONE
     assert ending.answer is not None
     assert ending.answer.status == 400
     assert b"blocked" in ending.answer.body
@@ -147,10 +147,10 @@ def test_why_nothing_was_generated_is_the_answer() -> None:
 def test_where_there_is_no_answer_it_is_gone(error: Exception) -> None:
     ending = ended(error).ending
     assert ending is not None
-    assert (ending.after, ending.answer) == (After.GONE, None)
+    assert (ending.state, ending.answer) == (IdempotencyState.GONE, None)
     internal = ended(InternalError("x")).ending
     assert internal is not None
-    assert internal.after is After.DONE
+    assert internal.state is IdempotencyState.DONE
 
 
 @pytest.mark.parametrize("client_gone", [False, True])
@@ -162,7 +162,7 @@ def test_a_whole_answer_is_kept_also_where_the_client_has_left(*, client_gone: b
     assert settlement.ending.answer == KeptAnswer(200, b'{"a":1}')
     without = settlement.without_answer().ending
     assert without is not None
-    assert (without.after, without.answer) == (After.GONE, None)
+    assert (without.state, without.answer) == (IdempotencyState.GONE, None)
 
 
 def test_a_broken_or_a_large_answer_is_not_kept() -> None:
@@ -171,4 +171,4 @@ def test_a_broken_or_a_large_answer_is_not_kept() -> None:
         delivery.end(complete=complete)
         ending = settle(RESERVATION, delivery).ending
         assert ending is not None
-        assert ending.after is After.GONE
+        assert ending.state is IdempotencyState.GONE
