@@ -64,6 +64,7 @@ READ_BUFFER_BYTES = 65_536
 _BLANKS = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_MARKS = (b"{", b"[")
+_BEGINS = (_BYTE_ORDER_MARK, b"data:", b"event:", b"id:", b"retry:")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
 HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
@@ -203,7 +204,7 @@ class Exchange:
         begin = await self.read()
         while True:
             said = begin.lstrip(_BLANKS).removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
-            if said and not _BYTE_ORDER_MARK.startswith(said):
+            if said and not any(mark != said and mark.startswith(said) for mark in _BEGINS):
                 return said
             piece = await self.read()
             if not piece:
