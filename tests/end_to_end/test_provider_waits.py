@@ -73,6 +73,8 @@ def test_without_a_wait_of_its_own_none_is_made_up(play: Stage, status: int) -> 
         Reply(200, {}, b"<html><title>Oh</title></html>"),
         Reply(200, {}, b'{"created":1,"data":[{"b64_'),
         Reply(200, {}, b"not JSON"),
+        Reply(200, {}, b'{"status":"ok","pictures":[{"base64":"AAAA"}]}'),
+        Reply(200, {}, b'{"code":0,"message":"success","result":{"pictures":["AAAA"]}}'),
         Reply(200, {"Content-Encoding": "br"}, b"\x1b\x00\xf8"),
         Reply(broken=True),
         Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\nContent-Type: application/json\r\n\r\n{"),

@@ -8,7 +8,7 @@ import orjson
 
 from proxy.domain.answers.answer import ErrorReader
 from proxy.domain.answers.images.reader import Reading
-from proxy.domain.errors import NothingGenerated, ProxyError
+from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamError, UpstreamUncertain
 from proxy.domain.parsing.json_shapes import text_of
 from proxy.upstream.errors.failures import clean
 
@@ -29,7 +29,7 @@ def reading_of(read_error: ErrorReader) -> Reading:
         why = text_of(notes.get("why")) or text_of(notes.get("text"))
         if not (reason or why) and any(name in notes for name in _ERROR_WORDS):
             words = {name: orjson.Fragment(notes[name]) for name in _ERROR_WORDS if name in notes}
-            return read_error(orjson.dumps(words))
+            return _without_certainty(read_error(orjson.dumps(words)), notes)
         is_good = not reason or reason in GOOD_ENDS
         if is_good and not why:
             return None
@@ -39,3 +39,13 @@ def reading_of(read_error: ErrorReader) -> Reading:
         )
 
     return Reading(read_error, refuse)
+
+
+def _without_certainty(error: ProxyError, notes: Mapping[str, bytes]) -> ProxyError:
+    """A 2xx that calls nothing an error, and names no status of 500 or more, may be of images in an unknown place."""
+    names_failure = any(notes.get(name, b"").strip(b'"').startswith(b"5") for name in ("code", "status"))
+    if type(error) is not UpstreamError or names_failure:
+        return error
+    uncertain = UpstreamUncertain(error.message)
+    uncertain.provider_error, uncertain.reported_status = error.provider_error, error.reported_status
+    return uncertain
