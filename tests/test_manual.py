@@ -332,7 +332,9 @@ class Shell:
 def test_commands_run(block: Block, provider: SampleProvider, tmp_path: Path) -> None:
     with ExitStack() as stack:
         shell = Shell(block, tmp_path, provider, stack)
-        for command in commands_of(block.text):
+        commands = commands_of(block.text)
+        assert commands, "a block of commands without any"
+        for command in commands:
             shell.run(command)
 
 

@@ -10,6 +10,7 @@ meant for clients, and not all of it is JSON.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -42,7 +43,7 @@ class MalformedResponse(ValueError):
     """The provider's answer is not what it should be; the message says where it stops being that."""
 
 
-class JsonReader(StringEnds):
+class JsonReader(StringEnds, ABC):
     """Feed it one document as it comes; ``complete`` is true when that is whole, and only blanks may follow.
 
     A subclass overrides the methods that are called with each token.
@@ -64,9 +65,9 @@ class JsonReader(StringEnds):
 
     # --- The tokens, in their order ----------------------------------------------------------------------------------
 
+    @abstractmethod
     def begin(self, mark: int) -> bool:
         """An object or an array begins; ``mark`` is its bracket. False to have all of it skipped."""
-        raise NotImplementedError
 
     def end(self, mark: int) -> None:
         """It ends."""

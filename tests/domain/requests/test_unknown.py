@@ -81,7 +81,8 @@ def test_a_member_of_image_config_goes_the_same_way() -> None:
 
 def test_null_is_no_unknown_field() -> None:
     for asked in (generation(seed=None), edit(seed=None), chat(seed_phrase=None), generation(image_config={"a": None})):
-        accept_unknown(asked, model(REFUSE))
+        assert accept_unknown(asked, model(REFUSE)) == asked
+        assert asked.unknown == {}
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"', "a\r\nb", "é", "x" * 101, "[a]", "-a"])

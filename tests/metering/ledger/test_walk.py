@@ -64,7 +64,8 @@ async def write(redis: Redis, team: str, count: int) -> list[str]:
     return written
 
 
-async def play(redis: Redis, steps: list[tuple[str, int] | int]) -> None:
+async def play(redis: Redis, steps: list[tuple[str, int] | int]) -> tuple[list[str], Reader, Reader]:
+    """What was written, and who read it meanwhile: everybody's ledger, and one team's."""
     written: list[str] = []
     everybody, acme = Reader(redis), Reader(redis, "acme")
     for step in steps:
@@ -77,19 +78,22 @@ async def play(redis: Redis, steps: list[tuple[str, int] | int]) -> None:
     for _ in range(2):
         await everybody.read_to_the_end()
     await acme.read_to_the_end()
-    assert sorted(everybody.seen) == sorted(written)
-    assert acme.seen == [entry for entry in written if entry.startswith("acme_")]
+    return written, everybody, acme
 
 
 @examples(40, deadline=5_000)
 @given(STEPS)
 def test_unit_every_entry_is_seen_exactly_once(steps: list[tuple[str, int] | int]) -> None:
-    async def run() -> None:
+    async def run() -> tuple[list[str], Reader, Reader]:
         redis = FakeAsyncRedis()
-        await play(redis, steps)
-        await redis.aclose()
+        try:
+            return await play(redis, steps)
+        finally:
+            await redis.aclose()
 
-    asyncio.run(run())
+    written, everybody, acme = asyncio.run(run())
+    assert sorted(everybody.seen) == sorted(written)
+    assert acme.seen == [entry for entry in written if entry.startswith("acme_")]
 
 
 async def test_every_entry_is_seen_exactly_once_while_writers_write(bench: Bench) -> None:

@@ -131,6 +131,10 @@ async def test_the_end_of_an_answer_has_a_deadline_where_the_connection_closes_b
         while received < len(LARGE) - 5 * 2**20:
             received += len(await loop.sock_recv(client, 65_536))
         await until(lambda: bench.closed(UNREAD) == 1)
+        with contextlib.suppress(ConnectionError):
+            while part := await loop.sock_recv(client, 65_536):
+                received += len(part)
+        assert received < len(LARGE)
 
 
 async def test_a_slow_client_that_reads_on_gets_all_of_it(bench: Bench) -> None:
@@ -296,6 +300,7 @@ async def test_nothing_of_a_connection_waits_for_the_garbage_collector(
                     await asyncio.sleep(0.02)
                 assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 ")
         await until(lambda: len(alive()) == len(kept_by_others))
+        assert {id(one) for one in alive()} == {id(one) for one in kept_by_others}
     finally:
         gc.enable()
 
@@ -314,6 +319,7 @@ async def test_nothing_of_a_body_that_its_client_has_left_waits_for_it_either(be
                 await loop.sock_sendall(client, sent)
                 await asyncio.sleep(0.1)
         await until(lambda: len(alive()) == len(kept_by_others))
+        assert {id(one) for one in alive()} == {id(one) for one in kept_by_others}
     finally:
         gc.enable()
 

@@ -104,7 +104,8 @@ async def test_one_port_of_all_addresses_of_both_families(listener: Listener, mo
     # An IPv6 socket that took IPv4 as well would be in the way of the other one.
     await listener.open("any", port, reuse_port=False)
     for host in ("127.0.0.1", "::1"):
-        socket.create_connection((host, port), timeout=5).close()
+        with socket.create_connection((host, port), timeout=5) as client:
+            assert client.getpeername()[:2] == (host, port)
 
 
 async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open(listener: Listener) -> None:
