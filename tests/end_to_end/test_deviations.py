@@ -370,3 +370,15 @@ def test_extra_content_of_a_message_passes(bench: Bench) -> None:
     answer, _ = bench.send("openai", CHAT, Reply(body=as_json(message(content="x", extra_content=extra))))
     assert answer.json["choices"][0]["message"]["extra_content"] == extra
     assert orjson.loads(answer.body)["choices"][0]["message"]["content"] == "x"
+
+
+@pytest.mark.parametrize("dialect", ["openai", "openrouter"])
+def test_extra_content_in_events_reaches_a_client_that_asked_for_json(bench: Bench, dialect: str) -> None:
+    of_image, of_message = ({"google": {"thought_signature": text}} for text in ("aW1n", "c2ln"))
+    chunks = [delta(content="x"), delta(images=[{**part(), "extra_content": of_image}], extra_content=of_message)]
+    body = as_events(*chunks, {"choices": [], "usage": {"total_tokens": 9}}) + b"data: [DONE]\n\n"
+    answer, entry = bench.send(dialect, CHAT, Reply(body=body))
+    said = answer.json["choices"][0]["message"]
+    assert (said["content"], said["extra_content"]) == ("x", of_message)
+    assert [one["extra_content"] for one in said["images"]] == [of_image]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)

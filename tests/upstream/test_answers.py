@@ -116,8 +116,9 @@ def test_usage_is_kept_for_the_ledger() -> None:
     assert orjson.loads(read("openrouter", orjson.dumps(openrouter({}, usage=cost))).usage or b"") == cost
 
 
-def test_a_thought_that_says_so_after_its_image_is_passed_on_and_not_counted() -> None:
-    assert read("gemini", orjson.dumps(gemini(inline("T", thought=True), inline()))).images == 1
+def test_a_thought_that_says_so_after_its_image_is_neither_delivered_nor_charged() -> None:
+    seen = read("gemini", orjson.dumps(gemini(inline("T", thought=True), inline())))
+    assert (seen.images, orjson.loads(seen.output)["data"]) == (1, ONE)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.answers.answer import Answer
+from proxy.domain.answers.chat.rewritten import SIGNATURE_BYTES_LIMIT
 from proxy.domain.answers.chat.writing import ChatHead
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.upstream.dialects.openai import OpenAIChat
@@ -151,6 +152,73 @@ def test_an_address_stays_one() -> None:
 
 def test_a_stream_that_only_says_that_it_is_done_has_stopped() -> None:
     assert orjson.loads(read(chunk({"content": "a"}), DONE).output)["choices"][0]["finish_reason"] == "stop"
+
+
+# --- Thought signatures ----------------------------------------------------------------------------------------------
+
+
+def signed(text: str) -> dict[str, Any]:
+    return {"extra_content": {"google": {"thought_signature": text}}}
+
+
+MESSAGE_SIGNED = [
+    [{"content": "a"}, {"content": "b", **signed("c2ln")}],
+    [{**signed("c2ln"), "content": "a"}, {"content": "b"}],
+    [{"content": "ab"}, signed("c2ln")],
+    [signed("c2ln"), {"content": [{"type": "text", "text": "a"}]}, {"content": "b"}],
+    [{"content": "ab", "extra_content": {"thought_signature": "c2ln", "other": {"google": 1}}}],
+    [{"content": "ab", "thought_signature": "c2ln"}],
+    [{"content": "ab", "thoughtSignature": "c2ln"}],
+    [{"content": "ab", **signed("earlier")}, signed("c2ln"), signed("")],
+]
+
+
+@pytest.mark.parametrize("deltas", MESSAGE_SIGNED)
+def test_a_messages_signature_stays_with_it_in_one_piece(deltas: list[Any]) -> None:
+    seen = read(*map(chunk, deltas), chunk({}, "stop"), DONE)
+    message = orjson.loads(seen.output)["choices"][0]["message"]
+    assert (message["content"], message["extra_content"]) == ("ab", signed("c2ln")["extra_content"])
+
+
+IMAGE_SIGNED = [
+    {**image("A"), **signed("aW1n")},
+    {**signed("aW1n"), **image("A")},
+    {"type": "image_url", "extra_content": signed("aW1n")["extra_content"], "image_url": DATA_URL + "A"},
+    {**image("A"), "thought_signature": "aW1n"},
+]
+
+
+@pytest.mark.parametrize("place", ["images", "content"])
+@pytest.mark.parametrize("part", IMAGE_SIGNED)
+def test_an_images_signature_stays_with_it_in_one_piece(part: dict[str, Any], place: str) -> None:
+    seen = read(chunk({place: [part, image("B")], **signed("c2ln")}), chunk({}, "stop"), DONE)
+    message = orjson.loads(seen.output)["choices"][0]["message"]
+    assert message["images"] == [{**image("A"), **signed("aW1n")}, image("B")]
+    assert (message["extra_content"], seen.images) == (signed("c2ln")["extra_content"], 2)
+
+
+@pytest.mark.parametrize("deltas", [[{"content": "a", **signed("")}], [{"content": "a", "extra_content": None}], [{}]])
+def test_a_message_without_a_signature_has_none(deltas: list[Any]) -> None:
+    seen = read(*map(chunk, deltas), chunk({"images": [image()]}, "stop"), DONE)
+    message = orjson.loads(seen.output)["choices"][0]["message"]
+    assert "extra_content" not in message
+    assert "extra_content" not in message["images"][0]
+
+
+def test_a_signature_that_breaks_off_is_none() -> None:
+    whole = chunk({"images": [{**image("A"), **signed("aW1n")}]})
+    for end in range(whole.index(b"aW1n"), len(whole)):
+        closed = pass_on(make_whole(), [whole[:end]]).closed
+        (one,) = orjson.loads(closed or b"")["choices"][0]["message"]["images"]
+        assert one == image("A") if end <= whole.index(b"aW1n") + 4 else one == {**image("A"), **signed("aW1n")}
+
+
+def test_a_signature_is_bounded() -> None:
+    long = "s" * (SIGNATURE_BYTES_LIMIT + 1)
+    body = b"".join([chunk({"content": "a", **signed(long[1:])}), chunk({}, "stop"), DONE])
+    assert orjson.loads(pass_on(make_whole(), [body]).output)["choices"][0]["message"]["extra_content"]
+    body = b"".join([chunk({"content": "a", **signed(long)}), chunk({}, "stop"), DONE])
+    assert "signature is too long" in (pass_on(make_whole(), [body]).error or "")
 
 
 @pytest.mark.parametrize(

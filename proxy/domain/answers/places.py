@@ -26,6 +26,13 @@ NAMED_URL: Final = (b"url", b"uri", b"image_url", b"imageUrl", b"image_uri", b"f
 IMAGE_OBJECTS: Final = (b"image", b"inlineData", b"inline_data", b"fileData", b"file_data", b"source", b"data")
 
 _MEDIA_TYPE = Shape(note="media_type")
+_SIGNATURES = dict.fromkeys((b"thoughtSignature", b"thought_signature"), Shape(payload=SIGNATURE))
+SIGNED: Mapping[bytes, Shape] = {
+    **_SIGNATURES,
+    b"extra_content": Shape(members={**_SIGNATURES, b"google": Shape(members=_SIGNATURES)}),
+}
+"""Where a message or one of its parts has its signature: by itself, or as Google's OpenAI-compatible API has it."""
+
 NAMED_KIND: Final = (b"media_type", b"mime_type", b"mimeType", b"content_type", b"contentType")
 _KINDS = dict.fromkeys(NAMED_KIND, _MEDIA_TYPE)
 _ADDRESSES: Mapping[bytes, Shape] = {
@@ -47,7 +54,7 @@ IMAGE_MEMBERS: Mapping[bytes, Shape] = {
     b"thought": Shape(note="skip"),
     b"text": Shape(payload=TEXT),
     b"raiFilteredReason": Shape(note="why"),
-    **dict.fromkeys((b"thoughtSignature", b"thought_signature"), Shape(payload=SIGNATURE)),
+    **SIGNED,
 }
 """Of one image, or of one part of a message."""
 

@@ -16,7 +16,7 @@ from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
 from proxy.domain.answers.chat.rewritten import ChatReading, ChatTranslation
 from proxy.domain.answers.chat.writing import ChatEnd, ChatHead, CompletionJson
 from proxy.domain.answers.images.reader import Reading
-from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, TEXT
+from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, SIGNED, TEXT
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError, UpstreamUncertain
 from proxy.domain.parsing.json_shapes import Shape, text_of
@@ -189,6 +189,7 @@ _DELTA = Shape(
         b"images": Shape(payload=IMAGE, items=_PART),
         b"multi_mod_content": Shape(items=_PART),
         **dict.fromkeys((b"inlineData", b"inline_data"), INLINE),
+        **SIGNED,
         # What says that they are there: all of it may be too large to be noted.
         b"tool_calls": Shape(items=Shape(members=dict.fromkeys((b"index", b"id"), _ELSE))),
         b"function_call": Shape(members={b"name": _ELSE}),

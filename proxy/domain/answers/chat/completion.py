@@ -51,7 +51,7 @@ _PART = Shape(
     members={
         **_ADDRESSES,
         **dict.fromkeys((*NAMED_URL, *IMAGE_OBJECTS), _HOLDER),
-        **_passed(b"index", b"refusal", b"thought", b"thought_signature"),
+        **_passed(b"index", b"refusal", b"thought", b"thought_signature", b"thoughtSignature"),
         b"text": _TEXT,
         b"extra_content": WHOLE,
     },
@@ -64,6 +64,7 @@ _MESSAGE = Shape(
     passes=True,
     members={
         **_passed(b"role", b"refusal", b"reasoning", b"reasoning_content", b"name", b"tool_call_id"),
+        **_passed(b"thought_signature", b"thoughtSignature"),
         **dict.fromkeys(_PASSED_WHOLE, WHOLE),
         b"content": Shape(passes=True, payload=TEXT, items=_PART),
         b"images": _PARTS,

@@ -134,6 +134,8 @@ class ChatTranslation(Answer, DocumentListener):
     def break_off(self) -> None:
         """An image whose last byte has come was made, whatever was to follow it."""
         with contextlib.suppress(MalformedResponse):
+            if self._in_signature:
+                self._signature = None
             is_text = self._kind == TEXT and bool(self._held)
             if self._in_part and (self._is_whole or is_text) and not self._skipped:
                 self.end_element()
@@ -202,11 +204,10 @@ class ChatTranslation(Answer, DocumentListener):
         if not self._skipped and self._held:
             self._begin()
         self._count()
-        signature = None if self._signature is None or self._skipped else bytes(self._signature)
         if self._begun:
-            self._writer.end(signature, charged=self.images > before)
-        elif signature is not None:
-            self._writer.sign(signature)
+            self._writer.end(None if self._skipped else self._take_signature(), charged=self.images > before)
+        elif not self._skipped:
+            self._sign()
 
     @override
     def begin_payload(self, name: str) -> None:
@@ -227,14 +228,14 @@ class ChatTranslation(Answer, DocumentListener):
     @override
     def payload(self, piece: bytes) -> None:
         """Raises MalformedResponse where it would end a line."""
+        if b"\n" in piece or b"\r" in piece:
+            raise MalformedResponse("a string holds a line's end")
         if self._in_signature and self._signature is not None:
             self._signature += piece
             if len(self._signature) > SIGNATURE_BYTES_LIMIT:
                 raise MalformedResponse("a thought's signature is too long")
         if not self._taking or not piece:
             return
-        if b"\n" in piece or b"\r" in piece:
-            raise MalformedResponse("a string holds a line's end")
         if self._kind != TEXT:
             self._payload.add(piece)
         if self._begun:
@@ -249,7 +250,11 @@ class ChatTranslation(Answer, DocumentListener):
 
     @override
     def end_payload(self) -> None:
-        self._in_signature = False
+        if self._in_signature:
+            self._in_signature = False
+            if not self._in_part:
+                self._sign()
+            return
         if self._taking:
             self._taking = False
             self._is_whole = self._kind != TEXT
@@ -266,12 +271,23 @@ class ChatTranslation(Answer, DocumentListener):
         if name == "usage":
             self.usage = object_of(value) or self.usage
         elif self._in_part and name == "skip":
-            # Where more was passed on than is held, it is not called back, but not charged either.
-            self._skipped = self._skipped or value == b"true"
+            # What has been passed on is delivered, and so it is charged.
+            self._skipped = self._skipped or (value == b"true" and not self._begun)
         elif self._in_part:
             self._media_type = _read_media_type(value)
         else:
             self._notes[name] = value
+
+    def _take_signature(self) -> bytes | None:
+        """The one that is whole, where it says anything."""
+        signature, self._signature = self._signature, None
+        return bytes(signature) if signature else None
+
+    def _sign(self) -> None:
+        """A signature without a part is the message's."""
+        signature = self._take_signature()
+        if signature is not None:
+            self._writer.sign(signature)
 
     def _begin(self) -> None:
         held, self._held = b"".join(self._held), []
