@@ -183,6 +183,8 @@ PLACES: dict[str, dict[str, Any]] = {
     "Markdown": message(content=f"Here: ![a cube]({DATA}{PNG}) as you asked."),
     "a link in Markdown": message(content=f"![a cube]({LINK})"),
     "HTML": message(content=f'<img src="{LINK}" alt="">'),
+    "a link behind a long description": message(content=f"Here: ![{'a cube ' * 60}]({LINK})"),
+    "a link behind a description in HTML": message(content=f'<img alt="{"a > b " * 60}" src = "{LINK}">'),
     "an address as the text": message(content=DATA + PNG),
     "a link as the text": message(content=LINK),
     "strings in images": message(content="", images=[DATA + PNG]),
@@ -208,7 +210,8 @@ def test_images_are_found_wherever_they_stand(bench: Bench, dialect: str, place:
 
 
 IN_CHAT = [
-    "Markdown", "a link in Markdown", "HTML", "an address as the text", "a link as the text", "strings in images",
+    "Markdown", "a link in Markdown", "HTML", "a link behind a long description",
+    "a link behind a description in HTML", "an address as the text", "a link as the text", "strings in images",
     "an output_image part", "multi_mod_content", "a message's inline data",
 ]  # fmt: skip
 

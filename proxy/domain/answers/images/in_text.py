@@ -8,30 +8,35 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
+from proxy.domain.answers.images.markup import BLANKS, EQUALS, Markup
 from proxy.domain.parsing.image_addresses import Place, read_data_url
 
 _PART_BYTES: Final = 8_192
 _LINK_BYTES_LIMIT: Final = 4_096
 """Of an address; what is longer is none."""
 
-_OPENING_BYTES_LIMIT: Final = 48
+_OPENING_BYTES_LIMIT: Final = 64
 _LEAD_BYTES_LIMIT: Final = 256
 """Of what stands before an image in a text, up to the mark: longer than any that the patterns match."""
 
-_BLANKS = rb"(?:[ \t]|\\[nrt]){0,4}"
+_MARK_BYTES_LIMIT: Final = 10
 _ADDRESS = rb"data:image\\?/[a-z0-9.+-]{1,40}(?:;[^,;]{0,40}){0,2};base64,\Z"
-_OPENING = rb"(?:\]\(" + _BLANKS + rb"(?:<|\\u003c)?|\]:" + _BLANKS + rb"<?|src=(?:\\\"|\\u0022|'|\\u0027)?)"
+_SRC = rb"src" + BLANKS + EQUALS + BLANKS
+_QUOTE = rb"(?:\\\"|\\u0022|'|\\u0027)?"
+_ANGLE = rb"(?:<|\\u003c)?"
+_OPENING = rb"(?:\](?:\(|:)" + BLANKS + _ANGLE + rb"|" + _SRC + _QUOTE + rb")"
 _lead = re.compile(_OPENING + _ADDRESS, re.IGNORECASE)
-_bare_lead = re.compile(_BLANKS + _ADDRESS, re.IGNORECASE)
+_bare_lead = re.compile(BLANKS + _ADDRESS, re.IGNORECASE)
 # Some encoders escape what base64 holds beside letters and digits.
 _base64 = re.compile(rb"(?:[A-Za-z0-9+/=_-]++|\\/|\\u00(?:2[bBfF]|3[dD]))*+")
 _begun_escape = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
 _blanks = re.compile(rb"(?:[ \t]|\\[nrt]){0,64}+")
 _may_be_blank = re.compile(rb"(?:[ \t]|\\[nrt]){0,64}+\\?")
 _SCHEME = rb"https?:\\?/\\?/"
-_QUOTE = rb"(?:<|\\u003c|\\\"|\\u0022|'|\\u0027)?"
-_link_opening = re.compile(rb"(\]\(|src=)" + _BLANKS + _QUOTE + _SCHEME + rb"\Z", re.IGNORECASE)
-_bare_link = re.compile(_BLANKS + _SCHEME, re.IGNORECASE)
+_link_opening = re.compile(
+    rb"(?:(?P<bracket>\]\()" + BLANKS + _ANGLE + rb"|" + _SRC + _QUOTE + rb")" + _SCHEME + rb"\Z", re.IGNORECASE
+)
+_bare_link = re.compile(BLANKS + _SCHEME, re.IGNORECASE)
 _mark = re.compile(rb";base64,|" + _SCHEME, re.IGNORECASE)
 _address = re.compile(rb"(?:[^\x00-\x20\"'<>)\\]++|\\/|\\u00(?:2[bB6]|3[dD]))*+")
 _closing = re.compile(rb"[)> \t']|\\[\"nrt]|\\u00(?:3[eE]|22|27|29)")
@@ -61,7 +66,18 @@ class TextImages:
     A linked image is one where Markdown or HTML show it, or where the text is nothing but its address.
     """
 
-    __slots__ = ("_held", "_is_bare", "_is_inside", "_is_linked", "_is_start", "_is_wanted", "_link_bytes", "_sink")
+    __slots__ = (
+        "_held",
+        "_is_bare",
+        "_is_inside",
+        "_is_linked",
+        "_is_start",
+        "_is_wanted",
+        "_link_bytes",
+        "_markup",
+        "_sink",
+        "_taken",
+    )
 
     _sink: ImageSink
 
@@ -102,23 +118,50 @@ class TextImages:
         self._is_start = True
         self._held = b""
         self._link_bytes = 0
+        self._markup = Markup()
+        # How much of what is held, and follows, the markup knows already.
+        self._taken = 0
 
     def _find_image(self, piece: bytes) -> bytes:
         """Look for an image's lead; return what follows it, if it is there."""
-        text, at = self._held + piece, 0
+        text, seen = self._held + piece, len(self._held)
+        at = max(0, seen - _MARK_BYTES_LIMIT)
         while (found := _mark.search(text, at)) is not None:
             at = found.end()
-            lead = text[max(0, at - _LEAD_BYTES_LIMIT) : at]
-            is_first = self._is_start and at <= _LEAD_BYTES_LIMIT
-            self._is_linked = not found[0].endswith(b",")
-            self._is_bare = is_first and (_bare_link if self._is_linked else _bare_lead).fullmatch(lead) is not None
-            if self._is_bare or (_begins_link(lead) if self._is_linked else _lead.search(lead)):
-                self._is_inside, self._held, self._link_bytes = True, b"", 0
-                self._sink.begin_linked(Place(b"url") if self._is_linked else _base64_place(lead))
-                return text[found.start() :] if self._is_linked else text[at:]
-        self._is_start = self._is_start and len(text) < _LEAD_BYTES_LIMIT
+            # One that was held whole has been looked at.
+            if at > seen and self._begins_image(text, at, is_linked=not found[0].endswith(b",")):
+                rest = found.start() if self._is_linked else at
+                self._markup.take(text, self._taken, rest)
+                self._is_inside, self._held, self._taken, self._link_bytes = True, b"", 0, 0
+                return text[rest:]
+        dropped = len(text) - _LEAD_BYTES_LIMIT
+        if dropped > 0:
+            self._is_start = False
+            self._taken = self._markup.take(text, self._taken, dropped) - dropped
         self._held = text[-_LEAD_BYTES_LIMIT:]
         return b""
+
+    def _begins_image(self, text: bytes, at: int, *, is_linked: bool) -> bool:
+        """Whether the address that begins with a mark, which ends ``at``, is one of an image; tell the sink."""
+        lead = text[max(0, at - _LEAD_BYTES_LIMIT) : at]
+        is_first = self._is_start and at <= _LEAD_BYTES_LIMIT
+        self._is_linked = is_linked
+        self._is_bare = is_first and (_bare_link if is_linked else _bare_lead).fullmatch(lead) is not None
+        if not (self._is_bare or (self._is_shown(text, at) if is_linked else _lead.search(lead))):
+            return False
+        self._sink.begin_linked(Place(b"url") if is_linked else _base64_place(lead))
+        return True
+
+    def _is_shown(self, text: bytes, at: int) -> bool:
+        """Whether the address is shown as an image, and not as a link or as text."""
+        opening = _link_opening.search(text[:at], max(0, at - _OPENING_BYTES_LIMIT))
+        if opening is None:
+            return False
+        start = opening.start()
+        self._taken = self._markup.take(text, self._taken, start)
+        if self._taken > start:
+            return False
+        return self._markup.is_in_image_brackets if opening["bracket"] else self._markup.is_in_image_tag
 
     def _read_image(self, piece: bytes) -> bytes:
         """Take base64 to its end; return what follows, if that is there."""
@@ -151,21 +194,6 @@ class TextImages:
         self._is_inside = self._is_start = False
         self._held = b""
         return rest
-
-
-def _begins_link(lead: bytes) -> bool:
-    """Whether an address that follows ``lead`` is shown as an image, and not as a link or as text."""
-    opening = _link_opening.search(lead, max(0, len(lead) - _OPENING_BYTES_LIMIT))
-    if opening is None:
-        return False
-    before = lead[: opening.start()]
-    if opening[1].lower() == b"src=":
-        lowered = before.lower()
-        return max(lowered.rfind(b"<img"), lowered.rfind(b"\\u003cimg")) > max(
-            before.rfind(b">"), lowered.rfind(b"\\u003e")
-        )
-    # The last bracket that was opened as an image's has not been closed by an address yet.
-    return before.rfind(b"![") > before.rfind(b"](")
 
 
 def _base64_place(lead: bytes) -> Place:

@@ -100,7 +100,32 @@ def found_however_cut(text: bytes) -> list[tuple[Place, bytes]]:
         ("https://images.example/1.png", 1),
         ("\n https://images.example/1.png \n", 1),
         ("[a](https://images.example/1.png)", 0),
-        ("![a] and [b](https://images.example/1.png)", 1),
+        ("![a] and [b](https://images.example/1.png)", 0),
+        (f"![{'x' * 300}](https://images.example/1.png)", 1),
+        (f"![a {'[b] ' * 100}](https://images.example/1.png)", 1),
+        (f"![a]{' x' * 200} [b](https://images.example/1.png)", 0),
+        (f"![a {'x' * 300}\n\n b](https://images.example/1.png)", 0),
+        (f"![a {'x' * 300}\n b](https://images.example/1.png)", 1),
+        (f"[![{'x' * 300}](https://images.example/1.png){' ' * 300}](https://images.example/)", 1),
+        (r"\![a](https://images.example/1.png)", 0),
+        (r"!\[a](https://images.example/1.png)", 0),
+        (r"![a\](https://images.example/1.png)", 0),
+        (r"![a\\](https://images.example/1.png)", 1),
+        (r"![\] a \[](https://images.example/1.png)", 1),
+        (f'<img alt="{"x" * 300}" src="https://images.example/1.png">', 1),
+        (f'<img alt="{"x" * 300} > y" src="https://images.example/1.png">', 1),
+        ('<img alt="a > b" src="https://images.example/1.png">', 1),
+        ("<img alt='a > \"b' src='https://images.example/1.png'>", 1),
+        ('<img alt=5" src="https://images.example/1.png">', 1),
+        ('<img src = "https://images.example/1.png">', 1),
+        ('<img\nsrc\n=\n"https://images.example/1.png">', 1),
+        (f'<img src = "{DATA}AAAA">', 1),
+        ('<img alt="src=https://images.example/1.png " src="a.png">', 0),
+        ('<img alt="a="> <b src="https://images.example/1.png">', 0),
+        (f'<img alt="{"x" * 300}"> <video src="https://images.example/1.mp4">', 0),
+        ('<img alt="a\n\n<img src="https://images.example/1.png">', 1),
+        ('<img src="https://a.example/1" alt="a > b" src="https://a.example/2">', 2),
+        ('<imgs src="https://images.example/1.png">', 0),
         ("![a](https://images.example/1.png)[b](https://images.example/)", 1),
         ("see https://images.example/1.png", 0),
         ("https://images.example/1.png is it", 0),
@@ -133,6 +158,18 @@ def test_images_are_found_in_text(text: str, images: int) -> None:
 def test_what_encoders_escape_is_read_all_the_same(begin: str, data: str, end: str) -> None:
     seen = found_however_cut(f"{begin}data:image\\/png;base64,{data}{end}".encode())
     assert seen == [(Place(b"b64_json", media_type=b"image\\/png"), data.encode())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\\u003cimg alt\\u003d\\"a \\u003e b\\" src\\u003d\\"https://a.example/1\\"\\u003e',
+        "\\u003CIMG alt\\u003D\\u0022a \\u003E b\\u0022 src\\u003D\\u0027https://a.example/1\\u0027/\\u003E",
+        "\\u003cimg alt=\\u0027a > b\\u0027 src=https://a.example/1>",
+    ],
+)
+def test_tags_are_read_however_they_are_escaped(text: str) -> None:
+    assert found_however_cut(text.encode()) == [(Place(b"url"), b"https://a.example/1")]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +249,15 @@ FRAGMENTS = [
     DATA,
     "A",
     "![",
+    "[",
+    "]",
+    "\\\\",
+    "\\n\\n",
+    "=",
+    "'",
+    "alt=",
+    "\\u003e",
+    "x" * 250,
 ]
 
 
