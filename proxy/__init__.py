@@ -1,26 +1,28 @@
 """Lightmeter: an async reverse proxy for image generation that meters what it forwards.
 
-One request, from top to bottom::
+One small request, from top to bottom, in eight files::
 
-    observe → errors → metering → handler             web/middleware, web/middleware/metering.py
+    observe → errors → metering → handler
+    1  web/middleware/metering.py      credential, parse, price, admit, handler: the order of all that follows
+    2  domain/requests/image.py          image_request = parse_image_request(body)      a bad request stops here
+    3  domain/billing/pricing.py         quote = price(image_request, model); terms = agree(image_request, …)
+    4  metering/meter.py                 async with meter.admit(…) as delivery          1 round trip, admit.lua
+    5  web/public/images.py                  the handler
+    6  web/relay.py                              async with pool.ask(…) as exchange
+                                                     while piece := exchange.read(): send(answer.feed(piece))
+                                                 delivery.end(…)
+    7  upstream/exchange.py                      the provider's request, and its answer as it comes
+    8  domain/billing/settlement.py      settle(reservation, delivery)                  1 round trip, settle.lua
+    and only then is the end of the answer sent
 
-    metering                                          web/middleware/metering.py
-      credential    = read_credential(headers)        domain/headers.py             a typo stops here
-      image_request = parse_image_request(body)       domain/requests/image.py      a bad request stops here
-        or request_of_form(texts, files)              domain/requests/edit.py, web/intake/
-      image_request = accept_unknown(…, model)        domain/requests/unknown.py    a field nobody knows stops here
-      quote         = price(image_request, model)     domain/billing/pricing.py
-      terms         = agree(image_request, ...)       domain/billing/pricing.py     what images and text cost
-      async with meter.admit(...) as delivery:        metering/meter.py             1 round trip, admit.lua
-          handler                                     web/public/images.py
-            async with pool.ask(...) as exchange:     upstream/exchange.py, dialects/
-                while piece := exchange.read():       web/relay.py
-                    send(answer.feed(piece))          domain/answers/
-                delivery.end(...)                     web/relay.py
-          settle(reservation, delivery)               domain/billing/settlement.py
-      # leaving the block settles, once               metering/meter.py             1 round trip, settle.lua
-      # or, where the store is away, in the journal   metering/outbox.py, metering/journal/
-    # and only then is the end of the answer sent
+Beside the path, and not needed to follow it::
+
+    domain/headers.py                  the key that a client sends: a typo stops before anybody is asked
+    domain/requests/edit.py, chat.py   forms, references to images and chats; web/intake/ reads what is large
+    domain/requests/unknown.py         a field nobody knows stops here
+    upstream/dialects/                 how each kind of provider is asked; upstream/failover.py who is asked next
+    domain/answers/                    how each kind of answer is read, counted and written
+    metering/outbox.py, journal/       where a settlement goes while the store is away
 
 Words:
 

@@ -22,6 +22,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
+import proxy
 from proxy.cli import main
 from proxy.cli.provisioning import read_provisions
 from proxy.domain.answers.images.answer import read_images
@@ -432,3 +433,17 @@ def test_commands_that_the_manual_names_exist() -> None:
         command = main.get_command(click.Context(main), name)
         assert command is not None, name
         assert not isinstance(command, click.Group) or subcommand in command.commands, (name, subcommand)
+
+
+def test_the_path_of_a_request_leads_through_files_that_exist() -> None:
+    story = proxy.__doc__ or ""
+    numbered = re.findall(r"^    (\d)  ([a-z_/]+\.py) ", story, re.MULTILINE)
+    assert [int(number) for number, _ in numbered] == list(range(1, 9))
+    beside = re.findall(r"^    ([a-z_]+/[a-z_/]+(?:\.py)?)", story, re.MULTILINE)
+    assert len(beside) >= 4
+    for named in [file for _, file in numbered] + beside:
+        assert (ROOT / "proxy" / named).exists(), named
+    # What is called in a step is called by that name.
+    for called in ("parse_image_request", "price", "agree", "admit", "ask", "read", "feed", "settle"):
+        assert f"{called}(" in story
+        assert any(f"def {called}(" in file.read_text("utf-8") for file in (ROOT / "proxy").rglob("*.py")), called
