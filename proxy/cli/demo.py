@@ -21,7 +21,8 @@ from proxy.cli.support.output import show_json
 from proxy.cli.support.running import StopSignals, run
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.metering.embedded.server import EmbeddedStoreError
-from proxy.settings.settings import ConfigurationError, Settings, read_settings
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import Settings, read_settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import set_up_logs
 

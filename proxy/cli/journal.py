@@ -15,7 +15,8 @@ from proxy.cli.serve import config_option
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
 from proxy.metering.journal.records import JournalRecord, Posting
-from proxy.settings.settings import ConfigurationError, load_settings
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import load_settings
 
 
 @click.group()

@@ -16,7 +16,8 @@ from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.metering.embedded.server import EmbeddedStoreError
 from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.redis.pool import open_pool
-from proxy.settings.settings import ConfigurationError, Settings, load_settings
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import Settings, load_settings
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from proxy.domain.billing.pricing import price
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_LIMIT, Ability, Deployment
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest
-from proxy.settings.settings import ConfigurationError, Settings, load_settings, read_settings
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import Settings, load_settings, read_settings
 from proxy.upstream.provider import Provider
 from proxy.web.admin.access import AdminToken, Role
 from tests.support.examples import examples

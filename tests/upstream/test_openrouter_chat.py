@@ -11,7 +11,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.requests.chat import CHAT_PARAMETERS, ChatRequest, parse_chat_request
 from proxy.domain.requests.unknown import accept_unknown
-from proxy.settings.settings import ModelSettings
+from proxy.settings.models import ModelSettings
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.openrouter_chat import IN_IMAGE_CONFIG, LEFT_OUT, PASSED_ON, OpenRouterChat
 from tests.domain.samples import make_model

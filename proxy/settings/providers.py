@@ -1,0 +1,70 @@
+"""One ``[[providers]]`` of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from proxy.settings.sections import Section
+from proxy.settings.values import BaseUrl, Bytes, Name, Seconds, VariableName, Whole, one_of
+from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.provider import Provider
+
+
+class ProviderSettings(Section):
+    """One ``[[providers]]``."""
+
+    name: Name
+    dialect: Annotated[str, one_of(*DIALECTS)] = "openai"
+    base_url: BaseUrl
+    api_key_env: VariableName | None = None
+    connect_timeout: Seconds = 5
+    pool_timeout: Seconds = 5
+    first_byte_timeout: Seconds = 300
+    idle_timeout: Seconds = 300
+    total_timeout: Seconds = 900
+    max_connections: Annotated[Whole, Field(ge=1, le=100_000)] = 1_000
+    max_response: Bytes = 64 * 2**20
+    retry_bad_gateway: bool = False
+    retry_late_first_byte: bool = False
+
+    def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
+        """What nobody may read in a log or an error."""
+        if self.api_key_env:
+            yield environment.get(self.api_key_env, "").strip()
+
+    def to_provider(self, environment: Mapping[str, str]) -> Provider:
+        """The provider with its key, which comes from the environment only."""
+        return Provider(
+            name=self.name,
+            dialect=self.dialect,
+            base_url=self.base_url,
+            api_key=environment.get(self.api_key_env, "").strip() if self.api_key_env else "",
+            connect_timeout_s=self.connect_timeout,
+            first_byte_timeout_s=self.first_byte_timeout,
+            idle_timeout_s=self.idle_timeout,
+            total_timeout_s=self.total_timeout,
+            max_connections=self.max_connections,
+            pool_timeout_s=self.pool_timeout,
+            max_response_bytes=self.max_response,
+            retry_bad_gateway=self.retry_bad_gateway,
+            retry_late_first_byte=self.retry_late_first_byte,
+        )
+
+
+def check_providers(providers: Sequence[ProviderSettings], environment: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with them together, and with what the environment has for them."""
+    names = [provider.name for provider in providers]
+    for index, provider in enumerate(providers):
+        if names.index(provider.name) != index:
+            yield f"providers[{index}].name: there is another provider {provider.name!r}"
+        key = environment.get(provider.api_key_env or "", "").strip()
+        if not (key.isascii() and key.isprintable()):
+            yield f"providers[{index}].api_key_env: {provider.api_key_env} holds what cannot be in a header"
+        elif provider.api_key_env is not None and not key:
+            yield (
+                f"providers[{index}].api_key_env: the environment has no {provider.api_key_env}: "
+                f"export it with the key of provider {provider.name!r}"
+            )
