@@ -1,4 +1,4 @@
-"""One request to one provider, on a client session that is tuned for bodies that are large and late.
+"""One request to one provider.
 
 The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
 connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
@@ -9,18 +9,17 @@ aiohttp keeps some of its errors in cycles: without their tracebacks, these do n
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from time import perf_counter, time
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp import ClientResponse, ClientSession
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
@@ -43,35 +42,26 @@ from proxy.domain.errors import (
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.chat import ChatRequest, no_chat
 from proxy.domain.requests.image import ImageRequest, Task
-from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.bodies.payload import UploadPayload
-from proxy.upstream.connector import WatchedConnector
+from proxy.upstream.client import ProviderClient
 from proxy.upstream.decompression import BodyReader, decompressed, too_long
-from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.errors.failures import error_in_answer
 from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
 from proxy.upstream.errors.reports import begins_as_error, read_report
-from proxy.upstream.provider import Provider
-from proxy.upstream.watchdog import Watch, Watchdog
+from proxy.upstream.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 Asked = ImageRequest | ChatRequest
 
-READ_BUFFER_BYTES = 65_536
 _BLANKS = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_MARKS = (b"{", b"[")
 _BEGINS = (_BYTE_ORDER_MARK, b"data:", b"event:", b"id:", b"retry:")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
-HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
-"""Of an answer's one header, and how many of them: an image that was drawn is not lost for its policies and cookies."""
-
-KEEP_ALIVE_S = 30.0
-"""Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
 
 
 class JsonPayload(BytesPayload):
@@ -340,107 +330,20 @@ class Exchange:
         self.watchdog.interrupt(UpstreamTimeout("The provider took too long to answer."))
 
 
-class ProviderClient:
-    """One provider's session."""
-
-    def __init__(
-        self,
-        provider: Provider,
-        watch: Watch,
-        metrics: Metrics,
-        trace_configs: Sequence[TraceConfig] = (),
-        *,
-        shows_tokens: bool = False,
-    ) -> None:
-        """Open no connection yet; needs a running event loop. Clients see its token counts where ``shows_tokens``."""
-        self.shows_tokens = shows_tokens
-        self.provider = provider
-        self.metrics = metrics
-        self.in_use = 0
-        self.watch = watch
-        self.dialect = DIALECTS[provider.dialect]
-        self._base_url = provider.base_url.rstrip("/")
-        self._urls: dict[str, URL] = {}
-        self._connections = asyncio.Semaphore(provider.max_connections)
-        self.session = ClientSession(
-            # Its own limit would let requests wait without an end, and as if they waited for the provider.
-            connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
-            cookie_jar=DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
-            auto_decompress=False,
-            trust_env=False,
-            trace_configs=list(trace_configs),
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            max_headers=HEADERS_MOST,
-            headers={
-                "Accept": "application/json, text/event-stream",
-                "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-                "User-Agent": "lightmeter",
-                **self.dialect.authorize(provider.api_key),
-            },
-        )
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.session.close()
-
-    async def take_connection(self) -> float:
-        """Take one of ``max_connections``, within ``pool_timeout_s``; the seconds that it took.
-
-        Raises NoConnectionLeft.
-        """
-        self.in_use += 1
-        began = perf_counter()
-        try:
-            if not self._connections.locked():
-                await self._connections.acquire()
-                return 0.0
-            async with asyncio.timeout(self.provider.pool_timeout_s):
-                await self._connections.acquire()
-        except TimeoutError:
-            self.in_use -= 1
-            logger.warning(
-                "all %d connections to provider %s are in use: raise its max_connections",
-                self.provider.max_connections,
-                self.provider.name,
-            )
-            raise NoConnectionLeft(
-                "All of this gateway's connections to the provider are in use; nothing was charged. Try again."
-            ) from None
-        except BaseException:
-            self.in_use -= 1
-            raise
-        return perf_counter() - began
-
-    def give_connection_back(self) -> None:
-        """The next request may have it."""
-        self.in_use -= 1
-        self._connections.release()
-
-    def ask(self, asked: Asked, model: Model, served: Served, observation: Observation) -> Exchange:
-        """Ask for images, or for the next message of a chat, as the dialect does."""
-        dialect = self.dialect
-        path: str
-        body: bytes | OutgoingBody
-        if isinstance(asked, ChatRequest):
-            chat = dialect.chat
-            if chat is None:
-                raise no_chat()
-            path, body = chat.path(asked, model), chat.write(asked, model)
-        else:
-            path, body = dialect.images_path(asked, model), self._write(asked, model)
-        return Exchange(self, asked, model, self._url(path), body, served, observation)
-
-    def _write(self, asked: ImageRequest, model: Model) -> bytes | OutgoingBody:
+def ask(client: ProviderClient, asked: Asked, model: Model, served: Served, observation: Observation) -> Exchange:
+    """Ask a provider for images, or for the next message of a chat, as its dialect does; nothing is sent yet."""
+    dialect = client.dialect
+    path: str
+    body: bytes | OutgoingBody
+    if isinstance(asked, ChatRequest):
+        chat = dialect.chat
+        if chat is None:
+            raise no_chat()
+        path, body = chat.path(asked, model), chat.write(asked, model)
+    else:
+        path = dialect.images_path(asked, model)
         if asked.task is Task.GENERATION:
-            return self.dialect.write_generation(asked, model)
-        return self.dialect.write_edit(asked, model, secrets.token_hex(16))
-
-    def _url(self, path: str) -> URL:
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self._base_url + path)
-        return url
+            body = dialect.write_generation(asked, model)
+        else:
+            body = dialect.write_edit(asked, model, secrets.token_hex(16))
+    return Exchange(client, asked, model, client.url(path), body, served, observation)

@@ -37,7 +37,8 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.breaker import Result
-from proxy.upstream.exchange import Exchange, ProviderClient
+from proxy.upstream.client import ProviderClient
+from proxy.upstream.exchange import Exchange, ask
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Attempt, Balancer
 
@@ -167,7 +168,7 @@ class Failover:
         try:
             client = self._client_of(attempt.target.deployment.provider)
             model = self._balancer.models[attempt.target.index]
-            exchange = client.ask(self._asked, model, self._served, self._observation)
+            exchange = ask(client, self._asked, model, self._served, self._observation)
         except BaseException:
             # Nothing was sent, so nothing is counted.
             self._balancer.end(attempt, monotonic(), Result.NEITHER)

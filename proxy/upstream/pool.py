@@ -17,7 +17,8 @@ from proxy.domain.errors import UpstreamUnreachable
 from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
-from proxy.upstream.exchange import Asked, Exchange, ProviderClient
+from proxy.upstream.client import ProviderClient
+from proxy.upstream.exchange import Asked, Exchange, ask
 from proxy.upstream.failover import Failover
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
@@ -80,7 +81,7 @@ class Pool:
     ) -> Exchange | Failover:
         """Ask the model's provider, or one of its deployments, and others where that one cannot answer."""
         if not model.deployments:
-            return self.client(model.provider).ask(asked, model, served, observation)
+            return ask(self.client(model.provider), asked, model, served, observation)
         balancer = self._balancer_of(model)
         return Failover(self.client, balancer, asked, model, served, observation, self._metrics, client_left)
 

@@ -81,6 +81,12 @@ def test_when_another_deployment_may_be_asked(
 # --- Waiting ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _asked_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients below make their exchanges themselves."""
+    monkeypatch.setattr("proxy.upstream.failover.ask", lambda client, *asked: client.ask(*asked))
+
+
 class Exchange:
     """One that ends as it should; ``ends`` is an error, or nothing where it waits until it is cancelled."""
 
