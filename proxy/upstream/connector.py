@@ -25,6 +25,7 @@ HEAD_BYTES_LIMIT = 4 * 65_536
 """Of an answer's headers together; past it, the library is left to refuse them."""
 
 _LENGTH = b"\ncontent-length:"
+_EMPTY_LINE = b"\n\r\n"
 _head_end = re.compile(rb"\r?\n\r?\n")
 _length = re.compile(rb"(?im)^content-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*\r?\n")
 _chunked = re.compile(rb"(?im)^transfer-encoding:[^\n]*\bchunked\b")
@@ -62,13 +63,34 @@ class WatchedHandler(ResponseHandler):
     """The library's protocol, which ends where anything comes while it is idle, and gets heads that it can read."""
 
     is_idle = False
-    _awaits_head = False
-    _head = bytearray()
+    _awaits_head = True
+    _head: bytes | bytearray = b""
+    _poll: select.poll | None = None
 
-    def set_response_params(self, **settings: Any) -> None:
-        """An answer is to come."""
-        self._awaits_head, self._head = True, bytearray()
-        super().set_response_params(**settings)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the socket."""
+        super().connection_made(transport)
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            self._poll = select.poll()
+            self._poll.register(connected.fileno(), _READABLE)
+
+    def take(self) -> None:
+        """A request is to be sent, and one answer to come."""
+        self.is_idle, self._awaits_head = False, True
+
+    @property
+    def is_as_it_was_left(self) -> bool:
+        """Whether it is open, and nothing has come that the event loop has not read yet."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self.should_close or self._poll is None:
+            return False
+        return not self._poll.poll(0)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on where reading was paused. The library asks for it with each piece that is taken out of a body."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
         """Read an answer, or end."""
@@ -87,22 +109,25 @@ class WatchedHandler(ResponseHandler):
         """What came of a head is the library's to refuse."""
         self._awaits_head = False
         if self._head:
-            begun, self._head = bytes(self._head), bytearray()
+            begun, self._head = bytes(self._head), b""
             super().data_received(begun)
         super().connection_lost(exc)
 
     def _read_head(self, data: bytes) -> bytes:
         """What may be read; nothing until a head is whole."""
-        if not self._head and (end := _head_end.search(data)) is not None and data[8:10] != b" 1":
+        if not self._head:
             # Nearly all come whole and as they should be: what follows them, an image, is not copied.
-            self._awaits_head = False
-            return self._mend(data, end.end())
+            end = data.find(_EMPTY_LINE)
+            if end >= 0 and data[8:10] != b" 1" and data.find(b"\n\n", 0, end) < 0:
+                self._awaits_head = False
+                return self._mend(data, end + len(_EMPTY_LINE))
+            self._head = bytearray()
         looked_at = max(0, len(self._head) - 3)
         self._head += data
         found = _head_end.search(self._head, looked_at)
         if found is None and len(self._head) <= HEAD_BYTES_LIMIT and self._head.startswith(b"HTTP/1."):
             return b""
-        data, self._head = bytes(self._head), bytearray()
+        data, self._head = bytes(self._head), b""
         if found is None:
             self._awaits_head = False
             return data
@@ -133,7 +158,6 @@ class WatchedConnector(TCPConnector):
             raise RuntimeError("aiohttp makes its connections otherwise than is known here")
         make: partial[Any] = partial(WatchedHandler, loop=asyncio.get_running_loop())
         self._factory = make
-        self._poll = select.poll()
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if isinstance(protocol, WatchedHandler):
@@ -143,24 +167,10 @@ class WatchedConnector(TCPConnector):
     async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
         # The first that is connected is taken, and those that are not are dropped.
         for protocol, _ in self._conns.get(key, ()):
-            if self._is_as_it_was_left(protocol):
+            if isinstance(protocol, WatchedHandler) and protocol.is_as_it_was_left:
                 break
             protocol.close()
         connection = await super()._get(key, traces)
         if connection is not None and isinstance(connection.protocol, WatchedHandler):
-            connection.protocol.is_idle = False
+            connection.protocol.take()
         return connection
-
-    def _is_as_it_was_left(self, protocol: ResponseHandler) -> bool:
-        transport = protocol.transport
-        if transport is None or transport.is_closing() or protocol.should_close:
-            return False
-        connected = transport.get_extra_info("socket")
-        if connected is None:
-            return False
-        descriptor = connected.fileno()
-        self._poll.register(descriptor, _READABLE)
-        try:
-            return not self._poll.poll(0)
-        finally:
-            self._poll.unregister(descriptor)

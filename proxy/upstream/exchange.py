@@ -192,6 +192,8 @@ class Exchange:
     async def _read_begin(self) -> bytes:
         """The first bytes that say something, without a byte order mark (RFC 8259 section 8.1) and blanks before it."""
         begin = await self.read()
+        if begin[:1] in _JSON_MARKS:
+            return begin
         while True:
             said = begin.lstrip(_BLANKS).removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
             if said and not any(mark != said and mark.startswith(said) for mark in _BEGINS):
@@ -217,6 +219,8 @@ class Exchange:
         response, limit_bytes = self._response, self.client.provider.max_response_bytes
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
+        if response.content.at_eof():
+            return b""
         began = perf_counter()
         self.watchdog.phase(self.client.provider.idle_timeout_s, self._interrupt)
         try:

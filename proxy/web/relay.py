@@ -120,7 +120,7 @@ class Relay:
         self._is_flowing = False
         interval_s = limits.keep_alive_s if is_stream else limits.json_keep_alive_s
         self._keep_alive = KeepAlive(interval_s, self._send_sign_of_life) if interval_s else None
-        self._preparing = asyncio.Lock()
+        self._preparing: asyncio.Lock | None = None
         self._client_gone = False
 
     async def answer(self) -> web.StreamResponse:
@@ -233,6 +233,7 @@ class Relay:
             self._client_gone = True
 
     async def _begin(self) -> StreamedResponse:
+        self._preparing = self._preparing or asyncio.Lock()
         async with self._preparing:
             if self._response is not None:
                 return self._response

@@ -26,6 +26,7 @@ from proxy.domain.parsing.json_tokens import DEPTH_LIMIT, MalformedResponse
 
 _READ = frozenset({"created", "data", "usage", *SETTINGS})
 _READ_OF_AN_IMAGE = frozenset({"b64_json", "url", "revised_prompt", "media_type"})
+_NOT_SCALAR = frozenset({dict, list, type(None)})
 _ELSEWHERE = frozenset(name.decode() for name in DOCUMENT.members) - _READ
 _ELSEWHERE_IN_AN_IMAGE = frozenset(name.decode() for name in IMAGE_MEMBERS) - _READ_OF_AN_IMAGE
 """Where an image, an error or a reason may stand as well: whoever has one of these is read in full."""
@@ -131,7 +132,7 @@ class ImagesAnswer(Answer):
                 for image in data
             ],
             "created": answer["created"],
-            **{name: answer[name] for name in SETTINGS if type(answer.get(name)) not in (dict, list, type(None))},
+            **{name: answer[name] for name in SETTINGS if name in answer and type(answer[name]) not in _NOT_SCALAR},
         }
         if self._head.shows_tokens and self.usage is not None:
             whole["usage"] = orjson.Fragment(image_tokens(self.usage))
@@ -150,9 +151,9 @@ def _is_plain(image: Any) -> bool:
     """Whether it is an object with one payload, which is what its name says."""
     if type(image) is not dict or not _ELSEWHERE_IN_AN_IMAGE.isdisjoint(image):
         return False
-    values = [image.get(name) for name in _READ_OF_AN_IMAGE]
-    if not all(value is None or type(value) is str for value in values):
-        return False
+    for name in _READ_OF_AN_IMAGE:
+        if name in image and type(image[name]) is not str and image[name] is not None:
+            return False
     base64, url = image.get("b64_json"), image.get("url")
     if base64 is None:
         return url is not None and is_image_address(url) and url[:5].lower() != "data:"
@@ -171,7 +172,9 @@ def _bounded(usage: dict[str, Any]) -> bytes | None:
     except TypeError:
         # Nested deeper than orjson writes, though not deeper than it reads.
         return None
-    return text if len(text) <= NOTE_BYTES_LIMIT and not _is_deeper(usage, DEPTH_LIMIT) else None
+    # What has fewer brackets cannot be deeper; most have a few.
+    may_be_deeper = text.count(b"{") + text.count(b"[") > DEPTH_LIMIT
+    return text if len(text) <= NOTE_BYTES_LIMIT and not (may_be_deeper and _is_deeper(usage, DEPTH_LIMIT)) else None
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
