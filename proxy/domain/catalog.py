@@ -71,6 +71,8 @@ class Model:
     endpoint, or ``chat``. ``four_k_long_edge`` is in pixels, 0 turns it off.
     ``sizes`` are all that it takes, any where there are none. ``unknown_parameters`` says what becomes of fields that
     nobody here knows: ``refuse``, ``drop`` or ``forward``.
+    ``response_format`` is what images come as from a provider that gives addresses, where the request says nothing:
+    ``url``, or ``b64_json``, for which they are fetched.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
     sets no maximum itself reserves for its answer. ``chats`` is whether its provider's dialect knows chat,
@@ -90,6 +92,7 @@ class Model:
     four_k_long_edge: int = DEFAULT_FOUR_K_LONG_EDGE
     sizes: tuple[str, ...] = ()
     unknown_parameters: str = "refuse"
+    response_format: str = "url"
     created: int = 0
     text: str = "tokens"
     max_text_tokens: int = DEFAULT_MAX_TEXT_TOKENS

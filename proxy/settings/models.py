@@ -55,6 +55,7 @@ class ModelSettings(Section):
     sizes: Annotated[tuple[Size, ...], Field(max_length=100)] = ()
     linked_images: bool = True
     unknown_parameters: Annotated[str, one_of(REFUSE, DROP, FORWARD)] = REFUSE
+    response_format: Annotated[str, one_of("url", "b64_json")] = "url"
     parameters: tuple[Parameter, ...] = ("n", "size")
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
@@ -90,6 +91,7 @@ class ModelSettings(Section):
             four_k_long_edge=self.four_k_long_edge,
             sizes=self.sizes,
             unknown_parameters=self.unknown_parameters,
+            response_format=self.response_format,
             created=self.created,
             text=self.text,
             max_text_tokens=self.max_text_tokens,

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.settings.sections import Section
-from proxy.settings.values import BaseUrl, Bytes, Name, Seconds, VariableName, Whole, one_of
+from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
 
@@ -29,6 +29,10 @@ class ProviderSettings(Section):
     max_response: Bytes = 64 * 2**20
     retry_bad_gateway: bool = False
     retry_late_first_byte: bool = False
+    poll_interval: Seconds = 1
+    max_poll_interval: Seconds = 5
+    poll_hosts: Hosts | None = None
+    result_hosts: Hosts | None = None
 
     def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
         """What nobody may read in a log or an error."""
@@ -51,6 +55,10 @@ class ProviderSettings(Section):
             max_response_bytes=self.max_response,
             retry_bad_gateway=self.retry_bad_gateway,
             retry_late_first_byte=self.retry_late_first_byte,
+            poll_interval_s=self.poll_interval,
+            max_poll_interval_s=self.max_poll_interval,
+            poll_hosts=self.poll_hosts,
+            result_hosts=self.result_hosts,
         )
 
 

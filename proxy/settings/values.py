@@ -15,6 +15,7 @@ from proxy.domain.requests.chat import CHAT_PARAMETERS
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
+from proxy.upstream.polled.hosts import check_host
 from proxy.web.middleware.common_headers import ANY_ORIGIN
 
 EMBEDDED = "embedded:"
@@ -148,4 +149,5 @@ CorsOrigins = Annotated[
 ]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Size = Annotated[str, AfterValidator(_size)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(check_host)], ...], Field(max_length=100)]
 Parameter = Annotated[str, AfterValidator(_known_parameter)]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
@@ -29,6 +30,9 @@ KEEP_ALIVE_S = 30.0
 
 class ProviderClient:
     """One provider's session."""
+
+    exchange_kind: type[Any] | None = None
+    """What asks it in place of an ``Exchange``, and is one."""
 
     def __init__(
         self,

@@ -350,4 +350,5 @@ def ask(client: ProviderClient, asked: Asked, model: Model, served: Served, obse
             body = dialect.write_generation(asked, model)
         else:
             body = dialect.write_edit(asked, model, secrets.token_hex(16))
-    return Exchange(client, asked, model, client.url(path), body, served, observation)
+    kind: type[Exchange] = client.exchange_kind or Exchange
+    return kind(client, asked, model, client.url(path), body, served, observation)

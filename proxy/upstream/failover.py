@@ -135,7 +135,8 @@ class Failover:
                 entered = await exchange.__aenter__()
             except BaseException as error:
                 self._end(attempt, error, exchange.retry_after_s)
-                another = self._another(error, exchange.client.provider, tried)
+                # What has been accepted is being drawn.
+                another = None if self._served.is_accepted else self._another(error, exchange.client.provider, tried)
                 if another is None:
                     self._wait_for_the_first(error, attempt)
                     raise

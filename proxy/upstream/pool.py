@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic, time
@@ -11,6 +12,7 @@ from aiohttp import TraceConfig
 
 from proxy.domain.answers.images.joined import JoinedImages
 from proxy.domain.answers.images.writing import ImagesHead, settings_asked
+from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import UpstreamUnreachable
@@ -18,12 +20,17 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.client import ProviderClient
+from proxy.upstream.dialects.polled import POLLED_DIALECTS
+from proxy.upstream.dialects.polled.course import TaskUnknown
 from proxy.upstream.exchange import Asked, Exchange, ask
 from proxy.upstream.failover import Failover
+from proxy.upstream.polled.client import PolledClient
 from proxy.upstream.provider import Provider
 from proxy.upstream.routing import Balancer
 from proxy.upstream.side_by_side import OneOfSeveral, SideBySide
 from proxy.upstream.watchdog import Watch
+
+logger = logging.getLogger(__name__)
 
 RETIRE_AFTER_S = 60.0
 RETIRE_LOOK_S = 1.0
@@ -100,7 +107,7 @@ class Pool:
         for start in range(0, n, most):
             part = replace(asked, n=min(most, n - start), fields={**asked.fields, "n": min(most, n - start)})
             own = Observation(observation.request_id, observation.endpoint, key_id=observation.key_id, model=model.id)
-            by = Served()
+            by = Served(keeper=served.keeper)
             requests.append(OneOfSeveral(self.ask(part, model, by, own, client_left), by))
         head = ImagesHead(int(time()), asked.task.value, settings_asked(asked.fields), shows_tokens=self._shows_tokens)
         return SideBySide(requests, JoinedImages(head, stream=asked.stream), served, observation)
@@ -111,6 +118,18 @@ class Pool:
         if client is None:
             raise UpstreamUnreachable("The provider of this model is no longer configured; nothing was charged.")
         return client
+
+    async def follow(self, task: PendingTask, *, cancel: bool) -> int:
+        """Follow a task that another process has left to its end; the number of images that were made.
+
+        One that is still at work is cancelled first where ``cancel``. Raises TaskUnknown where nobody can say how it
+        ended, or the error that it ended by.
+        """
+        client = self._clients.get(task.provider)
+        if not isinstance(client, PolledClient):
+            logger.error("a task is pending at provider %s, which is no longer configured to be polled", task.provider)
+            raise TaskUnknown
+        return await client.finish(task, cancel=cancel)
 
     async def close(self) -> None:
         """Close every connection to every provider."""
@@ -130,9 +149,8 @@ class Pool:
                 if going is not None:
                     going.cancel()
                 return client
-        return ProviderClient(
-            provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens
-        )
+        kind = PolledClient if provider.dialect in POLLED_DIALECTS else ProviderClient
+        return kind(provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens)
 
     def _retire(self, client: ProviderClient) -> None:
         if client not in self._retiring:

@@ -14,6 +14,10 @@ class Provider:
 
     ``retry_bad_gateway`` and ``retry_late_first_byte`` say that a request which ended so was not worked on, and may go
     to another deployment; only the provider's contract can promise it.
+
+    A provider that accepts tasks is asked about one after ``poll_interval_s``, then ever more seldom, up to
+    ``max_poll_interval_s``: at its ``base_url``'s host or one of ``poll_hosts``. Images are fetched from
+    ``result_hosts``. None stands for those of its dialect.
     """
 
     name: str
@@ -29,3 +33,7 @@ class Provider:
     max_response_bytes: int = 64 * 2**20
     retry_bad_gateway: bool = False
     retry_late_first_byte: bool = False
+    poll_interval_s: float = 1.0
+    max_poll_interval_s: float = 5.0
+    poll_hosts: tuple[str, ...] | None = None
+    result_hosts: tuple[str, ...] | None = None

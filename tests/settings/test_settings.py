@@ -241,6 +241,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "four_k_long_edge": 0,
         "sizes": ("1K", "1024x1024"),
         "unknown_parameters": "drop",
+        "response_format": "url",
         "created": 1_744_000_000,
         "text": "free",
         "max_text_tokens": 900,
@@ -262,6 +263,22 @@ def test_providers_get_their_keys_from_the_environment(file: File) -> None:
     assert (provider.connect_timeout_s, provider.first_byte_timeout_s, provider.pool_timeout_s) == (2, 120, 1.5)
     assert (provider.idle_timeout_s, provider.total_timeout_s) == (30, 600)
     assert (provider.max_connections, provider.max_response_bytes) == (50, 2**20)
+
+
+def test_a_provider_that_is_polled_has_its_hosts_and_pauses(file: File) -> None:
+    lines = (
+        'poll_interval = 2\nmax_poll_interval = 9\npoll_hosts = ["*.Acme.example"]\nresult_hosts = ["http://[::1]:9"]'
+    )
+    (provider,) = file.load(changed("idle_timeout = 30", f"idle_timeout = 30\n{lines}")).provider_list(ENVIRONMENT)
+    assert (provider.poll_interval_s, provider.max_poll_interval_s) == (2, 9)
+    assert (provider.poll_hosts, provider.result_hosts) == (("*.acme.example",), ("http://[::1]:9",))
+    (provider,) = file.load(GOOD).provider_list(ENVIRONMENT)
+    assert (provider.poll_hosts, provider.result_hosts) == (None, None)
+
+
+def test_a_model_says_how_images_come(file: File) -> None:
+    loaded = file.load(changed("created = 1744000000", 'response_format = "b64_json"'))
+    assert [model.response_format for model in loaded.catalog().all()] == ["b64_json", "url"]
 
 
 def test_a_provider_without_api_key_env_has_no_key(file: File) -> None:

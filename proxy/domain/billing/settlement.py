@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from proxy.domain.billing.pending import TaskKeeper
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms, TierCharge
 from proxy.domain.errors import (
     ClientGone,
@@ -65,13 +66,16 @@ class Served:
     """Which provider was asked last, and what it said; written by whoever asks it, and nobody else.
 
     ``status`` is 0 until it has answered; ``attempts`` counts the deployments that were asked; ``ms`` is the time of
-    waiting for them, in milliseconds.
+    waiting for them, in milliseconds. ``is_accepted`` says that a provider works on it as a task, so that nobody else
+    may be asked; ``keeper`` writes such tasks down.
     """
 
     provider: str = ""
     status: int = 0
     attempts: int = 1
     ms: int = 0
+    is_accepted: bool = False
+    keeper: TaskKeeper | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from proxy.upstream.dialects.gemini import GeminiDialect
 from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect
+from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.protocol import Dialect
 
 DIALECTS: Mapping[str, Dialect] = {
     "openai": OpenAIDialect(),
     "openrouter": OpenRouterDialect(),
     "gemini": GeminiDialect(),
+    **POLLED_DIALECTS,
 }
