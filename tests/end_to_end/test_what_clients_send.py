@@ -301,3 +301,44 @@ def test_a_part_that_cannot_be_translated_is_refused_by_its_place(scenes: dict[s
         refused = scenes["gemini"].send(CHAT, {**TALK, "messages": [{"role": "user", "content": [odd]}]})
         assert (refused.status, refused.json["error"]["param"]) == (400, "messages")
         assert "messages[0].content[0]" in refused.json["error"]["message"]
+
+
+DATA = "data:image/jpeg;base64,"
+TEXTS = {
+    "markdown": "here: ![a cube](%s) and more",
+    "html": '<p>h\u00e9re \U0001f600 <img src="%s" alt="a cube"></p>',
+    "nothing else": "%s",
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("as_part", [False, True])
+@pytest.mark.parametrize("form", TEXTS)
+def test_an_image_in_the_text_of_an_answer_is_sent_back_whole(
+    scenes: dict[str, Scene], dialect: str, form: str, as_part: bool
+) -> None:
+    picture = base64.b64encode(JPEG + bytes(range(256)) * 8_000).decode()
+    text = TEXTS[form] % f"{DATA}{picture}"
+    content = [{"type": "text", "text": text}] if as_part else text
+    messages = [*TALK["messages"], {"role": "assistant", "content": content}, {"role": "user", "content": "now blue"}]
+    scene = scenes[dialect]
+    scene.provider.clear()
+    key, request = scene.gateway.make_key(100_000), {"model": "acme/refuse", **TALK, "messages": messages}
+    answer = ask("POST", scene.gateway.url + CHAT, key=key, body=request)
+    assert answer.status == 200, answer.body
+    assert scene.gateway.quota(key)["posted"] == 5_000
+    body = scene.received()["body"]
+    assert len(text) > 2_700_000
+    if dialect == "gemini":
+        assert body["contents"][1]["parts"] == [{"text": text}]
+    else:
+        assert body["messages"] == messages
+
+
+def test_images_in_texts_that_take_four_times_their_bytes_have_a_bound_of_their_own(scenes: dict[str, Scene]) -> None:
+    """An emoji makes each character of its text take four bytes of memory."""
+    picture = base64.b64encode(JPEG + bytes(7 * 2**20)).decode()
+    for text, status in ((f"![]({DATA}{picture})", 200), (f"\U0001f600 ![]({DATA}{picture})", 413)):
+        answer = scenes["openai"].send(CHAT, {**TALK, "messages": [{"role": "user", "content": text}]})
+        assert answer.status == status
+    assert "as parts of their own" in answer.json["error"]["message"]

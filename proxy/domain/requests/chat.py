@@ -5,6 +5,7 @@ The fields are those of https://platform.openai.com/docs/api-reference/chat/crea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,12 @@ IMAGE_TOKENS = 4_096
 
 VALUE_TOKENS = 8
 """Of each JSON value beside its text: what a provider writes around messages, parts and tools, and numbers."""
+
+
+# The bytes show that it is a PNG, a JPEG, a WebP, a GIF, an AVIF or a HEIC; what is said to be an image may be text.
+_image_in_text = re.compile(
+    r"data:image/[A-Za-z0-9.+-]{1,64};base64,(?=iVBORw0KGgo|/9j/|UklGR|R0lGOD|AAAA[A-Za-z0-9+/]GZ0eX)[A-Za-z0-9+/=_-]*+"
+)
 
 
 # --- What a request may say -------------------------------------------------------------------------------------------
@@ -131,7 +138,8 @@ def parse_chat_request(body: bytes | dict[str, Any]) -> ChatRequest:
 
 def most_prompt_tokens(fields: Mapping[str, Any]) -> int:
     """An upper bound of a prompt's tokens: one a byte of UTF-8 in all names and strings, ``VALUE_TOKENS`` a value, and
-    ``IMAGE_TOKENS`` an image of the messages, whose ``data:`` address is not counted as text.
+    ``IMAGE_TOKENS`` an image of the messages, whose ``data:`` address is not counted as text. One in the middle of a
+    text, as a chat sends back what it was answered, costs no more than any other.
     """
     tokens = 0
     rest: list[tuple[object, bool]] = [(value, name == "messages") for name, value in fields.items() if name != "model"]
@@ -139,7 +147,7 @@ def most_prompt_tokens(fields: Mapping[str, Any]) -> int:
         value, in_messages = rest.pop()
         tokens += VALUE_TOKENS
         if isinstance(value, str):
-            tokens += _utf8_bytes(value)
+            tokens += _text_tokens(value) if in_messages else _utf8_bytes(value)
         elif isinstance(value, list):
             rest.extend((item, in_messages) for item in value)
         elif isinstance(value, dict):
@@ -179,6 +187,14 @@ def check_chat(request: ChatRequest, model: Model) -> None:
 
 def _is_data(address: object) -> bool:
     return isinstance(address, str) and address[:5].casefold() == "data:"
+
+
+def _text_tokens(text: str) -> int:
+    tokens = _utf8_bytes(text)
+    if "data:image/" in text:
+        sizes = (image.end() - image.start() for image in _image_in_text.finditer(text))
+        tokens -= sum(max(size - IMAGE_TOKENS, 0) for size in sizes)
+    return tokens
 
 
 def _utf8_bytes(text: str) -> int:

@@ -163,3 +163,20 @@ def test_data_of_images_is_no_text_and_all_else_is() -> None:
     assert tokens({"type": "text", "text": address}) > 100_000
     assert tokens({"type": "text", "image_url": {"url": address}}) > 100_000
     assert tokens("x", tools=[{"type": "image_url", "image_url": {"url": address}}]) > 100_000
+
+
+@pytest.mark.parametrize("begin", ["iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "AAAAIGZ0eX"])
+def test_an_image_in_a_text_costs_as_much_as_one_beside_it(begin: str) -> None:
+    def tokens(text: str, **more: object) -> int:
+        return parse(messages=[{"role": "assistant", "content": text}], **more).prompt_tokens
+
+    image = f"![](data:image/png;base64,{begin}{'A' * 100_000}) "
+    none = tokens("")
+    for count in range(4):
+        assert tokens(image * count) - none == count * (IMAGE_TOKENS + len("![]() "))
+    assert tokens(f"data:image/png;base64,{begin}") - none == len(f"data:image/png;base64,{begin}")
+    assert tokens("\u2603" + image + "B" * 7) - none == 3 + IMAGE_TOKENS + len("![]() ") + 7
+    # What is no image costs what it may be as text.
+    assert tokens(image.replace(begin, "QUJD")) > 100_000
+    assert tokens(image.replace("image/png", "text/plain")) > 100_000
+    assert tokens("", tools=[{"type": "function", "x": image}]) > 100_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from typing import Any
 
@@ -14,13 +16,14 @@ from hypothesis import strategies as st
 from proxy.domain.errors import BodiesUnavailable, InvalidRequest, PayloadTooLarge, ProxyError
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.large_json import (
-    ADDRESS_BYTES_LEAST,
+    RUN_BYTES_LEAST,
     TEXT_BYTES_LIMIT,
     VALUES_LIMIT,
+    WIDE_BYTES,
     read_large_json,
 )
 
-LONG = "A" * ADDRESS_BYTES_LEAST
+LONG = "A" * RUN_BYTES_LEAST
 ADDRESS = f"data:image/png;base64,{LONG}/+=="
 STALL_S = 0.05
 MEBIBYTE = 2**20
@@ -30,10 +33,14 @@ def read(body: bytes) -> dict[str, Any]:
     return asyncio.run(read_large_json(bytearray(body)))
 
 
+VARIED = base64.b64encode(bytes(range(256)) * 20).decode()
+LEADS = ["![a](data:image/png;base64,", "é ", "\\", '"', "\n", "\u0001", "data:,", "a b"]
 IMAGES = [begin + LONG for begin in ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "AAAAIGZ0eX")]
+IN_TEXTS = [f"{lead}{VARIED}{lead}{LONG}" for lead in LEADS]
 texts = st.sampled_from(
-    [*IMAGES, ADDRESS, ADDRESS + "B", f'"{ADDRESS}', f'a"{ADDRESS}"b', "data:", f"\\{ADDRESS}", ADDRESS + "é", ""]
-)
+    [*IMAGES, *IN_TEXTS, VARIED, LONG, ADDRESS, ADDRESS + "B", f'"{ADDRESS}', f'a"{ADDRESS}"b', "data:", ADDRESS + "é",
+     f"\\{ADDRESS}", ""]
+)  # fmt: skip
 values = st.recursive(
     texts | st.integers(-(2**53), 2**53) | st.none() | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -77,6 +84,54 @@ def test_an_image_in_base64_alone_is_no_text(image: str) -> None:
         assert read(text) == body
 
 
+def test_an_image_in_the_middle_of_a_text_is_no_text_either() -> None:
+    address = ADDRESS + "A" * TEXT_BYTES_LIMIT
+    text = f'here: ![a]({address}) or <img src="{address}"> ☃'
+    body = {"messages": [{"role": "assistant", "content": text}, {"content": [{"type": "text", "text": text}]}]}
+    for dumped in (orjson.dumps(body), json.dumps(body).encode(), orjson.dumps(body).replace(b"/", b"\\/")):
+        assert read(dumped) == body
+
+
+def test_what_a_client_sends_back_with_its_images_is_no_text_either() -> None:
+    signature = VARIED * (TEXT_BYTES_LIMIT // len(VARIED) + 1)
+    body = {"messages": [{"content": "x", "extra_content": {"google": {"thought_signature": signature}}}]}
+    assert read(orjson.dumps(body)) == body
+
+
+@pytest.mark.parametrize("before", ["", "a", "\\", "\\\\", '"', "\u0001", "☃\u0001", "\\u", "/", "\n", "\\/"])
+@pytest.mark.parametrize("at", range(2_040, 2_058))
+def test_what_is_cut_is_no_part_of_an_escape(before: str, at: int) -> None:
+    """Wherever a run begins in a body of which so many bytes are looked at at once."""
+    body = {"a": "-" * (at - 6 - len(before)) + " " + before + VARIED, "b": before + "/" * 9 + VARIED}
+    for dumped in (orjson.dumps(body), json.dumps(body).encode()):
+        assert read(dumped) == body
+        assert read(dumped.replace(b"/", b"\\/")) == body
+
+
+def test_texts_that_take_more_memory_than_bytes_are_counted() -> None:
+    held: list[int] = []
+    texts = [f"a ![]({ADDRESS})", f"☃ ![]({ADDRESS})", f"é {ADDRESS} {ADDRESS}", ADDRESS]
+    given = asyncio.run(read_large_json(bytearray(orjson.dumps({"a": texts})), hold_wide=held.append))
+    assert given == {"a": texts}
+    sizes = [WIDE_BYTES * len(text) for text in texts[1:3]]
+    assert max(held) == sum(sizes)
+    assert len(held) == 2
+
+
+def test_a_text_that_would_take_too_much_memory_is_refused() -> None:
+    def refuse(_size: int) -> None:
+        raise PayloadTooLarge("too much")
+
+    with pytest.raises(PayloadTooLarge, match="too much"):
+        asyncio.run(read_large_json(bytearray(orjson.dumps({"a": "☃" + ADDRESS})), hold_wide=refuse))
+
+
+@pytest.mark.parametrize("word", ["a", "A", "7", "aB", "a1"])
+def test_one_long_word_is_text(word: str) -> None:
+    with pytest.raises(PayloadTooLarge, match="beside the images"):
+        read(orjson.dumps({"prompt": word * TEXT_BYTES_LIMIT}))
+
+
 def test_what_is_beside_the_images_is_bounded() -> None:
     with pytest.raises(PayloadTooLarge, match="beside the images"):
         read(orjson.dumps({"image": ADDRESS, "prompt": "a" * TEXT_BYTES_LIMIT}))
@@ -95,6 +150,10 @@ def worst_bodies(size: int) -> dict[str, bytes]:
         "escapes": b'{"a":"data:image/png;base64,%b"}' % (rb"\n" * (size // 2)),
         "newlines": b'{"a":"data:image/png;base64,%b"}' % (b"\n" * size),
         "text": b'{"a":"%b"}' % (b"a" * size),
+        "words": b'{"a":"%b"}' % (b"a" * 4_096 + b" ") * (size // 4_097),
+        "short runs": b'{"a":"%b"}' % ((VARIED[:4_096].encode() + b" ") * (size // 4_097)),
+        "an image in text": b'{"a":"a ![](data:image/png;base64,%b)"}' % (b"A" * size),
+        "an image beside emoji": b'{"a":"\xf0\x9f\x98\x80 ![](data:image/png;base64,%b)"}' % (b"A" * (size // 4)),
         "emoji": b'{"a":"%b"}' % ("\U0001f600".encode() * (size // 4)),
         "objects": b'{"a":[%b]}' % b",".join([b"{}"] * (size // 3)),
         "members": b'{"a":{%b}}' % b",".join([b'"k":1'] * (size // 6)),
