@@ -71,6 +71,9 @@ NOT_RUN = {
 }
 """What needs a place, a key or a file that only its reader has."""
 
+INSTALLS = {"install", "python3", "systemctl"}
+"""What changes a machine; tests/deploy does it on one of its own."""
+
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
 """What the manual writes where the reader has ids of his own."""
 
@@ -255,7 +258,10 @@ class Shell:
             return
         tool = Path(command.split(maxsplit=1)[0]).name
         known = {"make": self._make, "lightmeter": self._lightmeter, "curl": self._curl, "python": self._python}
-        if tool == "promtool":
+        if tool in INSTALLS:
+            for named in re.findall(r"\bdeploy/\S+", command):
+                assert (ROOT / named).exists(), command
+        elif tool == "promtool":
             program("promtool", "prometheus")
             self._bash(command, folder=ROOT)
         else:

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from proxy.app import Gateway
 from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
+from proxy.cli.support.service_manager import ServiceManager
 from proxy.metering.embedded.server import EmbeddedStoreError
 from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.redis.pool import open_pool
@@ -21,6 +22,9 @@ from proxy.settings.settings import Settings, load_settings
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)
+
+AFTER_THE_DRAIN_S = 60.0
+"""At most, what follows the drain takes: breaking off, the last settlements and spans, the end of an embedded store."""
 
 config_option = click.option(
     "--config",
@@ -52,33 +56,43 @@ async def serve_until_stopped(settings: Settings, path: Path | None = None, *, a
 
     With a ``path``, its models and providers are read again from there on SIGHUP.
     """
-    stop = StopSignals()
+    stop, manager = StopSignals(), ServiceManager()
     gateway = Gateway(settings)
     if not await stop.unless_asked(gateway.start()):
         return
     try:
         settle_memory()
         if path is not None:
-            on_hangup(partial(reload, gateway, path))
-        logger.info("listening on %s, admin on %s", gateway.public_address, gateway.admin_address)
+            on_hangup(partial(reload, gateway, path, manager))
+        listening = f"listening on {gateway.public_address}, admin on {gateway.admin_address}"
+        logger.info(listening)
         if as_json:
             click.echo(orjson.dumps({"public": gateway.public_address, "admin": gateway.admin_address}).decode())
+        manager.ready(listening)
         await stop.wait()
         on_hangup(_nothing)
-        logger.info("stopping: %d requests in flight", gateway.lifecycle.in_flight)
+        stopping = f"stopping: {gateway.lifecycle.in_flight} requests in flight"
+        logger.info(stopping)
+        manager.stopping(stopping, within_s=settings.server.drain_seconds + AFTER_THE_DRAIN_S)
     finally:
         # Also where the addresses could not be printed.
         await gateway.stop()
+        manager.close()
 
 
-def reload(gateway: Gateway, path: Path) -> None:
+def reload(gateway: Gateway, path: Path, manager: ServiceManager) -> None:
     """Take the models and providers of the file as it is now; a bad file changes nothing."""
+    manager.reloading()
+    outcome = "the configuration was not taken, and the one before stays in force"
     try:
         gateway.reload(load_settings(path))
+        outcome = "the configuration was read again"
     except ConfigurationError as error:
         gateway.metrics.reloaded(taken=False)
         for mistake in str(error).splitlines():
             logger.error("the configuration was not taken, and the one before stays in force: %s", mistake)
+    finally:
+        manager.ready(outcome)
 
 
 def _nothing() -> None:
