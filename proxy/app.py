@@ -54,6 +54,7 @@ from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.intake.spool import Spools
 from proxy.web.intake.uploads import UploadLimits
+from proxy.web.middleware.client_address import ClientAddresses
 from proxy.web.middleware.cors import Cors
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.metering import Endpoint, RequestReader, metering
@@ -112,6 +113,7 @@ class Gateway:
         self._settings = settings
         self._environment = environment
         self._log_writer = log_writer or standard_error()
+        self._clients = ClientAddresses(settings.server.trusted_proxies)
         self._parts = AsyncExitStack()
         self._listeners: list[Listener] = []
         self._public_routes: list[Route] = []
@@ -274,7 +276,7 @@ class Gateway:
         app = web.Application(
             middlewares=[
                 *outermost,
-                observe(self.lifecycle, metrics, log, request_ids()),
+                observe(self.lifecycle, metrics, log, request_ids(), self._clients),
                 errors(self.lifecycle),
                 *(() if cors is None else (cors.middleware(),)),
                 metering(
@@ -297,7 +299,7 @@ class Gateway:
     def _admin_app(self, routes: Iterable[Route], operations: OperationRoutes) -> web.Application:
         wrong = WrongTokens()
         access = require_token(self._admin_tokens(), wrong)
-        app = web.Application(middlewares=[number(request_ids()), errors(Lifecycle()), access])
+        app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
         app.on_shutdown.append(wrong.let_go)
         self._admin_routes = [*routes, *operations.routes(), *self._description.routes()]
         add_routes(app, self._admin_routes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,13 @@ def _any_origin_alone(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("should be an address, like 127.0.0.1, or a network, like 10.0.0.0/8 or fd00::/8") from None
+
+
 def no_boolean(value: object) -> object:
     """TOML's true is no 1."""
     if isinstance(value, bool):
@@ -147,6 +155,7 @@ CorsOrigins = Annotated[
     BeforeValidator(_comma_separated),
     AfterValidator(_any_origin_alone),
 ]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_comma_separated)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Size = Annotated[str, AfterValidator(_size)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(check_host)], ...], Field(max_length=100)]

@@ -114,6 +114,7 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "level": "info",
         "message": "request",
         "request_id": observation.request_id,
+        "client": observation.client,
         "endpoint": observation.endpoint,
         "status": observation.status,
         "outcome": observation.outcome,

@@ -20,14 +20,15 @@ IDS_AT_ONCE = 64
 class Observation:
     """One request. Times are in seconds; ``provider_s`` and ``client_s`` were spent waiting for those two.
 
-    ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or ``rejected``; ``error`` is the code
-    that the client was given. ``rate_limit_headers`` are those of the key's rate limits;
-    ``provider_error`` is the provider's own word for why it failed; ``attempts`` counts the deployments that were
-    asked, None where the model has one provider.
+    ``client`` is the client's address. ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or
+    ``rejected``; ``error`` is the code that the client was given. ``rate_limit_headers`` are those of the key's rate
+    limits; ``provider_error`` is the provider's own word for why it failed; ``attempts`` counts the deployments that
+    were asked, None where the model has one provider.
     """
 
     request_id: str
     endpoint: str
+    client: str = ""
     started: float = field(default_factory=perf_counter)
     outcome: str = REJECTED
     error: str = ""

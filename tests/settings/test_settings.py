@@ -46,6 +46,7 @@ keepalive_timeout = 30
 max_header_line = 16_384
 max_connections = 700
 cors_origins = ["https://studio.example", "http://localhost:5173"]
+trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1"]
 drain_seconds = 0
 
 [admin]
@@ -190,6 +191,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "max_header_line": 16_384,
         "max_connections": 700,
         "cors_origins": ("https://studio.example", "http://localhost:5173"),
+        "trusted_proxies": ("127.0.0.1/32", "10.0.0.0/8", "::1/128"),
         "drain_seconds": 0,
     }
     assert loaded.admin.model_dump() == {
@@ -437,6 +439,10 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("max_connections = 700", "max_connections = 0", "server.max_connections", ["is 0", "greater than or equal to 1"]),
     ("max_connections = 700", "max_connections = true", "server.max_connections", ["should be an integer"]),
     ("drain_seconds = 0", "drain_seconds = -1", "server.drain_seconds", ["is -1", "greater than or equal to 0"]),
+    *(
+        ('"10.0.0.0/8"', f'"{network}"', "server.trusted_proxies[1]", [f"is '{network}'", "a network, like 10.0.0.0/8"])
+        for network in ("10.0.0.1/8", "proxy.example", "*", "", "10.0.0.0/33")
+    ),
     ('"https://studio.example"', '"*"', "server.cors_origins", ["should be ['*'] alone"]),
     *(
         ('"https://studio.example"', f'"{origin}"', "server.cors_origins[0]", [f"is '{origin}'", AN_ORIGIN])
@@ -667,6 +673,7 @@ OVERRIDES: list[tuple[str, str, str, str, object]] = [
     ("LIGHTMETER_SERVER_MAX_BODY", "4096", "server", "max_body", 4_096),
     ("LIGHTMETER_SERVER_BODY_TIMEOUT", "2.5", "server", "body_timeout", 2.5),
     ("LIGHTMETER_SERVER_DEFAULT_MODEL", "acme/image-2", "server", "default_model", "acme/image-2"),
+    ("LIGHTMETER_SERVER_TRUSTED_PROXIES", "::1, 10.0.0.0/8", "server", "trusted_proxies", ("::1/128", "10.0.0.0/8")),
     ("LIGHTMETER_SERVER_CORS_ORIGINS", "*", "server", "cors_origins", ("*",)),
     (
         "LIGHTMETER_SERVER_CORS_ORIGINS",

@@ -132,12 +132,13 @@ def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middlewar
     async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not request.path.startswith(ADMIN_PREFIX):
             return await handler(request)
-        wrong.check_flood(request.remote or "")
+        client = request[OBSERVATION].client
+        wrong.check_flood(client)
         text = _bearer(request.headers.getall("Authorization", ()))
         token = _find(known, text)
         if token is None:
             if text:
-                await wrong.wait(request.remote or "")
+                await wrong.wait(client)
             raise InvalidApiKey("The admin API needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
         if token.role is not Role.ADMIN and request.method not in READING:
             raise RoleNotAllowed(

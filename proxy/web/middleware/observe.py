@@ -13,6 +13,7 @@ from proxy.domain.errors import ProxyError
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import OBSERVATION, Observation
+from proxy.web.middleware.client_address import DIRECT, ClientAddresses
 from proxy.web.middleware.common_headers import common_headers
 from proxy.web.middleware.errors import error_response
 from proxy.web.server.lifecycle import Lifecycle
@@ -20,12 +21,18 @@ from proxy.web.server.lifecycle import Lifecycle
 OTHER = "other"
 
 
-def observe(lifecycle: Lifecycle, metrics: Metrics, log: RequestLog, request_ids: Iterator[str]) -> Middleware:
+def observe(
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    log: RequestLog,
+    request_ids: Iterator[str],
+    clients: ClientAddresses = DIRECT,
+) -> Middleware:
     """The middleware."""
 
     @web.middleware
     async def observe_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-        observation = Observation(next(request_ids), _endpoint(request))
+        observation = Observation(next(request_ids), _endpoint(request), clients.of(request))
         request[OBSERVATION] = observation
         task = lifecycle.begin()
         try:
@@ -47,12 +54,12 @@ def observe(lifecycle: Lifecycle, metrics: Metrics, log: RequestLog, request_ids
     return observe_request
 
 
-def number(request_ids: Iterator[str]) -> Middleware:
-    """Only the id: for a listener whose requests are not the product's."""
+def number(request_ids: Iterator[str], clients: ClientAddresses = DIRECT) -> Middleware:
+    """Only the id and the client: for a listener whose requests are not the product's."""
 
     @web.middleware
     async def number_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-        observation = request[OBSERVATION] = Observation(next(request_ids), OTHER)
+        observation = request[OBSERVATION] = Observation(next(request_ids), OTHER, clients.of(request))
         response = await handler(request)
         response.headers.update(common_headers(observation))
         return response
