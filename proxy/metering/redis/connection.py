@@ -34,24 +34,22 @@ class ConnectError(OSError):
 class Call:
     """One run of a script. ``id`` is what the script takes first and gives back; ``sent`` is the event loop's time.
 
-    ``command`` is what was sent, from which it can be made again.
+    ``command`` is what ``pack_call`` has made.
     """
 
     script: Script
     id: bytes
-    key_count: int
-    words: tuple[Argument, ...]
+    command: bytes
     reply: asyncio.Future[list[Any]]
     tries: int = 0
     sent: float = 0.0
     with_text: bool = False
-    command: bytes = b""
 
     def packed(self) -> bytes:
         """The command as it is sent: by the script's name, or with its text where Redis does not know it."""
         if self.with_text:
-            return pack("EVAL", self.script.text, self.key_count, *self.words)
-        self.command = pack("EVALSHA", self.script.sha1, self.key_count, *self.words)
+            _evalsha, _sha1, *words = unpack(self.command)
+            return pack("EVAL", self.script.text, *words)
         return self.command
 
 
@@ -227,6 +225,21 @@ def unpack(command: bytes) -> list[bytes]:
     reader = hiredis.Reader()
     reader.feed(command)
     return cast("list[bytes]", reader.gets())
+
+
+def pack_call(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
+    """A call of ``script`` in RESP."""
+    return pack("EVALSHA", script.sha1, len(keys), *keys, *arguments)
+
+
+def join_packed(*commands: bytes) -> bytes:
+    """One command of the words of several."""
+    count, words = 0, []
+    for command in commands:
+        head, _, rest = command.partition(b"\r\n")
+        count += int(head[1:])
+        words.append(rest)
+    return b"*%d\r\n%b" % (count, b"".join(words))
 
 
 def pack(*words: Argument) -> bytes:

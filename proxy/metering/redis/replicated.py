@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from proxy.domain.errors import StoreUnavailable
-from proxy.metering.redis.connection import Argument, Call, Sent, Wait
+from proxy.metering.redis.connection import Call, Sent, Wait, pack_call
 from proxy.metering.redis.health import StoreHealth
 from proxy.metering.redis.runner import PING, ScriptRunner
 from proxy.metering.redis.scripts import Script, load_script
@@ -41,11 +41,11 @@ class ReplicatedRunner(ScriptRunner):
             url, metrics, timeout_s=timeout_s, min_replicas=min_replicas, health=self.health, others_are_up=self._is_up
         )
 
-    def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
-        """As ``ScriptRunner.submit``."""
+    def submit_command(self, script: Script, call_id: str, command: bytes) -> Call:
+        """As ``ScriptRunner.submit_command``."""
         if script.name == ADMIT:
-            return self._admissions.submit(script, keys, arguments)
-        return super().submit(script, keys, arguments)
+            return self._admissions.submit_command(script, call_id, command)
+        return super().submit_command(script, call_id, command)
 
     async def close(self) -> None:
         """As ``ScriptRunner.close``."""
@@ -101,7 +101,8 @@ class _Admissions(ScriptRunner):
         """A call whose reply nobody waits for."""
         reply = asyncio.get_running_loop().create_future()
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return Call(load_script("ping"), b"ping", 1, (PING, "ping"), reply)
+        script = load_script("ping")
+        return Call(script, b"ping", pack_call(script, (PING,), ("ping",)), reply)
 
     def _take(self, sent: Sent, reply: Any) -> None:
         if isinstance(sent, Wait):

@@ -22,6 +22,7 @@ from proxy.metering.redis.connection import (
     ScriptConnection,
     Sent,
     open_connection,
+    pack_call,
     unpack,
 )
 from proxy.metering.redis.health import StoreHealth
@@ -62,16 +63,16 @@ class ScriptRunner:
 
     def submit(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
         """Send a call when this turn of the event loop ends; its reply as ``run`` gives it."""
-        loop = asyncio.get_running_loop()
-        return self._submit(
-            Call(script, str(arguments[0]).encode(), len(keys), (*keys, *arguments), loop.create_future())
-        )
+        return self.submit_command(script, str(arguments[0]), pack_call(script, keys, arguments))
+
+    def submit_command(self, script: Script, call_id: str, command: bytes) -> Call:
+        """The same for a call that ``pack_call`` has packed; ``call_id`` is its first argument."""
+        return self._submit(Call(script, call_id.encode(), command, asyncio.get_running_loop().create_future()))
 
     def submit_again(self, script: Script, command: bytes) -> Call:
         """The same for a call of ``script`` that was sent as ``command``."""
         _evalsha, _sha1, key_count, *words = unpack(command)
-        reply = asyncio.get_running_loop().create_future()
-        return self._submit(Call(script, words[int(key_count)], int(key_count), tuple(words), reply))
+        return self._submit(Call(script, words[int(key_count)], command, asyncio.get_running_loop().create_future()))
 
     def _submit(self, call: Call) -> Call:
         self._waiting.append(call)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import count
 from typing import Any
 
-import orjson
 from typing_extensions import override
 
 from proxy.domain.api_key import Credential
@@ -18,11 +16,12 @@ from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Caller
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.redis.connection import Argument, pack
+from proxy.metering.redis.connection import Argument, pack_call
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import Script, load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
+from proxy.metering.redis_store.commands import IDEMPOTENCY_MS, Commands
 from proxy.metering.redis_store.ledger_search import LedgerSearch
 from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
@@ -35,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 TRIES_TO_RECLAIM = 10
 """How often a call is made again because very many leases have expired; more keep expiring meanwhile."""
-
-IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 
 class RedisStore(Store):
@@ -57,8 +54,10 @@ class RedisStore(Store):
         As much of a rate limit as belongs to ``burst_ms`` milliseconds may come at once.
         """
         self._burst_us = burst_ms * 1_000
+        self._commands = Commands(
+            lease_ms=lease_ms, settled_ids_ms=settled_ids_ms, burst_us=self._burst_us, charge_expired=charge_expired
+        )
         self._runner = runner
-        self._charge_expired = charge_expired
         self._call_ids = count(1)
         self._lease_ms = lease_ms
         self._settled_ids_ms = settled_ids_ms
@@ -85,27 +84,8 @@ class RedisStore(Store):
         idempotency: Idempotency | None = None,
     ) -> Reservation:
         team, key_id = credential.team, credential.key_id
-        keys: tuple[str, ...] = (
-            key_names.key_record(team, key_id),
-            key_names.reservation(team, reservation_id),
-            key_names.leases(team),
-            key_names.team_record(team),
-        )
-        arguments: tuple[Argument, ...] = (
-            reservation_id,
-            credential.secret_sha256,
-            model,
-            quote.units,
-            quote.images,
-            self._lease_ms,
-            _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
-            self._settled_ids_ms,
-            self._burst_us,
-        )
-        if idempotency is not None:
-            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
-            arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
-        reply = await self._ask_and_reclaim(team, self._admit, keys, arguments)
+        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency)
+        reply = await self._ask_and_reclaim(team, self._admit, reservation_id, command)
         if reply[0] != b"admitted":
             raise read_refusal(reply, model, quote)
         return Reservation(
@@ -165,70 +145,36 @@ class RedisStore(Store):
 
     @override
     async def settle(self, settlement: Settlement) -> str:
-        call = self._runner.submit(self._settle, *self._settle_call(settlement))
+        reservation = settlement.reservation
+        command = self._commands.settle(settlement)
+        call = self._runner.submit_command(self._settle, reservation.id, command)
         reply = await self._runner.reply_to(call)
         if reply[0] == b"old":
-            found = await self._search.find(settlement.reservation)
+            found = await self._search.find(reservation)
             state, _, entry_id = found.partition(" ")
             if state == "settled":
                 return entry_id
-            reply = await self._runner.run(self._settle, *self._settle_call(settlement, found))
+            command = self._commands.settle(settlement, found)
+            call = self._runner.submit_command(self._settle, reservation.id, command)
+            reply = await self._runner.reply_to(call)
         else:
-            self._recent.add(call.command if settlement.ending is None else self._without_answer(settlement), reply[1])
-        reservation = settlement.reservation
+            if settlement.ending is not None:
+                # An answer would take too much of the memory.
+                command = self._commands.settle(settlement.without_answer())
+            self._recent.add(command, reply[1])
         self.folding.settled(reservation.team, reservation.key_id, reservation.admitted_ms)
         return _entry_id(settlement, reply)
 
-    def _settle_call(self, settlement: Settlement, found: str = "") -> tuple[tuple[str, ...], tuple[Argument, ...]]:
-        """``found`` is what a look into the ledger has, see ``settle.lua``."""
-        reservation, ending = settlement.reservation, settlement.ending
-        team, key_id = reservation.team, reservation.key_id
-        keys: tuple[str, ...] = (
-            key_names.key_record(team, key_id),
-            key_names.reservation(team, reservation.id),
-            key_names.leases(team),
-            key_names.key_usage(team, key_id),
-            key_names.ledger(team),
-            key_names.team_record(team),
-            key_names.team_usage(team),
-        )
-        arguments: tuple[Argument, ...] = (
-            reservation.id,
-            settlement.charged_units,
-            settlement.overage_units,
-            settlement.delivery.images,
-            reservation.model,
-            records.utc_day(reservation.admitted_ms),
-            self._settled_ids_ms,
-            key_id,
-            settlement.delivery.outcome.value,
-            records.settlement_facts(settlement),
-            reservation.admitted_ms,
-            found,
-        )
-        if ending is not None:
-            idempotency = ending.idempotency
-            keys += (key_names.idempotency(team, key_id, idempotency.key_sha256),)
-            arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
-        return keys, arguments
-
-    def _without_answer(self, settlement: Settlement) -> bytes:
-        """The call to be kept in memory, where an answer would take too much room."""
-        keys, arguments = self._settle_call(settlement.without_answer())
-        return pack("EVALSHA", self._settle.sha1, len(keys), *keys, *arguments)
-
     @override
     async def read_own_key(self, credential: Credential) -> Caller:
-        reply = await self._ask_and_reclaim(
-            credential.team,
-            self._read_key,
-            (
-                key_names.key_record(credential.team, credential.key_id),
-                key_names.leases(credential.team),
-                key_names.team_record(credential.team),
-            ),
-            (credential.key_id, credential.secret_sha256, self._settled_ids_ms),
+        keys = (
+            key_names.key_record(credential.team, credential.key_id),
+            key_names.leases(credential.team),
+            key_names.team_record(credential.team),
         )
+        arguments = (credential.key_id, credential.secret_sha256, self._settled_ids_ms)
+        command = pack_call(self._read_key, keys, arguments)
+        reply = await self._ask_and_reclaim(credential.team, self._read_key, credential.key_id, command)
         refusal = records.invalid_key(reply[0])
         if refusal:
             raise refusal
@@ -239,12 +185,10 @@ class RedisStore(Store):
             records.team_from_fields(credential.team, records.fields_from_pairs(team), at),
         )
 
-    async def _ask_and_reclaim(
-        self, team: str, script: Script, keys: tuple[str, ...], arguments: tuple[Argument, ...]
-    ) -> list[Any]:
+    async def _ask_and_reclaim(self, team: str, script: Script, call_id: str, command: bytes) -> list[Any]:
         """The reply of a script that reclaims a few leases itself, and says ``again`` where they are many."""
         for _ in range(TRIES_TO_RECLAIM):
-            reply = await self._runner.reply_to(self._runner.submit(script, keys, arguments))
+            reply = await self._runner.reply_to(self._runner.submit_command(script, call_id, command))
             self._reclaiming.count(reply[-1])
             if reply[0] != b"again":
                 return reply
@@ -258,22 +202,6 @@ def _entry_id(settlement: Settlement, reply: list[Any]) -> str:
     elif reply[0] == b"lost":
         logger.error("%s was settled, but the store had lost its reservation", settlement.reservation.id)
     return str(reply[1], "ascii")
-
-
-@lru_cache(maxsize=4_096)
-def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, charge_expired: bool) -> bytes:
-    """What the ledger entry of an expired lease has to say. Most requests of a key are alike."""
-    facts: dict[str, Any] = {
-        "key": key_id,
-        "endpoint": endpoint,
-        "model": model,
-        "requested_images": quote.images,
-        "tier": quote.tier,
-        "unit_price": quote.unit_price,
-    }
-    if charge_expired:
-        facts["expired"] = "charge"
-    return orjson.dumps(facts)
 
 
 def _ignore_failure(reply: asyncio.Future[list[Any]]) -> None:

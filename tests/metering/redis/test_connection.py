@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.metering.redis.connection import Call, ConnectError, ScriptConnection, Sent, Wait, pack, unpack
+from proxy.metering.redis.connection import (
+    Call,
+    ConnectError,
+    ScriptConnection,
+    Sent,
+    Wait,
+    join_packed,
+    pack,
+    pack_call,
+    unpack,
+)
 from proxy.metering.redis.scripts import Script
 from tests.support.virtual_time import run
 
@@ -41,7 +51,7 @@ class Seen:
 
 
 def call(name: str) -> Call:
-    return Call(SCRIPT, name.encode(), 0, (name,), asyncio.get_running_loop().create_future())
+    return Call(SCRIPT, name.encode(), pack_call(SCRIPT, (), (name,)), asyncio.get_running_loop().create_future())
 
 
 def resp(*words: str) -> bytes:
@@ -75,6 +85,19 @@ def test_all_calls_are_one_write_and_can_be_made_again() -> None:
         assert unpack(calls[0].command) == [b"EVALSHA", b"0" * 40, b"0", b"a"]
 
     run(ask())
+
+
+def test_a_script_that_redis_does_not_know_is_sent_with_its_text() -> None:
+    async def ask() -> None:
+        one = call("a")
+        one.with_text = True
+        assert one.packed() == pack("EVAL", SCRIPT.text, 0, "a")
+
+    run(ask())
+
+
+def test_commands_are_joined_to_one() -> None:
+    assert join_packed(pack("a", 1), pack(*map(str, range(20))), pack("")) == pack("a", 1, *range(20), "")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class Runner(ScriptRunner):
         self.calls: list[Call] = []
 
     def submit_again(self, script: Script, command: bytes) -> Call:
-        call = Call(script, command, 0, (), asyncio.get_running_loop().create_future())
+        call = Call(script, command, command, asyncio.get_running_loop().create_future())
         self.calls.append(call)
         return call
 

@@ -1,0 +1,161 @@
+"""The two commands of every request, to admit and to settle.
+
+Most of them is the same for all requests of a key that are alike: that is packed once and remembered, with a gap
+wherever the reservation's id goes, for ids are all of one length.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from proxy.domain.api_key import Credential
+from proxy.domain.billing.pricing import Quote
+from proxy.domain.billing.settlement import Settlement
+from proxy.domain.requests.idempotency import Idempotency
+from proxy.metering.redis.connection import Argument, join_packed, pack, pack_call
+from proxy.metering.redis.scripts import load_script
+from proxy.metering.redis_store import facts as records
+from proxy.metering.redis_store import keys as key_names
+
+IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
+REMEMBERED = 4_096
+_GAP = "\0"
+"""In no name and in no text of a command."""
+
+
+class Commands:
+    """What is sent for a request; ``lease_ms`` and ``settled_ids_ms`` are settings of accounting."""
+
+    def __init__(self, *, lease_ms: int, settled_ids_ms: int, burst_us: int, charge_expired: bool) -> None:
+        """Where ``charge_expired``, an expired lease is charged whole.
+
+        As much of a rate limit as belongs to ``burst_us`` microseconds may come at once.
+        """
+        self._lease_ms = lease_ms
+        self._settled_ids_ms = settled_ids_ms
+        self._burst_us = burst_us
+        self._charge_expired = charge_expired
+        self._admit = load_script("admit")
+        self._settle = load_script("settle")
+        self._admission_parts = lru_cache(REMEMBERED)(self._pack_admission_parts)
+        self._settlement_key_parts = lru_cache(REMEMBERED)(self._pack_settlement_key_parts)
+
+    def admit(
+        self,
+        reservation_id: str,
+        credential: Credential,
+        endpoint: str,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
+    ) -> bytes:
+        """Admit a request."""
+        if idempotency is None:
+            team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
+            parts = self._admission_parts(len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote)
+            return reservation_id.encode().join(parts)
+        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency)
+
+    def settle(self, settlement: Settlement, found: str = "") -> bytes:
+        """Settle it; ``found`` is what a look into the ledger has, see ``settle.lua``."""
+        reservation, ending = settlement.reservation, settlement.ending
+        team, key_id = reservation.team, reservation.key_id
+        arguments: tuple[Argument, ...] = (
+            reservation.id,
+            settlement.charged_units,
+            settlement.overage_units,
+            settlement.delivery.images,
+            reservation.model,
+            records.utc_day(reservation.admitted_ms),
+            self._settled_ids_ms,
+            key_id,
+            settlement.delivery.outcome,
+            records.settlement_facts(settlement),
+            reservation.admitted_ms,
+            found,
+        )
+        if ending is None:
+            parts = self._settlement_key_parts(len(reservation.id), team, key_id)
+            return join_packed(reservation.id.encode().join(parts), pack(*arguments))
+        idempotency = ending.idempotency
+        keys = (*_settlement_keys(team, key_id, reservation.id), _name(team, key_id, idempotency))
+        arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+        return pack_call(self._settle, keys, arguments)
+
+    def _pack_admission(
+        self,
+        reservation_id: str,
+        credential: Credential,
+        endpoint: str,
+        model: str,
+        quote: Quote,
+        idempotency: Idempotency | None = None,
+    ) -> bytes:
+        team, key_id = credential.team, credential.key_id
+        keys: tuple[str, ...] = (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation_id),
+            key_names.leases(team),
+            key_names.team_record(team),
+        )
+        arguments: tuple[Argument, ...] = (
+            reservation_id,
+            credential.secret_sha256,
+            model,
+            quote.units,
+            quote.images,
+            self._lease_ms,
+            _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
+            self._settled_ids_ms,
+            self._burst_us,
+        )
+        if idempotency is not None:
+            keys += (_name(team, key_id, idempotency),)
+            arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
+        return pack_call(self._admit, keys, arguments)
+
+    def _pack_admission_parts(
+        self, id_length: int, team: str, key_id: str, secret_sha256: str, endpoint: str, model: str, quote: Quote
+    ) -> list[bytes]:
+        gap = _GAP * id_length
+        packed = self._pack_admission(gap, Credential(team, key_id, secret_sha256), endpoint, model, quote)
+        return packed.split(gap.encode())
+
+    def _pack_settlement_key_parts(self, id_length: int, team: str, key_id: str) -> list[bytes]:
+        gap = _GAP * id_length
+        return pack_call(self._settle, _settlement_keys(team, key_id, gap), ()).split(gap.encode())
+
+
+def _settlement_keys(team: str, key_id: str, reservation_id: str) -> tuple[str, ...]:
+    return (
+        key_names.key_record(team, key_id),
+        key_names.reservation(team, reservation_id),
+        key_names.leases(team),
+        key_names.key_usage(team, key_id),
+        key_names.ledger(team),
+        key_names.team_record(team),
+        key_names.team_usage(team),
+    )
+
+
+def _name(team: str, key_id: str, idempotency: Idempotency) -> str:
+    """What a client calls its request, as a key."""
+    return key_names.idempotency(team, key_id, idempotency.key_sha256)
+
+
+def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, charge_expired: bool) -> bytes:
+    """What the ledger entry of an expired lease has to say."""
+    facts: dict[str, Any] = {
+        "key": key_id,
+        "endpoint": endpoint,
+        "model": model,
+        "requested_images": quote.images,
+        "tier": quote.tier,
+        "unit_price": quote.unit_price,
+    }
+    if charge_expired:
+        facts["expired"] = "charge"
+    return orjson.dumps(facts)

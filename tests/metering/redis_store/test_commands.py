@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.domain.api_key import Credential
+from proxy.domain.billing.pricing import Quote, Tier
+from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Settlement
+from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
+from proxy.metering.redis.connection import unpack
+from proxy.metering.redis.scripts import load_script
+from proxy.metering.redis_store.commands import Commands
+from proxy.metering.redis_store.facts import settlement_facts
+
+CREDENTIAL = Credential("acme", "acme_0123456789", "5e" * 32)
+ENDPOINT, MODEL = "/v1/images/generations", "vendor/bild-ü"
+IDEMPOTENCY = Idempotency("aa" * 32, "bb" * 32)
+IDS = st.from_regex(r"req_[0-9a-f]{1,24}", fullmatch=True)
+UNITS = st.integers(0, 2**53 - 1)
+
+
+def commands(*, charge_expired: bool = False) -> Commands:
+    return Commands(lease_ms=30_000, settled_ids_ms=60_000, burst_us=5, charge_expired=charge_expired)
+
+
+def head(script: str, keys: int) -> list[bytes]:
+    return [b"EVALSHA", load_script(script).sha1.encode(), b"%d" % keys]
+
+
+@given(ids=st.lists(IDS, min_size=1, max_size=4), units=UNITS, charge_expired=st.booleans())
+def test_an_admission_has_its_own_id_in_each_place(ids: list[str], units: int, charge_expired: bool) -> None:
+    made, quote = commands(charge_expired=charge_expired), Quote(2, 7, units, Tier.FOUR_K)
+    expired = b',"expired":"charge"' if charge_expired else b""
+    facts = (
+        '{"key":"acme_0123456789","endpoint":"/v1/images/generations","model":"vendor/bild-ü","requested_images":2,'
+        '"tier":"4k","unit_price":7'
+    ).encode() + b"%b}" % expired
+    for name in ids:
+        assert unpack(made.admit(name, CREDENTIAL, ENDPOINT, MODEL, quote)) == [
+            *head("admit", 4),
+            b"lm:{acme}:key:acme_0123456789",
+            b"lm:{acme}:reservation:" + name.encode(),
+            b"lm:{acme}:leases",
+            b"lm:{acme}:team",
+            name.encode(),
+            b"5e" * 32,
+            MODEL.encode(),
+            b"%d" % units,
+            b"2",
+            b"30000",
+            facts,
+            b"60000",
+            b"5",
+        ]
+
+
+def test_requests_that_differ_in_anything_have_admissions_of_their_own() -> None:
+    made, quote = commands(), Quote(1, 7, 7, Tier.STANDARD)
+    before = made.admit("req_1", CREDENTIAL, ENDPOINT, MODEL, quote)
+    others = (
+        made.admit("req_2", CREDENTIAL, ENDPOINT, MODEL, quote),
+        made.admit("req_1", Credential("acme", "acme_0123456789", "5f" * 32), ENDPOINT, MODEL, quote),
+        made.admit("req_1", Credential("acme", "acme_9876543210", "5e" * 32), ENDPOINT, MODEL, quote),
+        made.admit("req_1", CREDENTIAL, "/v1/images/edits", MODEL, quote),
+        made.admit("req_1", CREDENTIAL, ENDPOINT, "another", quote),
+        made.admit("req_1", CREDENTIAL, ENDPOINT, MODEL, Quote(1, 7, 8, Tier.STANDARD)),
+        made.admit("req_1", CREDENTIAL, ENDPOINT, MODEL, quote, IDEMPOTENCY),
+    )
+    assert len({before, *others}) == len(others) + 1
+    assert made.admit("req_1", CREDENTIAL, ENDPOINT, MODEL, quote) == before
+
+
+@pytest.mark.parametrize("answer", [None, KeptAnswer(200, b"{}")])
+@given(name=IDS, charged=UNITS)
+def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, charged: int) -> None:
+    ending = None if answer is None else IdempotencyResult(IDEMPOTENCY, IdempotencyState.DONE, answer)
+    quote = Quote(1, 7, 7, Tier.STANDARD)
+    reservation = Reservation(name, "acme", "acme_0123456789", ENDPOINT, MODEL, quote, 86_400_000, None)
+    settlement = Settlement(reservation, Delivery(outcome=Outcome.DELIVERED, images=3), charged, ending=ending)
+    made = commands()
+    last = [] if ending is None else [b"bb" * 32, b"done", b"200 {}", b"86400000"]
+    for _ in range(2):
+        assert unpack(made.settle(settlement, "not found")) == [
+            *head("settle", 7 if ending is None else 8),
+            b"lm:{acme}:key:acme_0123456789",
+            b"lm:{acme}:reservation:" + name.encode(),
+            b"lm:{acme}:leases",
+            b"lm:{acme}:usage:acme_0123456789",
+            b"lm:{acme}:ledger",
+            b"lm:{acme}:team",
+            b"lm:{acme}:usage",
+            *([] if ending is None else [b"lm:{acme}:idempotency:acme_0123456789:" + b"aa" * 32]),
+            name.encode(),
+            b"%d" % charged,
+            b"%d" % max(0, charged - 7),
+            b"3",
+            MODEL.encode(),
+            b"1970-01-02",
+            b"60000",
+            b"acme_0123456789",
+            b"delivered",
+            settlement_facts(settlement),
+            b"86400000",
+            b"not found",
+            *last,
+        ]
