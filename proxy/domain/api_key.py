@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from zlib import crc32
+
+from proxy.domain.records import record
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -31,7 +32,7 @@ _key_text = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Credential:
     """What a well-formed key says of itself; whether the key exists only the store knows."""
 

@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from proxy.domain.records import record
+
 
 class Result(StrEnum):
     """How an attempt ended. ``NEITHER`` says nothing about the deployment: the client left, or the gateway stopped."""
@@ -190,7 +192,7 @@ class Breaker:
         self._state, self._open_until_s = State.OPEN, now_s + self._open_s
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probes:
     """Whose probe a request is: that of the breaker for all, and that of one key's own breaker."""
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proxy.domain.catalog import Deployment, Model
+from proxy.domain.records import record
 from proxy.upstream.breaker import BREAKER, BreakerPolicy, FairBreaker, Probes, Result, State
 
 
@@ -111,7 +112,7 @@ class Target:
         return State.OPEN if paused else self.breaker.state(now_s, self.last_key_id)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """A request that is in flight at a deployment; ``Balancer.end`` has to be called at its end, once."""
 

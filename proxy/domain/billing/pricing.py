@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
 from proxy.domain.catalog import TOKENS_LIMIT, Model, unit_price
 from proxy.domain.parsing.image_header import Size
+from proxy.domain.records import record
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.sizes import AskedSize, asked_size
@@ -25,7 +25,7 @@ class Tier(StrEnum):
     FOUR_K = "4k"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quote:
     """``units`` are reserved: ``images`` x ``unit_price``, or what the text of a chat may cost where that is more.
 
@@ -67,7 +67,7 @@ def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
     return Tier.STANDARD
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TierCharge:
     """``images`` that were charged ``unit_price`` each."""
 
@@ -76,7 +76,7 @@ class TierCharge:
     unit_price: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeliveredPrices:
     """What an image costs by the size that it came in: ``unit_price``, or from a long edge in pixels on the other.
 
@@ -99,7 +99,7 @@ class DeliveredPrices:
         return tuple(TierCharge(tier, count, prices[tier]) for tier, count in counts.items() if count)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Terms:
     """What a request is charged by beside its quote; made once, when it is priced.
 

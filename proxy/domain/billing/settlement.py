@@ -22,6 +22,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import Size
+from proxy.domain.records import record
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
 
 OK_STATUS = 200
@@ -41,7 +42,7 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reservation:
     """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch.
 
@@ -133,7 +134,7 @@ class Delivery:
             self.outcome = Outcome.TRUNCATED if self.images else Outcome.FAILED
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
@@ -211,7 +212,7 @@ def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | No
     return IdempotencyResult(idempotency, IdempotencyState.DONE, KeptAnswer(OK_STATUS, delivery.body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LedgerEntry:
     """One line of the ledger. ``id`` is ``<team>_<milliseconds>-<sequence>`` and sorts by time within a team.
 

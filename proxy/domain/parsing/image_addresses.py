@@ -9,8 +9,9 @@ no address of an image either.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from proxy.domain.records import record
 
 _SCHEMES: Final = ("http:", "https:", "data:image/")
 LEAD_BYTES_LIMIT: Final = max(map(len, _SCHEMES)) * len("\\u0000")
@@ -55,7 +56,7 @@ _base64 = re.compile(rb"(?:[A-Za-z0-9+/=_ -]|\\[/nrt]|\\u00(?:2[bBfF]|3[dD]))*+\
 _image = re.compile(rb"iVBORw0KGg|(?:\\?/)9j(?:\\?/)|UklGR|R0lGOD|AAAA..Z0eX|PHN2Zy|PD94bW")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """What stands in an image's place: ``kind`` is the member that OpenAI has for it, ``b64_json`` or ``url``.
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from proxy.domain.catalog import TOKENS_LIMIT, Ability, Model
 from proxy.domain.errors import InvalidRequest
+from proxy.domain.records import record
 from proxy.domain.requests.chat_parts import read_message
 from proxy.domain.requests.image import IMAGE_CONFIG
 from proxy.domain.requests.image_links import links_of
@@ -87,7 +88,7 @@ CHAT = Fields(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatRequest:
     """What a client asked for. One image is reserved; ``wants_image`` is whether ``modalities`` holds ``"image"``."""
 

@@ -6,11 +6,11 @@ The header is that of https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
 from proxy.domain.errors import InvalidRequest
+from proxy.domain.records import record
 
 HEADER = "Idempotency-Key"
 LENGTH_LIMIT = 255
@@ -29,7 +29,7 @@ class IdempotencyState(StrEnum):
     """It must not run again, and its answer was not kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Idempotency:
     """What a client calls its request, and what the request is; both as SHA-256 in hexadecimal."""
 
@@ -37,7 +37,7 @@ class Idempotency:
     body_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeptAnswer:
     """An answer that can be given again. ``body`` is JSON."""
 
@@ -45,7 +45,7 @@ class KeptAnswer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdempotencyResult:
     """An idempotency key at the end of its request; ``answer`` where it is ``DONE``."""
 

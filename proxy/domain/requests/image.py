@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from proxy.domain.errors import InvalidRequest
+from proxy.domain.records import record
 from proxy.domain.requests.inputs import Inputs
 from proxy.domain.requests.json_body import read_object
 from proxy.domain.requests.kinds import (
@@ -34,7 +35,7 @@ class Task(StrEnum):
     VARIATION = "image_variation"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageRequest:
     """What a client asked for. ``n`` and the sizes are None where the client left them to the provider.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE, Model
+from proxy.domain.records import record
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest
 
@@ -80,7 +81,7 @@ def to_size(aspect_ratio: str | None, image_size: str | None, four_k_long_edge: 
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AskedSize:
     """The size that was asked for: at least so many pixels, and so long an edge."""
 

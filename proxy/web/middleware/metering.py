@@ -23,6 +23,7 @@ from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidApiKey, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller, check_can_pay
+from proxy.domain.records import record
 from proxy.domain.requests.chat import ChatRequest, check_chat
 from proxy.domain.requests.edit import check_task, kind_of_field, request_of_form
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
@@ -52,7 +53,7 @@ class Endpoint:
     form: Task | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MeteredRequest:
     """An admitted request, on its way to a provider. Its relay fills in ``delivery``."""
 

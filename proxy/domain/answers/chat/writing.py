@@ -7,7 +7,6 @@ an address of the kind ``data:``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +17,7 @@ from proxy.domain.answers.holder import AnswerHolder, EventHolder
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import DONE, write_event
+from proxy.domain.records import record
 
 TEXT_BYTES_LIMIT = 262_144
 """How much text is held where images stand in it: JSON has all of it in one place, and the images in another."""
@@ -25,7 +25,7 @@ TEXT_BYTES_LIMIT = 262_144
 _IMAGE_LEAD = b'{"type":"image_url","image_url":{"url":"'
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatHead:
     """What stands over an answer: its name, when it was made (seconds since the epoch), and the client's ``model``."""
 
@@ -39,7 +39,7 @@ class ChatHead:
         return orjson.dumps(facts)[:-1] + b',"choices":['
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatEnd:
     """Why an answer ended: ``stop``, ``length`` or ``content_filter``, and what is said in the place of an answer."""
 

@@ -7,7 +7,7 @@ Every member that OpenAI's schema requires is there
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
 import orjson
@@ -19,6 +19,7 @@ from proxy.domain.answers.usage_writing import image_tokens
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import begin_event
+from proxy.domain.records import record
 
 Notes = Mapping[str, bytes]
 """What is known of an answer or of an image, as JSON."""
@@ -32,7 +33,7 @@ DETAILS: Final = ("created", "created_at", *OF_ONE_IMAGE, *SETTINGS)
 _OPEN: Final = {"background": b'"auto"', "output_format": b'"png"', "quality": b'"auto"', "size": b'"auto"'}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImagesHead:
     """What an answer says that no provider has to: ``created_s`` is now, in seconds since the epoch.
 
