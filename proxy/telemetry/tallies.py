@@ -46,7 +46,7 @@ class Tally:
 class Timing:
     """A histogram of seconds for each combination of label values."""
 
-    __slots__ = ("_bounds", "_counts", "_label_names", "_name", "_sums", "_text")
+    __slots__ = ("_bounds", "_label_names", "_name", "_series", "_text")
 
     def __init__(self, name: str, text: str, bounds_s: tuple[float, ...], label_names: Labels) -> None:
         """``bounds_s`` are the upper ends of the buckets, ascending; one without an end is added."""
@@ -54,24 +54,25 @@ class Timing:
         self._text = text
         self._bounds = bounds_s
         self._label_names = label_names
-        self._counts: defaultdict[Labels, list[int]] = defaultdict(lambda: [0] * (len(bounds_s) + 1))
-        self._sums: defaultdict[Labels, float] = defaultdict(float)
+        # Behind the counts of its buckets, the sum of seconds.
+        self._series: defaultdict[Labels, list[float]] = defaultdict(lambda: [0] * (len(bounds_s) + 2))
 
     def observe(self, labels: Labels, seconds: float) -> None:
         """Count one that took ``seconds``."""
-        self._counts[labels][bisect_left(self._bounds, seconds)] += 1
-        self._sums[labels] += seconds
+        series = self._series[labels]
+        series[bisect_left(self._bounds, seconds)] += 1
+        series[-1] += seconds
 
     def collect(self) -> Metric:
         """The samples as they are now; a bucket holds all that are not longer than its bound."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._label_names)
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
-        for labels, counts in self._counts.items():
-            buckets, sum_so_far = [], 0
+        for labels, (*counts, seconds) in self._series.items():
+            buckets, sum_so_far = [], 0.0
             for bound, count in zip(bounds, counts, strict=True):
                 sum_so_far += count
                 buckets.append((bound, sum_so_far))
-            family.add_metric(labels, buckets, self._sums[labels])
+            family.add_metric(labels, buckets, seconds)
         return family
 
 

@@ -13,7 +13,6 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
-from http import HTTPStatus
 from time import perf_counter, time
 from types import TracebackType
 from typing import Self
@@ -62,6 +61,7 @@ _JSON_MARKS = (b"{", b"[")
 _BEGINS = (_BYTE_ORDER_MARK, b"data:", b"event:", b"id:", b"retry:")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
+SUCCESSES = range(200, 300)
 
 
 class JsonPayload(BytesPayload):
@@ -255,7 +255,7 @@ class Exchange:
         self._served.status = response.status
         encoding = response.headers.get("Content-Encoding", "")
         self._body_reader = BodyReader(encoding, self._read_as_sent, client.provider.max_response_bytes)
-        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+        if response.status not in SUCCESSES:
             raise await self._refusal(response)
         reported = await self._error_at_the_begin()
         if reported is not None:

@@ -7,6 +7,7 @@ read in two ways is refused, so that what is priced is what the provider makes.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from proxy.domain.catalog import Model
 from proxy.domain.errors import InvalidRequest
@@ -26,9 +27,10 @@ ASPECT_RATIO_PATTERN = f"^[{BLANKS}]*(?:{_RATIO})?[{BLANKS}]*$"
 
 _size = re.compile(f"{_PIXELS}|{_WORD}")
 _ratio = re.compile(_RATIO)
-_number = re.compile(r"[0-9]+")
+SIZES_REMEMBERED = 1_024
 
 
+@lru_cache(SIZES_REMEMBERED)
 def read_size(name: str, text: str) -> str | None:
     """The size in ``text``: ``WIDTHxHEIGHT`` in digits, or a word; None where it is blank.
 
@@ -71,5 +73,5 @@ def check_sizes(size: str | None, image_size: str | None, model: Model) -> None:
         if model.sizes and given not in model.sizes:
             raise InvalidRequest(f"'{name}' should be one of {', '.join(model.sizes)} for this model.", param=name)
         # The price list knows no number alone, which a provider may take for an edge.
-        if not model.sizes and _number.fullmatch(given) and 0 < model.four_k_long_edge <= int(given):
+        if not model.sizes and given.isdecimal() and 0 < model.four_k_long_edge <= int(given):
             raise InvalidRequest(f"'{name}' should be WIDTHxHEIGHT, like {given}x{given}, or a word.", param=name)

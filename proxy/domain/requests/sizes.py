@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from proxy.domain.catalog import DEFAULT_FOUR_K_LONG_EDGE, Model
 from proxy.domain.records import record
@@ -39,6 +40,7 @@ HALF_SIZE = "512"
 OPENAI_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
 """What OpenAI's image models all make; of larger sizes each knows its own."""
 
+SIZES_REMEMBERED = 1_024
 _pixels = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _ratio = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 
@@ -119,6 +121,7 @@ def agree_on_size(request: ImageRequest | ChatRequest, model: Model) -> ImageReq
 _LEVELS = {"auto": 0, "0.5K": 1, "512": 1, "1K": 2, "2K": 3, "4K": 4}
 
 
+@lru_cache(SIZES_REMEMBERED)
 def asked_size(size: str | None, image_size: str | None) -> AskedSize | None:
     """What a request asks for; None where it leaves the size to the provider.
 

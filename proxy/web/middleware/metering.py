@@ -160,7 +160,8 @@ class RequestReader:
         began = perf_counter()
         body: bytes | dict[str, Any]
         try:
-            if isinstance(source, Spool) and endpoint.form is not None:
+            # To ask of anything else whether it is of this protocol takes long.
+            if source is not None and isinstance(source, Spool) and endpoint.form is not None:
                 return await self._read_form(request, endpoint.form, source)
             if endpoint.parse is None or (endpoint.form is not None and request.content_type != JSON):
                 raise _wrong_kind(request.content_type, endpoint)
