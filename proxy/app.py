@@ -22,6 +22,7 @@ from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.embedded.server import EmbeddedStore
 from proxy.metering.journal.journal import Journal, JournalError
+from proxy.metering.journal.tasks import TaskJournal
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerPages
@@ -59,6 +60,7 @@ from proxy.web.middleware.cors import Cors
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.metering import Endpoint, RequestReader, metering
 from proxy.web.middleware.observe import OTHER, Refusals, number, observe
+from proxy.web.pending_tasks import PendingTasks
 from proxy.web.public.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
 from proxy.web.public.key import KeyRoutes
 from proxy.web.public.models import ModelRoutes
@@ -174,6 +176,7 @@ class Gateway:
         catalog = self._catalog = settings.catalog()
         pool = self._pool = self._make_pool(catalog, metrics, traces)
         parts.push_async_callback(pool.close)
+        await self._settle_pending_tasks(meter, pool)
         log = RequestLog(self._log_writer if settings.logs.requests else None)
         metrics.before_render(lambda: metrics.log_lines_dropped(self._log_writer.dropped_lines))
         parts.callback(log.flush)
@@ -236,6 +239,7 @@ class Gateway:
             *(store if traces is None else TracedStore(store, traces), journal, metrics),
             lease_ms=lease_ms,
             answer_bytes=accounting.idempotency_answer_bytes,
+            tasks=TaskJournal(settings.data_folder / JOURNAL_FOLDER, store_url=settings.journal_store),
         )
         parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         try:
@@ -243,6 +247,15 @@ class Gateway:
         except JournalError as error:
             raise ConfigurationError(str(error)) from None
         return runner, redis_pool, store, meter
+
+    async def _settle_pending_tasks(self, meter: Meter, pool: Pool) -> None:
+        """Follow what processes that are gone have left at their providers, for as long as this one lives."""
+        accounting = self._settings.accounting
+        pending = PendingTasks(
+            meter, pool, cancels=accounting.client_gone == "cancel", charges_lost=accounting.expired == "charge"
+        )
+        self._parts.push_async_callback(pending.stop)
+        await pending.start()
 
     def _keep_house(self, store: RedisStore, books: LedgerBooks) -> None:
         """Trim ledgers, and sum up usage of days that are long past, for as long as the process lives."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms
 from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle, settle_images
 from proxy.domain.errors import ProxyError, StoreUnavailable
@@ -15,6 +17,7 @@ from proxy.domain.limits import rate_limit_headers
 from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.journal.journal import Journal
 from proxy.metering.journal.records import Posting, Void
+from proxy.metering.journal.tasks import TaskJournal
 from proxy.metering.leases import Leases
 from proxy.metering.outbox import Outbox
 from proxy.metering.store import Store
@@ -30,15 +33,23 @@ class Meter:
     """Holds the reservations of this process, and sees to it that each is settled."""
 
     def __init__(
-        self, store: Store, journal: Journal, metrics: Metrics, *, lease_ms: int, answer_bytes: int = 0
+        self,
+        store: Store,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        lease_ms: int,
+        answer_bytes: int = 0,
+        tasks: TaskJournal | None = None,
     ) -> None:
         """Admit and settle in ``store``, which gives a reservation a lease of ``lease_ms`` milliseconds.
 
-        What the store does not take is kept in ``journal``. Answers of at most ``answer_bytes`` bytes are kept for
-        clients that send an Idempotency-Key. Needs a running event loop.
+        What the store does not take is kept in ``journal``, tasks that providers have accepted in ``tasks``. Answers
+        of at most ``answer_bytes`` bytes are kept for clients that send an Idempotency-Key. Needs a running event loop.
         """
         self.answer_bytes = answer_bytes
         self.store = store
+        self.tasks = tasks
         self._leases = Leases(store, lease_ms=lease_ms)
         self._outbox = Outbox(store, journal, self._leases, metrics)
         self._metrics = metrics
@@ -64,6 +75,8 @@ class Meter:
         """Give the store ``timeout_s`` seconds more to take what it has not; the rest stays in the journal."""
         await self._outbox.close(timeout_s)
         await self._leases.stop()
+        if self.tasks is not None:
+            await self.tasks.close()
 
     @property
     def refusal(self) -> StoreUnavailable | None:
@@ -74,6 +87,11 @@ class Meter:
         """Keep the lease of an admission, and count it."""
         self._leases.hold(reservation.id, reservation.team)
         _count(self._metrics.reserved, reservation)
+
+    def adopt(self, reservation: Reservation) -> None:
+        """The same for one of a process that is gone, whose lease may be about to expire."""
+        self.reserved(reservation)
+        self.store.renew_soon(reservation.team, [reservation.id])
 
     async def post(self, settlement: Settlement) -> None:
         """Settle in the store, or else in the journal, whatever is raised on the way. Being cancelled does not stop it.
@@ -117,7 +135,10 @@ def _may_have_reserved(error: BaseException) -> bool:
 class _AdmittedRequest:
     """One request's reservation, from admission to settlement."""
 
-    __slots__ = ("_credential", "_idempotency", "_meter", "_model", "_observation", "_quote", "delivery", "reservation")
+    __slots__ = (
+        "_credential", "_idempotency", "_kept_tasks", "_meter", "_model", "_observation", "_quote", "_tasks",
+        "delivery", "reservation",
+    )  # fmt: skip
 
     reservation: Reservation
 
@@ -138,6 +159,14 @@ class _AdmittedRequest:
         self._quote = quote
         self._idempotency = idempotency
         self.delivery = delivery
+        self._tasks = self._kept_tasks = 0
+
+    async def keep(self, task: PendingTask) -> None:
+        """Write down a task that a provider has accepted."""
+        journal = self._meter.tasks
+        self._tasks += 1
+        if journal is not None and await journal.keep(self.reservation, task):
+            self._kept_tasks += 1
 
     async def __aenter__(self) -> Delivery:
         observation = self._observation
@@ -154,6 +183,7 @@ class _AdmittedRequest:
                 idempotency=self._idempotency,
             )
             self._meter.reserved(self.reservation)
+            self.delivery.served.keeper = self
             if self.reservation.rates:
                 observation.rate_limit_headers = rate_limit_headers(self.reservation.rates)
         except BaseException as error:
@@ -166,6 +196,10 @@ class _AdmittedRequest:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         observation, delivery = self._observation, self.delivery
+        # It holds this, which holds it.
+        delivery.served.keeper = None
+        if self._is_left_to_the_next(error):
+            return
         if error is not None:
             delivery.end_by(error)
         served = delivery.served
@@ -177,6 +211,14 @@ class _AdmittedRequest:
         observation.provider = served.provider
         observation.provider_status = served.status
         await self._meter.post(settlement)
+        if self._tasks and self._meter.tasks is not None:
+            self._meter.tasks.settled(self.reservation.id)
+
+    def _is_left_to_the_next(self, error: BaseException | None) -> bool:
+        """Whether this process ends while the request's tasks go on: whoever comes after sees how."""
+        if not isinstance(error, asyncio.CancelledError) or self.delivery.ended:
+            return False
+        return self._kept_tasks == self._tasks > 0
 
     def _settle(self, error: BaseException | None) -> Settlement:
         try:

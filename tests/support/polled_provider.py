@@ -15,6 +15,8 @@ from typing import Any
 
 from proxy.sample_provider.drawing import draw_picture
 
+HOLD_LIMIT_S = 30.0
+
 
 @dataclass
 class Task:
@@ -52,6 +54,7 @@ class PolledProvider:
         self.tasks: dict[str, Task] = {}
         self.paths: list[str] = []
         self.holds = False
+        self.tickets: threading.Event | None = None
         self.end = "done"
         self.image = draw_picture("a cube", 64, 64)
         self.image_status = 200
@@ -80,6 +83,16 @@ class PolledProvider:
             task.end = end or task.end
             task.is_held = False
 
+    def release_all_but(self, one: Task) -> None:
+        """The same, of the others."""
+        for task in self.tasks.values():
+            task.is_held = task.is_held and task is one
+
+    def hold_tickets(self) -> threading.Event:
+        """Answer no request before the event is set: it was accepted, and nobody knows."""
+        self.tickets = threading.Event()
+        return self.tickets
+
     def forget(self) -> None:
         """Know nothing of the tasks any more."""
         self.release("unknown")
@@ -95,8 +108,12 @@ class PolledProvider:
                 return Look(self.image_status, {"Content-Type": self.image_kind}, self.image)
             self.keys.append(headers.get("x-key", ""))
             if method == "POST" and "/cancel" not in path:
-                return self._accept(path, body)
-            return self._bfl_status(query)
+                ticket = self._accept(path, body)
+            else:
+                return self._bfl_status(query)
+        if self.tickets is not None:
+            self.tickets.wait(HOLD_LIMIT_S)
+        return ticket
 
     def _accept(self, path: str, body: bytes) -> Look:
         if self.submit is not None:

@@ -30,10 +30,10 @@ class JournalFile:
         self._size = os.fstat(descriptor).st_size
 
     @classmethod
-    def create(cls, folder: Path, store_name: str) -> JournalFile:
+    def create(cls, folder: Path, store_name: str, prefix: str = PREFIX) -> JournalFile:
         """A new file for what ``store_name`` is owed, empty but with room. Raises OSError."""
         while True:
-            path = folder / f"{PREFIX}{store_name}-{os.getpid()}-{secrets.token_hex(4)}"
+            path = folder / f"{prefix}{store_name}-{os.getpid()}-{secrets.token_hex(4)}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             # Another process may have taken it for an orphan meanwhile.
             if _is_held(descriptor, path):
@@ -49,9 +49,9 @@ class JournalFile:
         return file
 
     @classmethod
-    def adopt(cls, folder: Path, store_name: str) -> Iterator[JournalFile]:
+    def adopt(cls, folder: Path, store_name: str, prefix: str = PREFIX) -> Iterator[JournalFile]:
         """The files of processes that are gone and served the same store, each held from now on. Raises OSError."""
-        for path in sorted(folder.glob(f"{PREFIX}{store_name}-*")):
+        for path in sorted(folder.glob(f"{prefix}{store_name}-*")):
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -101,6 +101,18 @@ class JournalFile:
         with contextlib.suppress(OSError):
             self.path.unlink()
         self.close()
+
+    @property
+    def end(self) -> int:
+        """How many bytes have been written."""
+        return self._end
+
+    def is_in_place(self) -> bool:
+        """Whether it still has its name. Raises OSError."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def _check_place(self) -> None:
         """What is written to a file without a name is lost when it is closed."""
