@@ -13,6 +13,7 @@ from yarl import URL
 
 from proxy.domain.errors import NoConnectionLeft
 from proxy.telemetry.metrics import Metrics
+from proxy.upstream.bodies.prepared import PREPARED_BYTES, JsonPayload, PreparedPost, PreparedRequest, make_head
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
@@ -53,7 +54,11 @@ class ProviderClient:
         self._base_url = provider.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
         self._connections = asyncio.Semaphore(provider.max_connections)
+        # With traces on, the library writes the headers, for a trace's own is among them.
+        self._prepares = not trace_configs
+        self._heads: dict[URL, bytes] = {}
         self.session = ClientSession(
+            request_class=PreparedRequest,
             # Its own limit would let requests wait without an end, and as if they waited for the provider.
             connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
             cookie_jar=DummyCookieJar(),
@@ -73,6 +78,15 @@ class ProviderClient:
                 **self.dialect.authorize(provider.api_key),
             },
         )
+
+    def payload(self, url: URL, body: bytes) -> JsonPayload | PreparedPost:
+        """What is sent to ``url``, with the session's headers."""
+        if not self._prepares or len(body) > PREPARED_BYTES:
+            return JsonPayload(body)
+        head = self._heads.get(url)
+        if head is None:
+            head = self._heads[url] = make_head(url, self.session.headers)
+        return PreparedPost(head, body)
 
     async def close(self) -> None:
         """Close every connection."""

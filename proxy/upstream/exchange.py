@@ -19,7 +19,6 @@ from typing import Self
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession
-from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from proxy.domain.answers.answer import EVENT_STREAM, Answer
@@ -44,6 +43,7 @@ from proxy.domain.requests.image import ImageRequest, Task
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.bodies.payload import UploadPayload
+from proxy.upstream.bodies.prepared import JsonPayload, PreparedPost
 from proxy.upstream.client import ProviderClient
 from proxy.upstream.decompression import BodyReader, decompressed, too_long
 from proxy.upstream.errors.failures import error_in_answer
@@ -62,14 +62,6 @@ _BEGINS = (_BYTE_ORDER_MARK, b"data:", b"event:", b"id:", b"retry:")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
 SUCCESSES = range(200, 300)
-
-
-class JsonPayload(BytesPayload):
-    """A body that is let go when its request has ended: the library's request may wait for the garbage collector."""
-
-    def forget(self) -> None:
-        """It is not sent again."""
-        self._value = b""
 
 
 class Exchange:
@@ -109,7 +101,7 @@ class Exchange:
         self.failure: ProxyError | None = None
         self._begin = b""
         self._observation = observation
-        self._payload: JsonPayload | None = None
+        self._payload: JsonPayload | PreparedPost | None = None
         self._response: ClientResponse | None = None
         self._size = 0
         self._body_reader: BodyReader | None = None
@@ -240,7 +232,7 @@ class Exchange:
         began = perf_counter()
         try:
             if isinstance(body, bytes):
-                self._payload = JsonPayload(body)
+                self._payload = client.payload(self._url, body)
                 response = await client.session.post(self._url, data=self._payload, allow_redirects=False)
             else:
                 response = await self._send_files(client.session, body)
