@@ -122,6 +122,8 @@ class Relay:
         self._keep_alive = KeepAlive(interval_s, self._send_sign_of_life) if interval_s else None
         self._preparing: asyncio.Lock | None = None
         self._client_gone = False
+        # An answer that its provider left in its middle, closed after what was complete.
+        self._closed: web.StreamResponse | None = None
 
     async def answer(self) -> web.StreamResponse:
         """Ask upstream and pass its answer on.
@@ -131,10 +133,10 @@ class Relay:
         """
         if self._delivery.terms.kept_answer_bytes and not self._is_stream:
             self._keeper = AnswerKeeper(self._delivery.terms.kept_answer_bytes)
-        if self._keep_alive is None and not self._is_stream:
-            return await self._ask()
         try:
-            async with self._keep_alive or contextlib.nullcontext():
+            if self._keep_alive is None:
+                return await self._ask()
+            async with self._keep_alive:
                 return await self._ask()
         except ProxyError as error:
             return await self._write_error(error)
@@ -166,11 +168,13 @@ class Relay:
             else:
                 self._end(answer, complete=False)
             return self._break_off(error)
-        except BaseException:
+        except BaseException as error:
             # By the watchdog, at the end of the process or by a fault of ours: these images have been made.
             answer.break_off()
             self._end(answer, complete=False)
-            if self._is_flowing and not self._is_stream:
+            if not self._is_stream and isinstance(error, asyncio.CancelledError):
+                self._closed = self._close()
+            if self._is_flowing and not self._is_stream and self._closed is None:
                 self._abort()
             raise
         self._end(answer, complete=answer.whole)
@@ -260,18 +264,18 @@ class Relay:
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception) -> web.StreamResponse:
-        """Never end a body that is not whole as if it were: an error where there is still time, else a cut."""
+        """Close it after the images that are whole; else an error where there is still time, or a cut."""
         delivery = self._delivery
         if isinstance(error, ProxyError):
             self._exchange.failure = error
         logger.warning(
             "%s: the answer of provider %s: %s", self._observation.request_id, delivery.served.provider, error
         )
+        if (closed := self._close()) is not None:
+            return closed
         if self._is_flowing and not self._is_stream and self._response is not None:
             self._abort()
             return self._response
-        if (closed := self._close()) is not None:
-            return closed
         if delivery.images:
             raise UpstreamTruncated(
                 f"The provider's answer broke off after {delivery.images} complete image(s), which are charged."
@@ -281,20 +285,24 @@ class Relay:
         raise UpstreamUncertain("The provider's answer is not an images response; nothing was charged.") from error
 
     def _close(self) -> web.StreamResponse | None:
-        """What is charged is delivered: of an answer that nothing was sent of, the images that are whole."""
+        """What is charged is delivered, in JSON that can be read: the images that are whole, where no other began."""
         answer = self._answer
-        if self._is_flowing or answer is None or answer.images > self._images_most:
+        if answer is None or answer.images > self._images_most:
             return None
-        body = answer.close()
-        if body is None:
+        end = answer.close()
+        if end is None:
             return None
-        keeper = self._keeper
-        self._delivery.body = body if keeper is not None and len(body) <= keeper.limit_bytes else None
-        return self._send_end(body, answer.content_type)
+        if self._keeper is not None:
+            self._keeper.add(end)
+            self._delivery.body = self._keeper.body
+        return self._send_end(end, answer.content_type)
 
     async def _write_error(self, error: ProxyError) -> web.StreamResponse:
         """Write an error into the answer where that has begun, here or at its provider, and settle by it."""
         response, answer = self._response, self._answer
+        if self._closed is not None and not isinstance(error, ClientGone):
+            self._observation.error = error.code
+            return self._closed
         if response is None and self._is_stream and answer is not None and answer.failed_in_stream:
             with contextlib.suppress(ConnectionError, ClientError):
                 response = await self._begin()

@@ -38,7 +38,8 @@ def pass_on(answer: Answer, pieces: Iterable[bytes]) -> Passed:
         output += answer.finish()
     except (MalformedResponse, ProxyError) as error:
         answer.break_off()
-        closed = None if output else answer.close()
+        end = answer.close()
+        closed = None if end is None else output + end
         told = output + (answer.write_error(error if isinstance(error, ProxyError) else UpstreamError("")) or b"")
         return Passed(b"", answer.images, answer.usage, False, str(error), tuple(answer.sizes), told, closed)
     return Passed(output, answer.images, answer.usage, answer.whole, sizes=tuple(answer.sizes))

@@ -297,6 +297,49 @@ def test_a_small_answer_that_breaks_off_is_closed_after_its_last_image(
     assert (entry["images"], entry["charged"]) == (0, 0)
 
 
+# More than is held: the client has most of it before anything is wrong.
+HUGE = base64.b64encode(base64.b64decode(PNG) + bytes(range(256)) * 600).decode()
+NO_MORE = {"error": {"message": "no more", "code": 500}}
+LARGE_ANSWERS: dict[str, tuple[str, str, bytes]] = {
+    "openai": ("openai", IMAGES, as_json({"created": 1, "data": [{"b64_json": HUGE}, {"b64_json": OTHER}]})),
+    "openrouter": ("openrouter", IMAGES, as_json(message(images=[part(DATA + HUGE), part(DATA + OTHER)]))),
+    "gemini": ("gemini", IMAGES, as_json(candidate(inline(HUGE), inline(OTHER)))),
+    "gemini's chat": ("gemini", CHAT, as_json(candidate(inline(HUGE), inline(OTHER)))),
+    "events": ("openai", IMAGES, as_events({**COMPLETED, "b64_json": HUGE}, COMPLETED)),
+    "a chat's events": ("openai", CHAT, as_events(delta(images=[part(DATA + HUGE)]), delta(images=[part()]))),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_ANSWERS)
+def test_a_large_answer_that_breaks_off_between_two_images_can_be_read(bench: Bench, name: str) -> None:
+    dialect, path, whole = LARGE_ANSWERS[name]
+    answer, entry = bench.send(dialect, path, Cut(body=whole[: whole.index(HUGE.encode()) + len(HUGE) + 4]))
+    assert answer.status == 200, answer.body
+    assert images_delivered(answer, path) == [HUGE]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("truncated", 1, IMAGE_PRICE)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "body"),
+    [
+        ("openai", IMAGES, as_json({"created": 1, "data": [{"b64_json": HUGE}], **NO_MORE})),
+        ("openai", IMAGES, as_events({**COMPLETED, "b64_json": HUGE}, NO_MORE)),
+        ("openrouter", IMAGES, as_json({**message(images=[part(DATA + HUGE)]), **NO_MORE})),
+        ("gemini", IMAGES, as_json({**candidate(inline(HUGE)), **NO_MORE})),
+        ("gemini", IMAGES, as_json([candidate(inline(HUGE)), NO_MORE])),
+        ("gemini", CHAT, as_json({**candidate(inline(HUGE)), **NO_MORE})),
+        ("openai", CHAT, as_events(delta(images=[part(DATA + HUGE)]), NO_MORE)),
+    ],
+)
+def test_a_large_answer_that_an_error_ends_between_two_images_can_be_read(
+    bench: Bench, dialect: str, path: str, body: bytes
+) -> None:
+    answer, entry = bench.send(dialect, path, Reply(body=body))
+    assert answer.status == 200, answer.body
+    assert images_delivered(answer, path) == [HUGE]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("truncated", 1, IMAGE_PRICE)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_an_error_after_the_finished_image_does_not_take_it_back(bench: Bench, *, stream: bool) -> None:
     error = {"type": "error", "error": {"code": "server_error", "message": "no"}}

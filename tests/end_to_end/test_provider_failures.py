@@ -96,6 +96,21 @@ def test_images_that_were_complete_when_it_broke_are_delivered_and_charged(impat
     check(impatient, key, "truncated", entry["images"])
 
 
+@pytest.mark.parametrize(
+    "behaviour",
+    ["stall_after=520", "stall_after=100160 image_bytes=100000", "truncate_after=100160 image_bytes=100000"],
+)
+def test_a_provider_that_says_no_more_between_two_images_has_delivered_the_ones_before(
+    impatient: RunningGateway, behaviour: str
+) -> None:
+    more = {"response_format": "b64_json"} if "image_bytes" in behaviour else {}
+    key, answer = generate(impatient, f"images=4 {behaviour}", n=4, **more)
+    assert answer.status == 200
+    (entry,) = impatient.ledger(key)
+    assert 1 <= entry["images"] == len(answer.json["data"]) < 4
+    check(impatient, key, "truncated", entry["images"])
+
+
 @pytest.mark.parametrize("behaviour", ["endless", "image_bytes=8000000"])
 def test_an_answer_past_the_limit_is_cut_and_never_ended(impatient: RunningGateway, behaviour: str) -> None:
     key = impatient.make_key(100_000)

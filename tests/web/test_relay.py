@@ -14,7 +14,7 @@ from proxy.domain.answers.images.answer import read_images
 from proxy.domain.answers.images.writing import ImagesHead
 from proxy.domain.billing.pricing import Terms
 from proxy.domain.billing.settlement import Delivery, Outcome
-from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamTimeout, UpstreamTruncated
+from proxy.domain.errors import ClientGone, ProviderRefusal, UpstreamTimeout, UpstreamTruncated, UpstreamUncertain
 from proxy.telemetry.observation import Observation
 from proxy.upstream.dialects.openai import READING
 from proxy.upstream.exchange import Exchange
@@ -77,6 +77,20 @@ class Upstream:
                 return step
             await asyncio.sleep(step)
         return b""
+
+
+class Interrupted(Upstream):
+    """One whose provider sends ``steps`` and then nothing more, so that its watchdog ends it."""
+
+    async def read(self) -> bytes:
+        if self.steps:
+            return await super().read()
+        raise asyncio.CancelledError
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        if isinstance(error[1], asyncio.CancelledError):
+            raise UpstreamTimeout("late")
 
 
 class Transport:
@@ -195,13 +209,76 @@ def test_an_answer_that_breaks_off_while_it_is_held_is_closed() -> None:
     assert not play.upstream.is_whole
 
 
-def test_an_answer_that_breaks_off_while_it_flows_is_cut() -> None:
-    play = Play(Upstream(LARGE[:90_000], LARGE[90_000:-10], UpstreamTimeout("late")))
+TWO_LARGE = b'{"created":1,"data":[{"b64_json":"%b"},{"b64_json":"%b"}]}' % (b"A" * 100_000, b"B" * 100_000)
+BETWEEN = TWO_LARGE.index(b'"', 50_000) + 1
+BROKEN = [UpstreamTimeout("late"), UpstreamUncertain("it broke"), REFUSAL, None]
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=repr)
+@pytest.mark.parametrize("left", [0, 1, 2, 20])
+def test_an_answer_that_breaks_off_between_two_images_is_closed_though_it_flows(
+    left: int, error: Exception | None
+) -> None:
+    steps = [TWO_LARGE[:90_000], TWO_LARGE[90_000 : BETWEEN + left]]
+    play = Play(Upstream(*steps, *([] if error is None else [error])), kept=200_000)
+    transport = play.request.transport
+    body = play.body()
+    assert orjson.loads(body) == {"created": 1, "data": [{"b64_json": "A" * 100_000}]}
+    assert transport is not None
+    assert not transport.is_aborted
+    assert (play.delivery.outcome, play.delivery.images, play.delivery.body) == (Outcome.TRUNCATED, 1, body)
+    assert not play.upstream.is_whole
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=repr)
+@pytest.mark.parametrize("end", [90_000, BETWEEN - 1, BETWEEN + 20_000, len(TWO_LARGE) - 4])
+def test_an_answer_that_breaks_off_in_an_image_that_flows_is_cut(end: int, error: Exception | None) -> None:
+    steps = [TWO_LARGE[:70_000], TWO_LARGE[70_000:end]]
+    play = Play(Upstream(*steps, *([] if error is None else [error])))
     transport = play.request.transport
     run(play.answer())
     assert transport is not None
     assert transport.is_aborted
+    nothing = Outcome.REFUSED if error is REFUSAL else Outcome.FAILED
+    expected = (Outcome.TRUNCATED, 1) if end > BETWEEN else (nothing, 0)
+    assert (play.delivery.outcome, play.delivery.images) == expected
+
+
+@pytest.mark.parametrize("limits", [QUIET, LIMITS])
+@pytest.mark.parametrize(("end", "is_closed"), [(30, False), (BETWEEN, True), (BETWEEN + 20_000, False)])
+def test_an_answer_that_its_provider_leaves_in_its_middle_is_closed_where_that_can_be(
+    limits: RelayLimits, end: int, *, is_closed: bool
+) -> None:
+    play = Play(Interrupted(TWO_LARGE[:end]), limits=limits)
+    transport = play.request.transport
+    assert transport is not None
+    if end < BETWEEN:
+        with pytest.raises(UpstreamTimeout):
+            run(play.answer())
+        assert (play.delivery.outcome, play.delivery.images) == (Outcome.FAILED, 0)
+        return
+    body = play.body()
+    assert transport.is_aborted is not is_closed
+    if is_closed:
+        assert orjson.loads(body) == {"created": 1, "data": [{"b64_json": "A" * 100_000}]}
     assert (play.delivery.outcome, play.delivery.images) == (Outcome.TRUNCATED, 1)
+
+
+def test_a_small_answer_that_its_provider_leaves_in_its_middle_is_closed() -> None:
+    play = Play(Interrupted(IMAGE[:-2]), kept=1_000)
+    body = play.body()
+    assert orjson.loads(body)["data"] == orjson.loads(IMAGE)["data"]
+    assert (play.delivery.outcome, play.delivery.images, play.delivery.body) == (Outcome.TRUNCATED, 1, body)
+
+
+def test_too_many_images_in_an_answer_that_flows_are_cut_and_not_charged() -> None:
+    images = b",".join(b'{"b64_json":"%b%d"}' % (b"A" * 70_000, number) for number in range(6))
+    play = Play(Upstream(b'{"data":[' + images), images_most=4)
+    transport = play.request.transport
+    run(play.answer())
+    assert transport is not None
+    assert transport.is_aborted
+    assert (play.delivery.images, play.delivery.outcome) == (4, Outcome.TRUNCATED)
 
 
 def test_more_images_than_may_come_break_it_off_and_are_not_charged() -> None:

@@ -68,9 +68,9 @@ class Answer(Protocol):
         return False
 
     def close(self) -> bytes | None:
-        """After ``break_off``, of an answer none of which was returned: all that was complete, as a whole answer.
+        """After ``break_off``: what is to be sent yet, so that all that was complete is a whole answer.
 
-        None where that cannot be.
+        None where that cannot be, as where a part of something that is not complete was returned.
         """
         return None
 

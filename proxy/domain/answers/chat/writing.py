@@ -91,7 +91,7 @@ class ChatWriter(Protocol):
         ...
 
     def close(self, usage: Mapping[str, Any] | None) -> bytes | None:
-        """All that is whole, as a whole answer; None where something may have been sent."""
+        """What makes a whole answer of all that is whole; None where a part of something else was taken."""
         ...
 
     def write_error(self, error: ProxyError) -> bytes | None:
@@ -183,10 +183,11 @@ class CompletionJson(ChatWriter):
 
     @override
     def close(self, usage: Mapping[str, Any] | None) -> bytes | None:
-        if self._holder.begun:
+        left = b"".join((self._holder.end(), *self._out))
+        whole_bytes_left = self._whole_bytes - (self._out_bytes - len(left))
+        if whole_bytes_left < 0:
             return None
-        whole = b"".join((self._holder.end(), *self._out))[: self._whole_bytes]
-        self._out, self._member = [whole], self._whole_member
+        self._out, self._member = [left[:whole_bytes_left]], self._whole_member
         return self.finish(ChatEnd("length"), usage)
 
     def write_error(self, _error: ProxyError) -> None:

@@ -103,7 +103,8 @@ class JoinedImages(Answer):
 
     @override
     def close(self) -> bytes | None:
-        return self._writer.close({}, self.usage) if self.images else None
+        end = self._writer.close({}, self.usage) if self.images else None
+        return None if end is None else self._take() + end
 
     @override
     def write_error(self, error: ProxyError) -> bytes | None:

@@ -92,7 +92,7 @@ class ImagesWriter(Protocol):
         ...
 
     def close(self, notes: Notes, usage: bytes | None) -> bytes | None:
-        """All images that are whole, as a whole answer; None where something may have been sent."""
+        """What makes a whole answer of all images that are whole; None where a part of another was taken."""
         ...
 
     def write_error(self, error: ProxyError) -> bytes | None:
@@ -103,7 +103,7 @@ class ImagesWriter(Protocol):
 class ImagesJson(ImagesWriter):
     """``{"data": […], "created", …}``; held while it is small, so that it may still become an error."""
 
-    __slots__ = ("_begun", "_head", "_held_bytes", "_image", "_images", "_kind", "_whole")
+    __slots__ = ("_begun", "_head", "_held_bytes", "_image", "_images", "_is_sent_in_part", "_whole")
 
     content_type = JSON
     takes_partials = False
@@ -117,6 +117,7 @@ class ImagesJson(ImagesWriter):
         self._images = 0
         self._held_bytes = 0
         self._begun = False
+        self._is_sent_in_part = False
 
     @override
     def begin(self, kind: bytes, *, is_partial: bool) -> None:
@@ -135,6 +136,7 @@ class ImagesJson(ImagesWriter):
         self._whole += *self._image, b'"%b}' % members
         self._image = []
         self._images += 1
+        self._is_sent_in_part = False
 
     @override
     def cancel(self) -> bool:
@@ -147,6 +149,7 @@ class ImagesJson(ImagesWriter):
     def take(self) -> bytes:
         if not self._begun:
             return b""
+        self._is_sent_in_part = self._is_sent_in_part or bool(self._image)
         out = b"".join((*self._whole, *self._image))
         self._whole, self._image = [], []
         return out
@@ -163,7 +166,7 @@ class ImagesJson(ImagesWriter):
 
     @override
     def close(self, notes: Notes, usage: bytes | None) -> bytes | None:
-        return None if self._begun else self.finish(notes, usage)
+        return None if self._is_sent_in_part else self.finish(notes, usage)
 
     def write_error(self, _error: ProxyError) -> None:
         """JSON that has begun has no room for an error."""

@@ -209,11 +209,18 @@ def test_what_was_complete_when_it_broke_off_is_charged_and_delivered(padding: s
     }
 
 
-def test_what_has_flowed_cannot_be_closed() -> None:
-    answer = make()
-    assert answer.feed(b'{"data":[{"b64_json":"%b"},{"url":"http:b' % LARGE.encode()) != b""
-    answer.break_off()
-    assert (answer.images, answer.close()) == (1, None)
+def test_what_has_flowed_is_closed_between_two_images_alone() -> None:
+    body = b'{"data":[{"b64_json":"%b"},{"url":"http:b"},{"b64_json":"%b"}]}' % (LARGE.encode(), b"B" * 100)
+    for end in range(len(LARGE), len(body)):
+        seen = pass_on(make(), [body[:end]])
+        assert seen.error is not None
+        if seen.closed is None:
+            # Its beginning is there, by which it is known to be an image, and it is sent as it comes.
+            assert end <= len(LARGE) + 22 or body[:end].endswith(b"B" * 20)
+            continue
+        data = orjson.loads(seen.closed)["data"]
+        assert data == [{"b64_json": LARGE}, {"url": "http:b"}, {"b64_json": "B" * 100}][: seen.images]
+        assert seen.images == len(data)
 
 
 def test_text_that_is_not_utf_8_is_mended() -> None:

@@ -61,7 +61,20 @@ def test_large_answers_flow() -> None:
     writer.payload(b"BB")
     assert writer.take() == b"BB"
     writer.end({}, None, charged=True)
-    assert (writer.take(), writer.close({}, None)) == (b'"}', None)
+    assert writer.take() == b'"}'
+    assert writer.close({}, None) == b'],"created":%d}' % CREATED_S
+
+
+def test_what_flows_is_closed_between_two_images_alone() -> None:
+    writer = ImagesJson(HEAD)
+    out = write(writer, LARGE)
+    writer.begin(b"b64_json", is_partial=False)
+    writer.payload(b"BB")
+    assert orjson.loads(out + (writer.close({}, None) or b""))["data"] == [{"b64_json": LARGE.decode()}]
+    writer.begin(b"b64_json", is_partial=False)
+    writer.payload(b"BB")
+    out = writer.take()
+    assert (out.endswith(b"BB"), writer.close({}, None)) == (True, None)
     assert writer.finish({}, None) == b'],"created":%d}' % CREATED_S
 
 
