@@ -156,7 +156,8 @@ class Gateway:
         """
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
         providers = settings.provider_list(self._environment)
-        catalog = settings.catalog()
+        # What is worked out by [accounting] is worked out by that of the start.
+        catalog = settings.model_copy(update={"accounting": self._settings.accounting}).catalog()
         self._pool.replace(providers, catalog.all())
         self._catalog.replace(catalog)
         self.metrics.reloaded(taken=True)

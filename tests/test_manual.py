@@ -401,7 +401,7 @@ SETTINGS = set(settings_of(Settings))
 def test_the_example_has_every_setting_and_no_other() -> None:
     section, found = "", set()
     for line in (ROOT / "config" / "lightmeter.toml").read_text().splitlines():
-        if match := re.match(r"(?:# )?\[+([a-z.]+)\]+(?: |$)", line):
+        if match := re.match(r"(?:# )?\[+([a-z._]+)\]+(?: |$)", line):
             section = match[1]
         elif match := re.match(r"(?:# )?([a-z_0-9]+) = ", line):
             found.add((section, match[1]))

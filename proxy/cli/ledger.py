@@ -20,7 +20,7 @@ CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
     "unit_price", "reserved", "charged", "overage", "quota_units", "provider", "provider_status", "provider_ms",
     "admitted_ms", "reason", "corrects", "refunds", "grant", "reservation", "provider_usage",
-    "charged_by",
+    "charged_by", "price_rule", "basis",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COULD_NOT_BE_ASKED = 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.domain.errors import ModelNotFound
 
 if TYPE_CHECKING:
+    from proxy.domain.prices.settling import Prices
     from proxy.domain.requests.kinds import Kind
 
 BASE_UNITS = 5_000
@@ -77,7 +78,8 @@ class Model:
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
     sets no maximum itself reserves for its answer. ``chats`` is whether its provider's dialect knows chat,
     ``chat_fields`` are what a chat may say beside OpenAI's fields, ``chat_checks`` refuse the fields of one that the
-    dialect has no words for (InvalidRequest), and ``abilities`` is what else it knows.
+    dialect has no words for (InvalidRequest), and ``abilities`` is what else it knows. ``prices`` take the place of the
+    two unit prices where a model has some of its own.
     """
 
     id: str
@@ -102,7 +104,13 @@ class Model:
     chat_fields: Mapping[str, Kind] = field(default_factory=dict)
     unit_price: int = 0
     unit_price_4k: int = 0
+    prices: Prices | None = None
     deployments: tuple[Deployment, ...] = ()
+
+    @property
+    def least_units(self) -> int:
+        """What no image costs less than, in quota units."""
+        return self.unit_price if self.prices is None else self.prices.table.least_units
 
     @property
     def owned_by(self) -> str:
@@ -120,7 +128,7 @@ class Catalog:
         self.takes_unknown = any(model.unknown_parameters != "refuse" for model in self._models.values())
         """Whether a field that nobody knows is good with any of them."""
 
-        self.least_units = min((model.unit_price for model in self._models.values()), default=0)
+        self.least_units = min((model.least_units for model in self._models.values()), default=0)
         """What the cheapest request costs, in quota units."""
 
     def replace(self, other: Catalog) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
@@ -20,6 +22,97 @@ PARTS = (
 
 https://platform.openai.com/docs/api-reference/images/object, https://ai.google.dev/api/generate-content#UsageMetadata
 """
+
+INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details", "promptTokensDetails")
+OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details", "candidatesTokensDetails")
+TOOL_DETAILS = ("toolUsePromptTokensDetails",)
+"""Objects with ``text_tokens`` and ``image_tokens``, or Gemini's lists of ``modality`` and ``tokenCount``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How many of each kind an answer took."""
+
+    input_text: int = 0
+    input_image: int = 0
+    output_text: int = 0
+    output_image: int = 0
+
+
+def tokens_by_kind(usage: bytes | None) -> Tokens | None:
+    """The tokens of ``usage``, a JSON object; None where it reports none, or more than can be true.
+
+    What has no details is a prompt's text and an answer's image; a total that stands alone is an image's, too.
+    """
+    reported = orjson.loads(usage or b"{}")
+    given, made, thought, tool = (_number(reported, names) for names in PARTS)
+    prompt, tools, output = (_details(reported, names) for names in (INPUT_DETAILS, TOOL_DETAILS, OUTPUT_DETAILS))
+    if given is None and prompt:
+        given = sum(_split(0, prompt, rest_is_text=True))
+    if made is None and output:
+        made = sum(_split(0, output, rest_is_text=True))
+    rest = max(0, (_number(reported, TOTALS) or 0) - sum(part or 0 for part in (given, made, thought, tool)))
+    if made is None:
+        made = rest
+    elif given is None:
+        given = rest
+    input_text, input_image = _split(given or 0, prompt, rest_is_text=True)
+    tool_text, tool_image = _split(tool or 0, tools, rest_is_text=True)
+    # Where the images are told, what is left of an answer is its text; else it is its images.
+    output_text, output_image = _split(made, output, rest_is_text=bool(output.get("image_tokens")))
+    tokens = Tokens(input_text + tool_text, input_image + tool_image, output_text + (thought or 0), output_image)
+    count = tokens.input_text + tokens.input_image + tokens.output_text + tokens.output_image
+    return tokens if 0 < count <= TOKENS_LIMIT else None
+
+
+def _split(total: int, details: Mapping[str, int], *, rest_is_text: bool) -> tuple[int, int]:
+    """Tokens of text and of images; thoughts are text."""
+    text, image = details.get("text_tokens", 0), details.get("image_tokens", 0)
+    # Some count thoughts as text as well.
+    text = max(text, min(text + details.get("reasoning_tokens", 0), total - image))
+    rest = max(0, total - text - image)
+    return (text + rest, image) if rest_is_text else (text, image + rest)
+
+
+def _details(reported: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, int]:
+    """The first of ``names`` that has some, in OpenAI's words."""
+    for name in names:
+        value = reported.get(name)
+        if isinstance(value, dict):
+            return {kind: count for kind, count in value.items() if type(count) is int and count >= 0}
+        if isinstance(value, list):
+            counts = {"text_tokens": 0, "image_tokens": 0}
+            for each in value:
+                count = each.get("tokenCount") if isinstance(each, dict) else None
+                if type(count) is int and count >= 0:
+                    counts["image_tokens" if each.get("modality") == "IMAGE" else "text_tokens"] += count
+            return counts
+    return {}
+
+
+def reported_cost(usage: bytes | None) -> Decimal | None:
+    """What the provider charges, in US dollars, as OpenRouter reports it; None where it does not.
+
+    With an operator's own key (``is_byok``) that is what the model's provider charges as well.
+    https://openrouter.ai/docs/use-cases/usage-accounting
+    """
+    reported = orjson.loads(usage or b"{}")
+    cost = _dollars(reported.get("cost"))
+    details = reported.get("cost_details")
+    if cost is not None and reported.get("is_byok") is True and isinstance(details, dict):
+        cost += _dollars(details.get("upstream_inference_cost")) or 0
+    return cost
+
+
+def _dollars(value: object) -> Decimal | None:
+    if type(value) not in (int, float, str):
+        return None
+    try:
+        # The shortest form of a float is what the provider wrote.
+        dollars = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return dollars if dollars.is_finite() and dollars >= 0 else None
 
 
 def total_tokens(usage: bytes | None) -> int:
@@ -47,9 +140,27 @@ def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
         one, other = first[name], second[name]
         if isinstance(one, dict) and isinstance(other, dict):
             added[name] = _sum(one, other)
-        elif type(one) in (int, float) and type(other) in (int, float):
+        elif isinstance(one, list) and isinstance(other, list):
+            added[name] = _sum_by_modality([*one, *other])
+        elif type(one) is int and type(other) is int:
             added[name] = one + other
+        elif type(one) in (int, float) and type(other) in (int, float):
+            # Costs, as they are written: 0.1 + 0.2 is 0.3.
+            added[name] = float(Decimal(str(one)) + Decimal(str(other)))
     return added
+
+
+def _sum_by_modality(counts: Sequence[Any]) -> list[Any]:
+    """Gemini's lists; whatever else they hold is kept as it is."""
+    added: dict[Any, Any] = {}
+    others = []
+    for each in counts:
+        modality = each.get("modality") if isinstance(each, dict) else None
+        if not isinstance(modality, str):
+            others.append(each)
+        else:
+            added[modality] = _sum(added[modality], each) if modality in added else each
+    return [*added.values(), *others]
 
 
 def _number(reported: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

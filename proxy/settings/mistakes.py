@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic_core import ErrorDetails
 
 ENVIRONMENT = "the environment"
-SECTION_LISTS = ("providers", "models", "admin.tokens")
+SECTION_LISTS = ("providers", "models", "models.deployments", "models.prices", "admin.tokens")
 
 
 class ConfigurationError(Exception):
@@ -32,8 +32,8 @@ def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str]) ->
             if isinstance(error["loc"][-1], int)
             else (f"should be a section, [{key}], with settings below it")
         )
-    elif error["type"] == "tuple_type" and key in SECTION_LISTS:
-        wrong = f"should be sections, each begun by [[{key}]]"
+    elif error["type"] == "tuple_type" and _list_name(error["loc"]) in SECTION_LISTS:
+        wrong = f"should be sections, each begun by [[{_list_name(error['loc'])}]]"
     elif isinstance(error["input"], str | int | float) and not _may_hold_a_secret(key, str(error["input"])):
         wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
     return f"{source}: {key}: {wrong}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from proxy.domain.catalog import (
 )
 from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
+from proxy.settings.prices import PricedSettings, check_prices
 from proxy.settings.sections import Section
 from proxy.settings.values import Multiplier, Name, Parameter, Size, Whole, one_of
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
@@ -39,7 +41,7 @@ class DeploymentSettings(Section):
         return Deployment(**self.model_dump())
 
 
-class ModelSettings(Section):
+class ModelSettings(PricedSettings):
     """One ``[[models]]``."""
 
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
@@ -72,8 +74,9 @@ class ModelSettings(Section):
         """The names of the providers that it is asked for at."""
         return [self.provider] if self.provider else [each.provider for each in self.deployments]
 
-    def to_model(self, dialects: Sequence[Dialect]) -> Model:
+    def to_model(self, dialects: Sequence[Dialect], units_per_usd: Decimal | None = None) -> Model:
         """The model with its prices worked out; whoever is asked speaks one of ``dialects``."""
+        in_words = any(dialect.sizes_in_words for dialect in dialects)
         limits = (self.images_at_once, *(dialect.images_at_once(self.endpoint) for dialect in dialects))
         at_once = [most for most in limits if most is not None]
         chats = [dialect.chat for dialect in dialects]
@@ -102,6 +105,7 @@ class ModelSettings(Section):
             - ({Ability.LINKED_IMAGES} if not self.linked_images else set()),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
+            prices=self.to_prices(self.four_k_long_edge, units_per_usd, in_words=in_words),
         )
 
 
@@ -111,13 +115,22 @@ def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:
     return {name: kind for name, kind in tables[0].items() if all(name in table for table in tables)}
 
 
-def check_models(models: Sequence[ModelSettings], providers: list[str], default_model: str | None) -> Iterator[str]:
-    """What is wrong with them together, and with where they are made: at ``providers``, by their names."""
+def check_models(
+    models: Sequence[ModelSettings],
+    providers: list[str],
+    default_model: str | None,
+    units_per_usd: Decimal | None = None,
+) -> Iterator[str]:
+    """What is wrong with them together, and with where they are made: at ``providers``, by their names.
+
+    ``units_per_usd`` is what a US dollar is in quota units, where that is set.
+    """
     ids = [model.id for model in models]
     for index, model in enumerate(models):
         if ids.index(model.id) != index:
             yield f"models[{index}].id: there is another model {model.id!r}"
-        yield from (f"models[{index}].{mistake}" for mistake in _check_deployments(model, providers))
+        mistakes = (*_check_deployments(model, providers), *check_prices(model, units_per_usd))
+        yield from (f"models[{index}].{mistake}" for mistake in mistakes)
     if default_model is not None and default_model not in ids:
         yield f"server.default_model: no model has the id {default_model!r}; there are {ids}"
     if not ids:

@@ -13,6 +13,7 @@ from proxy.settings.values import (
     Networks,
     Seconds,
     StoreUrl,
+    UnitsPerUsd,
     VariableName,
     Whole,
     no_boolean,
@@ -86,6 +87,7 @@ class AccountingSettings(Section):
     lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
     expired: Annotated[str, one_of("void", "charge")] = "void"
     tier: Annotated[str, one_of("requested", "delivered")] = "requested"
+    units_per_usd: UnitsPerUsd | None = None
     overage_images: Annotated[Whole, Field(ge=1, le=1_000)] = 4
     ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
     client_gone: Annotated[str, one_of("finish", "cancel")] = "finish"

@@ -80,9 +80,10 @@ class Settings(Section):
 
     def catalog(self) -> Catalog:
         """The models on offer."""
+        units_per_usd = self.accounting.units_per_usd
         dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}
         return Catalog(
-            (model.to_model([dialects[name] for name in model.providers]) for model in self.models),
+            (model.to_model([dialects[name] for name in model.providers], units_per_usd) for model in self.models),
             self.server.default_model,
         )
 
@@ -138,7 +139,10 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
         described = (
             *check_providers(settings.providers, environment),
             *check_models(
-                settings.models, [provider.name for provider in settings.providers], settings.server.default_model
+                settings.models,
+                [provider.name for provider in settings.providers],
+                settings.server.default_model,
+                settings.accounting.units_per_usd,
             ),
             *_check_store(settings),
             *check_traces(settings.traces),

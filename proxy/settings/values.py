@@ -148,6 +148,7 @@ Seconds = Annotated[float, BeforeValidator(no_boolean), AfterValidator(_seconds)
 Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
+UnitsPerUsd = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(gt=0, le=10**12, decimal_places=18)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CorsOrigins = Annotated[

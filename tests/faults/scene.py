@@ -128,6 +128,7 @@ class Scene:
         environment: dict[str, str] | None = None,
         *,
         warm_up: bool = True,
+        models: list[dict[str, Any]] | None = None,
         **changes: dict[str, Any],
     ) -> RunningGateway:
         """A gateway; one of the same ``name`` goes on with the same data folder."""
@@ -140,7 +141,10 @@ class Scene:
         for section, values in (*self._changes.items(), *changes.items()):
             sections[section] = {**sections.get(section, {}), **values}
         toml = configuration(
-            f"redis://127.0.0.1:{self.to_store.port}/0", f"http://127.0.0.1:{self.to_provider.port}", **sections
+            f"redis://127.0.0.1:{self.to_store.port}/0",
+            f"http://127.0.0.1:{self.to_provider.port}",
+            models=models,
+            **sections,
         )
         data = {"LIGHTMETER_SERVER_DATA_FOLDER": str(self.folder / f"{name}-data"), **(environment or {})}
         gateway = self._stack.enter_context(running_gateway(folder, toml, data))

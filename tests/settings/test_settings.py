@@ -67,6 +67,7 @@ timeout = 0.5
 lease_seconds = 5
 settled_ids_seconds = 3600
 burst_seconds = 10
+units_per_usd = 250
 tier = "delivered"
 overage_images = 2
 
@@ -215,6 +216,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "idempotency_answer_bytes": 65_536,
         "settled_ids_seconds": 3_600,
         "burst_seconds": 10,
+        "units_per_usd": Decimal(250),
     }
     assert loaded.logs.model_dump() == {"level": "warning", "requests": False}
     assert loaded.metrics.model_dump() == {"label_teams": 20, "team_refresh_seconds": 2.5}
@@ -253,6 +255,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "abilities": set(Ability) - {Ability.LINKED_IMAGES},
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
+        "prices": None,
         "deployments": (),
     }
     assert (catalog.get("acme/image-2").unit_price, catalog.get("acme/image-2").unit_price_4k) == (1_250, 3_125)

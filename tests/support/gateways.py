@@ -218,5 +218,14 @@ def running_gateway(
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    # JSON's strings, numbers and flat arrays are TOML's too.
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    return "".join(f"{name} = {toml_value(value)}\n" for name, value in values.items())
+
+
+def toml_value(value: Any) -> str:
+    """A value in one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {toml_value(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    # JSON's strings and numbers are TOML's too.
+    return json.dumps(value)

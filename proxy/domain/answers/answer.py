@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.domain.errors import ProxyError
@@ -19,7 +19,8 @@ class Answer(Protocol):
     """Feed it a provider's body as it comes, pass on what it returns; then ``finish``, or ``break_off`` where it does.
 
     After either, ``images`` counts those that were complete, ``sizes`` has the size of each where it is known, and
-    ``usage`` is the provider's own account as JSON.
+    ``usage`` is the provider's own account as JSON. ``told`` is what the answer says of the first images, each its
+    quality and its size, and ``unreported_images`` are those that ``usage`` leaves out.
     """
 
     __slots__ = ()
@@ -27,6 +28,8 @@ class Answer(Protocol):
     images: int
     sizes: list[Size | None]
     usage: bytes | None
+    told: Sequence[tuple[str, str]] = ()
+    unreported_images: int = 0
     failure: ProxyError | None = None
     """What the provider has reported within the answer, where the client has been told of it there."""
 

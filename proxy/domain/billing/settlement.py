@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from proxy.domain.billing.charges import Basis, Made, Told
 from proxy.domain.billing.pending import TaskKeeper
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms, TierCharge
 from proxy.domain.errors import (
@@ -84,9 +85,9 @@ class Delivery:
     """What came of a request; written by the relay, and settled by the meter.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's account of it, as JSON. ``sizes`` are those of the images, where they are
-    known. ``whole`` says that nothing of the provider's answer is missing, ``body`` is what the client got, where that
-    is kept.
+    ``provider_usage`` is the provider's account of it, as JSON, which leaves ``unreported_images`` out. ``sizes`` are
+    those of the images, where they are known, and ``told`` is what the answer says of each. ``whole`` says that nothing
+    of the provider's answer is missing, ``body`` is what the client got, where that is kept.
     """
 
     terms: Terms = field(default=NO_TERMS, compare=False)
@@ -96,7 +97,9 @@ class Delivery:
     whole: bool = False
     images: int = 0
     sizes: tuple[Size | None, ...] = ()
+    told: tuple[Told, ...] = ()
     provider_usage: bytes | None = None
+    unreported_images: int = 0
     body: bytes | None = field(default=None, compare=False)
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
@@ -139,8 +142,8 @@ class Settlement:
     """All the facts of a request's end, enough to post it even where its reservation is lost.
 
     ``charged_units`` are for its images, or for its text where there is no image. ``charged_by`` sums them up by tier
-    where images are charged by the size that they came in. ``ending`` is what becomes of the client's name for the
-    request.
+    where images are charged by the size that they came in, and ``basis`` says what decided them at a model that has
+    prices of its own. ``ending`` is what becomes of the client's name for the request.
     """
 
     reservation: Reservation
@@ -148,6 +151,7 @@ class Settlement:
     charged_units: int
     charged_by: tuple[TierCharge, ...] = ()
     ending: IdempotencyResult | None = None
+    basis: Basis | None = None
 
     @property
     def overage_units(self) -> int:
@@ -169,9 +173,13 @@ class Settlement:
 def settle(reservation: Reservation, delivery: Delivery, error: BaseException | None = None) -> Settlement:
     """Charge the images that were generated, whatever was asked for. ``error`` is what the request ended by."""
     ending = None if reservation.idempotency is None else _end(reservation.idempotency, delivery, error)
-    prices = delivery.terms.delivered_prices
+    prices, agreed = delivery.terms.delivered_prices, delivery.terms.prices
     if not delivery.images:
         return Settlement(reservation, delivery, delivery.text_units, ending=ending)
+    if agreed is not None:
+        made = Made(delivery.images, delivery.told, delivery.sizes, delivery.provider_usage, delivery.unreported_images)
+        charge = agreed.charge(made)
+        return Settlement(reservation, delivery, charge.units, ending=ending, basis=charge.basis)
     if prices is None:
         return Settlement(reservation, delivery, delivery.images * reservation.quote.unit_price, ending=ending)
     charged_by = prices.charges(delivery.sizes, delivery.images)
@@ -185,7 +193,7 @@ def settle_images(reservation: Reservation, delivery: Delivery) -> Settlement:
     ending = (
         None if reservation.idempotency is None else IdempotencyResult(reservation.idempotency, IdempotencyState.GONE)
     )
-    return Settlement(reservation, known, delivery.images * reservation.quote.unit_price, ending=ending)
+    return Settlement(reservation, known, reservation.quote.units_for(delivery.images), ending=ending)
 
 
 def _end(idempotency: Idempotency, delivery: Delivery, error: BaseException | None) -> IdempotencyResult:

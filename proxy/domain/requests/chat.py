@@ -166,6 +166,21 @@ def most_prompt_tokens(fields: Mapping[str, Any]) -> int:
     return tokens
 
 
+def count_images(messages: object) -> int:
+    """The images that stand in messages, wherever they do: what was said, and answers that are sent back."""
+    count, rest = 0, [messages]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest.extend(value)
+        elif isinstance(value, dict):
+            if value.get("type") == "image_url":
+                count += 1
+            else:
+                rest.extend(value.values())
+    return count
+
+
 def no_chat() -> InvalidRequest:
     """The refusal of a chat with a model that knows none."""
     return InvalidRequest("This model does not chat; ask it for images at /v1/images/generations.", param="model")

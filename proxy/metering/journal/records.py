@@ -141,6 +141,8 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "text_units": 0 if delivery.images else settlement.charged_units,
         "image_units": settlement.charged_units if delivery.images else None,
         "charged_by": [astuple(each) for each in settlement.charged_by],
+        "price_rule": quote.rule,
+        "basis": settlement.basis,
         "sizes": delivery.sizes,
         "provider": served.provider,
         "provider_status": served.status,
@@ -166,6 +168,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
             unit_price=facts["unit_price"],
             units=facts["reserved"],
             tier=Tier(facts["tier"]),
+            rule=facts.get("price_rule", ""),
         ),
         admitted_ms=facts["admitted_ms"],
         remaining_units=None,
@@ -183,7 +186,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         provider_usage=None if usage is None else usage.encode(),
     )
     charged_by = tuple(TierCharge(Tier(tier), images, price) for tier, images, price in facts.get("charged_by", ()))
-    return Settlement(reservation, delivery, _charged_units(facts), charged_by, ending)
+    return Settlement(reservation, delivery, _charged_units(facts), charged_by, ending, facts.get("basis"))
 
 
 def _charged_units(facts: dict[str, Any]) -> int:

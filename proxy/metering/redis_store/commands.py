@@ -156,6 +156,8 @@ def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, ch
         "tier": quote.tier,
         "unit_price": quote.unit_price,
     }
+    if quote.rule:
+        facts["price_rule"] = quote.rule
     if charge_expired:
         facts["expired"] = "charge"
     return orjson.dumps(facts)

@@ -149,6 +149,10 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
+    if quote.rule:
+        facts["price_rule"] = quote.rule
+    if settlement.basis is not None:
+        facts["basis"] = settlement.basis
     if settlement.charged_by:
         facts["charged_by"] = {
             each.tier.value: {"images": each.images, "unit_price": each.unit_price} for each in settlement.charged_by

@@ -29,6 +29,7 @@ class GeminiDialect(Dialect):
 
     chat = GeminiChat()
     abilities = frozenset({Ability.EDITS})
+    sizes_in_words = True
 
     @override
     def images_at_once(self, _endpoint: str) -> int:

@@ -36,6 +36,7 @@ class OpenRouterDialect(OpenAIDialect):
 
     chat = OpenRouterChat()
     abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})
+    sizes_in_words = True
 
     @override
     def images_at_once(self, endpoint: str) -> int | None:

@@ -48,6 +48,9 @@ class ChatDialect(Protocol):
 class Dialect(Protocol):
     """What the gateway needs to know of a kind of provider."""
 
+    sizes_in_words: bool = False
+    """Whether it is asked for 1K, 2K or 4K where a client asks for pixels."""
+
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """The request headers that carry the provider's key."""
         ...

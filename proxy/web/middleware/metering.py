@@ -105,13 +105,13 @@ def metering(
             model = _model_of(asked, catalog)
             asked = agree_on_size(accept_unknown(asked, model), model)
             idempotency = _idempotency_of(request, identity)
+            quote = price(asked, model)
         except ProxyError as error:
             # Who is told that the key is bad, or had it checked for a large body, is not looked up again.
             if not (observation.key_id or isinstance(error, InvalidApiKey)):
                 await _check_key_first(meter, credential, observation)
             raise
         observation.key_id, observation.model = credential.key_id, model.id
-        quote = price(asked, model)
         kept_answer_bytes = 0 if idempotency is None else meter.answer_bytes
         terms = agree(asked, model, quote, by_delivered_size=by_delivered_size, kept_answer_bytes=kept_answer_bytes)
         if request.transport is None:

@@ -25,7 +25,13 @@ def postings(draw: st.DrawFn) -> Posting:
         key_id=draw(names),
         endpoint="/v1/images/generations",
         model=draw(names),
-        quote=Quote(images=images, unit_price=unit_price, units=images * unit_price, tier=draw(st.sampled_from(Tier))),
+        quote=Quote(
+            images=images,
+            unit_price=unit_price,
+            units=images * unit_price,
+            tier=draw(st.sampled_from(Tier)),
+            rule=draw(st.sampled_from(["", "quality=high size=4k"])),
+        ),
         admitted_ms=draw(counts),
         remaining_units=None,
         idempotency=draw(st.none() | st.builds(Idempotency, names, names)),
@@ -49,6 +55,7 @@ def postings(draw: st.DrawFn) -> Posting:
         settle(reservation, delivery),
         charged_units=draw(counts),
         charged_by=draw(st.just(()) | st.tuples(charges) | st.tuples(charges, charges)),
+        basis=draw(st.sampled_from([None, {"by": "usage", "tokens": {"output_image": 7}}])),
     )
     return Posting(settlement.without_answer())
 

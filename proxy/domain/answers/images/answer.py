@@ -7,6 +7,7 @@ its bytes alone, so that the output is the same for every way of cutting the inp
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from typing_extensions import override
 
 from proxy.domain.answers.answer import JSON, Answer
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
-from proxy.domain.answers.images.reader import ImagesReader, Reading
+from proxy.domain.answers.images.reader import ImagesReader, Reading, repeated
 from proxy.domain.answers.images.writing import SETTINGS, ImagesHead, ImagesJson, ImagesStream
 from proxy.domain.answers.places import DOCUMENT, IMAGE_MEMBERS
 from proxy.domain.answers.usage_writing import image_tokens
@@ -35,7 +36,7 @@ _ELSEWHERE_IN_AN_IMAGE = frozenset(name.decode() for name in IMAGE_MEMBERS) - _R
 class ImagesAnswer(Answer):
     """One JSON document for a client that has asked for one."""
 
-    __slots__ = ("_head", "_held", "_held_bytes", "_reader", "_reading", "images", "sizes", "usage")
+    __slots__ = ("_head", "_held", "_held_bytes", "_reader", "_reading", "images", "sizes", "told", "usage")
 
     content_type = JSON
     complete = False
@@ -51,6 +52,7 @@ class ImagesAnswer(Answer):
         self._held_bytes = 0
         self.images = 0
         self.sizes: list[Size | None] = []
+        self.told: Sequence[tuple[str, str]] = ()
         self.usage: bytes | None = None
 
     @override
@@ -103,7 +105,7 @@ class ImagesAnswer(Answer):
 
     def _count(self) -> None:
         reader = self._need_reader()
-        self.images, self.sizes, self.usage = reader.images, reader.sizes, reader.usage
+        self.images, self.sizes, self.usage, self.told = reader.images, reader.sizes, reader.usage, reader.told
 
     def _read_whole(self, body: bytes) -> bytes | None:
         """An answer just as OpenAI has it, as ``ImagesReader`` would write it; None leaves any other to that."""
@@ -126,6 +128,7 @@ class ImagesAnswer(Answer):
             self.usage = _bounded(usage)
         self.images = len(data)
         self.sizes = [_size(image) for image in data[:SIZES_LIMIT]]
+        self.told = repeated(_word(answer.get("quality")), _word(answer.get("size")), self.images)
         whole = {
             "data": [
                 {name: value for name, value in image.items() if name in _READ_OF_AN_IMAGE and value is not None}
@@ -159,6 +162,10 @@ def _is_plain(image: Any) -> bool:
         return url is not None and is_image_address(url) and url[:5].lower() != "data:"
     place = read_place(base64[:256].encode(errors="replace"), is_base64=True)
     return url is None and place is not None and place.kind == b"b64_json" and not place.lead_bytes
+
+
+def _word(value: object) -> str:
+    return value if type(value) is str else ""
 
 
 def _size(image: dict[str, Any]) -> Size | None:

@@ -11,7 +11,7 @@ from proxy.domain.answers.images.counter import SeenImages
 from proxy.domain.answers.images.reader import ImagesReader, Reading
 from proxy.domain.answers.images.writing import ImagesHead, ImagesJson, ImagesStream, ImagesWriter
 from proxy.domain.errors import ProxyError, UpstreamUncertain
-from proxy.domain.parsing.image_header import Size
+from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.usage import add_usage
 
@@ -27,6 +27,8 @@ class JoinedImages(Answer):
         self.images = 0
         self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
+        self.told: list[tuple[str, str]] = []
+        self.unreported_images = 0
         self._writer: ImagesWriter = ImagesStream(head) if stream else ImagesJson(head)
         self._seen = SeenImages()
         self._reader: ImagesReader | None = None
@@ -97,8 +99,10 @@ class JoinedImages(Answer):
 
     @override
     def break_off(self) -> None:
-        if self._reader is not None:
-            self._reader.break_off()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.break_off()
+            self._account(reader)
         self._count()
 
     @override
@@ -112,9 +116,17 @@ class JoinedImages(Answer):
 
     def _end(self, reader: ImagesReader) -> None:
         self._reader = None
+        self._account(reader)
+        self._out += self._writer.take()
+
+    def _account(self, reader: ImagesReader) -> None:
         self._count()
         self.usage = add_usage(self.usage, reader.usage)
-        self._out += self._writer.take()
+        made = self.images - self._before
+        if reader.usage is None:
+            self.unreported_images += made
+        said = [*reader.told, *[("", "")] * made][:made]
+        self.told += said[: SIZES_LIMIT - len(self.told)]
 
     def _take(self) -> bytes:
         out, self._out = self._out, b""

@@ -7,7 +7,7 @@ errors and its reasons. An image is passed on while it arrives, as the form that
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -22,11 +22,13 @@ from proxy.domain.answers.images.writing import DETAILS, IN_WORDS, OF_ONE_IMAGE,
 from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
 from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place
-from proxy.domain.parsing.image_header import Size
+from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
 from proxy.domain.parsing.json_shapes import object_of, text_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.usage import add_usage
 
 PARTIAL = b"partial_image"
+COMPLETED = b"completed"
 _ESCAPE_BYTES_LIMIT = 12
 TEXT_BYTES_LIMIT = 4_096
 """What is kept of a text, which may say why there is no image."""
@@ -73,6 +75,11 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._is_stream = comes_as_events
         self._documents = DocumentReader(EVENT if comes_as_events else DOCUMENT, is_stream=comes_as_events)
         self._seen = seen or SeenImages()
+        self._before = self._seen.count
+        self._told: list[tuple[str, str]] = []
+        # What the event that is read has reported, and all that were complete before it.
+        self._event_usage: bytes | None = None
+        self._usage_before: bytes | None = None
         self._fingerprint = Fingerprint()
         self._notes: dict[str, bytes] = {}
         self._error: MalformedResponse | ProxyError | None = None
@@ -99,6 +106,14 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
     @override
     def content_type(self) -> str:
         return self._writer.content_type
+
+    @property
+    def told(self) -> Sequence[tuple[str, str]]:  # type: ignore[override]
+        """Of a document, what it says stands for all its images; an event says it of its own."""
+        if self._is_stream:
+            return self._told
+        notes = self._notes
+        return repeated(text_of(notes.get("quality")), text_of(notes.get("size")), self._seen.count - self._before)
 
     @property
     @override
@@ -195,8 +210,18 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
     @override
     def end_document(self, name: bytes) -> None:
         kind = self._notes.pop("kind", b"")
+        if self._event_usage is not None:
+            self._end_usage(is_of_image=name.endswith(COMPLETED) or text_of(kind).encode().endswith(COMPLETED))
         if self._error is None and (name == b"error" or kind == b'"error"'):
             self._fail(self._flat_error())
+
+    def _end_usage(self, *, is_of_image: bool) -> None:
+        """An event with an image reports what that took; any other one, as Gemini's, all that was taken so far."""
+        if is_of_image:
+            self._usage_before = self.usage
+        else:
+            self.usage = self._event_usage
+        self._event_usage = None
 
     def _fail(self, report: bytes) -> None:
         """Read nothing after it."""
@@ -305,12 +330,14 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         is_delivered = not (is_unwanted or self._fingerprint in self._seen) or not self._writer.cancel()
         if self._begun_as_partial and not is_unwanted:
             self._awaits_completed = True
-            self._writer.end(details, self.usage, charged=False)
+            self._writer.end(details, self._event_usage, charged=False)
         elif is_delivered:
             self._awaits_completed = False
             self._seen.add(self._fingerprint)
             self.images, self.sizes = self._seen.count, self._seen.sizes
-            self._writer.end(details, self.usage, charged=True)
+            if self._is_stream and len(self._told) < min(self.images - self._before, SIZES_LIMIT):
+                self._told.append((text_of(details.get("quality")), text_of(details.get("size"))))
+            self._writer.end(details, self._event_usage or self.usage, charged=True)
         self._written = self._is_whole = False
         for name in OF_ONE_IMAGE:
             facts.pop(name, None)
@@ -358,12 +385,18 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
 
     # --- Notes -------------------------------------------------------------------------------------------------------
 
+    def _report(self, value: bytes) -> None:
+        usage = object_of(value)
+        if usage is not None:
+            self._event_usage = usage
+            self.usage = add_usage(self._usage_before, usage)
+
     @override
     def note(self, name: str, value: bytes) -> None:
         if value == b"null":
             return
         if name == "usage":
-            self.usage = object_of(value) or self.usage
+            self._report(value)
         elif name == "error":
             self._fail(value)
         elif name == "skip":
@@ -379,6 +412,11 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
             self._details[name] = _one_line(value)
         else:
             self._notes[name] = _one_line(value)
+
+
+def repeated(quality: str, size: str, images: int) -> Sequence[tuple[str, str]]:
+    """What is said of each of so many images, as far as their sizes are kept; nothing where nothing is said."""
+    return [(quality, size)] * min(images, SIZES_LIMIT) if quality or size else ()
 
 
 def _whole_escapes(text: bytes) -> bytes:

@@ -607,3 +607,49 @@ def test_thirty_megabytes_flow(lead: bytes, tail: bytes, *, events: bool, stream
     assert answer.comment == b""
     seen = pass_on(answer, [tail, b"\n\n"] if events else [tail])
     assert (seen.error, seen.images) == (None, 1)
+
+
+# --- What an answer says of its images --------------------------------------------------------------------------------
+
+
+def completed(number: int, **facts: Any) -> dict[str, Any]:
+    return {"type": "image_generation.completed", "b64_json": f"AAA{number}", **facts}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_each_event_says_its_own_quality_and_size_and_its_tokens_add_up(*, stream: bool) -> None:
+    body = sse(
+        completed(1, quality="low", size="1024x1024", usage={"total_tokens": 3, "cost": 0.1}),
+        completed(2, quality="high", size="1536x1024", usage={"total_tokens": 4, "cost": 0.2}),
+    )
+    for step in (len(body), 7):
+        answer = make(events=True, stream=stream)
+        for start in range(0, len(body), step):
+            answer.feed(body[start : start + step])
+        answer.finish()
+        assert list(answer.told) == [("low", "1024x1024"), ("high", "1536x1024")]
+        assert orjson.loads(answer.usage or b"") == {"total_tokens": 7, "cost": 0.3}
+
+
+def test_a_running_total_is_not_added_up() -> None:
+    parts = [{"inlineData": {"mimeType": "image/png", "data": f"AAA{number}"}} for number in range(2)]
+    body = sse(
+        {"candidates": [{"content": {"parts": parts[:1]}}], "usageMetadata": {"totalTokenCount": 5}},
+        {
+            "candidates": [{"content": {"parts": parts[1:]}, "finishReason": "STOP"}],
+            "usageMetadata": {"totalTokenCount": 9},
+        },
+    )
+    answer = make(events=True, stream=False)
+    answer.feed(body)
+    answer.finish()
+    assert (answer.images, orjson.loads(answer.usage or b"")) == (2, {"totalTokenCount": 9})
+
+
+@pytest.mark.parametrize("padding", [b"", b'"x":"%b",' % (b"y" * 70_000), b'"image":null,'])
+def test_a_document_says_it_of_all_its_images(padding: bytes) -> None:
+    body = b'{%b"created":1,"data":[{"url":"http:a"},{"url":"http:b"}],"quality":"high","size":7}' % padding
+    answer = make(events=False, stream=False)
+    answer.feed(body)
+    answer.finish()
+    assert list(answer.told) == [("high", "")] * 2

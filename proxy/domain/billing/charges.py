@@ -1,0 +1,118 @@
+"""What images cost at a model that has prices of its own: by its table, by tokens, or by what its provider charges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from proxy.domain.parsing.image_header import Size
+from proxy.domain.prices.settling import Prices, SettleBy
+from proxy.domain.prices.table import Price, Wanted
+from proxy.domain.usage import reported_cost, tokens_by_kind
+
+Told = tuple[str, str]
+"""What an answer says of an image: its quality and its size, empty where it does not."""
+
+Basis = Mapping[str, Any]
+"""By what a request was charged, as the ledger has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of a request. ``told`` and ``sizes`` are those of its first images.
+
+    ``usage`` is the provider's account as JSON, which leaves ``unreported_images`` out.
+    """
+
+    images: int
+    told: Sequence[Told] = ()
+    sizes: Sequence[Size | None] = ()
+    usage: bytes | None = None
+    unreported_images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Quota units for the images of an answer, and by what they were charged."""
+
+    units: int
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedPrices:
+    """The prices of one request, as they stood when it was admitted. An image reserved ``reserved``.
+
+    An image whose pixels are known costs what their size does ``by_delivered_size``.
+    """
+
+    prices: Prices
+    wanted: Wanted
+    reserved: Price
+    reference_images: int = 0
+    by_delivered_size: bool = False
+
+    def charge(self, made: Made) -> Charge:
+        """What an answer with images costs."""
+        settling = self.prices.settling
+        if settling.by is SettleBy.USAGE and (tokens := tokens_by_kind(made.usage)) is not None:
+            counts = {kind: count for kind, count in asdict(tokens).items() if count}
+            return self._reported(made, settling.token_units(tokens), {"tokens": counts})
+        if settling.by is SettleBy.COST and (cost_usd := reported_cost(made.usage)) is not None:
+            units = settling.cost_units(cost_usd)
+            if units is not None:
+                return self._reported(made, units, {"cost_usd": f"{cost_usd:f}"})
+        return self._by_table(made)
+
+    def _reported(self, made: Made, units: int, figures: Basis) -> Charge:
+        basis = {"by": self.prices.settling.by.value, **figures}
+        left_out = min(made.unreported_images, made.images)
+        if not left_out:
+            return Charge(units, basis)
+        # Of several requests to a provider, one has not said what it took.
+        others = self._images(Made(left_out, made.told[-left_out:], made.sizes[-left_out:]))
+        return Charge(units + _sum(others), {**basis, "unreported": _rows(others)})
+
+    def _by_table(self, made: Made) -> Charge:
+        counts = self._images(made)
+        basis: dict[str, Any] = {"by": SettleBy.IMAGES.value, "prices": _rows(counts)}
+        units = _sum(counts)
+        if self.reference_images and self.prices.reference_units:
+            basis["references"] = {"images": self.reference_images, "unit_price": self.prices.reference_units}
+            units += self.reference_images * self.prices.reference_units
+        return Charge(units, basis)
+
+    def _images(self, made: Made) -> Mapping[Price, int]:
+        """How many images there are at each price."""
+        counts: Counter[Price] = Counter()
+        known = max(len(made.told), len(made.sizes) if self.by_delivered_size else 0)
+        for index in range(min(known, made.images)):
+            told = made.told[index] if index < len(made.told) else ("", "")
+            size = made.sizes[index] if index < len(made.sizes) else None
+            counts[self._price(told, size)] += 1
+        if made.images > known:
+            counts[self.reserved] += made.images - known
+        return counts
+
+    def _price(self, told: Told, size: Size | None) -> Price:
+        table, wanted = self.prices.table, self.wanted
+        quality = table.quality_of(told[0]) if wanted.quality is None else wanted.quality
+        sizes, is_measured = wanted.sizes, self.by_delivered_size and size is not None
+        if is_measured and size is not None:
+            sizes = table.sizes_of(f"{size[0]}x{size[1]}")
+        elif sizes is None:
+            sizes = table.sizes_of(told[1])
+        price = table.price(Wanted(wanted.task, quality, sizes))
+        # Only a size that was asked for may turn out larger; what was left open was reserved at its dearest.
+        may_exceed = is_measured and wanted.sizes is not None
+        return price if may_exceed else Price(price.rule, min(price.units, self.reserved.units))
+
+
+def _sum(counts: Mapping[Price, int]) -> int:
+    return sum(price.units * images for price, images in counts.items())
+
+
+def _rows(counts: Mapping[Price, int]) -> list[dict[str, Any]]:
+    return [{"rule": price.rule, "images": images, "unit_price": price.units} for price, images in counts.items()]
