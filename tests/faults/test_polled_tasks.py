@@ -26,8 +26,8 @@ def polled() -> Iterator[PolledProvider]:
 
 def settings_of(polled: PolledProvider) -> dict[str, Any]:
     return {
-        "dialect": "bfl",
-        "base_url": f"{polled.url}/v1",
+        "dialect": polled.dialect,
+        "base_url": polled.url + ("" if polled.dialect == "fal" else "/v1"),
         "result_hosts": [polled.url],
         "poll_interval": 0.05,
         "max_poll_interval": 0.1,
@@ -125,7 +125,7 @@ def test_after_it_was_settled_and_before_that_was_written_down(play: Play) -> No
 def test_several_tasks_of_one_request_are_one_entry(play: Play) -> None:
     play.begin(n=3)
     one, *_ = play.polled.tasks.values()
-    one.end, one.is_held = "Content Moderated", False
+    one.end, one.is_held = "moderated", False
     play.kill()
     following = play.start()
     play.polled.release_all_but(one)
@@ -152,14 +152,29 @@ def test_another_gateway_of_the_folder_lives(play: Play) -> None:
     play.end_in(other, ("request", "abandoned", 1, PRICE))
 
 
-@pytest.mark.parametrize(
-    ("end", "outcome"), [("Request Moderated", "refused"), ("Error", "failed"), ("unknown", "failed")]
-)
+@pytest.mark.parametrize(("end", "outcome"), [("moderated", "refused"), ("failed", "failed"), ("unknown", "failed")])
 def test_a_task_without_an_image_costs_nothing(play: Play, end: str, outcome: str) -> None:
     play.begin()
     play.kill()
     play.polled.release(end)
     play.end_in(play.start(), ("request", outcome, 0, 0))
+
+
+@pytest.mark.parametrize("dialect", ["fal", "replicate"])
+@pytest.mark.parametrize("client_gone", ["finish", "cancel"])
+def test_at_the_other_providers(provider: SampleProvider, tmp_path: Path, dialect: str, client_gone: str) -> None:
+    accounting = {"lease_seconds": LEASE_S, "client_gone": client_gone}
+    with polled_provider(dialect) as polled, scene(tmp_path, provider, accounting=accounting) as made:
+        play = Play(made, polled, settings_of(polled))
+        play.begin()
+        play.kill()
+        following = play.start()
+        if client_gone == "cancel":
+            wait_for(lambda: polled.only.cancelled, "the task's end")
+            play.end_in(following, ("request", "failed", 0, 0))
+        else:
+            polled.release()
+            play.end_in(following, ("request", "abandoned", 1, PRICE))
 
 
 def test_the_lease_expired_before_anybody_came(
@@ -177,7 +192,7 @@ def test_the_lease_expired_before_anybody_came(
         play.end_in(following, ("request", "expired", 0, 0), ("late", "abandoned", 1, PRICE))
 
 
-@pytest.mark.parametrize("end", ["unknown", "Error"])
+@pytest.mark.parametrize("end", ["unknown", "failed"])
 def test_by_a_setting_what_nobody_knows_the_end_of_costs_all_of_it(
     provider: SampleProvider, polled: PolledProvider, tmp_path: Path, end: str
 ) -> None:

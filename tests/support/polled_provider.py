@@ -6,12 +6,13 @@ A task stays pending until the test lets it go: then it is done, or ends as the 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.sample_provider.drawing import draw_picture
 
@@ -43,8 +44,9 @@ class Look:
 class PolledProvider:
     """What runs. ``holds`` and ``end`` are those of tasks to come, ``looks`` answer the next polls."""
 
-    def __init__(self) -> None:
-        """Nothing has come yet."""
+    def __init__(self, dialect: str) -> None:
+        """Nothing has come yet; it answers as providers of ``dialect`` do."""
+        self.dialect = dialect
         self.url = ""
         self._lock = threading.Lock()
         self.reset()
@@ -106,11 +108,10 @@ class PolledProvider:
             if path.startswith("/files/"):
                 self.fetches.append(headers)
                 return Look(self.image_status, {"Content-Type": self.image_kind}, self.image)
-            self.keys.append(headers.get("x-key", ""))
-            if method == "POST" and "/cancel" not in path:
-                ticket = self._accept(path, body)
-            else:
-                return self._bfl_status(query)
+            self.keys.append(headers.get("x-key") or headers.get("Authorization", "").rpartition(" ")[2])
+            if method != "POST" or path.endswith("/cancel"):
+                return self._answer_about(path, query)
+            ticket = self._accept(path, body)
         if self.tickets is not None:
             self.tickets.wait(HOLD_LIMIT_S)
         return ticket
@@ -118,26 +119,24 @@ class PolledProvider:
     def _accept(self, path: str, body: bytes) -> Look:
         if self.submit is not None:
             return self.submit
-        number = f"task-{len(self.tasks) + 1}"
+        task = Task(f"task-{len(self.tasks) + 1}", json.loads(body), self.end, self.holds)
         self.paths.append(path)
-        self.tasks[number] = Task(number, json.loads(body), self.end, self.holds)
-        poll_url = f"{self.poll_host or self.url}/v1/get_result?id={number}"
-        return _json(200, {"id": number, "polling_url": poll_url, "cost": 4.0, "input_mp": 0.0, "output_mp": 1.0})
+        self.tasks[task.id] = task
+        return _SHAPES[self.dialect].ticket(task, self.poll_host or self.url, path)
 
-    def _bfl_status(self, query: str) -> Look:
-        task = self.tasks[query.removeprefix("id=")]
+    def _answer_about(self, path: str, query: str) -> Look:
+        found = _id.search(query or path)
+        task = self.tasks[found[0] if found else ""]
+        if path.endswith("/cancel"):
+            task.cancelled, task.is_held, task.end = True, False, "cancelled"
+            return _json(202, {"status": "CANCELLATION_REQUESTED"})
         task.polls += 1
         if self.looks:
             return self.looks.pop(0)
-        if task.is_held:
-            said, result = "Pending", None
-        elif task.end == "unknown":
-            return _json(404, {"id": task.id, "status": "Task not found", "result": None})
-        elif task.end == "done":
-            said, result = "Ready", {"sample": self._address(task), "prompt": task.body["prompt"], "seed": 42}
-        else:
-            said, result = task.end, None
-        return _json(200, {"id": task.id, "status": said, "result": result, "progress": None, "details": None})
+        if task.end == "unknown" and not task.is_held:
+            return _json(404, {"status": "Task not found", "detail": "not found"})
+        addresses = [self._address(task, number) for number in range(task.images)]
+        return _SHAPES[self.dialect].status(task, addresses, path)
 
     def _address(self, task: Task, number: int = 0) -> str:
         return f"{self.result_host or self.url}/files/{task.id}-{number}.png?sig=a%2Bb%2F"
@@ -145,6 +144,77 @@ class PolledProvider:
 
 def _json(status: int, answer: object) -> Look:
     return Look(status, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+
+class _Shape(Protocol):
+    """How a kind of provider answers."""
+
+    def ticket(self, task: Task, base: str, path: str) -> Look: ...
+
+    def status(self, task: Task, addresses: list[str], path: str) -> Look: ...
+
+
+class _Bfl(_Shape):
+    def ticket(self, task: Task, base: str, path: str) -> Look:
+        poll_url = f"{base}/v1/get_result?id={task.id}"
+        return _json(200, {"id": task.id, "polling_url": poll_url, "cost": 4.0, "input_mp": 0.0, "output_mp": 1.0})
+
+    def status(self, task: Task, addresses: list[str], path: str) -> Look:
+        words = {"done": "Ready", "moderated": "Content Moderated", "failed": "Error"}
+        said = "Pending" if task.is_held else words.get(task.end, task.end)
+        result = {"sample": addresses[0], "prompt": task.body["prompt"], "seed": 42} if said == "Ready" else None
+        return _json(200, {"id": task.id, "status": said, "result": result, "progress": None, "details": None})
+
+
+class _Fal(_Shape):
+    def ticket(self, task: Task, base: str, path: str) -> Look:
+        # What stands below a model's name is left out of where its requests are.
+        app = "/".join(path.split("/")[:3])
+        place = f"{base}{app}/requests/{task.id}"
+        urls = {"response_url": place, "status_url": f"{place}/status", "cancel_url": f"{place}/cancel"}
+        task.images = task.body.get("num_images", 1)
+        return _json(200, {"status": "IN_QUEUE", "request_id": task.id, **urls, "logs": None, "queue_position": 0})
+
+    def status(self, task: Task, addresses: list[str], path: str) -> Look:
+        if path.endswith("/status"):
+            if task.is_held:
+                return _json(202, {"status": "IN_PROGRESS", "request_id": task.id, "logs": None})
+            failed = {"error": "Request was cancelled", "error_type": "client_cancelled"}
+            more = failed if task.end == "cancelled" else {}
+            return _json(200, {"status": "COMPLETED", "request_id": task.id, "metrics": {"inference_time": 2}, **more})
+        if task.end == "moderated":
+            said = {
+                "loc": ["body", "prompt"],
+                "msg": "flagged by a content checker",
+                "type": "content_policy_violation",
+            }
+            return _json(422, {"detail": [said]})
+        if task.end == "failed":
+            return _json(500, {"detail": [{"loc": ["body"], "msg": "it broke", "type": "internal_server_error"}]})
+        images = [{"url": url, "content_type": "image/png", "width": 64, "height": 64} for url in addresses]
+        return _json(200, {"images": images, "seed": 42, "has_nsfw_concepts": [False], "prompt": task.body["prompt"]})
+
+
+class _Replicate(_Shape):
+    def ticket(self, task: Task, base: str, path: str) -> Look:
+        task.images = task.body["input"].get("num_outputs", 1)
+        get = f"{base}/v1/predictions/{task.id}"
+        urls = {"get": get, "cancel": f"{get}/cancel", "web": f"https://replicate.com/p/{task.id}"}
+        return _json(
+            201, {"id": task.id, "status": "starting", "input": task.body["input"], "error": None, "urls": urls}
+        )
+
+    def status(self, task: Task, addresses: list[str], path: str) -> Look:
+        words = {"done": "succeeded", "moderated": "failed", "cancelled": "canceled"}
+        said = "processing" if task.is_held else words.get(task.end, task.end)
+        errors = {"moderated": "The input or output was flagged as sensitive. Please try again. (E005)"}
+        error = errors.get(task.end, "CUDA out of memory") if said == "failed" else None
+        output = (addresses[0] if len(addresses) == 1 else addresses) if said == "succeeded" else None
+        return _json(200, {"id": task.id, "status": said, "output": output, "error": error, "logs": "", "metrics": {}})
+
+
+_SHAPES: Mapping[str, _Shape] = {"bfl": _Bfl(), "fal": _Fal(), "replicate": _Replicate()}
+_id = re.compile("task-[0-9]+")
 
 
 class _Server(ThreadingHTTPServer):
@@ -156,9 +226,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def polled_provider() -> Iterator[PolledProvider]:
+def polled_provider(dialect: str = "bfl") -> Iterator[PolledProvider]:
     """One on a free port, for as long as the block lasts."""
-    provider = PolledProvider()
+    provider = PolledProvider(dialect)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.upstream.dialects.polled.bfl import BlackForestLabsDialect
+from proxy.upstream.dialects.polled.fal import FalDialect
 from proxy.upstream.dialects.polled.protocol import PolledDialect
+from proxy.upstream.dialects.polled.replicate import ReplicateDialect
 
 POLLED_DIALECTS: Mapping[str, PolledDialect] = {
     "bfl": BlackForestLabsDialect(),
+    "fal": FalDialect(),
+    "replicate": ReplicateDialect(),
 }

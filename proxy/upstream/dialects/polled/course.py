@@ -71,7 +71,11 @@ class Course:
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             if status < HTTPStatus.BAD_REQUEST:
                 raise UpstreamUncertain("The provider sends this gateway elsewhere to look for the task.")
-            raise self._dialect.read_refusal(status, headers, body)
+            error = self._dialect.read_refusal(status, headers, body)
+            if self._is_done:
+                # It stands where the result would, so it is how the task has ended.
+                error.reported_status = status
+            raise error
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
