@@ -36,6 +36,25 @@ _NAMES = frozenset({*_MESSAGES, *_WORDS, *_KINDS, *_WITHIN, "param", "loc", "tit
 _PLACES = frozenset({"body", "query", "path", "header", "json"})
 _SAYS_NOTHING = frozenset({"", "error", "failed", "fail", "failure", "none", "null", "undefined", "exception", "false"})
 _GOOGLE = "type.googleapis.com/google.rpc."
+_STATUS_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
+_GENERIC = frozenset(
+    {
+        "request contains an invalid argument", "precondition check failed", "resource has been exhausted",
+        "resource has been exhausted (e.g. check quota)", "internal error encountered", "invalid request",
+        "the request is invalid", "the request failed", "request failed", "unknown error",
+    }
+)  # fmt: skip
+"""What Google and others say where only the details say what is wrong; without its full stop."""
+
+
+_GOOGLE_STATUSES = frozenset(
+    {
+        "cancelled", "unknown", "invalid argument", "deadline exceeded", "not found", "already exists",
+        "permission denied", "resource exhausted", "failed precondition", "aborted", "out of range", "unimplemented",
+        "internal", "unavailable", "data loss", "unauthenticated",
+    }
+)  # fmt: skip
+_FAILURES = frozenset({"PreconditionFailure", "QuotaFailure"})
 
 _begins = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:(?:event:\s*error\s*)?data:\s*)?\[?\s*\{\s*"error"\s*:\s*[{"\[]')
 _word = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -91,6 +110,9 @@ class _Reading:
     status: int | None = None
     retry_after_s: float | None = None
     messages: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    """What is told where no message says more than that something is wrong."""
+
     title: str = ""
     words: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -100,7 +122,10 @@ class _Reading:
 
     def report(self) -> ErrorReport:
         """All of it together."""
-        message = "; ".join(dict.fromkeys(self.messages)) or self.title
+        messages = self.messages
+        if all(map(_is_generic, messages)):
+            messages = [*messages, *self.details]
+        message = "; ".join(dict.fromkeys(messages)) or self.title
         if self.reasons:
             message = f"{message} ({', '.join(dict.fromkeys(self.reasons))})".strip()
         words = tuple(self.words)
@@ -135,6 +160,10 @@ class _Reading:
     def _say(self, text: str) -> None:
         if text and len(self.messages) < ITEMS_LIMIT:
             self.messages.append(text[:TEXT_LENGTH_LIMIT])
+
+    def _note_detail(self, text: str) -> None:
+        if text and len(self.details) < ITEMS_LIMIT:
+            self.details.append(text[:TEXT_LENGTH_LIMIT])
 
     def _read_object(self, given: Mapping[str, Any], depth: int) -> None:
         members = {name.lower(): value for name, value in given.items()}
@@ -204,7 +233,7 @@ class _Reading:
                     self._say(f"{name}: {text}")
 
     def _read_details(self, details: Sequence[Any]) -> None:
-        """Google's (https://cloud.google.com/apis/design/errors#error_details)."""
+        """Google's (google.rpc.LocalizedMessage and others, https://google.aip.dev/193#statusdetails)."""
         for detail in details[:ITEMS_LIMIT]:
             kind = _kind_of_google(detail)
             if kind == "ErrorInfo" and isinstance(reason := detail.get("reason"), str) and _word.fullmatch(reason):
@@ -213,10 +242,14 @@ class _Reading:
             elif kind == "RetryInfo" and isinstance(delay := detail.get("retryDelay"), str):
                 self.retry_after_s = duration_s(delay)
             elif kind == "BadRequest" and isinstance(violations := detail.get("fieldViolations"), list):
-                for violation in violations[:ITEMS_LIMIT]:
-                    if isinstance(violation, dict):
-                        said = (violation.get("field"), violation.get("description"))
-                        self._say(": ".join(text for text in said if isinstance(text, str) and text))
+                for violation in filter(_is_object, violations[:ITEMS_LIMIT]):
+                    self._say(_joined(violation.get("field"), violation.get("description")))
+            elif kind == "LocalizedMessage":
+                self._note_detail(_joined(detail.get("message")))
+            elif kind in _FAILURES and isinstance(violations := detail.get("violations"), list):
+                for violation in filter(_is_object, violations[:ITEMS_LIMIT]):
+                    self._read_word(violation.get("type"), is_code=False)
+                    self._note_detail(_joined(violation.get("description")) or _joined(violation.get("subject")))
 
     def _read_metadata(self, metadata: Mapping[str, Any], depth: int) -> None:
         """OpenRouter's: what the provider behind it said, and why the content was flagged; never who that is."""
@@ -232,6 +265,21 @@ class _Reading:
 def _kind_of_google(detail: object) -> str:
     kind = detail.get("@type") if isinstance(detail, dict) else None
     return kind.removeprefix(_GOOGLE) if isinstance(kind, str) and kind.startswith(_GOOGLE) else ""
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _joined(*texts: object) -> str:
+    return ": ".join(text.strip() for text in texts if isinstance(text, str) and text.strip())
+
+
+def _is_generic(message: str) -> bool:
+    """Whether it says no more than its status does."""
+    plain = message.strip().rstrip(".!").lower()
+    words = plain.replace("_", " ")
+    return plain in _SAYS_NOTHING or plain in _GENERIC or words in _STATUS_PHRASES or words in _GOOGLE_STATUSES
 
 
 def _path(where: Sequence[object]) -> str:

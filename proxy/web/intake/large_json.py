@@ -44,10 +44,13 @@ WIDE_BYTES = 4
 
 # Whatever has so many bytes has one such block in it, wherever it begins.
 _BLOCK_BYTES = RUN_BYTES_LEAST // 2
+# Some encoders write \/ for /, and base64 is full of them; some break it into lines (RFC 2045, section 6.8).
+_ESCAPES = ((rb"\/", b"/"), (rb"\n", b"\n"), (rb"\r", b"\r"))
+_ESCAPED = (b"/", b"n", b"r")
 _LONGEST_ESCAPE = rb"\u0000"
 # Nothing in it ends a string, and no value outside of strings is as long.
 _IN_RUNS = (ascii_letters + digits + "+/=-_.%;").encode()
-_run = re.compile(rb"(?:[A-Za-z0-9+/=_.%;-]++|\\/)*+")
+_run = re.compile(rb"(?:[A-Za-z0-9+/=_.%;-]++|\\[/nr])*+")
 # An address as far as its data; and a PNG, a JPEG (whose / may be escaped), a WebP, a GIF, an AVIF or a HEIC.
 _lead = re.compile(rb"data:(?:[!#-+\--\[\]-~]|\\/){1,100},\Z")
 _image = re.compile(rb"iVBORw0KGgo|\\?/9j\\?/|UklGR|R0lGOD|AAAA[A-Za-z0-9+/]GZ0eX")
@@ -158,7 +161,7 @@ def _begin_of_run(body: bytearray, taken: int, at: int) -> _Begin | None:
         return None
     before = body[max(taken, at - _BLOCK_BYTES) : at]
     left = before.rstrip(_IN_RUNS)
-    while left.endswith(b"\\") and not left.endswith(rb"\\") and before[len(left) : len(left) + 1] == b"/":
+    while left.endswith(b"\\") and not left.endswith(rb"\\") and before[len(left) : len(left) + 1] in _ESCAPED:
         left = left[:-1].rstrip(_IN_RUNS)
     begin = at - len(before) + len(left)
     lead = _lead.search(body, max(taken, begin - _LEAD_BYTES), begin)
@@ -180,8 +183,8 @@ async def _read_run(body: bytearray, begin: _Begin) -> tuple[str, int]:
     while (end := _end_of_run(body, at, PART_BYTES)) > at:
         part = body[at:end]
         if b"\\" in part:
-            # Some encoders write \/ for /, and base64 is full of them.
-            part = part.replace(b"\\/", b"/")
+            for escape, character in _ESCAPES:
+                part = part.replace(escape, character)
         parts.append(part.decode("ascii"))
         at = end
         await asyncio.sleep(0)

@@ -23,6 +23,25 @@ def read(report: object) -> ErrorReport:
     return read_report(orjson.dumps(report))
 
 
+LOCALIZED = {"@type": f"{GOOGLE}LocalizedMessage", "locale": "en-US", "message": "no people, please"}
+PRECONDITION = {
+    "@type": f"{GOOGLE}PreconditionFailure",
+    "violations": [
+        {"type": "TOS", "subject": "google.com/x", "description": "Accept the terms."},
+        {"type": "REGION", "subject": "project/7"},
+    ],
+}
+QUOTA = {
+    "@type": f"{GOOGLE}QuotaFailure",
+    "violations": [{"subject": "project:7", "description": "Quota exceeded for images per day."}],
+}
+
+
+def google(message: object, *details: object) -> dict[str, Any]:
+    """As https://google.aip.dev/193 has it."""
+    return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT", "details": details}}
+
+
 MESSAGES: list[tuple[Any, str]] = [
     ({"error": {"message": "bad"}}, "bad"),
     ({"error": "bad"}, "bad"),
@@ -70,6 +89,19 @@ MESSAGES: list[tuple[Any, str]] = [
     ({"error": {"message": 7}}, ""),
     ({"error": {"code": 400, "message": "bad", "details": DETAILS}},
      "bad; image_config: no such size (IMAGE_SIZE_NOT_SUPPORTED)"),
+    *((google(message, LOCALIZED), told) for message, told in (
+        ("", "no people, please"), (None, "no people, please"), ("bad", "bad"),
+        ("Request contains an invalid argument.", "Request contains an invalid argument.; no people, please"),
+        ("INVALID_ARGUMENT", "INVALID_ARGUMENT; no people, please"),
+        ("Bad Request", "Bad Request; no people, please"),
+    )),
+    (google("Precondition check failed.", PRECONDITION), "Precondition check failed.; Accept the terms.; project/7"),
+    (google("", QUOTA), "Quota exceeded for images per day."),
+    (google("", LOCALIZED, PRECONDITION), "no people, please; Accept the terms.; project/7"),
+    (google("", {"@type": f"{GOOGLE}BadRequest", "fieldViolations": [7, {"description": " too large "}]}, LOCALIZED),
+     "too large"),
+    (google("", {"@type": f"{GOOGLE}LocalizedMessage", "message": 7}, {"@type": f"{GOOGLE}PreconditionFailure"},
+            {"@type": f"{GOOGLE}QuotaFailure", "violations": [7, {"description": None}, {}]}), ""),
     ({"error": {"message": "bad", "metadata": {"reasons": ["violence", 7, "hate"], "flagged_input": "my prompt",
                                                "provider_name": "SecretCloud"}}}, "bad (violence, hate)"),
     ({"error": {"message": "Provider returned error", "metadata": {"provider_name": "SecretCloud",
@@ -145,6 +177,10 @@ def test_all_words_are_kept_but_those_of_a_provider_behind_the_provider() -> Non
     )  # fmt: skip
     raw = '{"error":{"code":"insufficient_quota"}}'
     assert read({"error": {"code": 429, "type": "b", "metadata": {"raw": raw}}}).words == ("b",)
+
+
+def test_the_kind_of_a_failed_precondition_is_one_of_its_words() -> None:
+    assert {"TOS", "REGION"} <= set(read(google("", PRECONDITION)).words)
 
 
 def test_the_wait_in_googles_details_is_read() -> None:

@@ -98,6 +98,17 @@ def test_what_a_client_sends_back_with_its_images_is_no_text_either() -> None:
     assert read(orjson.dumps(body)) == body
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_base64_in_lines_is_no_text_either(end: str) -> None:
+    lines = end.join(VARIED[at : at + 76] for at in range(0, len(VARIED), 76))
+    address = "data:image/png;base64," + end.join([lines] * (TEXT_BYTES_LIMIT // len(VARIED) + 1))
+    body = {
+        "messages": [{"content": [{"type": "image_url", "image_url": {"url": address}}]}, {"content": f"a\n{address}"}]
+    }
+    for dumped in (orjson.dumps(body), orjson.dumps(body).replace(b"/", b"\\/")):
+        assert read(dumped) == body
+
+
 @pytest.mark.parametrize("before", ["", "a", "\\", "\\\\", '"', "\u0001", "☃\u0001", "\\u", "/", "\n", "\\/"])
 @pytest.mark.parametrize("at", range(2_040, 2_058))
 def test_what_is_cut_is_no_part_of_an_escape(before: str, at: int) -> None:
