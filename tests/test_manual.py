@@ -71,7 +71,7 @@ NOT_RUN = {
 }
 """What needs a place, a key or a file that only its reader has."""
 
-INSTALLS = {"install", "python3", "systemctl"}
+INSTALLS = {"docker", "install", "python3", "systemctl"}
 """What changes a machine; tests/deploy does it on one of its own."""
 
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
@@ -164,7 +164,8 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProvide
 def manual_configuration(folder: Path, provider: SampleProvider) -> str:
     """The manual's model, at the sample provider."""
     model = image_model(MODEL, "1.5", parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
-    return configuration(f"embedded:{folder}/data", provider.url, models=[model])
+    models = [model, image_model("sample/image-1")]
+    return configuration(f"embedded:{folder}/data", provider.url, models=models)
 
 
 @pytest.fixture(scope="module")
