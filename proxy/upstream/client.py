@@ -8,12 +8,19 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
 
 from proxy.domain.errors import NoConnectionLeft
 from proxy.telemetry.metrics import Metrics
-from proxy.upstream.bodies.prepared import PREPARED_BYTES, JsonPayload, PreparedPost, PreparedRequest, make_head
+from proxy.upstream.bodies.prepared import (
+    PREPARED_BYTES,
+    AnswerLimits,
+    JsonPayload,
+    PreparedPost,
+    make_head,
+    send_prepared,
+)
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
@@ -22,8 +29,8 @@ from proxy.upstream.watchdog import Watch
 logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 65_536
-HEADER_BYTES, HEADERS_MOST = 2 * 65_536, 256
-"""Of an answer's one header, and how many of them: an image that was drawn is not lost for its policies and cookies."""
+ANSWER = AnswerLimits(READ_BUFFER_BYTES, header_bytes=2 * 65_536, headers_most=256)
+"""An image that was drawn is not lost for its answer's policies and cookies."""
 
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
@@ -58,7 +65,6 @@ class ProviderClient:
         self._prepares = not trace_configs
         self._heads: dict[URL, bytes] = {}
         self.session = ClientSession(
-            request_class=PreparedRequest,
             # Its own limit would let requests wait without an end, and as if they waited for the provider.
             connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
             cookie_jar=DummyCookieJar(),
@@ -67,9 +73,9 @@ class ProviderClient:
             trust_env=False,
             trace_configs=list(trace_configs),
             read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            max_headers=HEADERS_MOST,
+            max_line_size=ANSWER.header_bytes,
+            max_field_size=ANSWER.header_bytes,
+            max_headers=ANSWER.headers_most,
             headers={
                 "Accept": "application/json, text/event-stream",
                 "Accept-Encoding": "identity",
@@ -87,6 +93,12 @@ class ProviderClient:
         if head is None:
             head = self._heads[url] = make_head(url, self.session.headers)
         return PreparedPost(head, body)
+
+    async def post(self, url: URL, payload: JsonPayload | PreparedPost) -> ClientResponse:
+        """Send it; the answer has begun. Raises aiohttp.ClientError or OSError."""
+        if isinstance(payload, PreparedPost):
+            return await send_prepared(self.session, url, payload, ANSWER)
+        return await self.session.post(url, data=payload, allow_redirects=False)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -233,7 +233,7 @@ class Exchange:
         try:
             if isinstance(body, bytes):
                 self._payload = client.payload(self._url, body)
-                response = await client.session.post(self._url, data=self._payload, allow_redirects=False)
+                response = await client.post(self._url, self._payload)
             else:
                 response = await self._send_files(client.session, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

@@ -1,25 +1,39 @@
 """A small body whose head was made before, with which it is written at once.
 
-The library makes the headers of each request anew, and takes a task to write its body. Of a provider's requests only
-the length differs, and a small body is written in no time.
+The library makes the headers of each request anew, looks for cookies, proxies and redirects, and takes a task to write
+the body. Of a provider's requests only the length differs, and a small body is written in no time. Connections and
+answers are the library's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aiohttp import ClientRequest
+from aiohttp import ClientRequest, ClientResponse, ClientSession, ConnectionTimeoutError
+from aiohttp.helpers import TimerNoop
 from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
     from aiohttp.connector import Connection
 
 PREPARED_BYTES = 65_536
 """What is larger would be copied for long, and may have to wait for the provider to read."""
+
+_NO_TIMER = TimerNoop()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """How much of an answer is read at once, how long one of its headers may be, and how many of them there may be."""
+
+    read_buffer_bytes: int
+    header_bytes: int
+    headers_most: int
 
 
 class JsonPayload(BytesPayload):
@@ -54,47 +68,73 @@ def make_head(url: URL, headers: Mapping[str, str]) -> bytes:
 
 
 class PreparedRequest(ClientRequest):
-    """The library's request, which sends a ``PreparedPost`` as it is, and any other data as ever.
+    """The library's request for a ``PreparedPost``: of what that sets, what its connector and its response look at."""
 
-    Of what the library sets for each request, it has what the connector and the response look at.
-    """
-
-    _prepared: PreparedPost | None = None
-
-    def __init__(self, method: str, url: URL, *, data: Any = None, **settings: Any) -> None:
-        """Without cookies, authentication and proxies of the library's, where ``data`` is a ``PreparedPost``."""
-        if type(data) is not PreparedPost:
-            super().__init__(method, url, data=data, **settings)
-            return
-        self._prepared = data
-        self.method = method
+    def __init__(self, session: ClientSession, url: URL, prepared: PreparedPost) -> None:
+        """``session`` has the headers that ``prepared`` begins with."""
+        self._session = session
+        self._prepared = prepared
+        self.method = "POST"
         self.url = self.original_url = url
-        self.headers = settings["headers"]
-        self.loop = settings["loop"]
-        self.response_class = settings["response_class"]
+        self.headers = session.headers
+        self.loop = asyncio.get_running_loop()
         self.proxy = self.proxy_auth = self.proxy_headers = self.server_hostname = None
-        self._session = settings["session"]
-        self._ssl = settings["ssl"]
-        self._timer = settings["timer"]
-        self._traces = settings["traces"]
+        self._ssl = True
 
     async def send(self, conn: Connection) -> ClientResponse:
         """Write it all. Raises ConnectionError where the connection is closing."""
-        prepared, protocol = self._prepared, conn.protocol
-        if prepared is None or protocol is None:
-            return await super().send(conn)
+        protocol = conn.protocol
+        if protocol is None:
+            raise ConnectionResetError("the connection was closed before it was used")
         writer = StreamWriter(protocol, self.loop)
-        await writer.write(prepared.text, drain=False)
-        protocol.start_timeout()
-        return self.response_class(
+        await writer.write(self._prepared.text, drain=False)
+        return ClientResponse(
             self.method,
-            self.original_url,
+            self.url,
             writer=None,
             continue100=None,
-            timer=self._timer,
+            timer=_NO_TIMER,
             request_info=self.request_info,
-            traces=self._traces,
+            traces=[],
             loop=self.loop,
             session=self._session,
             stream_writer=writer,
         )
+
+
+async def send_prepared(
+    session: ClientSession, url: URL, prepared: PreparedPost, limits: AnswerLimits
+) -> ClientResponse:
+    """Send it, and wait until its answer begins: what ``session.post`` does beside cookies, redirects and traces.
+
+    Raises what that does.
+    """
+    connector, timeout = session.connector, session.timeout
+    if connector is None:
+        raise RuntimeError("the session is closed")
+    request = PreparedRequest(session, url, prepared)
+    try:
+        connection = await connector.connect(request, traces=[], timeout=timeout)
+    except TimeoutError as error:
+        raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
+    try:
+        if connection.protocol is not None:
+            connection.protocol.set_response_params(
+                timer=_NO_TIMER,
+                read_until_eof=True,
+                auto_decompress=False,
+                read_timeout=timeout.sock_read,
+                read_bufsize=limits.read_buffer_bytes,
+                max_line_size=limits.header_bytes,
+                max_field_size=limits.header_bytes,
+                max_headers=limits.headers_most,
+            )
+        response = await request.send(connection)
+        try:
+            return await response.start(connection)
+        except BaseException:
+            response.close()
+            raise
+    except BaseException:
+        connection.close()
+        raise
