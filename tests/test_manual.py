@@ -387,13 +387,21 @@ def test_it_says_for_whom_it_is_in_lines_that_can_be_read(file: str) -> None:
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every setting, as its section and its name."""
-    for name, field in model.model_fields.items():
-        kinds = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
-        sections = [each for each in kinds if issubclass(each, BaseModel)]
-        if sections:
-            yield from settings_of(sections[0], f"{prefix}.{name}".lstrip("."))
-        else:
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        sections = [each for each in types_in(field.annotation) if issubclass(each, BaseModel)]
+        for section in sections:
+            yield from settings_of(section, f"{prefix}.{name}".lstrip("."))
+        if not sections:
             yield prefix, name
+
+
+def types_in(annotation: Any) -> Iterator[type]:
+    """The types that an annotation is made of."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from types_in(inner)
 
 
 SETTINGS = set(settings_of(Settings))

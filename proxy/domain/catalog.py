@@ -118,12 +118,25 @@ class Model:
         return self.id.partition("/")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name of a model: what is asked for by it is that model's in all but the name that the client knows."""
+
+    id: str
+    alias_of: str
+
+
 class Catalog:
     """The configured models. Replaced as a whole on reload, so that one request sees one state of it."""
 
-    def __init__(self, models: Iterable[Model], default_model: str | None = None) -> None:
-        """Index the models by id; ``default_model`` serves requests that name none."""
+    def __init__(
+        self, models: Iterable[Model], default_model: str | None = None, aliases: Iterable[Alias] = ()
+    ) -> None:
+        """Index the models by id; ``default_model`` serves requests that name none, ``aliases`` name models of them."""
         self._models: Mapping[str, Model] = {model.id: model for model in models}
+        self._named: Mapping[str, Model] = {
+            **self._models, **{alias.id: self._models[alias.alias_of] for alias in aliases}
+        }  # fmt: skip
         self.default_model = default_model
         self.takes_unknown = any(model.unknown_parameters != "refuse" for model in self._models.values())
         """Whether a field that nobody knows is good with any of them."""
@@ -134,11 +147,12 @@ class Catalog:
     def replace(self, other: Catalog) -> None:
         """Take over the other catalogue's models."""
         self._models, self.default_model, self.least_units = other._models, other.default_model, other.least_units
+        self._named = other._named
         self.takes_unknown = other.takes_unknown
 
     def get(self, model_id: str) -> Model:
-        """The model of exactly this id, or ModelNotFound."""
-        model = self._models.get(model_id)
+        """The model of exactly this id or alias, or ModelNotFound."""
+        model = self._named.get(model_id)
         if model is None:
             raise ModelNotFound(
                 f"The model '{model_id[:100]}' does not exist; GET /v1/models lists those that do.", param="model"
@@ -148,3 +162,7 @@ class Catalog:
     def all(self) -> Iterable[Model]:
         """Every model, in the order of the configuration."""
         return self._models.values()
+
+    def names(self) -> Iterable[tuple[str, Model]]:
+        """Every name that a client may ask for, with its model: ids in the order of the configuration, then aliases."""
+        return self._named.items()

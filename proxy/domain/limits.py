@@ -117,9 +117,9 @@ class Caller:
     key: KeyRecord
     team: TeamRecord
 
-    def may_use(self, model_id: str) -> bool:
-        """Whether both the key and its team may use the model."""
-        return may_use(self.key.limits.models, model_id) and may_use(self.team.limits.models, model_id)
+    def may_use(self, *names: str) -> bool:
+        """Whether both the key and its team may use the model by one of its ``names``: its id, or an alias."""
+        return all(any(may_use(account.limits.models, name) for name in names) for account in (self.key, self.team))
 
 
 def check_can_pay(caller: Caller, least_units: int) -> None:

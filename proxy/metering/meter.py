@@ -62,9 +62,13 @@ class Meter:
         quote: Quote,
         idempotency: Idempotency | None = None,
         terms: Terms = NO_TERMS,
+        alias: str | None = None,
     ) -> _AdmittedRequest:
-        """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says."""
-        return _AdmittedRequest(self, credential, observation, model, quote, idempotency, Delivery(terms))
+        """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says.
+
+        ``alias`` is the name by which the client asks for the model, where that is another one.
+        """
+        return _AdmittedRequest(self, credential, observation, model, quote, idempotency, Delivery(terms), alias)
 
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
@@ -136,7 +140,7 @@ class _AdmittedRequest:
     """One request's reservation, from admission to settlement."""
 
     __slots__ = (
-        "_credential", "_idempotency", "_kept_tasks", "_meter", "_model", "_observation", "_quote", "_tasks",
+        "_alias", "_credential", "_idempotency", "_kept_tasks", "_meter", "_model", "_observation", "_quote", "_tasks",
         "delivery", "reservation",
     )  # fmt: skip
 
@@ -151,6 +155,7 @@ class _AdmittedRequest:
         quote: Quote,
         idempotency: Idempotency | None,
         delivery: Delivery,
+        alias: str | None,
     ) -> None:
         self._meter = meter
         self._credential = credential
@@ -158,6 +163,7 @@ class _AdmittedRequest:
         self._model = model
         self._quote = quote
         self._idempotency = idempotency
+        self._alias = alias
         self.delivery = delivery
         self._tasks = self._kept_tasks = 0
 
@@ -181,6 +187,7 @@ class _AdmittedRequest:
                 model=self._model,
                 quote=self._quote,
                 idempotency=self._idempotency,
+                alias=self._alias,
             )
             self._meter.reserved(self.reservation)
             self.delivery.served.keeper = self

@@ -28,9 +28,11 @@ class Store(Protocol):
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> Reservation:
         """Authenticate, check every limit and reserve, all or nothing.
 
+        Who may use the model's ``alias`` may use the model where it is asked for by that name.
         Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota, RateLimitExceeded or StoreUnavailable; and where it
         has been sent before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch.
         Each of them reserved nothing, and took no place in a rate limit.

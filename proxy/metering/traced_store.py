@@ -43,11 +43,18 @@ class TracedStore:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> Reservation:
         """As ``Store.admit``, in a span."""
         with self._spans.admitting(model, quote):
             return await self._store.admit(
-                reservation_id, credential, endpoint=endpoint, model=model, quote=quote, idempotency=idempotency
+                reservation_id,
+                credential,
+                endpoint=endpoint,
+                model=model,
+                quote=quote,
+                idempotency=idempotency,
+                alias=alias,
             )
 
     async def settle(self, settlement: Settlement) -> str:

@@ -23,7 +23,7 @@ from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
 from proxy.settings.prices import PricedSettings, check_prices
 from proxy.settings.sections import Section
-from proxy.settings.values import Multiplier, Name, Parameter, Size, Whole, one_of
+from proxy.settings.values import ModelId, Multiplier, Name, Parameter, Size, Whole, one_of
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 
 
@@ -41,10 +41,15 @@ class DeploymentSettings(Section):
         return Deployment(**self.model_dump())
 
 
-class ModelSettings(PricedSettings):
-    """One ``[[models]]``."""
+class NamedSettings(Section):
+    """What every ``[[models]]`` has: what clients ask for."""
 
-    id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
+    id: ModelId
+
+
+class ModelSettings(NamedSettings, PricedSettings):
+    """One ``[[models]]`` that is made somewhere."""
+
     provider: Name | None = None
     upstream_model: Name | None = None
     deployments: Annotated[tuple[DeploymentSettings, ...], Field(max_length=100)] = ()
@@ -116,7 +121,7 @@ def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:
 
 
 def check_models(
-    models: Sequence[ModelSettings],
+    models: Sequence[NamedSettings],
     providers: list[str],
     default_model: str | None,
     units_per_usd: Decimal | None = None,
@@ -129,8 +134,9 @@ def check_models(
     for index, model in enumerate(models):
         if ids.index(model.id) != index:
             yield f"models[{index}].id: there is another model {model.id!r}"
-        mistakes = (*_check_deployments(model, providers), *check_prices(model, units_per_usd))
-        yield from (f"models[{index}].{mistake}" for mistake in mistakes)
+        if isinstance(model, ModelSettings):
+            mistakes = (*_check_deployments(model, providers), *check_prices(model, units_per_usd))
+            yield from (f"models[{index}].{mistake}" for mistake in mistakes)
     if default_model is not None and default_model not in ids:
         yield f"server.default_model: no model has the id {default_model!r}; there are {ids}"
     if not ids:

@@ -10,13 +10,14 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
 from proxy.settings.admin_tokens import check_admin_tokens
+from proxy.settings.aliases import AliasSettings, AnyModel, check_aliases
 from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.providers import ProviderSettings, check_providers
@@ -50,7 +51,18 @@ class Settings(Section):
     metrics: MetricsSettings = MetricsSettings()
     traces: TracesSettings = TracesSettings()
     providers: tuple[ProviderSettings, ...] = ()
-    models: tuple[ModelSettings, ...] = ()
+    all_models: Annotated[tuple[AnyModel, ...], Field(alias="models")] = ()
+    """Aliases among them, in the order of the file."""
+
+    @property
+    def models(self) -> list[ModelSettings]:
+        """Those that are made somewhere."""
+        return [model for model in self.all_models if isinstance(model, ModelSettings)]
+
+    @property
+    def aliases(self) -> list[AliasSettings]:
+        """Other names of them."""
+        return [model for model in self.all_models if isinstance(model, AliasSettings)]
 
     @property
     def embedded_folder(self) -> Path | None:
@@ -85,6 +97,7 @@ class Settings(Section):
         return Catalog(
             (model.to_model([dialects[name] for name in model.providers], units_per_usd) for model in self.models),
             self.server.default_model,
+            [alias.to_alias() for alias in self.aliases],
         )
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
@@ -139,11 +152,12 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
         described = (
             *check_providers(settings.providers, environment),
             *check_models(
-                settings.models,
+                settings.all_models,
                 [provider.name for provider in settings.providers],
                 settings.server.default_model,
                 settings.accounting.units_per_usd,
             ),
+            *check_aliases(settings.all_models),
             *_check_store(settings),
             *check_traces(settings.traces),
             *check_admin_tokens(settings.admin.tokens, environment),

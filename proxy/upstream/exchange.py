@@ -170,7 +170,7 @@ class Exchange:
         chat = dialect.chat
         if chat is None:
             raise no_chat()
-        chat_head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), self._model.id)
+        chat_head = ChatHead(f"chatcmpl-{self._observation.request_id}", int(time()), asked.model or self._model.id)
         return chat.read(asked, chat_head, comes_as_events=comes_as_events)
 
     async def begin(self) -> bool:

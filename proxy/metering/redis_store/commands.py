@@ -51,13 +51,14 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> bytes:
-        """Admit a request."""
-        if idempotency is None:
+        """Admit a request; ``alias`` is the name by which the client asks for the model, where that is another one."""
+        if idempotency is None and alias is None:
             team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
             parts = self._admission_parts(len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote)
             return reservation_id.encode().join(parts)
-        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency)
+        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, alias)
 
     def settle(self, settlement: Settlement, found: str = "") -> bytes:
         """Settle it; ``found`` is what a look into the ledger has, see ``settle.lua``."""
@@ -93,6 +94,7 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> bytes:
         team, key_id = credential.team, credential.key_id
         keys: tuple[str, ...] = (
@@ -115,6 +117,8 @@ class Commands:
         if idempotency is not None:
             keys += (_name(team, key_id, idempotency),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
+        if alias is not None:
+            arguments += (alias,) if idempotency is not None else ("", "", alias)
         return pack_call(self._admit, keys, arguments)
 
     def _pack_admission_parts(

@@ -82,12 +82,13 @@ class RedisStore(Store):
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> Reservation:
         team, key_id = credential.team, credential.key_id
-        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency)
+        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency, alias)
         reply = await self._ask_and_reclaim(team, self._admit, reservation_id, command)
         if reply[0] != b"admitted":
-            raise read_refusal(reply, model, quote)
+            raise read_refusal(reply, alias or model, quote)
         return Reservation(
             id=reservation_id,
             team=team,

@@ -102,7 +102,7 @@ def metering(
         observation = request[OBSERVATION]
         try:
             asked, identity = await reader.read(request, endpoint, source)
-            model = _model_of(asked, catalog)
+            name, model = _model_of(asked, catalog)
             asked = agree_on_size(accept_unknown(asked, model), model)
             idempotency = _idempotency_of(request, identity)
             quote = price(asked, model)
@@ -117,7 +117,8 @@ def metering(
         if request.transport is None:
             raise ClientGone
         try:
-            async with meter.admit(credential, observation, model.id, quote, idempotency, terms) as delivery:
+            alias = name if name != model.id else None
+            async with meter.admit(credential, observation, model.id, quote, idempotency, terms, alias) as delivery:
                 request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)
         except AlreadyAnswered as before:
@@ -195,7 +196,8 @@ def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:
     return UnsupportedMediaType(f"The body is '{given}'; send {wanted}.")
 
 
-def _model_of(asked: Asked, catalog: Catalog) -> Model:
+def _model_of(asked: Asked, catalog: Catalog) -> tuple[str, Model]:
+    """The name by which the client asks, and the model of that name, which answers such requests."""
     model_id = asked.model or catalog.default_model
     if model_id is None:
         raise InvalidRequest(
@@ -209,7 +211,7 @@ def _model_of(asked: Asked, catalog: Catalog) -> Model:
         check_n(asked, model.max_n)
         check_stream(asked, model.parameters)
         check_task(asked, model)
-    return model
+    return model_id, model
 
 
 def _give_again(answer: KeptAnswer) -> web.Response:

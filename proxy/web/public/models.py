@@ -39,16 +39,17 @@ class ModelRoutes:
     async def list(self, request: web.Request) -> web.Response:
         """Every model that the key may use, in OpenAI's list shape."""
         caller = await read_own_key(request, self._store)
-        models = [_shape(model) for model in self._catalog.all() if caller.may_use(model.id)]
+        models = [_shape(name, model) for name, model in self._catalog.names() if caller.may_use(name, model.id)]
         return json_response({"object": "list", "data": models})
 
     async def show(self, request: web.Request) -> web.Response:
         """One model; one that the key may not use is not there for it."""
         caller = await read_own_key(request, self._store)
-        model = self._catalog.get(request.match_info["model"])
-        if not caller.may_use(model.id):
-            raise ModelNotFound(f"The model '{model.id}' does not exist for this key.", param="model")
-        return json_response(_shape(model))
+        name = request.match_info["model"]
+        model = self._catalog.get(name)
+        if not caller.may_use(name, model.id):
+            raise ModelNotFound(f"The model '{name}' does not exist for this key.", param="model")
+        return json_response(_shape(name, model))
 
 
 async def read_own_key(request: web.Request, store: Store) -> Caller:
@@ -64,11 +65,14 @@ def json_response(content: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(content), content_type="application/json")
 
 
-def _shape(model: Model) -> dict[str, Any]:
-    return {
-        "id": model.id,
+def _shape(name: str, model: Model) -> dict[str, Any]:
+    shape = {
+        "id": name,
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
         "token_multiplier": format(model.token_multiplier.normalize(), "f"),
     }
+    if name != model.id:
+        shape["alias_of"] = model.id
+    return shape

@@ -75,13 +75,19 @@ class ChatAnswer(BaseModel):
 
 
 class ModelView(_Wire):
-    """A model; ``created`` is in seconds since the epoch, and ``token_multiplier`` an exact decimal."""
+    """A model; ``created`` is in seconds since the epoch, and ``token_multiplier`` an exact decimal.
+
+    Another name of a model says by ``alias_of`` which one it stands for.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     token_multiplier: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+    alias_of: str | None = None
 
 
 class ModelList(_Wire):

@@ -19,7 +19,7 @@ from proxy.app import ENDPOINTS
 from proxy.domain.api_key import make_key_text
 from proxy.domain.billing.pricing import Quote, Terms
 from proxy.domain.billing.settlement import Delivery
-from proxy.domain.catalog import Ability, Catalog
+from proxy.domain.catalog import Ability, Alias, Catalog
 from proxy.domain.errors import (
     ClientGone,
     InsufficientQuota,
@@ -51,7 +51,8 @@ CATALOG = Catalog(
     [
         make_model(id="acme/image-1", max_n=4),
         make_model("2.5", id="acme/image-2", max_n=4, abilities=frozenset(Ability)),
-    ]
+    ],
+    aliases=[Alias("image-latest", "acme/image-2")],
 )
 BODY = b'{"model":"acme/image-2","prompt":"a lighthouse","n":3}'
 FORM = "multipart/form-data; boundary=b"
@@ -84,6 +85,7 @@ class Admissions:
         self.store = Store(self.calls, key, remaining)
         self.quote: Quote | None = None
         self.terms: Terms | None = None
+        self.alias: str | None = None
         self.idempotency: Idempotency | None = None
         self.settled: list[Delivery] = []
         self._wrong = admit
@@ -97,7 +99,9 @@ class Admissions:
         quote: Quote,
         idempotency: Idempotency | None,
         terms: Terms,
+        alias: str | None,
     ) -> AsyncIterator[Delivery]:
+        self.alias = alias
         self.calls.append(f"admit {model}")
         self.quote, self.idempotency, self.terms = quote, idempotency, terms
         if self._wrong is not None:
@@ -184,6 +188,15 @@ def test_a_good_small_request_asks_the_store_once(reader: RequestReader) -> None
     (forwarded,) = exchange.forwarded
     assert forwarded[METERED].delivery is exchange.meter.settled[0]
     assert (exchange.observation.key_id, exchange.observation.model) == ("acme_0123456789", "acme/image-2")
+
+
+def test_a_request_by_an_alias_is_one_of_its_model_and_says_the_name(reader: RequestReader) -> None:
+    for name, alias in ((b"acme/image-2", None), (b"image-latest", "image-latest")):
+        exchange = Exchange(reader, Admissions())
+        exchange.send(BODY.replace(b"acme/image-2", name))
+        assert exchange.meter.calls == ["admit acme/image-2"]
+        assert exchange.meter.alias == alias
+        assert exchange.observation.model == "acme/image-2"
 
 
 def test_what_costs_nothing_passes_without_a_key(reader: RequestReader) -> None:

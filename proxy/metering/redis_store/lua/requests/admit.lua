@@ -20,6 +20,7 @@
 -- ARGV[9]  how much of a rate limit may come at once, microseconds of it
 -- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
 -- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
+-- ARGV[12] only where the client asks by an alias: that name; who may use it may use the model
 --
 -- Reply, always led by the reservation id, and ended by the number of leases reclaimed:
 --   {id, 'admitted', admitted_ms, remaining units or false, rates, count}
@@ -64,16 +65,18 @@ local function read(scope, name, models, limits, counters)
   }
 end
 
-local function may_use(models)
+local function holds(models, model)
   if not models or models == '*' then return true end
   for pattern in string.gmatch(models, '[^\n]+') do
-    if pattern == '*' or pattern == ARGV[3] then return true end
-    if string.sub(pattern, -2) == '/*' and string.sub(ARGV[3], 1, #pattern - 1) == string.sub(pattern, 1, -2) then
+    if pattern == '*' or pattern == model then return true end
+    if string.sub(pattern, -2) == '/*' and string.sub(model, 1, #pattern - 1) == string.sub(pattern, 1, -2) then
       return true
     end
   end
   return false
 end
+
+local function may_use(models) return holds(models, ARGV[3]) or (ARGV[12] and holds(models, ARGV[12])) end
 
 local reclaimed, before, state, then_ms, of_key, of_team = 0, nil, nil, nil, nil, nil
 

@@ -1,0 +1,47 @@
+"""A ``[[models]]`` that is another name of a model, and what is wrong with such names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from proxy.domain.catalog import Alias
+from proxy.settings.mistakes import ALIAS_TAG, MODEL_TAG
+from proxy.settings.models import ModelSettings, NamedSettings
+from proxy.settings.values import ModelId
+
+
+class AliasSettings(NamedSettings):
+    """One ``[[models]]`` with ``alias_of``: all else is said by the model that it stands for."""
+
+    alias_of: ModelId
+
+    def to_alias(self) -> Alias:
+        """The same, as the catalogue has it."""
+        return Alias(self.id, self.alias_of)
+
+
+def _tag(value: Any) -> str:
+    is_alias = isinstance(value, AliasSettings) or (isinstance(value, dict) and "alias_of" in value)
+    return ALIAS_TAG if is_alias else MODEL_TAG
+
+
+AnyModel = Annotated[
+    Annotated[ModelSettings, Tag(MODEL_TAG)] | Annotated[AliasSettings, Tag(ALIAS_TAG)], Discriminator(_tag)
+]
+
+
+def check_aliases(models: Sequence[ModelSettings | AliasSettings]) -> Iterator[str]:
+    """Each has to name a model itself, so that there are no chains and no circles."""
+    made = [model.id for model in models if isinstance(model, ModelSettings)]
+    aliases = {model.id for model in models if isinstance(model, AliasSettings)}
+    for index, model in enumerate(models):
+        if not isinstance(model, AliasSettings) or model.alias_of in made:
+            continue
+        place = f"models[{index}].alias_of"
+        if model.alias_of in aliases:
+            yield f"{place}: {model.alias_of!r} is an alias itself: name the model that it stands for"
+        else:
+            yield f"{place}: no model has the id {model.alias_of!r}; there are {made}"
