@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -162,6 +163,7 @@ class Gateway:
         self._catalog.replace(catalog)
         self.metrics.reloaded(taken=True)
         logger.info("the configuration was read again: %d models, %d providers", len(settings.models), len(providers))
+        _warn(settings)
         for section in self._settings.changed_sections(settings):
             logger.warning("[%s] has changed, which takes a restart: what it was at the start stays in force", section)
 
@@ -175,6 +177,7 @@ class Gateway:
         metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)
         runner, redis_pool, store, meter = await self._start_metering(metrics, traces)
         catalog = self._catalog = settings.catalog()
+        _warn(settings)
         pool = self._pool = self._make_pool(catalog, metrics, traces)
         parts.push_async_callback(pool.close)
         await self._settle_pending_tasks(meter, pool)
@@ -410,6 +413,11 @@ class Gateway:
                 f"{path}: the admin token cannot be kept there ({error.strerror}): "
                 f"set {ADMIN_TOKEN_VARIABLE}, or server.data_folder to a folder that can be written"
             ) from None
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings(time()):
+        logger.warning("%s", warning)
 
 
 def _read_or_make_token(path: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import partial
 from pathlib import Path
+from time import time
 
 import click
 import orjson
@@ -110,7 +111,7 @@ def config() -> None:
 def check(path: Path, as_json: bool) -> None:
     """Check the configuration without starting anything; every mistake is reported.
 
-    It reports as well what the store may lose, where the store can be asked.
+    It reports as well which models retire, and what the store may lose, where the store can be asked.
     """
     try:
         settings = load_settings(path)
@@ -119,13 +120,15 @@ def check(path: Path, as_json: bool) -> None:
             click.echo(orjson.dumps({"ok": False, "mistakes": str(error).splitlines()}).decode())
             raise SystemExit(1) from None
         raise click.ClickException(str(error)) from None
-    findings = asyncio.run(_look_at_the_store(settings))
+    findings, warnings = asyncio.run(_look_at_the_store(settings)), settings.warnings(time())
     if as_json:
-        found = {"providers": [p.name for p in settings.providers], "models": [m.id for m in settings.models]}
+        found = {"providers": [p.name for p in settings.providers], "models": [m.id for m in settings.all_models]}
         store = [{"level": logging.getLevelName(each.level).lower(), "text": each.text} for each in findings]
-        click.echo(orjson.dumps({"ok": True, "mistakes": [], **found, "store": store}).decode())
+        click.echo(orjson.dumps({"ok": True, "mistakes": [], "warnings": warnings, **found, "store": store}).decode())
     else:
-        click.echo(f"{path}: good: {len(settings.providers)} provider(s), {len(settings.models)} model(s)")
+        click.echo(f"{path}: good: {len(settings.providers)} provider(s), {len(settings.all_models)} model(s)")
+        for warning in warnings:
+            click.echo(f"warning: {warning}")
         for each in findings:
             click.echo(
                 f"store: {'' if each.level == logging.INFO else logging.getLevelName(each.level) + ': '}{each.text}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, localcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from proxy.domain.errors import ModelNotFound
+from proxy.domain.retirement import Retirement
 
 if TYPE_CHECKING:
     from proxy.domain.prices.settling import Prices
@@ -130,9 +131,17 @@ class Catalog:
     """The configured models. Replaced as a whole on reload, so that one request sees one state of it."""
 
     def __init__(
-        self, models: Iterable[Model], default_model: str | None = None, aliases: Iterable[Alias] = ()
+        self,
+        models: Iterable[Model],
+        default_model: str | None = None,
+        aliases: Iterable[Alias] = (),
+        retirements: Mapping[str, Retirement] | None = None,
     ) -> None:
-        """Index the models by id; ``default_model`` serves requests that name none, ``aliases`` name models of them."""
+        """Index the models by id; ``default_model`` serves requests that name none, ``aliases`` name models of them.
+
+        ``retirements`` are those of models and aliases, by their names.
+        """
+        self.retirements: Mapping[str, Retirement] = retirements or {}
         self._models: Mapping[str, Model] = {model.id: model for model in models}
         self._named: Mapping[str, Model] = {
             **self._models, **{alias.id: self._models[alias.alias_of] for alias in aliases}
@@ -147,7 +156,7 @@ class Catalog:
     def replace(self, other: Catalog) -> None:
         """Take over the other catalogue's models."""
         self._models, self.default_model, self.least_units = other._models, other.default_model, other.least_units
-        self._named = other._named
+        self._named, self.retirements = other._named, other.retirements
         self.takes_unknown = other.takes_unknown
 
     def get(self, model_id: str) -> Model:
@@ -163,6 +172,24 @@ class Catalog:
         """Every model, in the order of the configuration."""
         return self._models.values()
 
-    def names(self) -> Iterable[tuple[str, Model]]:
-        """Every name that a client may ask for, with its model: ids in the order of the configuration, then aliases."""
-        return self._named.items()
+    def names(self, now_s: float) -> Iterator[tuple[str, Model]]:
+        """Every name that a client may ask for at this time, in seconds since the epoch, with its model.
+
+        Ids come in the order of the configuration, and aliases after them.
+        """
+        for name, model in self._named.items():
+            retirement = self.retirement(name)
+            if retirement is None or not retirement.has_come(now_s):
+                yield name, model
+
+    def retirement(self, name: str) -> Retirement | None:
+        """When this name ends, or the model that it stands for, if that is earlier."""
+        model = self._named.get(name)
+        ends = [self.retirements.get(name), None if model is None else self.retirements.get(model.id)]
+        return min((end for end in ends if end is not None), key=lambda end: end.at_s, default=None)
+
+    def check_offered(self, name: str, now_s: float) -> None:
+        """Refuse what has been retired at this time, in seconds since the epoch (ModelNotFound)."""
+        retirement = self.retirement(name)
+        if retirement is not None and retirement.has_come(now_s):
+            raise ModelNotFound(retirement.tell(name, now_s), param="model")

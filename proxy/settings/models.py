@@ -23,7 +23,7 @@ from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
 from proxy.settings.prices import PricedSettings, check_prices
 from proxy.settings.sections import Section
-from proxy.settings.values import ModelId, Multiplier, Name, Parameter, Size, Whole, one_of
+from proxy.settings.values import Day, ModelId, Multiplier, Name, Parameter, Size, Whole, one_of
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 
 
@@ -42,9 +42,11 @@ class DeploymentSettings(Section):
 
 
 class NamedSettings(Section):
-    """What every ``[[models]]`` has: what clients ask for."""
+    """What every ``[[models]]`` has: what clients ask for, until when, and what they ask for then."""
 
     id: ModelId
+    retires: Day | None = None
+    replaced_by: ModelId | None = None
 
 
 class ModelSettings(NamedSettings, PricedSettings):

@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
 from proxy.settings.admin_tokens import check_admin_tokens
-from proxy.settings.aliases import AliasSettings, AnyModel, check_aliases
 from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe
 from proxy.settings.models import ModelSettings, check_models
+from proxy.settings.names import AliasSettings, AnyModel, check_aliases, check_retirements, retirements
 from proxy.settings.providers import ProviderSettings, check_providers
 from proxy.settings.sections import (
     AccountingSettings,
@@ -98,7 +98,12 @@ class Settings(Section):
             (model.to_model([dialects[name] for name in model.providers], units_per_usd) for model in self.models),
             self.server.default_model,
             [alias.to_alias() for alias in self.aliases],
+            retirements(self.all_models),
         )
+
+    def warnings(self, now_s: float) -> list[str]:
+        """What is good as it is, and should be looked after; ``now_s`` is in seconds since the epoch."""
+        return [end.tell(name, now_s) for name, end in retirements(self.all_models).items()]
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""
@@ -158,6 +163,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
                 settings.accounting.units_per_usd,
             ),
             *check_aliases(settings.all_models),
+            *check_retirements(settings.all_models),
             *_check_store(settings),
             *check_traces(settings.traces),
             *check_admin_tokens(settings.admin.tokens, environment),

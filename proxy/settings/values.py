@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
@@ -109,6 +110,13 @@ def _seconds(value: float) -> float:
     return value
 
 
+def _day(value: object) -> object:
+    # A text would do for pydantic, and so would seconds since the epoch.
+    if type(value) is not date:
+        raise ValueError("should be a day without quotes, like 2026-12-01")
+    return value
+
+
 def _variable_name(text: str) -> str:
     if not _variable.fullmatch(text):
         raise ValueError("should be the name of an environment variable, not the secret itself")
@@ -144,6 +152,9 @@ def _size(text: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 Whole = Annotated[int, BeforeValidator(no_boolean)]
+Day = Annotated[date, BeforeValidator(_day)]
+"""In UTC."""
+
 Seconds = Annotated[float, BeforeValidator(no_boolean), AfterValidator(_seconds)]
 Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 from aiohttp import web
@@ -204,6 +204,8 @@ def _model_of(asked: Asked, catalog: Catalog) -> tuple[str, Model]:
             "Missing required parameter: 'model'; GET /v1/models lists those there are.", param="model"
         )
     model = catalog.get(model_id)
+    if catalog.retirements:
+        catalog.check_offered(model_id, time())
     check_sizes(asked.size, asked.image_size, model)
     if isinstance(asked, ChatRequest):
         check_chat(asked, model)

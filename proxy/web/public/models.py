@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 from typing import Any
 
 import orjson
@@ -39,7 +40,9 @@ class ModelRoutes:
     async def list(self, request: web.Request) -> web.Response:
         """Every model that the key may use, in OpenAI's list shape."""
         caller = await read_own_key(request, self._store)
-        models = [_shape(name, model) for name, model in self._catalog.names() if caller.may_use(name, model.id)]
+        models = [
+            self._shape(name, model) for name, model in self._catalog.names(time()) if caller.may_use(name, model.id)
+        ]
         return json_response({"object": "list", "data": models})
 
     async def show(self, request: web.Request) -> web.Response:
@@ -49,7 +52,25 @@ class ModelRoutes:
         model = self._catalog.get(name)
         if not caller.may_use(name, model.id):
             raise ModelNotFound(f"The model '{name}' does not exist for this key.", param="model")
-        return json_response(_shape(name, model))
+        self._catalog.check_offered(name, time())
+        return json_response(self._shape(name, model))
+
+    def _shape(self, name: str, model: Model) -> dict[str, Any]:
+        shape: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": model.owned_by,
+            "token_multiplier": format(model.token_multiplier.normalize(), "f"),
+        }
+        if name != model.id:
+            shape["alias_of"] = model.id
+        retirement = self._catalog.retirement(name)
+        if retirement is not None:
+            shape["retires"] = retirement.day
+            if retirement.replaced_by is not None:
+                shape["replaced_by"] = retirement.replaced_by
+        return shape
 
 
 async def read_own_key(request: web.Request, store: Store) -> Caller:
@@ -63,16 +84,3 @@ async def read_own_key(request: web.Request, store: Store) -> Caller:
 def json_response(content: Any, status: int = 200) -> web.Response:
     """``content`` as JSON."""
     return web.Response(status=status, body=orjson.dumps(content), content_type="application/json")
-
-
-def _shape(name: str, model: Model) -> dict[str, Any]:
-    shape = {
-        "id": name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "token_multiplier": format(model.token_multiplier.normalize(), "f"),
-    }
-    if name != model.id:
-        shape["alias_of"] = model.id
-    return shape

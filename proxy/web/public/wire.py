@@ -77,7 +77,8 @@ class ChatAnswer(BaseModel):
 class ModelView(_Wire):
     """A model; ``created`` is in seconds since the epoch, and ``token_multiplier`` an exact decimal.
 
-    Another name of a model says by ``alias_of`` which one it stands for.
+    Another name of a model says by ``alias_of`` which one it stands for. From the UTC day ``retires`` on (YYYY-MM-DD)
+    it is not offered any more, and ``replaced_by`` is what to ask for instead.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
@@ -88,6 +89,8 @@ class ModelView(_Wire):
     owned_by: str
     token_multiplier: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
     alias_of: str | None = None
+    retires: str | None = None
+    replaced_by: str | None = None
 
 
 class ModelList(_Wire):

@@ -1,13 +1,15 @@
-"""A ``[[models]]`` that is another name of a model, and what is wrong with such names."""
+"""What models are called: other names of them, and until when a name is good."""
 
 from __future__ import annotations
 
+from calendar import timegm
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
 from proxy.domain.catalog import Alias
+from proxy.domain.retirement import Retirement
 from proxy.settings.mistakes import ALIAS_TAG, MODEL_TAG
 from proxy.settings.models import ModelSettings, NamedSettings
 from proxy.settings.values import ModelId
@@ -45,3 +47,29 @@ def check_aliases(models: Sequence[ModelSettings | AliasSettings]) -> Iterator[s
             yield f"{place}: {model.alias_of!r} is an alias itself: name the model that it stands for"
         else:
             yield f"{place}: no model has the id {model.alias_of!r}; there are {made}"
+
+
+def retirements(models: Sequence[NamedSettings]) -> dict[str, Retirement]:
+    """The ends of names that have one."""
+    return {
+        model.id: Retirement(model.retires.isoformat(), timegm(model.retires.timetuple()), model.replaced_by)
+        for model in models
+        if model.retires is not None
+    }
+
+
+def check_retirements(models: Sequence[ModelSettings | AliasSettings]) -> Iterator[str]:
+    """Whoever is sent elsewhere has to find something there."""
+    named = {model.id: model for model in models}
+    for index, model in enumerate(models):
+        if model.replaced_by is None:
+            continue
+        place, other = f"models[{index}].replaced_by", named.get(model.replaced_by)
+        if model.retires is None:
+            yield f"{place}: is given without retires, the day from which on the model is refused"
+        elif other is None:
+            yield f"{place}: no model has the id {model.replaced_by!r}; there are {[*named]}"
+        elif model.id in (other.id, other.alias_of if isinstance(other, AliasSettings) else None):
+            yield f"{place}: {other.id!r} is this model itself"
+        elif other.retires is not None and other.retires <= model.retires:
+            yield f"{place}: {other.id!r} retires on {other.retires}, which is no later"

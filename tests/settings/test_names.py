@@ -1,14 +1,17 @@
-"""Other names of models: which are taken, and how a mistake in one is explained."""
+"""Other names of models, and when names end: which are taken, and how a mistake in one is explained."""
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
+from proxy.domain.retirement import Retirement
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_settings
 
+DAY = date(2026, 12, 1)
 PROVIDER = {"name": "acme", "base_url": "https://api.acme.example/v1"}
 
 
@@ -35,7 +38,7 @@ def test_an_alias_is_the_model_that_it_stands_for() -> None:
     catalog = settings.catalog()
     assert catalog.get("image-latest") is catalog.get("acme/image-2")
     assert [model.id for model in catalog.all()] == ["acme/image-1", "acme/image-2"]
-    assert [name for name, _model in catalog.names()] == ["acme/image-1", "acme/image-2", "image-latest"]
+    assert [name for name, _model in catalog.names(0)] == ["acme/image-1", "acme/image-2", "image-latest"]
     assert [model.id for model in settings.all_models] == ["image-latest", "acme/image-1", "acme/image-2"]
 
 
@@ -101,3 +104,52 @@ def test_mistakes_in_models_beside_aliases_have_their_place_in_the_file() -> Non
     assert mistakes(alias("latest", "acme/image-1"), made("acme/image-1") | {"token_multiplier": "x"})[0].startswith(
         "models[1].token_multiplier: is 'x'"
     )
+
+
+# --- Until when -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_and_an_alias_may_retire() -> None:
+    settings = read(
+        made("a") | {"retires": DAY, "replaced_by": "b"}, made("b"), alias("c", "a", retires=date(2026, 11, 1))
+    )
+    assert settings.catalog().retirements == {
+        "a": Retirement("2026-12-01", 1_796_083_200, "b"),
+        "c": Retirement("2026-11-01", 1_793_491_200),
+    }
+    assert settings.warnings(datetime(2026, 11, 26, tzinfo=UTC).timestamp()) == [
+        "The model 'a' retires on 2026-12-01, and is refused from then on; use 'b' instead.",
+        "The model 'c' was retired on 2026-11-01.",
+    ]
+    assert read(made("a")).warnings(0) == []
+
+
+def test_a_replacement_may_retire_later_or_be_an_alias_of_another_model() -> None:
+    ends = {"retires": DAY, "replaced_by": "b"}
+    read(made("a") | ends, made("b") | {"retires": date(2026, 12, 2)})
+    read(made("a") | ends, made("c"), alias("b", "c"))
+
+
+@pytest.mark.parametrize("value", ["2026-12-01", 1_764_547_200, datetime(2026, 12, 1, tzinfo=UTC), True])
+def test_the_day_is_written_as_toml_has_it(value: object) -> None:
+    assert "should be a day without quotes, like 2026-12-01" in mistakes(made("a") | {"retires": value})[0]
+
+
+@pytest.mark.parametrize(
+    ("replaced_by", "others", "told"),
+    [
+        ("b", [], "no model has the id 'b'; there are ['a']"),
+        ("a", [], "'a' is this model itself"),
+        ("b", [alias("b", "a")], "'b' is this model itself"),
+        ("b", [made("b") | {"retires": DAY}], "'b' retires on 2026-12-01, which is no later"),
+    ],
+)
+def test_a_replacement_has_to_be_there(replaced_by: str, others: list[Any], told: str) -> None:
+    retiring = made("a") | {"retires": DAY, "replaced_by": replaced_by}
+    assert mistakes(retiring, *others) == [f"models[0].replaced_by: {told}"]
+
+
+def test_a_replacement_without_a_day_says_nothing() -> None:
+    assert mistakes(made("a") | {"replaced_by": "b"}, made("b")) == [
+        "models[0].replaced_by: is given without retires, the day from which on the model is refused"
+    ]
