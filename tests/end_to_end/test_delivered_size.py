@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_command_line import lightmeter
-from tests.support.gateways import ADMIN_TOKEN, configuration, running_gateway, sample_provider
+from tests.support.gateways import ADMIN_TOKEN, ask, configuration, running_gateway, sample_provider
+from tests.support.scripted_provider import Reply, scripted_provider
+
+HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR%b%b\x08\x02\0\0\0"
 
 
 @pytest.mark.parametrize(("tier", "charged"), [("requested", 12_500), ("delivered", 5_000)])
@@ -40,3 +44,38 @@ def test_they_are_counted_kept_and_charged_by_setting(tmp_path: Path, tier: str,
         assert [row["charged_by"] and json.loads(row["charged_by"]) for row in rows] == [by_tier or ""] * 2
         gateway.check_books(key)
         assert 'lightmeter_images_smaller_than_asked_total{model="acme/image-1"} 1.0' in gateway.metrics()
+
+
+@pytest.mark.parametrize("edge_px", [64, 4096])
+@pytest.mark.parametrize("lead", ["", "data:image/png;base64,"])
+def test_a_size_is_read_behind_the_beginning_of_an_address(tmp_path: Path, edge_px: int, lead: str) -> None:
+    edge = edge_px.to_bytes(4, "big")
+    image = lead + base64.b64encode(HEAD % (edge, edge) + bytes(200)).decode()
+    part = {"type": "image_url", "image_url": {"url": image}}
+    completed = json.dumps({"type": "image_generation.completed", "b64_json": image}).encode()
+    drawn = {
+        "JSON": json.dumps({"created": 1, "data": [{"b64_json": image}]}).encode(),
+        "events": b"data: %b\n\n" % completed,
+        "a chat": json.dumps({"choices": [{"message": {"content": "", "images": [part]}}]}).encode(),
+    }
+    charged = 12_500 if edge_px == 4096 else 5_000
+    with (
+        scripted_provider(lambda number: Reply(body=list(drawn.values())[number])) as provider,
+        running_gateway(
+            tmp_path, configuration(f"embedded:{tmp_path}/data", provider.url, accounting={"tier": "delivered"})
+        ) as gateway,
+    ):
+        key = gateway.make_key()
+        for name in drawn:
+            if name == "a chat":
+                chat = {
+                    "model": "acme/image-1",
+                    "messages": [{"role": "user", "content": "a"}],
+                    "modalities": ["image"],
+                }
+                assert ask("POST", f"{gateway.url}/v1/chat/completions", key=key, body=chat).status == 200
+            else:
+                assert gateway.generate(key).status == 200
+            entry = gateway.ledger(key)[-1]
+            assert (entry["sizes"], entry["charged"]) == ([f"{edge_px}x{edge_px}"], charged), name
+        gateway.check_books(key)

@@ -120,6 +120,7 @@ EVENTS: dict[tuple[str, str], dict[str, Any]] = {
 FORMS: dict[str, Callable[[object, object], Reply]] = {
     "as it should be": lambda d, _e: Reply(body=as_json(d)),
     "no content type": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": ""}),
+    "events without a content type": lambda _d, e: Reply(body=as_events(e), headers={"Content-Type": ""}),
     "as text": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": "text/plain; charset=utf-8"}),
     "JSON as events": lambda d, _e: Reply(body=as_json(d), headers={"Content-Type": "text/event-stream"}),
     "JSON with a stream's end": lambda d, _e: Reply(

@@ -145,6 +145,13 @@ def test_bad_headers(target: Target, headers: tuple[bytes, ...], host: bytes | N
     check_refused(exchange(target.url, target.head(*headers, length(), host=host) + BODY), status)
 
 
+@pytest.mark.parametrize(
+    "size", [b"abc", b"", b"+5", b"-1", b"0x5", b"1 2", b"5, 5", b"5, 6", b"5.0", b"\xd9\xa5", b"1" * 40]
+)
+def test_a_length_that_is_no_number(target: Target, size: bytes) -> None:
+    check_refused(exchange(target.url, target.head(b"Content-Length: " + size) + BODY), 400)
+
+
 LARGE_HEADERS = {
     "a header of 9 kB": (b"Cookie: sso=" + b"a" * 9_000,),
     "a header of 32 kB": (b"Cookie: sso=" + b"a" * 32_000,),

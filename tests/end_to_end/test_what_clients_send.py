@@ -335,6 +335,23 @@ def test_an_image_in_the_text_of_an_answer_is_sent_back_whole(
         assert body["messages"] == messages
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("place", ["beside the answer's text", "in what the user says"])
+def test_a_picture_of_two_megabytes_may_be_sent_with_the_next_turn(
+    scenes: dict[str, Scene], dialect: str, place: str
+) -> None:
+    """With the limits that a gateway has unless it is told otherwise."""
+    picture = base64.b64encode(JPEG + bytes(range(256)) * 8_000).decode()
+    part = {"type": "image_url", "image_url": {"url": f"{DATA}{picture}"}}
+    if place == "in what the user says":
+        messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "a hat on it"}, part]}]
+    else:
+        answered = {"role": "assistant", "content": "here", "images": [part]}
+        messages = [*TALK["messages"], answered, {"role": "user", "content": "now blue"}]
+    received = scenes[dialect].sent(CHAT, {**TALK, "messages": messages})
+    assert images_received(received) == [("image/jpeg", picture)]
+
+
 def test_images_in_texts_that_take_four_times_their_bytes_have_a_bound_of_their_own(scenes: dict[str, Scene]) -> None:
     """An emoji makes each character of its text take four bytes of memory."""
     picture = base64.b64encode(JPEG + bytes(7 * 2**20)).decode()

@@ -57,16 +57,30 @@ def test_the_client_is_told_of_no_money_and_does_not_try_again(play: Stage, dial
     play.gateway.check_books(key)
 
 
-def test_the_operator_is_told_in_log_and_metric(play: Stage) -> None:
-    assert out_of_credit(play.gateway, "gemini") is not None
-    before = out_of_credit(play.gateway, "openai") or 0
-    play.reply(reply("hard limit"))
-    play.ask("openai")
-    assert out_of_credit(play.gateway, "openai") == before + 1
-    log = play.gateway.server
-    line = log.wait_for_output(r".*refuses this gateway's account \(400, billing_hard_limit_reached\).*")[0]
-    assert '"level":"error"' in line
-    log.wait_for_output('"provider_error":"billing_hard_limit_reached"')
+WORDS = {
+    "hard limit": "billing_hard_limit_reached",
+    "not active": "billing_not_active",
+    "deactivated": "account_deactivated",
+    "no quota": "insufficient_quota",
+    "no credits": "",
+    "place": "FAILED_PRECONDITION",
+    "free tier": "FAILED_PRECONDITION",
+}
+"""The provider's own word for each error, as the operator finds it in its pages; some have a status alone."""
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_operator_is_told_in_log_and_metric(play: Stage, dialect: str, name: str) -> None:
+    before, log = out_of_credit(play.gateway, dialect), play.gateway.server
+    assert before is not None
+    play.reply(reply(name))
+    answer = play.ask(dialect)
+    assert out_of_credit(play.gateway, dialect) == before + 1
+    said = log.wait_for_output(rf'.*"{answer.headers["x-request-id"]}".*')[0]
+    assert f'"provider_error":"{WORDS[name]}"' in said
+    told = rf".*provider {dialect} refuses this gateway's account \({ERRORS[name][0]}, {WORDS[name] or 'no code'}\).*"
+    assert '"level":"error"' in log.wait_for_output(told)[0]
 
 
 @pytest.mark.parametrize("name", ERRORS)
