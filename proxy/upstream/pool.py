@@ -20,12 +20,14 @@ from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.client import ProviderClient
+from proxy.upstream.dialects import RAW_DIALECTS
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.polled.course import TaskUnknown
 from proxy.upstream.exchange import Asked, Exchange, ask
 from proxy.upstream.failover import Failover
 from proxy.upstream.polled.client import PolledClient
 from proxy.upstream.provider import Provider
+from proxy.upstream.raw.client import RawClient
 from proxy.upstream.routing import Balancer
 from proxy.upstream.side_by_side import OneOfSeveral, SideBySide
 from proxy.upstream.watchdog import Watch
@@ -149,7 +151,11 @@ class Pool:
                 if going is not None:
                     going.cancel()
                 return client
-        kind = PolledClient if provider.dialect in POLLED_DIALECTS else ProviderClient
+        kind: type[ProviderClient] = ProviderClient
+        if provider.dialect in POLLED_DIALECTS:
+            kind = PolledClient
+        elif provider.dialect in RAW_DIALECTS:
+            kind = RawClient
         return kind(provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens)
 
     def _retire(self, client: ProviderClient) -> None:

@@ -7,10 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import Reservation
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, Model, unit_price
 from proxy.domain.requests.image import KNOWN_PARAMETERS
+from proxy.upstream.bodies.outgoing import OutgoingBody
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 
@@ -20,6 +23,13 @@ def contract_rows(file: str, table: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads((CONTRACT / file).read_text(encoding="utf-8"))[table]
     assert rows
     return rows
+
+
+def written(body: bytes | OutgoingBody) -> Any:
+    """What a provider is sent, as JSON; of a form, its pieces."""
+    if isinstance(body, bytes):
+        return orjson.loads(body)
+    return [piece.decode() for piece in body.pieces if isinstance(piece, bytes)]
 
 
 def make_model(multiplier: str | Decimal = "1", **fields: Any) -> Model:

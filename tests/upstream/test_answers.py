@@ -21,7 +21,7 @@ from proxy.domain.requests.image import ImageRequest, parse_image_request
 from proxy.upstream.dialects import DIALECTS
 from tests.domain.answer_samples import Passed, check_that_thirty_megabytes_flow, events_of, pass_on, passed_however_cut
 from tests.domain.answers.images.samples import COMPLETED, CREATED_S, make
-from tests.domain.samples import make_model
+from tests.domain.samples import make_model, written
 
 DATA_URL = "data:image/png;base64,"
 USAGE = {"totalTokenCount": 7}
@@ -193,11 +193,11 @@ def test_refusals(dialect: str, status: int, error: dict[str, Any], kind: type[P
 )
 def test_sizes_are_put_in_the_providers_words(fields: dict[str, Any], config: dict[str, str] | None) -> None:
     request, model = asked(**fields), make_model(upstream_model="their-model", endpoint="chat")
-    chat = orjson.loads(DIALECTS["openrouter"].write_generation(request, model))
+    chat = written(DIALECTS["openrouter"].write_generation(request, model))
     assert chat["model"] == "their-model"
     assert (chat["messages"], chat["modalities"]) == ([{"role": "user", "content": "a cube"}], ["image", "text"])
     assert chat.get("image_config") == config
-    content = orjson.loads(DIALECTS["gemini"].write_generation(request, model))
+    content = written(DIALECTS["gemini"].write_generation(request, model))
     assert content["contents"] == [{"role": "user", "parts": [{"text": "a cube"}]}]
     names = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
     expected = None if config is None else {names[name]: value for name, value in config.items()}
@@ -207,8 +207,8 @@ def test_sizes_are_put_in_the_providers_words(fields: dict[str, Any], config: di
 def test_image_config_becomes_a_size_where_a_model_lists_only_that() -> None:
     request = asked(image_config={"aspect_ratio": "16:9", "image_size": "2K"})
     dialect = DIALECTS["openai"]
-    assert orjson.loads(dialect.write_generation(request, make_model(parameters={"size"})))["size"] == "2752x1536"
-    both = orjson.loads(dialect.write_generation(request, make_model(parameters={"size", "image_config"})))
+    assert written(dialect.write_generation(request, make_model(parameters={"size"})))["size"] == "2752x1536"
+    both = written(dialect.write_generation(request, make_model(parameters={"size", "image_config"})))
     assert "size" not in both
 
 

@@ -9,10 +9,14 @@ from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.protocol import Dialect
+from proxy.upstream.dialects.stability import RawDialect, StabilityDialect
+
+RAW_DIALECTS: Mapping[str, RawDialect] = {"stability": StabilityDialect()}
 
 DIALECTS: Mapping[str, Dialect] = {
     "openai": OpenAIDialect(),
     "openrouter": OpenRouterDialect(),
     "gemini": GeminiDialect(),
     **POLLED_DIALECTS,
+    **RAW_DIALECTS,
 }

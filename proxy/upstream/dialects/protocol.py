@@ -68,8 +68,8 @@ class Dialect(Protocol):
         """Where images are asked for, below the provider's base URL."""
         ...
 
-    def write_generation(self, request: ImageRequest, model: Model) -> bytes:
-        """The request's body as JSON, with the fields that the model's ``parameters`` list."""
+    def write_generation(self, request: ImageRequest, model: Model) -> bytes | OutgoingBody:
+        """The request's body, as JSON or as a form, with the fields that the model's ``parameters`` list."""
         ...
 
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:

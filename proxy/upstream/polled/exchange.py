@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import AsyncGenerator
 from time import perf_counter, time
 from types import TracebackType
@@ -15,6 +14,7 @@ from proxy.domain.billing.pending import PendingTask
 from proxy.domain.catalog import Model
 from proxy.domain.errors import ClientGone, UpstreamTimeout, UpstreamUncertain
 from proxy.domain.requests.chat import ChatRequest
+from proxy.upstream.bodies.base64_pieces import Base64Pieces
 from proxy.upstream.exchange import Asked, Exchange
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 TICKET_BYTES_LIMIT = 2**20
 BASE64 = "b64_json"
-_GROUP = 3
-"""Bytes that four characters of base64 stand for."""
 
 
 def wants_base64(asked: Asked, model: Model) -> bool:
@@ -128,13 +126,10 @@ class PolledExchange(Exchange):
                 yield orjson.dumps({"url": address})
                 continue
             yield b'{"b64_json":"'
-            left = b""
+            encoded = Base64Pieces()
             async with self.client.image(address) as pieces:
                 async for piece in pieces:
-                    whole = left + piece
-                    end = len(whole) - len(whole) % _GROUP
-                    left = whole[end:]
-                    if end:
-                        yield b64encode(whole[:end])
-            yield b64encode(left) + b'"}'
+                    if whole := encoded.take(piece):
+                        yield whole
+            yield encoded.end() + b'"}'
         yield b"]}"

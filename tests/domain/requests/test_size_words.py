@@ -18,7 +18,7 @@ from proxy.domain.requests.image import ImageRequest, Task, parse_image_request
 from proxy.domain.requests.size_words import check_sizes, read_aspect_ratio, read_size
 from proxy.upstream.dialects import DIALECTS
 from tests.domain.requests.test_image import NO_SIZES
-from tests.domain.samples import make_model
+from tests.domain.samples import make_model, written
 from tests.support.sources import upload
 
 DATA = "data:image/png;base64,AAAA"
@@ -100,7 +100,7 @@ def test_what_a_provider_could_read_as_4k_is_charged_as_4k_or_refused(size: str,
         model = make_model(four_k_long_edge=long_edge, parameters=frozenset(parameters))
         for request in asked_in_every_way(size):
             for dialect in DIALECTS.values():
-                sent = orjson.loads(dialect.write_generation(request, model))
+                sent = written(dialect.write_generation(request, model))
                 is_4k = any(is_4k_to_somebody(text, long_edge) for text in sizes_in(sent))
                 assert not is_4k or tier_of(request, long_edge) is Tier.FOUR_K
 

@@ -18,7 +18,7 @@ from proxy.domain.requests.sizes import (
     to_size,
 )
 from proxy.upstream.dialects import DIALECTS
-from tests.domain.samples import make_model
+from tests.domain.samples import make_model, written
 
 
 @pytest.mark.parametrize("image_size", FACTORS)
@@ -151,9 +151,9 @@ def test_what_is_charged_as_4k_is_asked_for_as_4k(dialect: str, listed: set[str]
     agreed = agree_on_size(parse_image_request(orjson.dumps(body)), model)
     assert isinstance(agreed, ImageRequest)
     assert price(agreed, model).tier is Tier.FOUR_K
-    written = orjson.loads(DIALECTS[dialect].write_generation(agreed, model))
-    told = written.get("generationConfig", written)
+    sent = written(DIALECTS[dialect].write_generation(agreed, model))
+    told = sent.get("generationConfig", sent)
     config = told.get("imageConfig", told.get("image_config", {}))
-    sizes = [config.get("imageSize", config.get("image_size")), written.get("size"), written.get("resolution")]
+    sizes = [config.get("imageSize", config.get("image_size")), sent.get("size"), sent.get("resolution")]
     assert any(sizes)
     assert all(one in ("4K", "3840x2160", "4096x4096") for one in sizes if one is not None)

@@ -14,6 +14,7 @@ from proxy.domain.requests.image import ImageRequest, Task, parse_image_request
 from proxy.domain.requests.unknown import accept_unknown
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.polled.protocol import TaskState, Ticket
+from tests.domain.samples import written as body_of
 
 DIALECTS = sorted(POLLED_DIALECTS)
 IMAGE = "https://files.example/1.png"
@@ -40,7 +41,7 @@ def asked(made: Model, **fields: Any) -> ImageRequest:
 
 def written(dialect: str, *parameters: str, more: dict[str, Any] | None = None, **fields: Any) -> Any:
     made = model(dialect, *parameters, **(more or {}))
-    body = orjson.loads(POLLED_DIALECTS[dialect].write_generation(asked(made, **fields), made))
+    body = body_of(POLLED_DIALECTS[dialect].write_generation(asked(made, **fields), made))
     inner = body.pop("input", body)
     assert inner.pop("prompt") == "a cube"
     return inner
@@ -121,7 +122,7 @@ def test_where_a_task_is_asked_for() -> None:
 def test_a_version_has_a_path_of_its_own(name: str) -> None:
     made, dialect = model("replicate", upstream_model=name), POLLED_DIALECTS["replicate"]
     assert dialect.images_path(asked(made), made) == "/predictions"
-    assert orjson.loads(dialect.write_generation(asked(made), made))["version"] == "a" * 64
+    assert body_of(dialect.write_generation(asked(made), made))["version"] == "a" * 64
 
 
 @pytest.mark.parametrize("name", ["fal-ai/nano-banana", "fal-ai/nano-banana/edit"])

@@ -1,0 +1,1 @@
+"""Providers whose answer is an image's bytes, and no document."""
