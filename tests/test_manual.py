@@ -71,7 +71,7 @@ NOT_RUN = {
 }
 """What needs a place, a key or a file that only its reader has."""
 
-INSTALLS = {"docker", "install", "python3", "systemctl"}
+INSTALLS = {"docker", "helm", "install", "kubectl", "python3", "systemctl"}
 """What changes a machine; tests/deploy does it on one of its own."""
 
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
