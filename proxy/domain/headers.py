@@ -11,7 +11,7 @@ from typing import Protocol
 from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.errors import InvalidApiKey
 
-KEY_HEADERS = ("api-key", "x-api-key")
+AZURE_KEY, OTHER_KEY = KEY_HEADERS = ("api-key", "x-api-key")
 """Where else a key may stand: ``AzureOpenAI`` of OpenAI's SDKs sends the first, many other clients the second."""
 
 _DAYS = frozenset({"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"})
@@ -30,7 +30,8 @@ def read_credential(headers: Headers) -> Credential:
     Raises InvalidApiKey where there is none, where two differ, or where it is not a Lightmeter key.
     """
     authorization = headers.getall("Authorization", ())
-    texts = {text.strip() for name in KEY_HEADERS for text in headers.getall(name, ())} - {""}
+    others = [*headers.getall(AZURE_KEY, ()), *headers.getall(OTHER_KEY, ())]
+    texts = {text.strip() for text in others} - {""} if others else set()
     if not texts:
         return parse_authorization(authorization)
     if authorization:

@@ -24,6 +24,8 @@ from proxy.metering.redis.sentinel import SCHEME, parse_sentinel_url, sentinels_
 Argument = str | bytes | int
 
 DEFAULT_PORT = 6379
+WORDS_BEFORE_KEYS = 3
+"""Of a call: EVALSHA, the script's SHA-1 and the number of keys."""
 
 
 class ConnectError(OSError):
@@ -232,14 +234,14 @@ def pack_call(script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     return pack("EVALSHA", script.sha1, len(keys), *keys, *arguments)
 
 
-def join_packed(*commands: bytes) -> bytes:
-    """One command of the words of several."""
-    count, words = 0, []
-    for command in commands:
-        head, _, rest = command.partition(b"\r\n")
-        count += int(head[1:])
-        words.append(rest)
-    return b"*%d\r\n%b" % (count, b"".join(words))
+def begin_packed(count: int, command: bytes) -> bytes:
+    """The beginning of a command of ``count`` words, of which the first are those of ``command``."""
+    return b"*%d\r\n%b" % (count, packed_words(command))
+
+
+def packed_words(command: bytes) -> bytes:
+    """The words of a packed command, without their number."""
+    return command[command.index(b"\n") + 1 :]
 
 
 def pack(*words: Argument) -> bytes:

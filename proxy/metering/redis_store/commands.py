@@ -15,7 +15,7 @@ from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Settlement
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.redis.connection import Argument, join_packed, pack, pack_call
+from proxy.metering.redis.connection import WORDS_BEFORE_KEYS, Argument, begin_packed, pack, pack_call, packed_words
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
@@ -41,7 +41,7 @@ class Commands:
         self._admit = load_script("admit")
         self._settle = load_script("settle")
         self._admission_parts = lru_cache(REMEMBERED)(self._pack_admission_parts)
-        self._settlement_key_parts = lru_cache(REMEMBERED)(self._pack_settlement_key_parts)
+        self._settlement_parts = lru_cache(REMEMBERED)(self._pack_settlement_parts)
 
     def admit(
         self,
@@ -79,8 +79,8 @@ class Commands:
             found,
         )
         if ending is None:
-            parts = self._settlement_key_parts(len(reservation.id), team, key_id)
-            return join_packed(reservation.id.encode().join(parts), pack(*arguments))
+            parts = self._settlement_parts(len(reservation.id), team, key_id, len(arguments))
+            return reservation.id.encode().join(parts) + packed_words(pack(*arguments))
         idempotency = ending.idempotency
         keys = (*_settlement_keys(team, key_id, reservation.id), _name(team, key_id, idempotency))
         arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
@@ -128,9 +128,12 @@ class Commands:
         packed = self._pack_admission(gap, Credential(team, key_id, secret_sha256), endpoint, model, quote)
         return packed.split(gap.encode())
 
-    def _pack_settlement_key_parts(self, id_length: int, team: str, key_id: str) -> list[bytes]:
+    def _pack_settlement_parts(self, id_length: int, team: str, key_id: str, arguments: int) -> list[bytes]:
+        """All that comes before so many ``arguments``."""
         gap = _GAP * id_length
-        return pack_call(self._settle, _settlement_keys(team, key_id, gap), ()).split(gap.encode())
+        keys = _settlement_keys(team, key_id, gap)
+        begin = begin_packed(WORDS_BEFORE_KEYS + len(keys) + arguments, pack_call(self._settle, keys, ()))
+        return begin.split(gap.encode())
 
 
 def _settlement_keys(team: str, key_id: str, reservation_id: str) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from proxy.metering.redis.connection import (
     ScriptConnection,
     Sent,
     Wait,
-    join_packed,
+    begin_packed,
     pack,
     pack_call,
+    packed_words,
     unpack,
 )
 from proxy.metering.redis.scripts import Script
@@ -96,8 +97,9 @@ def test_a_script_that_redis_does_not_know_is_sent_with_its_text() -> None:
     run(ask())
 
 
-def test_commands_are_joined_to_one() -> None:
-    assert join_packed(pack("a", 1), pack(*map(str, range(20))), pack("")) == pack("a", 1, *range(20), "")
+def test_a_command_is_put_together_of_two() -> None:
+    both = begin_packed(23, pack("a", 1)) + packed_words(pack(*range(20), ""))
+    assert both == pack("a", 1, *range(20), "")
 
 
 @pytest.mark.parametrize(

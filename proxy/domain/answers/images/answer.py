@@ -117,26 +117,19 @@ class ImagesAnswer(Answer):
             return None
         if answer["created"] < 0:
             return None
-        data = answer.get("data")
-        if type(data) is not list or not all(map(_is_plain, data)):
-            return None
-        payloads = [image.get("b64_json") or image["url"] for image in data]
-        if not payloads or len(set(payloads)) != len(payloads):
+        images = _read_images(answer.get("data"))
+        if not images:
             return None
         usage = answer.get("usage")
         if type(usage) is dict:
             self.usage = _bounded(usage)
-        self.images = len(data)
-        self.sizes = [_size(image) for image in data[:SIZES_LIMIT]]
+        self.images = len(images)
+        self.sizes = [_size(image) for image in images[:SIZES_LIMIT]]
         self.told = repeated(_word(answer.get("quality")), _word(answer.get("size")), self.images)
-        whole = {
-            "data": [
-                {name: value for name, value in image.items() if name in _READ_OF_AN_IMAGE and value is not None}
-                for image in data
-            ],
-            "created": answer["created"],
-            **{name: answer[name] for name in SETTINGS if name in answer and type(answer[name]) not in _NOT_SCALAR},
-        }
+        whole = {"data": images, "created": answer["created"]}
+        for name in SETTINGS:
+            if name in answer and type(answer[name]) not in _NOT_SCALAR:
+                whole[name] = answer[name]
         if self._head.shows_tokens and self.usage is not None:
             whole["usage"] = orjson.Fragment(image_tokens(self.usage))
         return orjson.dumps(whole)
@@ -150,14 +143,34 @@ def read_images(reading: Reading, head: ImagesHead, *, comes_as_events: bool, st
     return ImagesReader(reading, writer, comes_as_events=comes_as_events)
 
 
-def _is_plain(image: Any) -> bool:
-    """Whether it is an object with one payload, which is what its name says."""
+def _read_images(data: Any) -> list[dict[str, str]] | None:
+    """What a client gets of each image; None where one of them is not plain, or is there twice."""
+    if type(data) is not list:
+        return None
+    images, payloads = [], set()
+    for one in data:
+        image = _read_image(one)
+        if image is None:
+            return None
+        images.append(image)
+        payloads.add(image.get("b64_json") or image["url"])
+    return images if len(payloads) == len(images) else None
+
+
+def _read_image(image: Any) -> dict[str, str] | None:
+    """What a client gets of an object with one payload, which is what its name says; None where it is another."""
     if type(image) is not dict or not _ELSEWHERE_IN_AN_IMAGE.isdisjoint(image):
-        return False
-    for name in _READ_OF_AN_IMAGE:
-        if name in image and type(image[name]) is not str and image[name] is not None:
-            return False
-    base64, url = image.get("b64_json"), image.get("url")
+        return None
+    read = {}
+    for name, value in image.items():
+        if value is not None and name in _READ_OF_AN_IMAGE:
+            if type(value) is not str:
+                return None
+            read[name] = value
+    return read if _is_plain(read.get("b64_json"), read.get("url")) else None
+
+
+def _is_plain(base64: str | None, url: str | None) -> bool:
     if base64 is None:
         return url is not None and is_image_address(url) and url[:5].lower() != "data:"
     place = read_place(base64[:256].encode(errors="replace"), is_base64=True)
