@@ -6,6 +6,7 @@ the header of zlib or without. What is labelled as compressed and is none is lef
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -16,9 +17,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 _KNOWN = frozenset({"", "identity", "none", "gzip", "x-gzip"})
 """Of these, the first bytes of the body say all."""
 
-_COMPRESSED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-_PLAIN = (b"{", b"[", b"data:", b"event:", b"\xef\xbb\xbf")
-"""No JSON that is deflated begins so (RFC 1951): what does is JSON or events, whatever its label says."""
+_plain = re.compile(rb"\xef\xbb\xbf|\s*(?:\{|\[\s*[\[{\"\]0-9]|data:|event:|id:|:\s)")
+"""What begins so is JSON or events, whatever its label says: proxies decompress a body, and leave the label.
+
+No deflated text begins so (RFC 1951), and a brotli stream that begins with a brace is empty (RFC 7932 section 9.1).
+"""
 
 _GZIP_BITS, _RAW_BITS = zlib.MAX_WBITS + 16, -zlib.MAX_WBITS
 _ZLIB_METHOD, _ZLIB_CHECK = 8, 31
@@ -34,7 +37,7 @@ def decompression_of(encoding: str, begin: bytes) -> Decompression | None:
     encoding = encoding.strip().lower()
     if encoding in _KNOWN or not begin:
         return None
-    if encoding not in _COMPRESSED and begin.lstrip().startswith(_PLAIN):
+    if _plain.match(begin):
         return None
     if encoding == "deflate":
         has_header = begin[0] & 0x0F == _ZLIB_METHOD and int.from_bytes(begin[:2], "big") % _ZLIB_CHECK == 0

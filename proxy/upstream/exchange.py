@@ -187,7 +187,9 @@ class Exchange:
         if begin[:1] in _JSON_MARKS:
             return begin
         while True:
-            said = begin.lstrip(_BLANKS).removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
+            said = begin.lstrip(_BLANKS)
+            while said.startswith(_BYTE_ORDER_MARK):
+                said = said.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
             if said and not any(mark != said and mark.startswith(said) for mark in _BEGINS):
                 return said
             piece = await self.read()
@@ -259,7 +261,10 @@ class Exchange:
         while (is_error := begins_as_error(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
             said += piece
         self._begin = said
-        return error_in_answer(read_report(said)) if is_error and len(said) <= ERROR_BODY_BYTES else None
+        if not is_error or len(said) > ERROR_BODY_BYTES:
+            return None
+        report = read_report(said)
+        return error_in_answer(report) if report.says_anything else None
 
     def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
         unreachable = before_it_was_sent(error)

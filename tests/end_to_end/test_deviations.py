@@ -79,6 +79,10 @@ def as_events(*documents: object) -> bytes:
     return b"".join(b"data: %b\n\n" % as_json(document) for document in documents)
 
 
+def as_stream(*pieces: bytes) -> Reply:
+    return Reply(body=b"".join(pieces), headers={"Content-Type": "text/event-stream"})
+
+
 def part(address: str = DATA + PNG) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": address}}
 
@@ -134,6 +138,24 @@ FORMS: dict[str, Callable[[object, object], Reply]] = {
     "a byte order mark": lambda d, _e: Reply(body=b"\xef\xbb\xbf" + as_json(d)),
     "blanks before it": lambda d, _e: Reply(body=b"\r\n \n" + as_json(d)),
     "a mark before events": lambda _d, e: Reply(body=b"\xef\xbb\xbf" + as_events(e)),
+    "two marks before it": lambda d, _e: Reply(body=b"\xef\xbb\xbf\xef\xbb\xbf" + as_json(d)),
+    "a label of a compression that somebody has undone": lambda d, _e: Reply(
+        body=as_json(d), headers={"Content-Encoding": "br"}
+    ),
+    "signs of life that are no JSON": lambda _d, e: as_stream(
+        b"data: keep-alive\n\ndata:\n\ndata: null\n\n", as_events(e), b"data: ping\n\ndata: [DONE]\n\n"
+    ),
+    "data twice": lambda _d, e: as_stream(b"data: ", as_events(e), b"data: data: [DONE]\n\n"),
+    "a blank after the stream's end": lambda _d, e: as_stream(as_events(e), b"data: [DONE] \n\n"),
+    "one line's end between events": lambda _d, e: as_stream(as_events(e)[:-1], b"data: [DONE]\n"),
+    "JSON and something after it": lambda d, _e: Reply(body=as_json(d) + b"\n\0 OK"),
+    "an empty error at its begin": lambda d, _e: Reply(body=b'{"error":{},' + as_json(d)[1:]),
+    "an error without a word at its begin": lambda d, _e: Reply(
+        body=b'{"error":{"message":"","code":null,"status":0},' + as_json(d)[1:]
+    ),
+    "an empty text as its error": lambda d, _e: Reply(body=as_json(d)[:-1] + b',"error":""}'),
+    "no error": lambda d, _e: Reply(body=as_json(d)[:-1] + b',"error":false}'),
+    "an empty error in an event": lambda _d, e: as_stream(as_events(e)[:-3], b',"error":{"message":""}}\n\n'),
     "unknown members and nulls": lambda d, _e: Reply(body=as_json(d)[:-1] + b',"x":{"y":[null]},"error":null}'),
 }
 
@@ -238,6 +260,17 @@ def test_a_text_that_nobody_asked_an_image_of_is_text(bench: Bench, text: str, m
     answer, entry = bench.send("openai", CHAT, Reply(body=as_json(document)), modalities=modalities)
     assert answer.json["choices"][0]["message"]["content"] == text
     assert (entry["images"], entry["charged"]) == (0, 30)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_document_in_each_line(bench: Bench, dialect: str, *, stream: bool) -> None:
+    lines = [{"status": "drawing"}, {"data": [{"b64_json": PNG}]}, {"data": [{"url": LINK}]}]
+    body = b"".join(as_json(line) + b"\n" for line in lines)
+    reply = Reply(body=body, headers={"Content-Type": "application/x-ndjson"})
+    answer, entry = bench.send(dialect, IMAGES, reply, stream=stream)
+    assert images_delivered(answer, IMAGES) == [PNG, LINK]
+    assert (entry["outcome"], entry["images"]) == ("delivered", 2)
 
 
 # --- The same image twice --------------------------------------------------------------------------------------------

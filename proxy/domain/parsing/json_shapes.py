@@ -101,6 +101,29 @@ def object_of(note: bytes) -> bytes | None:
         return None
 
 
+_SAYS_NOTHING: Final = frozenset({"", "0", "none", "null", "ok", "success", "false"})
+
+
+def says_anything(note: bytes) -> bool:
+    """Whether a note is more than a null, a zero, an empty text, or an object or array of these.
+
+    Many write ``"error": {}`` or ``"error": ""`` beside what they have made.
+    """
+    try:
+        rest = [orjson.loads(note)]
+    except orjson.JSONDecodeError:
+        return True
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+        elif value if not isinstance(value, str) else value.strip().lower() not in _SAYS_NOTHING:
+            return True
+    return False
+
+
 @dataclass(slots=True)
 class _Frame:
     """An object or an array that has begun; ``note`` where its end is the end of what is captured under that name."""

@@ -23,7 +23,6 @@ LITERAL_BYTES_LIMIT: Final = 64
 DEPTH_LIMIT: Final = 64
 
 _BLANKS: Final = b" \t\n\r"
-_EVENT_DATA: Final = b"data:"
 _not_blank = re.compile(rb"[^ \t\n\r]")
 _after_literal = re.compile(rb"[^-+.0-9A-Za-z]")
 _literal = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -44,17 +43,19 @@ class MalformedResponse(ValueError):
 
 
 class JsonReader(StringEnds, ABC):
-    """Feed it one document as it comes; ``complete`` is true when that is whole, and only blanks may follow.
+    """Feed it one document as it comes; ``complete`` is true when that is whole.
 
-    A subclass overrides the methods that are called with each token.
+    ``rest`` is what follows it in the piece that was read last, blanks before it excepted. A subclass overrides the
+    methods that are called with each token.
     """
 
-    __slots__ = ("_in_token", "_mender", "_open", "_skipped_depth", "_step", "_token", "complete")
+    __slots__ = ("_in_token", "_mender", "_open", "_skipped_depth", "_step", "_token", "complete", "rest")
 
     def __init__(self) -> None:
         """Start before the first byte."""
         super().__init__()
         self.complete = False
+        self.rest = b""
         self._mender = StringMender()
         self._open = bytearray()
         self._skipped_depth = 0
@@ -187,13 +188,8 @@ class JsonReader(StringEnds, ABC):
         self._step = JsonReader._read_after_value if self._open else JsonReader._read_after_end
 
     def _read_after_end(self, data: bytes, at: int) -> int:
-        """Some that label their JSON as a stream end it as one is ended, and nothing more can come after that."""
-        end = min(len(data), at + len(_EVENT_DATA) - len(self._token))
-        self._token += data[at:end]
-        self._in_token = True
-        if not _EVENT_DATA.startswith(self._token):
-            raise MalformedResponse("something follows the end of the answer")
-        return len(data) if self._token == _EVENT_DATA else end
+        self.rest = data[at:]
+        return len(data)
 
     # --- Tokens that may go on in the next piece ---------------------------------------------------------------------
 

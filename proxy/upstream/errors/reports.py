@@ -78,6 +78,11 @@ class ErrorReport:
     is_flagged: bool = False
     retry_after_s: float | None = None
 
+    @property
+    def says_anything(self) -> bool:
+        """Whether it is the report of an error at all."""
+        return bool(self.message or self.words or self.status or self.is_flagged)
+
 
 def begins_as_error(body: bytes) -> bool:
     """Whether the first that a body says, as JSON or in an event, is an error."""
@@ -284,7 +289,7 @@ def _is_generic(message: str) -> bool:
 
 def _path(where: Sequence[object]) -> str:
     """``["body", "images", 0, "url"]`` is ``images[0].url``."""
-    if where and where[0] in _PLACES:
+    if where and isinstance(where[0], str) and where[0] in _PLACES:
         where = where[1:]
     path = "".join(f"[{part}]" if type(part) is int else f".{part}" for part in where[:ITEMS_LIMIT])
     return path.removeprefix(".")

@@ -67,6 +67,7 @@ def read(pieces: Iterable[bytes]) -> tuple[bytes, list[tuple[str, bytes]], str |
         for piece in pieces:
             output += scanner.feed(piece, heard)
         output += scanner.finish(heard)
+        error = "something follows the end" if scanner.rest else None
     except MalformedResponse as malformed:
         error = str(malformed)
     return output, heard.told, error
@@ -192,13 +193,22 @@ def test_pictures_payloads_and_notes_are_told_in_their_order() -> None:
         (b'{"whole":' + b"[" * DEPTH_LIMIT, "a value is nested too deeply"),
         (b'{"' + b"n" * (NAME_BYTES_LIMIT + 1) + b'":1}', "a name is too long"),
         (b'{"a":' + b"1" * (LITERAL_BYTES_LIMIT + 1) + b"}", "a number is too long"),
-        (b"{}{}", "something follows the end of the answer"),
         (rb'{"\ud800":1}', "a name is not valid JSON"),
     ],
 )
 def test_there_is_a_limit_to_everything(body: bytes, error: str) -> None:
     assert read([body])[2] == error
     assert read(one_by_one(body))[2] == error
+
+
+@pytest.mark.parametrize("rest", [b"{}", b"}", b",", b"true", b"\0", b"data: [DONE]"])
+def test_what_follows_the_end_is_kept_apart(rest: bytes) -> None:
+    body = b'{"model":1}\n '
+    for cut in range(len(body) + 1):
+        scanner, deaf = ShapedScanner(SHAPE, {"model": b'"ours"'}), Deaf()
+        output = scanner.feed(body[:cut], deaf) + scanner.feed(body[cut:] + rest, deaf)
+        assert (output, scanner.complete, scanner.rest) == (b'{"model":"ours"}', True, rest)
+    assert read([body])[2] is None
 
 
 @pytest.mark.parametrize("value", [b"[]", b'[{"url":"https:x"}]', b"{}", b'"x"', b"1", b"null"])

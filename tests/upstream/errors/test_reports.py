@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.upstream.errors.reports import ErrorReport, read_report
@@ -216,6 +216,7 @@ values = st.recursive(
 )  # fmt: skip
 
 
+@example({"loc": [[]], "msg": ""})
 @given(values)
 @settings(max_examples=300, deadline=2_000)
 def test_whatever_a_provider_says_something_of_the_right_kind_is_read(value: Any) -> None:

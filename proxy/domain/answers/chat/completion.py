@@ -22,7 +22,15 @@ from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.answers.places import IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.parsing.json_shapes import PASSED, WHOLE, Shape, ShapedScanner, ShapeListener, object_of
+from proxy.domain.parsing.json_shapes import (
+    PASSED,
+    WHOLE,
+    Shape,
+    ShapedScanner,
+    ShapeListener,
+    object_of,
+    says_anything,
+)
 from proxy.domain.parsing.json_tokens import MalformedResponse
 
 
@@ -222,5 +230,5 @@ class ChatJson(Answer, ShapeListener):
     def note(self, name: str, value: bytes) -> None:
         if name == "usage":
             self.usage = object_of(value) or self.usage
-        elif name == "error" and value != b"null":
+        elif name == "error" and says_anything(value):
             self._error = self._reading.read_error(value)

@@ -14,7 +14,7 @@ from proxy.domain.answers.images.counter import CountedImages, PayloadImages, Se
 from proxy.domain.answers.images.in_text import TextImages
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.parsing.json_shapes import object_of
+from proxy.domain.parsing.json_shapes import object_of, says_anything
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import DONE, begin_event, write_event
 
@@ -135,7 +135,7 @@ class ChatEvents(Answer, DocumentListener):
             self._choice = value
         elif name == "usage":
             self.usage = object_of(value) or self.usage
-        elif value != b"null":
+        elif value != b"null" and (name != "error" or says_anything(value)):
             self._notes[name] = value
 
     @override

@@ -25,7 +25,7 @@ from proxy.domain.answers.places import BASE64, SIGNATURE, TEXT
 from proxy.domain.errors import ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, read_place
 from proxy.domain.parsing.image_header import Size
-from proxy.domain.parsing.json_shapes import Shape, object_of, text_of
+from proxy.domain.parsing.json_shapes import Shape, object_of, says_anything, text_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.requests.inputs import PLAIN_BYTES, SIGNATURE_BYTES, kind_of_file
 
@@ -267,7 +267,9 @@ class ChatTranslation(Answer, DocumentListener):
         if value == b"null":
             return
         if name == "error":
-            raise self._reading.read_error(value)
+            if says_anything(value):
+                raise self._reading.read_error(value)
+            return
         if name == "usage":
             self.usage = object_of(value) or self.usage
         elif self._in_part and name == "skip":

@@ -23,7 +23,7 @@ from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
 from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place
 from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
-from proxy.domain.parsing.json_shapes import object_of, text_of
+from proxy.domain.parsing.json_shapes import object_of, says_anything, text_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.usage import add_usage
 
@@ -398,7 +398,8 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         if name == "usage":
             self._report(value)
         elif name == "error":
-            self._fail(value)
+            if says_anything(value):
+                self._fail(value)
         elif name == "skip":
             self._skipped = self._skipped or value == b"true"
         elif name == "kind":
