@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -27,6 +28,8 @@ INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details", "promptTokensD
 OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details", "candidatesTokensDetails")
 TOOL_DETAILS = ("toolUsePromptTokensDetails",)
 """Objects with ``text_tokens`` and ``image_tokens``, or Gemini's lists of ``modality`` and ``tokenCount``."""
+
+_digits = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,13 @@ def _dollars(value: object) -> Decimal | None:
 
 
 def total_tokens(usage: bytes | None) -> int:
-    """All tokens of ``usage``, a JSON object: its total, or else the sum of its parts.
+    """All tokens of ``usage``, a JSON object: its total, or else, also where that is 0, the sum of its parts.
 
     0 where it reports neither, or a number that cannot be true.
     """
     reported = orjson.loads(usage or b"{}")
     total = _number(reported, TOTALS)
-    if total is None:
+    if not total:
         total = sum(_number(reported, names) or 0 for names in PARTS)
     return total if total <= TOKENS_LIMIT else 0
 
@@ -164,9 +167,12 @@ def _sum_by_modality(counts: Sequence[Any]) -> list[Any]:
 
 
 def _number(reported: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """The first of ``names`` that has a number of tokens."""
+    """The first of ``names`` that has a number of tokens, which some write as ``30.0`` or as a text."""
     for name in names:
         value = reported.get(name)
-        if type(value) is int and value >= 0:
-            return value
+        if isinstance(value, str):
+            if _digits.fullmatch(value):
+                return int(value)
+        elif (type(value) is int or (isinstance(value, float) and value.is_integer())) and value >= 0:
+            return int(value)
     return None

@@ -158,3 +158,21 @@ def test_a_key_of_ones_own_costs_what_both_charge() -> None:
     report = {"cost": 0.05, "is_byok": True, "cost_details": {"upstream_inference_cost": 1}}
     assert reported_cost(orjson.dumps(report)) == Decimal("1.05")
     assert reported_cost(orjson.dumps({**report, "is_byok": False})) == Decimal("0.05")
+
+
+@pytest.mark.parametrize(
+    ("usage", "total"),
+    [
+        ({"total_tokens": 0, "prompt_tokens": 10, "completion_tokens": 20}, 30),
+        ({"total_tokens": "30"}, 30),
+        ({"total_tokens": 30.0}, 30),
+        ({"prompt_tokens": 10.0, "completion_tokens": "20"}, 30),
+        ({"total_tokens": "about 30", "prompt_tokens": 10, "completion_tokens": 20}, 30),
+        ({"total_tokens": 30.5}, 0),
+        ({"total_tokens": True}, 0),
+        ({"total_tokens": "9" * 400}, 0),
+        ({"total_tokens": 0, "prompt_tokens": 0}, 0),
+    ],
+)
+def test_a_total_is_read_in_any_way_of_writing_a_number(usage: dict[str, Any], total: int) -> None:
+    assert total_tokens(orjson.dumps(usage)) == total

@@ -276,15 +276,15 @@ _CANDIDATE = Shape(
     }
 )
 _FEEDBACK = Shape(members={b"blockReason": Shape(note="block"), b"blockReasonMessage": Shape(note="why")})
+_MEMBERS: Mapping[bytes, Shape] = {
+    b"candidates": Shape(items=_CANDIDATE),
+    b"promptFeedback": _FEEDBACK,
+    b"usageMetadata": Shape(note="usage"),
+    b"error": Shape(note="error"),
+}
 READING = ChatReading(
-    Shape(
-        members={
-            b"candidates": Shape(items=_CANDIDATE),
-            b"promptFeedback": _FEEDBACK,
-            b"usageMetadata": Shape(note="usage"),
-            b"error": Shape(note="error"),
-        }
-    ),
+    # Without "alt=sse" a stream is an array; some gateways pass on what they have got as a "response".
+    Shape(items=Shape(members=_MEMBERS), members={**_MEMBERS, b"response": Shape(members=_MEMBERS)}),
     read_error,
     _read_end,
     _read_usage,

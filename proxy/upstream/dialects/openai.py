@@ -16,7 +16,7 @@ from proxy.domain.answers.chat.events import ChatChunk, ChatEvents
 from proxy.domain.answers.chat.rewritten import ChatReading, ChatTranslation
 from proxy.domain.answers.chat.writing import ChatEnd, ChatHead, CompletionJson
 from proxy.domain.answers.images.reader import Reading
-from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, SIGNED, TEXT
+from proxy.domain.answers.places import IMAGE, IMAGE_MEMBERS, INLINE, SIGNED, TEXT, URL_LISTS
 from proxy.domain.catalog import Ability, ChatCheck, Model
 from proxy.domain.errors import ProxyError, UpstreamUncertain
 from proxy.domain.parsing.json_shapes import Shape, text_of
@@ -183,11 +183,14 @@ def _read_usage(usage: bytes) -> Mapping[str, Any]:
 
 _ELSE = Shape(note="else")
 _PART = Shape(element=True, payload=IMAGE, members=IMAGE_MEMBERS)
+_PARTS = Shape(element=True, payload=IMAGE, items=_PART, members=IMAGE_MEMBERS)
 _DELTA = Shape(
     members={
-        b"content": Shape(payload=TEXT, items=_PART),
-        b"images": Shape(payload=IMAGE, items=_PART),
-        b"multi_mod_content": Shape(items=_PART),
+        b"content": Shape(
+            element=True, payload=TEXT, items=_PART, members={**IMAGE_MEMBERS, b"parts": Shape(items=_PART)}
+        ),
+        **dict.fromkeys((b"images", b"image", b"image_url", b"multi_mod_content", b"parts"), _PARTS),
+        **dict.fromkeys(URL_LISTS, Shape(items=Shape(payload=IMAGE))),
         **dict.fromkeys((b"inlineData", b"inline_data"), INLINE),
         **SIGNED,
         # What says that they are there: all of it may be too large to be noted.

@@ -15,6 +15,9 @@ from proxy.upstream.errors.failures import clean
 GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED", "stop", "length", "end_turn", "tool_calls"})
 """What providers call an end that is no refusal."""
 
+BROKEN_ENDS = frozenset({"error", "failed", "internal_error"})
+"""Ends that are the provider's own failure."""
+
 NO_IMAGE = "no_image"
 """The code where a provider has no word of its own for it."""
 
@@ -27,9 +30,13 @@ def reading_of(read_error: ErrorReader) -> Reading:
     def refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
         reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
         why = text_of(notes.get("why")) or text_of(notes.get("text"))
+        if not (reason or why) and "failure" in notes:
+            return read_error(notes["failure"])
         if not (reason or why) and any(name in notes for name in _ERROR_WORDS):
             words = {name: orjson.Fragment(notes[name]) for name in _ERROR_WORDS if name in notes}
             return _without_certainty(read_error(orjson.dumps(words)), notes)
+        if reason.lower() in BROKEN_ENDS:
+            return UpstreamError(f"The provider failed: {clean(why) or clean(reason)}")
         is_good = not reason or reason in GOOD_ENDS
         if is_good and not why:
             return None

@@ -32,7 +32,9 @@ CONTENT_REFUSALS = frozenset({400, 409, 413, 415, 422, 451})
 UNCERTAIN = frozenset(range(520, 525))
 """Statuses by which a proxy before the provider says that it lost the provider's answer."""
 
-_REFUSING_WORDS = ("moderation", "policy", "safety", "content_filter", "prohibited")
+_REFUSING_WORDS = (
+    "moderation", "policy", "safety", "contentfilter", "prohibited", "sensitive", "nsfw", "inspection", "flagged",
+)  # fmt: skip
 _KEY_WORDS = frozenset(
     {"invalid_api_key", "api_key_invalid", "api_key_expired", "incorrect_api_key", "unauthenticated"}
 )
@@ -58,11 +60,12 @@ _STATUSES: Mapping[str, int] = {
 """Google's words (https://cloud.google.com/apis/design/errors#handling_errors); its 403 is about the key."""
 
 _MEANINGS: Sequence[tuple[str, int]] = (
-    ("rate_limit", 429), ("too_many_requests", 429), ("overloaded", 503), ("unavailable", 503), ("timeout", 504),
-    ("api_key", 401), ("authentication", 401), ("permission", 401), ("not_found", 404),
-    ("server_error", 500), ("internal", 500), ("invalid_", 400), ("unsupported_", 400), ("user_error", 400),
+    ("ratelimit", 429), ("toomanyrequests", 429), ("throttl", 429), ("overloaded", 503), ("unavailable", 503),
+    ("timeout", 504), ("apikey", 401), ("authentication", 401), ("permission", 401), ("notfound", 404),
+    ("servererror", 500), ("internal", 500), ("invalid", 400), ("unsupported", 400), ("usererror", 400),
 )  # fmt: skip
-"""What a part of an error's word says where nothing else does; the first that is found counts."""
+"""What a part of an error's word says, without case and signs, where nothing else does; the first that is found counts.
+"""
 
 _ACCOUNT = re.compile(
     r"billing|arrear|overdue|payment|insufficient(?:user|account|api)?(?:quota|credit|balance|fund)"
@@ -163,21 +166,27 @@ def _status_of(report: ErrorReport) -> int | None:
         return said
     if _is_about_the_content(report):
         return HTTPStatus.BAD_REQUEST
-    return next((status for part, status in _MEANINGS for word in words if part in word), None)
+    plain = [_plain_word(word) for word in words]
+    return next((status for part, status in _MEANINGS for word in plain if part in word), None)
 
 
 def _is_about_the_content(report: ErrorReport) -> bool:
     words = (report.code or "", *report.words)
-    return report.is_flagged or any(part in word.lower() for word in words for part in _REFUSING_WORDS)
+    return report.is_flagged or any(part in _plain_word(word) for word in words for part in _REFUSING_WORDS)
 
 
 def _is_about_the_account(status: int, report: ErrorReport) -> bool:
     """Whether no request of this gateway will be served until its operator has paid, or moved."""
     if status == HTTPStatus.PAYMENT_REQUIRED or "FAILED_PRECONDITION" in report.words:
         return True
-    if any(_ACCOUNT.search(_not_alphanumeric.sub("", word.lower())) for word in report.words):
+    if any(_ACCOUNT.search(_plain_word(word)) for word in report.words):
         return True
     return status in _ACCOUNT_STATUSES and bool(_ACCOUNT_MESSAGE.search(report.message[:READ_LENGTH_LIMIT]))
+
+
+def _plain_word(word: str) -> str:
+    """Without case and signs: ``content_filter`` and ``contentFilter`` are the same word."""
+    return _not_alphanumeric.sub("", word.lower())
 
 
 def _wait_s(headers: Mapping[str, str], report: ErrorReport) -> int | None:

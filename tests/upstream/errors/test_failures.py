@@ -32,6 +32,7 @@ from proxy.upstream.errors.failures import (
     READ_LENGTH_LIMIT,
     clean,
     error_for_status,
+    error_in_answer,
 )
 from proxy.upstream.errors.reports import ErrorReport
 from tests.support.examples import examples
@@ -447,3 +448,24 @@ def test_what_is_no_matter_of_credit_stays_what_it_is(
 ) -> None:
     for dialect in DIALECTS.values():
         assert type(dialect.read_refusal(status, {}, orjson.dumps({"error": error}))) is kind
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("contentFilter", 400),
+        ("ContentFiltered", 400),
+        ("DataInspectionFailed", 400),
+        ("OutputImageSensitiveContentDetected", 400),
+        ("InvalidParameter", 400),
+        ("Throttling.RateQuota", 429),
+        ("TooManyRequests", 429),
+        ("RateLimitExceeded", 429),
+        ("DeploymentNotFound", 502),
+        ("InternalServerError", 502),
+    ],
+)
+def test_a_word_means_the_same_however_it_is_spelt(word: str, status: int) -> None:
+    error = error_in_answer(ErrorReport(message="no", code=word, words=(word,)))
+    assert error.wire_status == status
+    assert (type(error) is UpstreamMisconfigured) == (word == "DeploymentNotFound")

@@ -19,7 +19,7 @@ from proxy.domain.answers.chat.writing import ChatHead, CompletionJson
 from proxy.domain.answers.holder import AnswerHolder
 from proxy.domain.answers.images.counter import CountedImages, PayloadImages, SeenImages
 from proxy.domain.answers.images.in_text import TextImages
-from proxy.domain.answers.places import IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL
+from proxy.domain.answers.places import IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL, URL_LISTS
 from proxy.domain.errors import ProxyError
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import (
@@ -52,19 +52,24 @@ _ADDRESSES: Mapping[bytes, Shape] = {
     **dict.fromkeys(NAMED_BASE64, _DATA),
     **_passed(b"type", b"detail", *NAMED_KIND),
 }
-_HOLDER = Shape(passes=True, payload="url", members={**_ADDRESSES, b"data": _DATA})
+_HOLDER = Shape(
+    passes=True,
+    payload="url",
+    members={**_ADDRESSES, b"data": _DATA, b"file_data": _URL, **_passed(b"filename")},
+)
 _PART = Shape(
     passes=True,
     payload="url",
     members={
         **_ADDRESSES,
-        **dict.fromkeys((*NAMED_URL, *IMAGE_OBJECTS), _HOLDER),
+        **dict.fromkeys((*NAMED_URL, *IMAGE_OBJECTS, b"file"), _HOLDER),
         **_passed(b"index", b"refusal", b"thought", b"thought_signature", b"thoughtSignature"),
         b"text": _TEXT,
         b"extra_content": WHOLE,
     },
 )
-_PARTS = Shape(passes=True, payload="url", items=_PART)
+_PARTS = Shape(passes=True, payload="url", items=_PART, members=_PART.members)
+_URLS = Shape(passes=True, items=_URL)
 _PASSED_WHOLE = (
     b"tool_calls", b"function_call", b"annotations", b"audio", b"reasoning_details", b"extra_content",
 )  # fmt: skip
@@ -74,9 +79,11 @@ _MESSAGE = Shape(
         **_passed(b"role", b"refusal", b"reasoning", b"reasoning_content", b"name", b"tool_call_id"),
         **_passed(b"thought_signature", b"thoughtSignature"),
         **dict.fromkeys(_PASSED_WHOLE, WHOLE),
-        b"content": Shape(passes=True, payload=TEXT, items=_PART),
-        b"images": _PARTS,
-        b"multi_mod_content": _PARTS,
+        b"content": Shape(
+            passes=True, payload=TEXT, items=_PART, members={**_PART.members, b"parts": Shape(passes=True, items=_PART)}
+        ),
+        **dict.fromkeys((b"images", b"image", b"image_url", b"multi_mod_content", b"parts"), _PARTS),
+        **dict.fromkeys(URL_LISTS, _URLS),
         **_INLINES,
     },
 )

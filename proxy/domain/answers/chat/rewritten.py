@@ -275,9 +275,9 @@ class ChatTranslation(Answer, DocumentListener):
         elif self._in_part and name == "skip":
             # What has been passed on is delivered, and so it is charged.
             self._skipped = self._skipped or (value == b"true" and not self._begun)
-        elif self._in_part:
+        elif self._in_part and name == "media_type":
             self._media_type = _read_media_type(value)
-        else:
+        elif not self._in_part:
             self._notes[name] = value
 
     def _take_signature(self) -> bytes | None:

@@ -29,6 +29,9 @@ from proxy.domain.usage import add_usage
 
 PARTIAL = b"partial_image"
 COMPLETED = b"completed"
+ONE_FAILED = b'partial_failed"'
+"""How an event's type ends that tells of one image of several (https://www.volcengine.com/docs/82379)."""
+
 _ESCAPE_BYTES_LIMIT = 12
 TEXT_BYTES_LIMIT = 4_096
 """What is kept of a text, which may say why there is no image."""
@@ -36,8 +39,8 @@ TEXT_BYTES_LIMIT = 4_096
 Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
 """The error for an answer in which no image was, by its notes; None where it gives no reason.
 
-The notes are ``finish``, ``block``, ``why``, ``text``, and those of an error that stands in the answer itself:
-``message``, ``detail``, ``code``, ``status``.
+The notes are ``finish``, ``block``, ``why``, ``text``, ``failure``, which is a report of its own, and those of an error
+that stands in the answer itself: ``message``, ``detail``, ``code``, ``status``.
 """
 
 
@@ -397,8 +400,14 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
             return
         if name == "usage":
             self._report(value)
-        elif name == "error":
-            if says_anything(value):
+        elif name in ("error", "failure"):
+            # That of one image, or one of which the provider says nothing more, is the reason where there is no image.
+            is_of_one = name == "failure" or self._notes.get("kind", b"").endswith(ONE_FAILED)
+            if not says_anything(value):
+                return
+            if is_of_one:
+                self._notes.setdefault("failure", _one_line(value))
+            else:
                 self._fail(value)
         elif name == "skip":
             self._skipped = self._skipped or value == b"true"
