@@ -1,24 +1,26 @@
 """A Dockerfile built without a container engine: its steps, as the official parser reads them, run for real.
 
 Stages are layers of overlayfs. What stands at the bottom, in the place of `python:…-slim`, is Debian with its own
-Python, made once on each machine by debootstrap. What no test needs, such as a build cache, is not there.
+Python, made once on each machine by debootstrap: ``python -m tests.deploy.images``. What no test needs, such as a
+build cache, is not there.
 """
 
 from __future__ import annotations
 
 import fcntl
 import fnmatch
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import STOP_TIMEOUT_S, Server
+from tests.support.processes import ROOT, STOP_TIMEOUT_S, Server
 from tests.support.requirements import lacking, program
 
 SUITE = "trixie"
@@ -328,6 +330,33 @@ def _describe(kind: str, values: Sequence[str], image: Image) -> None:
             assert (kind, values) == ("STOPSIGNAL", ["SIGTERM"]), f"what does {kind} do?"
 
 
+def build_once(path: Path, names: Sequence[str], folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, Image]:
+    """The images of these stages, built from this checkout by whichever process comes first.
+
+    ``files`` are those that containers of an image will have mounted on it: their places are made.
+    """
+    folder.mkdir(exist_ok=True)
+    written = folder / "images.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not written.exists():
+            builder = Builder(path, ROOT, folder, base_image())
+            images = {name: builder.build(name) for name in names}
+            for name, image in images.items():
+                for file in files.get(name, ()):
+                    place = image.layers[0] / file.lstrip("/")
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.touch()
+            written.write_text(json.dumps({name: asdict(image) for name, image in images.items()}, default=str))
+        return {name: _image(given) for name, given in json.loads(written.read_text()).items()}
+
+
+def _image(given: Mapping[str, Any]) -> Image:
+    lists = ("entrypoint", "command", "healthcheck", "volumes", "ports")
+    layers = tuple(map(Path, given["layers"]))
+    return Image(**{**given, "layers": layers, **{name: tuple(given[name]) for name in lists}})
+
+
 def _ignored(path: Path) -> list[tuple[str, bool]]:
     """Patterns in their order, and whether each keeps what it matches."""
     lines = (line.strip() for line in path.read_text().splitlines())
@@ -336,3 +365,7 @@ def _ignored(path: Path) -> list[tuple[str, bool]]:
 
 def _substitute(text: str, known: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda match: known[match[1]], text)
+
+
+if __name__ == "__main__":
+    base_image()

@@ -18,7 +18,7 @@ import yaml
 
 from proxy.metering.embedded.binary import find_server_binary
 from proxy.settings.settings import load_settings
-from tests.deploy.images import Builder, Image, base_image, end, enter
+from tests.deploy.images import Image, build_once, end, enter
 from tests.support.processes import ROOT, Server, running, wait_for
 from tests.support.requirements import program
 
@@ -27,9 +27,11 @@ DOCKERFILE = FOLDER / "Dockerfile"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SCHEMA = ROOT / "tests" / "deploy" / "schemas" / "compose-spec.json"
+BUILT = ("gateway", "sample-provider")
 PROVIDER, GATEWAY, STORE, PROMETHEUS = "sample-provider", "gateway", "store", "prometheus"
 
-pytestmark = pytest.mark.slow
+# The first to build waits for a Debian, where this machine has none yet.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def set_by_compose(name: str = GATEWAY) -> dict[str, str]:
@@ -50,9 +52,8 @@ def test_compose_is_what_its_schema_allows() -> None:
 
 
 def test_compose_needs_nothing_but_itself() -> None:
-    for service in SERVICES.values():
-        for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
+    for name, service in SERVICES.items():
+        for source, _inside in mounts(name):
             assert (FOLDER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
         assert set(service["networks"]) <= set(COMPOSE["networks"])
         # A variable that is not set has a default.
@@ -103,9 +104,18 @@ def test_what_is_installed_has_hashes_and_no_index() -> None:
 
 
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
-    folder = tmp_path_factory.mktemp("images")
-    return Builder(DOCKERFILE, ROOT, folder, base_image())
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+    """Both images, built once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    mounted = {name: [inside for source, inside in mounts(name) if source.startswith(".")] for name in BUILT}
+    return build_once(DOCKERFILE, BUILT, shared / "images", mounted)
+
+
+def mounts(name: str) -> list[tuple[str, str]]:
+    """What a service has mounted, and where."""
+    parts = [volume.split(":") for volume in SERVICES[name].get("volumes", ())]
+    return [(source, inside) for source, inside, *_mode in parts]
 
 
 @dataclass(frozen=True)
@@ -163,8 +173,7 @@ def container_command(
 ) -> tuple[list[str], dict[str, str]]:
     service = SERVICES[name]
     binds = {str(net.hosts): "/etc/hosts"}
-    for volume in service.get("volumes", ()):
-        source, inside = volume.split(":")[:2]
+    for source, inside in mounts(name):
         binds[str(FOLDER / source) if source.startswith(".") else str(folder / source)] = inside
     tmpfs = [each.partition(":")[0] for each in service.get("tmpfs", ())]
     arguments, mounting = enter(
@@ -175,14 +184,9 @@ def container_command(
 
 @contextmanager
 def container(name: str, image: Image, folder: Path, net: Network) -> Iterator[Container]:
-    # Docker makes a mount's place in a layer of the container's own, and a volume like its place in the image.
-    for volume in SERVICES[name].get("volumes", ()):
-        source, inside = volume.split(":")[:2]
-        if source.startswith("."):
-            place = image.layers[0] / inside.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-        else:
+    for source, inside in mounts(name):
+        # A volume begins as its place in the image is.
+        if not source.startswith("."):
             (folder / source).mkdir(mode=0o700)
             owner = image.path(inside).stat()
             os.chown(folder / source, owner.st_uid, owner.st_gid)
@@ -210,10 +214,10 @@ def prometheus(folder: Path, net: Network) -> Iterator[Server]:
     """Debian's Prometheus by compose's command, with the files where it mounts them."""
     place = folder / "etc"
     place.mkdir()
-    for volume in SERVICES[PROMETHEUS]["volumes"]:
-        source, inside = volume.split(":")[:2]
+    for source, inside in mounts(PROMETHEUS):
         if source.startswith("."):
-            (place / Path(inside).name).write_bytes((FOLDER / source).read_bytes())
+            # It scrapes more often than each 15 seconds.
+            (place / Path(inside).name).write_text((FOLDER / source).read_text().replace(": 15s", ": 1s"))
     flags = [
         flag.replace("/etc/prometheus/", f"{place}/").replace("=/prometheus", f"={folder}/prometheus")
         for flag in SERVICES[PROMETHEUS]["command"]
@@ -237,14 +241,14 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("compose")
     folder.chmod(0o755)
     with ExitStack() as services:
         net = services.enter_context(network(folder))
         services.enter_context(store(folder, net))
-        provider = services.enter_context(container(PROVIDER, builder.build(PROVIDER), folder, net))
-        gateway = services.enter_context(container(GATEWAY, builder.build(GATEWAY), folder, net))
+        provider = services.enter_context(container(PROVIDER, images[PROVIDER], folder, net))
+        gateway = services.enter_context(container(GATEWAY, images[GATEWAY], folder, net))
         services.enter_context(prometheus(folder, net))
         gateway.server.wait_for_output("listening on")
         provider.server.wait_for_output("on http://")
@@ -299,21 +303,18 @@ def test_it_carries_nothing_that_it_does_not_need(stack: Stack) -> None:
     assert "PIL" in stack.provider.exec("python", "-c", has, *names).stdout
 
 
-def test_the_health_check_fails_where_the_gateway_is_not_ready(stack: Stack, builder: Builder) -> None:
-    elsewhere = ("env", "LIGHTMETER_ADMIN_LISTEN=0.0.0.0:1", *builder.build(GATEWAY).healthcheck)
+def test_the_health_check_fails_where_the_gateway_is_not_ready(stack: Stack, images: dict[str, Image]) -> None:
+    elsewhere = ("env", "LIGHTMETER_ADMIN_LISTEN=0.0.0.0:1", *images[GATEWAY].healthcheck)
     failed = stack.gateway.exec(*elsewhere)
     assert failed.returncode == 1
     assert "not ready: " in failed.stderr
 
 
-def test_the_image_has_its_own_store_too(builder: Builder, tmp_path: Path) -> None:
+def test_the_image_has_its_own_store_too(images: dict[str, Image], tmp_path: Path) -> None:
     """Without a Redis it keeps its books in /data, as ``docker run`` with a volume does."""
-    image, data = builder.build(GATEWAY), tmp_path / "data"
+    image, data = images[GATEWAY], tmp_path / "data"
     data.mkdir(mode=0o700)
     os.chown(data, 10001, 10001)
-    configuration = image.layers[0] / "etc/lightmeter/lightmeter.toml"
-    configuration.parent.mkdir(parents=True, exist_ok=True)
-    configuration.touch()
     variables = {"SAMPLE_PROVIDER_KEY": "any"} | {
         f"LIGHTMETER_{listener}_LISTEN": "127.0.0.1:0" for listener in ("SERVER", "ADMIN")
     }
@@ -329,8 +330,8 @@ def test_the_image_has_its_own_store_too(builder: Builder, tmp_path: Path) -> No
         assert "stopping: 0 requests in flight" in server.output
 
 
-def test_the_same_files_give_the_same_environment(builder: Builder) -> None:
+def test_the_same_files_give_the_same_environment(images: dict[str, Image]) -> None:
     """Compiled files are valid by what they were compiled from, not by when."""
-    compiled = list(builder.build("runtime").path("/opt/lightmeter").rglob("proxy/**/*.pyc"))
+    compiled = list(images[GATEWAY].path("/opt/lightmeter").rglob("proxy/**/*.pyc"))
     assert compiled
     assert {path.read_bytes()[4] & 1 for path in compiled} == {1}
