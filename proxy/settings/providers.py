@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import Field
 
 from proxy.settings.sections import Section
 from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.provider import Provider
+from proxy.upstream.provider import Provider, TlsFiles
+
+_proxy = re.compile(r"http://(?:[^\s/@]+@)?(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?/?")
+
+
+class TlsSettings(Section):
+    """A provider's ``tls``."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def to_files(self) -> TlsFiles:
+        """The same, with what is in the files now. Raises OSError."""
+        names = (self.ca_file, self.cert_file, self.key_file)
+        content = b"".join(sha256(Path(name).read_bytes()).digest() for name in names if name is not None)
+        return TlsFiles(*names, content)
 
 
 class ProviderSettings(Section):
@@ -33,11 +54,18 @@ class ProviderSettings(Section):
     max_poll_interval: Seconds = 5
     poll_hosts: Hosts | None = None
     result_hosts: Hosts | None = None
+    tls: TlsSettings | None = None
+    proxy_env: VariableName | None = None
 
     def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
         """What nobody may read in a log or an error."""
         if self.api_key_env:
             yield environment.get(self.api_key_env, "").strip()
+        yield from _passwords(self.proxy_url(environment))
+
+    def proxy_url(self, environment: Mapping[str, str]) -> str:
+        """The proxy that it is reached by, empty where there is none."""
+        return environment.get(self.proxy_env, "").strip() if self.proxy_env else ""
 
     def to_provider(self, environment: Mapping[str, str]) -> Provider:
         """The provider with its key, which comes from the environment only."""
@@ -59,6 +87,8 @@ class ProviderSettings(Section):
             max_poll_interval_s=self.max_poll_interval,
             poll_hosts=self.poll_hosts,
             result_hosts=self.result_hosts,
+            tls=None if self.tls is None else self.tls.to_files(),
+            proxy_url=self.proxy_url(environment),
         )
 
 
@@ -76,3 +106,32 @@ def check_providers(providers: Sequence[ProviderSettings], environment: Mapping[
                 f"providers[{index}].api_key_env: the environment has no {provider.api_key_env}: "
                 f"export it with the key of provider {provider.name!r}"
             )
+        yield from (f"providers[{index}].{mistake}" for mistake in _check_connection(provider, environment))
+
+
+def _check_connection(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with its proxy and its files for TLS, which are looked at."""
+    proxy = provider.proxy_url(environment)
+    if provider.proxy_env is not None and not _proxy.fullmatch(proxy):
+        there = "holds no address" if proxy else "is not in the environment: it should hold one"
+        yield f"proxy_env: {provider.proxy_env} {there} like http://proxy.example:3128"
+    tls = provider.tls
+    if tls is None:
+        return
+    if not provider.base_url.startswith("https://"):
+        yield "tls: base_url is no https:// address"
+    if tls.key_file is not None and tls.cert_file is None:
+        yield "tls.key_file: is given without cert_file, the certificate that it belongs to"
+    else:
+        try:
+            tls.to_files().context()
+        except ssl.SSLError as error:
+            why = error.reason or error
+            yield f"tls: the files cannot be used ({why}): PEM is needed, and a key of cert_file's without a password"
+        except OSError as error:
+            yield f"tls: {error.filename or 'a file'} cannot be read: {error.strerror}"
+
+
+def _passwords(address: str) -> Iterator[str]:
+    password = address.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    yield from {password, unquote(password)}

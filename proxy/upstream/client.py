@@ -61,12 +61,18 @@ class ProviderClient:
         self._base_url = provider.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
         self._connections = asyncio.Semaphore(provider.max_connections)
-        # With traces on, the library writes the headers, for a trace's own is among them.
-        self._prepares = not trace_configs
+        # With traces on, the library writes the headers, for a trace's own is among them; it knows proxies as well.
+        self._prepares = not trace_configs and not provider.proxy_url
         self._heads: dict[URL, bytes] = {}
         self.session = ClientSession(
             # Its own limit would let requests wait without an end, and as if they waited for the provider.
-            connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
+            connector=WatchedConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ttl_dns_cache=30,
+                ssl=True if provider.tls is None else provider.tls.context(),
+            ),
+            proxy=provider.proxy_url or None,
             cookie_jar=DummyCookieJar(),
             timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
             auto_decompress=False,

@@ -238,7 +238,7 @@ class Exchange:
                 response = await client.post(self._url, self._payload)
             else:
                 response = await self._send_files(client.session, body)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             raise self._unreachable(without_frames(error)) from None
         except (aiohttp.ClientError, OSError) as error:
             logger.warning("provider %s broke the connection: %s", client.provider.name, describe(error))

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Whom a provider's certificate is believed from, and the certificate that is shown to it; each the path of a file.
+
+    ``content_sha256`` tells files with the same names and another content apart.
+    """
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    content_sha256: bytes = b""
+
+    def context(self) -> ssl.SSLContext:
+        """For connections to the provider. Raises OSError, of which ``ssl.SSLError`` is one."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file is not None:
+            # Asked for, a password would be asked for at a terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, password="")
+        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +40,8 @@ class Provider:
     A provider that accepts tasks is asked about one after ``poll_interval_s``, then ever more seldom, up to
     ``max_poll_interval_s``: at its ``base_url``'s host or one of ``poll_hosts``. Images are fetched from
     ``result_hosts``. None stands for those of its dialect.
+
+    With ``proxy_url`` its connections go by way of that HTTP proxy; what the environment says of proxies is not heard.
     """
 
     name: str
@@ -37,3 +61,5 @@ class Provider:
     max_poll_interval_s: float = 5.0
     poll_hosts: tuple[str, ...] | None = None
     result_hosts: tuple[str, ...] | None = None
+    tls: TlsFiles | None = None
+    proxy_url: str = field(repr=False, default="")

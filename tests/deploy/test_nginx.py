@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.servers import find_nginx
-from tests.end_to_end.test_store_over_tls import certify
+from tests.support.certificates import certify
 from tests.support.forms import PNG
 from tests.support.gateways import (
     ALL_PARAMETERS,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import certify
 from tests.support.gateways import SampleProvider, configuration, running_gateway
 from tests.support.processes import free_port, running, wait_for
 from tests.support.requirements import program
@@ -27,16 +28,6 @@ class SecureStore:
         """Its address; it asks for a client's certificate."""
         options = {"ssl_certfile": f"{self.folder}/store.crt", "ssl_keyfile": f"{self.folder}/store.key"} | options
         return f"rediss://{host}:{self.port}/0?" + "&".join(f"{name}={value}" for name, value in options.items())
-
-
-def certify(folder: Path, name: str, subject: str, *options: str) -> None:
-    """Make a key and a certificate for it."""
-    command = [
-        *(program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-        *("-nodes", "-days", "2", "-subj", subject, *options),
-        *("-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
