@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.settings.settings import ConfigurationError, Settings, read_settings
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import Settings, read_settings
 from tests.support.certificates import certify
 from tests.support.requirements import program
 
