@@ -15,6 +15,7 @@ from proxy.cli.serve import config_option
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
 from proxy.metering.journal.records import JournalRecord, Posting
+from proxy.metering.journal.tasks import PendingRequest, requests_in
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import load_settings
 
@@ -34,11 +35,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for sc
 @config_option
 @json_option
 def list_records(path: Path, *, as_json: bool) -> None:
-    """Show what is parked, and what waits. What waits may have been taken a moment ago."""
+    """Show what is parked, what waits, and tasks that providers are at work on.
+
+    What waits may have been taken a moment ago. A task is settled by its images when it ends.
+    """
     folder = _folder(path)
     with _disk_errors(folder):
         rows = [_row("parked", each.owed, each.note) for each in parked_records(folder)]
         rows += [_row("pending", owed, {}) for owed in pending_records(folder).values()]
+        rows += [_row("task", Posting(each.settlement), _note_of(each)) for each in requests_in(folder)]
     if as_json:
         show_json({"data": rows})
     else:
@@ -108,6 +113,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         raise click.ClickException(
             f"{error.filename or folder}: {error.strerror}; run it as the user that the gateway runs as"
         ) from None
+
+
+def _note_of(request: PendingRequest) -> dict[str, Any]:
+    return {"reason": f"{len(request.tasks)} at {request.tasks[0].provider}"}
 
 
 def _row(state: str, owed: JournalRecord, note: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, Settlement, settle
@@ -99,7 +100,7 @@ def settle_pending(request: PendingRequest, ends: list[int | Exception], *, char
     delivery = Delivery(served=served, images=images)
     if images or not errors:
         delivery.end(complete=True, client_gone=True)
-        return settle(reservation, delivery)
+        return replace(settle(reservation, delivery), charged_units=reservation.quote.units_for(images))
     told = [error for error in errors if _is_told(error)]
     if len(told) == len(errors):
         delivery.end_by(told[0])

@@ -9,9 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli.journal import journal
+from proxy.domain.billing.pending import PendingTask
+from proxy.domain.billing.pricing import Quote, Tier
+from proxy.domain.billing.settlement import Reservation
 from proxy.metering.journal.file import JournalFile
 from proxy.metering.journal.parked import park
 from proxy.metering.journal.records import Void, write_record
+from proxy.metering.journal.tasks import TaskJournal
 
 FIRST, SECOND = Void("req_1", "acme", "acme_key"), Void("req_2", "acme", "acme_key")
 
@@ -50,6 +54,16 @@ def listed(folder: Path) -> list[tuple[str, str, str | None]]:
     result = run(folder, "list", "--json")
     assert result.exit_code == 0, result.output
     return [(row["state"], row["id"], row["reason"]) for row in orjson.loads(result.output)["data"]]
+
+
+async def test_requests_whose_tasks_are_pending_are_listed(folder: Path) -> None:
+    quote = Quote(images=2, unit_price=5_000, units=10_000, tier=Tier.STANDARD)
+    reservation = Reservation("req_1", "acme", "acme_k", "/v1/images/generations", "bfl/flux", quote, 1_000, None)
+    tasks = TaskJournal(folder, store_url="redis://127.0.0.1:9/0")
+    for number in range(2):
+        await tasks.keep(reservation, PendingTask("bfl", f"https://api.bfl.ai/{number}"))
+    assert listed(folder) == [("task", "req_1", "2 at bfl")]
+    await tasks.close()
 
 
 def test_parked_and_pending_records_are_listed(folder: Path) -> None:

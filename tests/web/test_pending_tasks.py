@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.domain.billing.pending import PendingTask
@@ -57,6 +59,13 @@ def test_what_is_not_known_is_charged_by_the_setting(error: Exception) -> None:
     dear = settled(error, REFUSED, charges_lost=True)
     assert (dear.delivery.outcome, dear.charged_units, dear.delivery.images) == ("expired", 15_000, 0)
     assert (dear.released_units, dear.overage_units) == (0, 0)
+
+
+def test_reference_images_are_charged_with_the_images() -> None:
+    quote = Quote(3, 5_000, 15_900, Tier.STANDARD, reference_images=3, reference_units=900)
+    request = replace(REQUEST, settlement=settle(replace(RESERVATION, quote=quote), Delivery()))
+    assert settle_pending(request, [1, 1, REFUSED], charges_lost=False).charged_units == 10_900
+    assert settle_pending(request, [REFUSED] * 3, charges_lost=False).charged_units == 0
 
 
 def test_a_clients_name_for_it_is_free_again_only_where_nothing_can_have_been_made() -> None:

@@ -12,7 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -73,7 +73,9 @@ class TaskJournal:
         """Have a task on the disk; False where that cannot be, and only this process can settle the request."""
         provisional = settle(reservation, Delivery(served=Served(task.provider)))
         posting = write_record(Posting(provisional.without_answer())).decode()
-        line = write_note({"id": reservation.id, "task": asdict(task), "posting": posting})
+        quote = reservation.quote
+        reference = (quote.reference_images, quote.reference_units)
+        line = write_note({"id": reservation.id, "task": asdict(task), "posting": posting, "reference": reference})
         self._live[reservation.id].append(line)
         written = asyncio.get_running_loop().create_future()
         self._write_soon(line, written)
@@ -195,6 +197,13 @@ class TaskJournal:
         return file
 
 
+def _with_reference(settlement: Settlement, images: int, units: int) -> Settlement:
+    """A settlement has its charge, and its record nothing that the charge could be worked out by."""
+    reservation = settlement.reservation
+    quote = replace(reservation.quote, reference_images=images, reference_units=units)
+    return replace(settlement, reservation=replace(reservation, quote=quote))
+
+
 def read_requests(content: bytes) -> list[PendingRequest]:
     """The requests in a file's ``content`` that were not settled. A line that is torn was never promised."""
     settlements: dict[str, Settlement] = {}
@@ -208,6 +217,16 @@ def read_requests(content: bytes) -> list[PendingRequest]:
             (posting,), _ = read_records(note["posting"].encode())
             if isinstance(posting, Posting):
                 task = PendingTask(**note["task"])
-                settlements[posting.id] = posting.settlement
+                settlements[posting.id] = _with_reference(posting.settlement, *note["reference"])
                 tasks[posting.id].append(task)
     return [PendingRequest(settlement, tuple(tasks[one])) for one, settlement in settlements.items()]
+
+
+def requests_in(folder: Path) -> list[PendingRequest]:
+    """The requests whose tasks are pending, of all processes that keep files in ``folder``. Raises OSError."""
+    found: list[PendingRequest] = []
+    for path in sorted(folder.glob(f"{PREFIX}*")):
+        # Its process may have removed it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found += read_requests(path.read_bytes())
+    return found

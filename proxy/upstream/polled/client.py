@@ -19,7 +19,7 @@ from proxy.domain.errors import UpstreamUncertain
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
-from proxy.upstream.client import KEEP_ALIVE_S, READ_BUFFER_BYTES, ProviderClient
+from proxy.upstream.client import ANSWER, KEEP_ALIVE_S, READ_BUFFER_BYTES, ProviderClient
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.decompression import decompressed, too_long
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
@@ -73,6 +73,9 @@ class PolledClient(ProviderClient):
             trust_env=False,
             trace_configs=list(trace_configs),
             read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=ANSWER.header_bytes,
+            max_field_size=ANSWER.header_bytes,
+            max_headers=ANSWER.headers_most,
             headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lightmeter"},
         )
 

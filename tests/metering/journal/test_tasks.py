@@ -20,7 +20,7 @@ TASK = PendingTask("bfl", "https://api.bfl.ai/v1/get_result?id=1", cancel_url="h
 
 
 def reservation(number: int = 1, idempotency: Idempotency | None = None) -> Reservation:
-    quote = Quote(images=2, unit_price=5_000, units=10_000, tier=Tier.STANDARD)
+    quote = Quote(2, 5_000, 10_800, Tier.STANDARD, reference_images=1, reference_units=800, rule="quality=high")
     return Reservation(
         f"req_{number}", "acme", "acme_k", "/v1/images/generations", "bfl/flux", quote, 1_000, None,
         idempotency=idempotency,
