@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from proxy.domain.catalog import Catalog
+from proxy.domain.money import Money
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
@@ -114,6 +115,7 @@ class Gateway:
     ) -> None:
         """Nothing runs yet. Requests are logged by ``log_writer``, on standard error where there is none."""
         self._settings = settings
+        self._money = Money(settings.accounting.units_per_usd)
         self._environment = environment
         self._log_writer = log_writer or standard_error()
         self._clients = ClientAddresses(settings.server.trusted_proxies)
@@ -174,7 +176,9 @@ class Gateway:
         KNOWN_SECRETS.add([self.admin_token])
         self.store_url = await self._start_store()
         traces = self._start_traces()
-        metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams)
+        metrics = self.metrics = Metrics(
+            label_teams=settings.metrics.label_teams, units_per_usd=settings.accounting.units_per_usd
+        )
         runner, redis_pool, store, meter = await self._start_metering(metrics, traces)
         catalog = self._catalog = settings.catalog()
         _warn(settings)
@@ -196,10 +200,10 @@ class Gateway:
             await figures.start()
         admin = self._admin_app(
             [
-                *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits()).routes(),
-                *TeamAdminRoutes(teams, self._body_limits()).routes(),
-                *LedgerRoutes(LedgerPages(redis_pool, store), books, self._body_limits()).routes(),
-                *AuditRoutes(AuditLog(redis_pool, store)).routes(),
+                *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits(), self._money).routes(),
+                *TeamAdminRoutes(teams, self._body_limits(), self._money).routes(),
+                *LedgerRoutes(LedgerPages(redis_pool, store), books, self._body_limits(), self._money).routes(),
+                *AuditRoutes(AuditLog(redis_pool, store), self._money).routes(),
             ],
             OperationRoutes(self.lifecycle, meter, runner, metrics),
         )
@@ -309,7 +313,7 @@ class Gateway:
             cors.add_to(app)
         if server.reuse_port:
             app.on_response_prepare.append(self._close_while_leaving)
-        self._public_routes = [*images.routes(), *models.routes(), *KeyRoutes(meter.store).routes()]
+        self._public_routes = [*images.routes(), *models.routes(), *KeyRoutes(meter.store, self._money).routes()]
         add_routes(app, self._public_routes)
         return app
 

@@ -164,8 +164,8 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProvide
 def manual_configuration(folder: Path, provider: SampleProvider) -> str:
     """The manual's model, at the sample provider."""
     model = image_model(MODEL, "1.5", parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
-    models = [model, image_model("sample/image-1")]
-    return configuration(f"embedded:{folder}/data", provider.url, models=models)
+    models, accounting = [model, image_model("sample/image-1")], {"units_per_usd": 100_000}
+    return configuration(f"embedded:{folder}/data", provider.url, models=models, accounting=accounting)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.support.admin_client import call_admin
-from proxy.cli.support.limit_options import limit_options, limits_given
+from proxy.cli.support.limit_options import Units, limit_options, limits_given
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
 from proxy.cli.support.paging import Paging, paged, show_more
+
+COLUMNS = 3
+"""Of a table of charges, without US dollars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +175,10 @@ def _add_shared_commands(group: click.Group, kind: _Kind) -> None:
 
     @group.command("grant", help=f"Top up a {kind.name}'s quota. To take back of it, put -- before a negative number.")
     @account
-    @click.argument("quota_units", type=int)
+    @click.argument("quota_units", type=Units())
     @click.option("--reason", required=True, help="Why; it goes into the ledger.")
     @json_option
-    def grant(account_id: str, quota_units: int, reason: str, as_json: bool) -> None:
+    def grant(account_id: str, quota_units: int | str, reason: str, as_json: bool) -> None:
         body = {"quota_units": quota_units, "reason": reason}
         _show(kind, call_admin("POST", f"{kind.path_of(account_id)}/grants", body=body), as_json)
 
@@ -196,9 +199,14 @@ def usage(account: str, as_json: bool) -> None:
     _show_usage(answer["limits"])
     for heading, name in (("MODEL", "by_model"), ("DAY", "by_day")):
         click.echo()
-        rows = [(one, each["images"], each["quota_units"]) for one, each in answer[name].items()]
-        show_table((heading, "IMAGES", "UNITS"), rows)
+        rows = [(one, each["images"], each["quota_units"], *_usd(each)) for one, each in answer[name].items()]
+        show_table((heading, "IMAGES", "UNITS", *(["USD"] if rows and len(rows[0]) > COLUMNS else [])), rows)
     return None
+
+
+def _usd(charges: Mapping[str, Any]) -> tuple[str, ...]:
+    """A cell where the gateway tells what a unit is worth."""
+    return (charges["quota_units_usd"],) if "quota_units_usd" in charges else ()
 
 
 def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,4 +253,7 @@ def _show_usage(limits: dict[str, Any]) -> None:
         if one["limit"] is not None or name == "quota_units":
             used = one.get("posted", one.get("in_progress"))
             rows.append((name, one.get("window"), one["limit"], used, one.get("reserved"), one["remaining"]))
+            if "posted_usd" in one:
+                dollars = (one[f"{counter}_usd"] for counter in ("limit", "posted", "reserved", "remaining"))
+                rows.append(("  in US dollars", None, *dollars))
     show_table(("LIMIT", "OF", "AT MOST", "USED", "HELD", "LEFT"), rows)

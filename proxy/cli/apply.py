@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from proxy.cli.support.admin_client import AdminRefusal, call_admin
 from proxy.cli.support.output import json_option, show_json, show_table
 from proxy.cli.support.paging import read_pages
 from proxy.cli.support.secrets_file import SecretsFile
+from proxy.domain.money import Money
 
 DIFFERS = 3
 
@@ -43,7 +45,7 @@ def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets
     wrong, and with --dry-run 3 where there is a difference.
     """
     try:
-        provisions = read_provisions(path)
+        provisions = read_provisions(path, _ask_money)
         changes = compare(path, provisions, _look(provisions), datetime.now(UTC))
     except ProvisioningError as error:
         raise click.ClickException(str(error)) from None
@@ -64,6 +66,11 @@ def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets
             keep = file.add
         made = _make(changes, keep)
     _print_changes(changes, made, secrets_path, as_json=as_json, print_secrets=print_secrets)
+
+
+def _ask_money() -> Money:
+    units = call_admin("GET", "/admin/v1/money")["units_per_usd"]
+    return Money(None if units is None else Decimal(units))
 
 
 def _look(provisions: Provisions) -> dict[str, Standing]:

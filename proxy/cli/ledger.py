@@ -20,7 +20,7 @@ CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
     "unit_price", "reserved", "charged", "overage", "quota_units", "provider", "provider_status", "provider_ms",
     "admitted_ms", "reason", "corrects", "refunds", "grant", "reservation", "provider_usage",
-    "charged_by", "price_rule", "basis",
+    "charged_by", "price_rule", "basis", "reserved_usd", "charged_usd", "overage_usd", "quota_units_usd",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COULD_NOT_BE_ASKED = 2
@@ -43,6 +43,7 @@ def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str 
     answer = paging.read("/admin/v1/ledger", {"key": key_id, **query})
     if as_json:
         return show_json(answer)
+    has_usd = any("charged_usd" in entry or "quota_units_usd" in entry for entry in answer["data"])
     rows = [
         (
             entry["at"],
@@ -52,10 +53,11 @@ def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str 
             entry.get("outcome", entry.get("reason")),
             entry.get("images"),
             entry.get("charged", entry.get("quota_units")),
+            *([entry.get("charged_usd", entry.get("quota_units_usd"))] if has_usd else []),
         )
         for entry in answer["data"]
     ]
-    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS"), rows)
+    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS", *(["USD"] if has_usd else [])), rows)
     return show_more(answer)
 
 

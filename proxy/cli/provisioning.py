@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.domain.limits import QUOTAS
+from proxy.domain.money import NO_MONEY, Money
 from proxy.web.admin.bodies import LimitsBody, TeamId, Timestamp, milliseconds
 from proxy.web.times import iso_time
 
@@ -51,8 +53,11 @@ class Provisions(_Entry):
     teams: Annotated[list[TeamEntry], Field(min_length=1)]
 
 
-def read_provisions(path: Path) -> Provisions:
-    """The file at ``path``. Raises ProvisioningError."""
+def read_provisions(path: Path, ask_money: Callable[[], Money] = Money) -> Provisions:
+    """The file at ``path``, its quotas in units; ``ask_money`` is called where some are in US dollars.
+
+    Raises ProvisioningError.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -62,7 +67,8 @@ def read_provisions(path: Path) -> Provisions:
     except tomllib.TOMLDecodeError as error:
         raise ProvisioningError(f"{path}: is not valid TOML: {error}") from None
     try:
-        provisions = Provisions.model_validate(content)
+        money = ask_money() if _has_usd(content) else NO_MONEY
+        provisions = Provisions.model_validate(content, context={"money": money})
     except ValidationError as invalid:
         mistakes = [_describe(error) for error in invalid.errors()]
     else:
@@ -70,6 +76,17 @@ def read_provisions(path: Path) -> Provisions:
     if mistakes:
         raise ProvisioningError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return provisions
+
+
+def _has_usd(content: Mapping[str, Any]) -> bool:
+    teams = [team for team in _list(content.get("teams")) if isinstance(team, dict)]
+    keys = [key for team in teams for key in _list(team.get("keys")) if isinstance(key, dict)]
+    limits = [each["limits"] for each in (*teams, *keys) if isinstance(each.get("limits"), dict)]
+    return any(isinstance(each.get(name), str) for each in limits for name in QUOTAS)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _describe(error: ErrorDetails) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
@@ -19,8 +20,12 @@ SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 class Metrics:
     """Every metric, each updated by the event that it counts. One of these for each process."""
 
-    def __init__(self, *, label_teams: int = 0) -> None:
-        """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one."""
+    def __init__(self, *, label_teams: int = 0, units_per_usd: Decimal | None = None) -> None:
+        """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one.
+
+        ``units_per_usd`` is what a US dollar is in quota units; without it, none are counted.
+        """
+        self._units_per_usd = units_per_usd
         make = Families("lightmeter_")
         self._add_requests(make)
         self._add_upstream(make)
@@ -51,6 +56,7 @@ class Metrics:
             "images_smaller_than_asked", "Images that came in less than the size asked for", "model"
         )
         self._units = make.counter("quota_units", "Quota units by what became of them", "model", "state")
+        self._charged_usd = make.counter("charged_usd", "US dollars charged, by accounting.units_per_usd", "model")
         self._response_bytes = make.counter("response_bytes", "Bytes of answers sent to clients", "model")
         self._in_flight = make.gauge("in_flight_requests", "Requests that hold a reservation", "model")
         self._open = make.gauge("open_requests", "Requests that have begun and not ended, admitted or not")
@@ -272,4 +278,8 @@ class Metrics:
         """Prometheus's text format."""
         for report in self._before_render:
             report()
+        if self._units_per_usd is not None:
+            for (model, state), units in self._units.values.items():
+                if state == "charged":
+                    self._charged_usd.values[(model,)] = units / float(self._units_per_usd)
         return generate_latest(self.registry)

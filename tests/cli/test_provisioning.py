@@ -136,7 +136,11 @@ def test_a_key_that_has_expired_as_it_should_is_as_it_should_be(path: Path) -> N
         ('id = "research"\n', "", "teams[0].id: is missing"),
         ("requests_per_minute = 60", "requests_per_minute = 0", "teams[0].limits.requests_per_minute: is '0': input"),
         ("requests_per_minute", "request_per_minute", "teams[0].limits.request_per_minute: is not a setting; see"),
-        ("quota_units = 1000", 'quota_units = "1000"', "teams[0].keys[0].limits.quota_units: is '1000': input should"),
+        (
+            "quota_units = 1000",
+            'quota_units = "1000"',
+            "teams[0].keys[0].limits.quota_units: is '1000': should be a whole number of quota units",
+        ),
         ('["acme/*"]', '["a*b"]', "teams[0].keys[0].limits.models[0]: is 'a*b': should be a model's id, 'prefix/*'"),
         ("2099-01-31T00:00:00Z", "2099-01-31T00:00:00", "teams[0].keys[0].expires_at: is '2099-01-31 00:00:00': input"),
         ('name = "nightly"', 'name = ""', "teams[0].keys[0].name: is '': string should have at least 1 character"),

@@ -41,6 +41,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
             provider.url,
             models=MODELS,
             metrics={"label_teams": 10, "team_refresh_seconds": 0.5},
+            accounting={"units_per_usd": 100_000},
         )
         with running_gateway(tmp_path, toml) as gateway:
             callers = make_callers(gateway)

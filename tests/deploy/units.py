@@ -9,6 +9,7 @@ THOUSANDS = ("", " K", " Mil", " Bil", " Tri")
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 SPANS_S = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1), ("ms", 1e-3), ("µs", 1e-6))
 SUFFIXES = {"reqps": " req/s", "ops": " ops/s"}
+PREFIXES = {"currencyUSD": "$"}
 
 
 def write_value(value: float, unit: str, decimals: int | None = None) -> str:
@@ -23,7 +24,7 @@ def write_value(value: float, unit: str, decimals: int | None = None) -> str:
         return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     if unit in ("bytes", "Bps"):
         return _scaled(value, 1024, tuple(f" {size}" for size in SIZES), decimals) + ("/s" if unit == "Bps" else "")
-    return _scaled(value, 1000, THOUSANDS, decimals) + SUFFIXES.get(unit, "")
+    return PREFIXES.get(unit, "") + _scaled(value, 1000, THOUSANDS, decimals) + SUFFIXES.get(unit, "")
 
 
 def _span(seconds: float) -> str:

@@ -35,7 +35,13 @@ def described(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory
     """A gateway that may be filled with nonsense."""
     folder = tmp_path_factory.mktemp("described")
     streaming = image_model(parameters=[*ALL_PARAMETERS, "stream", "partial_images"])
-    toml = configuration(f"embedded:{folder}/data", provider.url, models=[streaming], logs={"requests": False})
+    toml = configuration(
+        f"embedded:{folder}/data",
+        provider.url,
+        models=[streaming],
+        logs={"requests": False},
+        accounting={"units_per_usd": 100_000},
+    )
     with running_gateway(folder, toml) as gateway:
         yield gateway
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from proxy.domain.limits import QUOTAS
+from proxy.domain.money import USD_PATTERN
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 NO_LIMIT = "none"
+_usd = re.compile(f"-?{USD_PATTERN}")
 
 _OPTIONS = {
     "quota": ("quota_units", "Quota units in total."),
@@ -21,19 +26,37 @@ _OPTIONS = {
 }
 
 
-class _Limit(click.ParamType[Any]):
-    """A whole number, or 'none' for no limit."""
+class Units(click.ParamType[Any]):
+    """A whole number of quota units, or US dollars as ``$250``, which the gateway reads."""
 
-    name = "number|none"
+    name = "units|$usd"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An int, or ``NO_LIMIT``."""
-        if value == NO_LIMIT or isinstance(value, int):
+        """An int, or the dollars as they are."""
+        if isinstance(value, int) or _usd.fullmatch(value):
             return value
         try:
             return int(value)
         except ValueError:
-            self.fail(f"{value!r} should be a whole number, or 'none' for no limit.", param, ctx)
+            self.fail(f"{value!r} should be a whole number, or US dollars like '$250'.", param, ctx)
+
+
+class _Limit(click.ParamType[Any]):
+    """A whole number, or 'none' for no limit; a quota may be in US dollars."""
+
+    def __init__(self, *, takes_usd: bool) -> None:
+        self._takes_usd = takes_usd
+        self.name = "number|$usd|none" if takes_usd else "number|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An int, dollars as they are, or ``NO_LIMIT``."""
+        if value == NO_LIMIT or isinstance(value, int) or (self._takes_usd and _usd.fullmatch(value)):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            usd = ", US dollars like '$250'," if self._takes_usd else ","
+            self.fail(f"{value!r} should be a whole number{usd} or 'none' for no limit.", param, ctx)
 
 
 def limit_options(command: F) -> F:
@@ -43,7 +66,8 @@ def limit_options(command: F) -> F:
     )
     command = models(command)
     for option, (name, text) in reversed(_OPTIONS.items()):
-        command = click.option(f"--{option}", name, type=_Limit(), help=f"{text} 'none' is no limit.")(command)
+        kind = _Limit(takes_usd=name in QUOTAS)
+        command = click.option(f"--{option}", name, type=kind, help=f"{text} 'none' is no limit.")(command)
     return command
 
 

@@ -56,4 +56,4 @@ def _cell(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "-" or text.replace(",", "").lstrip("-").isdigit()
+    return text == "-" or text.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from proxy.domain.errors import Conflict, InvalidRequest
 from proxy.domain.limits import KeyRecord, TeamRecord
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.accounts.registry import AccountRegistry, KeyRegistry, Record, TeamRegistry
 from proxy.web.admin import wire
 from proxy.web.admin.access import actor
@@ -46,7 +47,7 @@ class Kind(Generic[Record]):
 
     name: str
     path: str
-    view: Callable[[Record], dict[str, Any]]
+    view: Callable[[Record, Money], dict[str, Any]]
     create: type[BaseModel]
     update: type[UpdateTeamBody]
     query: type[BaseModel]
@@ -88,9 +89,10 @@ TEAM = Kind(
 class AccountRoutes(ABC, Generic[Record]):
     """Handlers of the accounts of one kind."""
 
-    def __init__(self, kind: Kind[Record], registry: AccountRegistry[Record], limits: BodyLimits) -> None:
-        """Read and change accounts through ``registry``."""
+    def __init__(self, kind: Kind[Record], registry: AccountRegistry[Record], limits: BodyLimits, money: Money) -> None:
+        """Read and change accounts through ``registry``; quotas are taken and shown in ``money`` as well."""
         self._kind = kind
+        self._money = money
         self._registry = registry
         self._limits = limits
 
@@ -150,21 +152,21 @@ class AccountRoutes(ABC, Generic[Record]):
 
     async def usage(self, request: web.Request) -> web.Response:
         """What was used: per limit, by model and by day."""
-        return json_response(charges_view(*await self._registry.usage(request.match_info["id"])))
+        return json_response(charges_view(*await self._registry.usage(request.match_info["id"]), self._money))
 
     async def _read(self, request: web.Request, body: type[Body]) -> Body:
-        return await read_request(request, body, self._limits)
+        return await read_request(request, body, self._limits, money=self._money)
 
     def _answer(self, record: Record, *, status: int = 200, **more: str) -> web.Response:
-        return json_response({**self._kind.view(record), **more}, status=status)
+        return json_response({**self._kind.view(record, self._money), **more}, status=status)
 
 
 class KeyAdminRoutes(AccountRoutes[KeyRecord]):
     """Handlers of ``/admin/v1/keys``."""
 
-    def __init__(self, keys: KeyRegistry, limits: BodyLimits) -> None:
+    def __init__(self, keys: KeyRegistry, limits: BodyLimits, money: Money = NO_MONEY) -> None:
         """Read and change ``keys``."""
-        super().__init__(KEY, keys, limits)
+        super().__init__(KEY, keys, limits, money)
         self._keys = keys
 
     def own_routes(self) -> Sequence[Route]:
@@ -192,7 +194,7 @@ class KeyAdminRoutes(AccountRoutes[KeyRecord]):
         """Keys, of one team or of all."""
         query = read_query(request, KeysQuery)
         page = await self._keys.page(query.team, cursor=query.cursor, limit=query.limit)
-        return list_response([key_view(record) for record in page.items], page.next_cursor)
+        return list_response([key_view(record, self._money) for record in page.items], page.next_cursor)
 
     async def rotate(self, request: web.Request) -> web.Response:
         """A new text for the key; it too is shown only once."""
@@ -206,9 +208,9 @@ class KeyAdminRoutes(AccountRoutes[KeyRecord]):
 class TeamAdminRoutes(AccountRoutes[TeamRecord]):
     """Handlers of ``/admin/v1/teams``."""
 
-    def __init__(self, teams: TeamRegistry, limits: BodyLimits) -> None:
+    def __init__(self, teams: TeamRegistry, limits: BodyLimits, money: Money = NO_MONEY) -> None:
         """Read and change ``teams``."""
-        super().__init__(TEAM, teams, limits)
+        super().__init__(TEAM, teams, limits, money)
         self._teams = teams
 
     async def create(self, request: web.Request) -> web.Response:
@@ -221,4 +223,4 @@ class TeamAdminRoutes(AccountRoutes[TeamRecord]):
         """All teams."""
         query = read_query(request, TeamsQuery)
         page = await self._teams.page(cursor=query.cursor, limit=query.limit)
-        return list_response([team_view(record) for record in page.items], page.next_cursor)
+        return list_response([team_view(record, self._money) for record in page.items], page.next_cursor)

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.limits import KeyRecord, TeamRecord
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.audit_log import AuditEntry, AuditLog
 from proxy.web.admin.queries import AuditQuery, read_query, since_ms
 from proxy.web.admin.views import key_view, stream_response, team_view
@@ -19,9 +20,10 @@ from proxy.web.times import iso_time
 class AuditRoutes:
     """Handler of the audit record."""
 
-    def __init__(self, log: AuditLog) -> None:
-        """Read ``log``."""
+    def __init__(self, log: AuditLog, money: Money = NO_MONEY) -> None:
+        """Read ``log``, and show quotas in ``money`` as well."""
         self._log = log
+        self._money = money
 
     def routes(self) -> Sequence[Route]:
         """Where the handler stands."""
@@ -33,10 +35,10 @@ class AuditRoutes:
         page = await self._log.list_entries(
             query.team, since_ms=since_ms(query.since), cursor=query.cursor, limit=query.limit
         )
-        return stream_response([_view(entry) for entry in page.items], page)
+        return stream_response([_view(entry, self._money) for entry in page.items], page)
 
 
-def _view(entry: AuditEntry) -> dict[str, Any]:
+def _view(entry: AuditEntry, money: Money) -> dict[str, Any]:
     return {
         "id": entry.id,
         "at": iso_time(entry.at_ms),
@@ -45,12 +47,12 @@ def _view(entry: AuditEntry) -> dict[str, Any]:
         "request": entry.request,
         "action": entry.action,
         "target": entry.target,
-        "before": _record_view(entry.before),
-        "after": _record_view(entry.after),
+        "before": _record_view(entry.before, money),
+        "after": _record_view(entry.after, money),
     }
 
 
-def _record_view(record: KeyRecord | TeamRecord | None) -> dict[str, Any] | None:
+def _record_view(record: KeyRecord | TeamRecord | None, money: Money) -> dict[str, Any] | None:
     if record is None:
         return None
-    return team_view(record) if isinstance(record, TeamRecord) else key_view(record)
+    return team_view(record, money) if isinstance(record, TeamRecord) else key_view(record, money)

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
 )
 
@@ -22,6 +23,7 @@ from proxy.domain.api_key import TEAM_ID_PATTERN, is_team_id
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.limits import EVERY_MODEL, Limits
+from proxy.domain.money import NO_MONEY, USD_PATTERN, Money
 from proxy.web.admin.queries import text_schema
 from proxy.web.intake.request_body import BodyLimits, read_json_body
 
@@ -55,6 +57,19 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < UNITS_LIMIT else value
 
 
+def _units(value: object, info: ValidationInfo) -> object:
+    """US dollars become quota units, by the ``money`` of the context."""
+    if not isinstance(value, str):
+        return _integral(value)
+    money: Money = (info.context or {}).get("money", NO_MONEY)
+    return money.units(value)
+
+
+def _in_units(least: int) -> WithJsonSchema:
+    usd = {"type": "string", "pattern": f"^{'-?' if least < 0 else ''}{USD_PATTERN}$"}
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": QUOTA_LIMIT}, usd]})
+
+
 def _storable(moment: datetime) -> datetime:
     if not EARLIEST <= moment <= LATEST:
         raise ValueError(f"should be from {EARLIEST:%Y} to {LATEST:%Y}")
@@ -75,7 +90,8 @@ Pattern = Annotated[
     WithJsonSchema({"type": "string", "maxLength": 200, "pattern": MODELS_PATTERN, "description": MODELS_WORDS}),
 ]
 Integral = BeforeValidator(_integral)
-QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT), Integral]
+QuotaUnits = Annotated[int, Field(ge=0, le=QUOTA_LIMIT), BeforeValidator(_units), _in_units(0)]
+GrantedUnits = Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT), BeforeValidator(_units), _in_units(-QUOTA_LIMIT)]
 Rate = Annotated[int, Field(ge=1, le=RATE_LIMIT), Integral]
 
 
@@ -84,7 +100,10 @@ class _AdminBody(BaseModel):
 
 
 class LimitsBody(_AdminBody):
-    """Limits of a key or a team. What is null or left out is no limit. Days and months are UTC."""
+    """Limits of a key or a team. What is null or left out is no limit. Days and months are UTC.
+
+    A quota may be given in US dollars (``"$250"``) where ``accounting.units_per_usd`` is set.
+    """
 
     quota_units: QuotaUnits | None = None
     quota_units_per_day: QuotaUnits | None = None
@@ -148,9 +167,9 @@ class RotateBody(_AdminBody):
 
 
 class GrantBody(_AdminBody):
-    """``POST …/grants``: a negative number takes back."""
+    """``POST …/grants``: a negative number takes back, as ``-5000`` or ``"-$5"``."""
 
-    quota_units: Annotated[int, Field(ge=-QUOTA_LIMIT, le=QUOTA_LIMIT), Integral]
+    quota_units: GrantedUnits
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
@@ -171,18 +190,23 @@ def milliseconds(moment: datetime | None) -> int | None:
 
 
 async def read_request(
-    request: web.Request, kind: type[Body], limits: BodyLimits, *, may_be_left_out: bool = False
+    request: web.Request,
+    kind: type[Body],
+    limits: BodyLimits,
+    *,
+    may_be_left_out: bool = False,
+    money: Money = NO_MONEY,
 ) -> Body:
-    """A request's body as ``kind``. Raises InvalidRequest."""
+    """A request's body as ``kind``, with quotas in units or in ``money``. Raises InvalidRequest."""
     if request.body_exists:
         text = await read_json_body(request, limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-        return read_body(kind, text)
+        return read_body(kind, text, money)
     if may_be_left_out:
         return kind()
     raise InvalidRequest("The request has no body; it should be a JSON object.")
 
 
-def read_body(kind: type[Body], text: bytes) -> Body:
+def read_body(kind: type[Body], text: bytes, money: Money = NO_MONEY) -> Body:
     """The body as ``kind``. Raises InvalidRequest, or UnknownParameter for a field that nobody knows."""
     try:
         content = orjson.loads(text or b"{}")
@@ -191,7 +215,7 @@ def read_body(kind: type[Body], text: bytes) -> Body:
     if not isinstance(content, dict):
         raise InvalidRequest("The request body should be a JSON object.")
     try:
-        return kind.model_validate(content)
+        return kind.model_validate(content, context={"money": money})
     except ValidationError as invalid:
         mistake = invalid.errors()[0]
         # Where a field may be null, pydantic adds the name of the type that it tried.

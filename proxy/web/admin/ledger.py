@@ -10,6 +10,7 @@ from aiohttp import web
 from proxy.domain.api_key import is_team_id, team_of
 from proxy.domain.billing.settlement import LedgerEntry
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.books import KeyBooks, LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.redis_store.facts import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
@@ -17,7 +18,7 @@ from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import RefundBody, read_request
 from proxy.web.admin.queries import LedgerQuery, PageQuery, TeamsQuery, read_query, since_ms, split_entry_id
 from proxy.web.admin.views import list_response, stream_response
-from proxy.web.admin.wire import BooksPage, EntryPage, RefundView, TeamNames
+from proxy.web.admin.wire import BooksPage, EntryPage, MoneyView, RefundView, TeamNames
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route
@@ -30,8 +31,9 @@ KEYS_A_PAGE = 50
 class LedgerRoutes:
     """Handlers of ``/admin/v1/ledger``."""
 
-    def __init__(self, pages: LedgerPages, books: LedgerBooks, limits: BodyLimits) -> None:
-        """Read entries from ``pages``; correct and compare through ``books``."""
+    def __init__(self, pages: LedgerPages, books: LedgerBooks, limits: BodyLimits, money: Money = NO_MONEY) -> None:
+        """Read entries from ``pages``, correct and compare through ``books``; charges are in ``money`` as well."""
+        self._money = money
         self._pages = pages
         self._books = books
         self._limits = limits
@@ -43,6 +45,7 @@ class LedgerRoutes:
         return (
             Route("GET", "/admin/v1/ledger", self.list_entries, read, {200: EntryPage}, query=LedgerQuery),
             Route("POST", refund, self.refund, Access.ADMIN, {201: RefundView}, RefundBody, errors=(Conflict,)),
+            Route("GET", "/admin/v1/money", self.show_money, read, {200: MoneyView}),
             Route("GET", books, self.list_teams, read, {200: TeamNames}, query=TeamsQuery),
             Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery),
         )
@@ -58,7 +61,12 @@ class LedgerRoutes:
             team = key_team
         wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
         page = await self._pages.list_entries(wanted, cursor=query.cursor, limit=query.limit)
-        return stream_response([entry_view(entry) for entry in page.items], page)
+        return stream_response([entry_view(entry, self._money) for entry in page.items], page)
+
+    async def show_money(self, _request: web.Request) -> web.Response:
+        """What a US dollar is in quota units, where that is set."""
+        units = self._money.units_per_usd
+        return json_response({"units_per_usd": None if units is None else f"{units:f}"})
 
     async def refund(self, request: web.Request) -> web.Response:
         """Reverse an entry, once."""
@@ -122,6 +130,7 @@ def _windows(record: Mapping[str, str]) -> dict[str, dict[str, int]]:
 _COUNTERS = ("posted", "overage", "images", "granted", "reserved", "held")
 
 
-def entry_view(entry: LedgerEntry) -> dict[str, Any]:
+def entry_view(entry: LedgerEntry, money: Money) -> dict[str, Any]:
     """A ledger entry."""
-    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **entry.facts}
+    facts = money.beside(entry.facts, "reserved", "charged", "overage", "quota_units")
+    return {"id": entry.id, "at": iso_time(entry.at_ms), "kind": entry.kind, "team": entry.team, **facts}

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.limits import Account, KeyRecord, TeamRecord
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.walk import StreamPage
 from proxy.metering.redis_store.charges import Charges
 from proxy.web.public.key import usage_view
@@ -16,47 +17,52 @@ from proxy.web.public.models import json_response
 from proxy.web.times import iso_time
 
 
-def key_view(record: KeyRecord) -> dict[str, Any]:
+def key_view(record: KeyRecord, money: Money = NO_MONEY) -> dict[str, Any]:
     """A key as an operator sees it; its secret is known to nobody."""
     return {
         "id": record.id,
         "team": record.team,
-        **_account(record),
+        **_account(record, money),
         "expires_at": iso_time(record.expires_ms),
         "revoked_at": iso_time(record.revoked_ms),
     }
 
 
-def team_view(record: TeamRecord) -> dict[str, Any]:
+def team_view(record: TeamRecord, money: Money = NO_MONEY) -> dict[str, Any]:
     """A team as an operator sees it."""
-    return {"id": record.id, **_account(record), "deleted_at": iso_time(record.revoked_ms)}
+    return {"id": record.id, **_account(record, money), "deleted_at": iso_time(record.revoked_ms)}
 
 
-def _account(record: Account) -> dict[str, Any]:
+def _account(record: Account, money: Money) -> dict[str, Any]:
     return {
         "name": record.name,
         "limits": asdict(record.limits),
-        "granted_units": record.granted_units,
-        "usage": usage_view(record),
+        **money.beside({"granted_units": record.granted_units}, "granted_units"),
+        "usage": usage_view(record, money),
         "images": record.images,
         "created_at": iso_time(record.created_ms),
     }
 
 
-def charges_view(account: Account, by_model: Mapping[str, Charges], by_day: Mapping[str, Charges]) -> dict[str, Any]:
+def charges_view(
+    account: Account, by_model: Mapping[str, Charges], by_day: Mapping[str, Charges], money: Money
+) -> dict[str, Any]:
     """What a key or a team has used: per limit, by model and by UTC day."""
     return {
         "id": account.id,
-        "limits": usage_view(account),
+        "limits": usage_view(account, money),
         "images": account.images,
-        "overage_units": account.overage_units,
-        "by_model": _charges(by_model),
-        "by_day": _charges(by_day),
+        **money.beside({"overage_units": account.overage_units}, "overage_units"),
+        "by_model": _charges(by_model, money),
+        "by_day": _charges(by_day, money),
     }
 
 
-def _charges(charges: Mapping[str, Charges]) -> dict[str, dict[str, int]]:
-    return {name: {"images": each.images, "quota_units": each.quota_units} for name, each in charges.items()}
+def _charges(charges: Mapping[str, Charges], money: Money) -> dict[str, dict[str, Any]]:
+    return {
+        name: money.beside({"images": each.images, "quota_units": each.quota_units}, "quota_units")
+        for name, each in charges.items()
+    }
 
 
 def list_response(items: list[dict[str, Any]], next_cursor: str | None) -> web.Response:

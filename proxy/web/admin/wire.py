@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from proxy.web.public.wire import LimitsUsage
+from proxy.web.public.wire import LimitsUsage, Usd
 
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Counters = dict[str, int]
@@ -45,6 +45,7 @@ class KeyView(_View):
     name: str
     limits: LimitsView
     granted_units: int
+    granted_units_usd: Usd | None = None
     usage: LimitsUsage
     images: int
     created_at: Time
@@ -78,6 +79,7 @@ class TeamView(_View):
     name: str
     limits: LimitsView
     granted_units: int
+    granted_units_usd: Usd | None = None
     usage: LimitsUsage
     images: int
     created_at: Time
@@ -102,6 +104,7 @@ class ChargesView(_View):
 
     images: int
     quota_units: int
+    quota_units_usd: Usd | None = None
 
 
 class UsageView(_View):
@@ -111,6 +114,7 @@ class UsageView(_View):
     limits: LimitsUsage
     images: int
     overage_units: int
+    overage_units_usd: Usd | None = None
     by_model: dict[str, ChargesView]
     by_day: dict[str, ChargesView]
 
@@ -125,7 +129,8 @@ class EntryView(BaseModel):
     ``charged_by`` has both of each tier. At a model with prices of its own, ``price_rule`` names the rule that was
     reserved by, and ``basis`` says what was charged: images at each price, tokens of each kind, or a cost. A ``late``
     one is charged what the entry that it ``corrects`` was not. ``sizes`` are those of the first images,
-    ``sizes_omitted`` is how many more there were.
+    ``sizes_omitted`` is how many more there were. ``charged_usd`` and its like are in US dollars, where
+    ``accounting.units_per_usd`` is set.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -135,6 +140,12 @@ class EntryView(BaseModel):
     kind: Annotated[str, Field(description="request, late, grant, refund, …")]
     team: str
     key: Annotated[str, Field(description="Empty where it is about the whole team")]
+
+
+class MoneyView(_View):
+    """What a US dollar is in quota units, an exact decimal; null where ``accounting.units_per_usd`` is not set."""
+
+    units_per_usd: str | None
 
 
 class EntryPage(_View):

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from proxy.domain.errors import ShuttingDown
 from proxy.domain.limits import RATES, SECOND_US, Account, Caller, QuotaUsage, RateUsage
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.store import Store
 from proxy.web.public.models import json_response, read_own_key
 from proxy.web.public.wire import OwnKeyView
@@ -21,9 +22,10 @@ KEY = "/v1/key"
 class KeyRoutes:
     """Handler of the caller's own key."""
 
-    def __init__(self, store: Store) -> None:
-        """Read keys from ``store``."""
+    def __init__(self, store: Store, money: Money = NO_MONEY) -> None:
+        """Read keys from ``store``, and show quotas in ``money`` as well."""
         self._store = store
+        self._money = money
 
     def routes(self) -> Sequence[Route]:
         """Where the handler stands."""
@@ -31,27 +33,27 @@ class KeyRoutes:
 
     async def show(self, request: web.Request) -> web.Response:
         """Limits, usage and remaining quota, of the key and of its team."""
-        return json_response(own_view(await read_own_key(request, self._store)))
+        return json_response(own_view(await read_own_key(request, self._store), self._money))
 
 
-def own_view(caller: Caller) -> dict[str, Any]:
+def own_view(caller: Caller, money: Money) -> dict[str, Any]:
     """A key as its owner sees it."""
     key, team = caller.key, caller.team
     return {
         "id": key.id,
         "team": key.team,
         "name": key.name,
-        "limits": {**usage_view(key), "models": list(key.limits.models)},
-        "team_limits": {**usage_view(team), "models": list(team.limits.models)},
+        "limits": {**usage_view(key, money), "models": list(key.limits.models)},
+        "team_limits": {**usage_view(team, money), "models": list(team.limits.models)},
         "images": key.images,
         "expires_at": iso_time(key.expires_ms),
     }
 
 
-def usage_view(account: Account) -> dict[str, Any]:
+def usage_view(account: Account, money: Money) -> dict[str, Any]:
     """Every limit with its counters; rate limits and windows by the store's clock."""
     return {
-        **{name: quota_view(quota) for name, quota in account.quotas.items()},
+        **{name: quota_view(quota, money) for name, quota in account.quotas.items()},
         **{f"{kind}_per_minute": _rate_view(account.rates.get(kind)) for kind in RATES},
         "concurrent_requests": {
             "limit": account.limits.concurrent_requests,
@@ -61,7 +63,7 @@ def usage_view(account: Account) -> dict[str, Any]:
     }
 
 
-def quota_view(quota: QuotaUsage) -> dict[str, Any]:
+def quota_view(quota: QuotaUsage, money: Money) -> dict[str, Any]:
     """One quota and its counters."""
     view: dict[str, Any] = {
         "limit": quota.limit,
@@ -69,6 +71,7 @@ def quota_view(quota: QuotaUsage) -> dict[str, Any]:
         "reserved": quota.reserved,
         "remaining": quota.remaining,
     }
+    view = money.beside(view, *view)
     if quota.window is not None:
         view["window"] = quota.window
     return view

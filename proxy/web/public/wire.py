@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Usd = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,6}$", description="US dollars")]
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -101,12 +103,19 @@ class ModelList(_Wire):
 
 
 class QuotaView(_Wire):
-    """A limit in quota units, with the grants in it, and its counters; null is no limit."""
+    """A limit in quota units, with the grants in it, and its counters; null is no limit.
+
+    The same in US dollars is there where ``accounting.units_per_usd`` is set.
+    """
 
     limit: int | None
     posted: int
     reserved: int
     remaining: int | None
+    limit_usd: Usd | None = None
+    posted_usd: Usd | None = None
+    reserved_usd: Usd | None = None
+    remaining_usd: Usd | None = None
 
 
 class WindowedQuotaView(QuotaView):
