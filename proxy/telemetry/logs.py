@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from time import time
 
 import orjson
@@ -110,7 +110,7 @@ class RequestLog:
 
 def _line(observation: Observation, ended: float, at: float) -> bytes:
     line = {
-        "time": datetime.fromtimestamp(at, UTC),
+        "time": _time(at),
         "level": "info",
         "message": "request",
         "request_id": observation.request_id,
@@ -133,6 +133,17 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "response_bytes": observation.response_bytes,
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _time(at: float) -> str:
+    """RFC 3339, to the microsecond. A ``datetime`` for each line would be half of the line's work."""
+    seconds, micros = divmod(int(at * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{micros:06}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _ms(seconds: float) -> float:
