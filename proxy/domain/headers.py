@@ -83,10 +83,14 @@ def retry_after_seconds(headers: Mapping[str, str], now_s: float) -> int | None:
     be a fraction here, or have a unit. A date is counted from the answer's own ``Date``, for the provider's clock may
     not be ours; without that, from ``now_s``, in seconds since the epoch.
     """
-    exact_s = duration_s(headers.get("retry-after-ms", "").strip() + "ms")
-    if exact_s is not None:
-        return whole_wait_s(exact_s)
-    value = headers.get("Retry-After", "").strip()
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        exact_s = duration_s(headers.get(name, "").strip() + "ms")
+        if exact_s is not None:
+            return whole_wait_s(exact_s)
+    value = headers.get("Retry-After", "").strip().strip('"')
+    if value[:3] not in _DAYS:
+        # One that a proxy has doubled is a list.
+        value = value.partition(",")[0].strip()
     if value.isascii() and value.isdigit():
         return whole_wait_s(int(value[:9]))
     wait_s = duration_s(value)

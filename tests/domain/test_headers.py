@@ -128,7 +128,7 @@ def test_no_refusal_repeats_what_was_sent_in_any_header(headers: list[tuple[str,
     [
         ("0", 0), ("1", 1), ("120", 120), (" 7 ", 7), ("86400", 86_400), ("86401", 86_400), ("9" * 5_000, 86_400),
         ("20.7", 21), ("1.0", 1), ("0.2", 1), ("1s", 1), ("34.07s", 35), ("20 seconds", 20), ("1m30s", 90),
-        ("2h", 7_200), ("250ms", 1),
+        ("2h", 7_200), ("250ms", 1), ("20, 20", 20), ('"20"', 20),
         ("", None), ("-1", None), ("-1.5", None), ("+1", None), ("1e3", None), (".", None), ("1.5.5", None),
         ("s", None), ("soon", None), ("1 2", None),
         ("\u0661", None), ("\u00b2", None), ("1_0", None),
@@ -149,6 +149,11 @@ def test_a_date_is_counted_from_the_providers_own_clock() -> None:
     assert retry_after_seconds(headers, NOW_S) == 7
     assert retry_after_seconds({**headers, "Date": "some day"}, NOW_S) == 30
     assert retry_after_seconds({**headers, "Date": "some day"}, NOW_S + 0.5) == 30
+
+
+def test_a_wait_in_milliseconds_is_read_as_openai_and_azure_name_it() -> None:
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        assert retry_after_seconds({name: "25000", "Retry-After": "1"}, NOW_S) == 25
 
 
 def test_no_retry_after_is_none() -> None:

@@ -210,6 +210,9 @@ PLACES: dict[str, dict[str, Any]] = {
     "a link behind a description in HTML": message(content=f'<img alt="{"a > b " * 60}" src = "{LINK}">'),
     "an address as the text": message(content=DATA + PNG),
     "a link as the text": message(content=LINK),
+    "bare base64 as the text": message(content=PNG),
+    "bare base64 between blanks": message(content=f"\n{PNG}\n"),
+    "a reference at the text's end": message(content=f"![a cube][1]\n\n[1]: {DATA}{PNG}"),
     "strings in images": message(content="", images=[DATA + PNG]),
     "an output_image part": message(content=[{"type": "output_image", "image_url": DATA + PNG}]),
     "multi_mod_content": message(multi_mod_content=[{"inline_data": {"mime_type": "image/png", "data": PNG}}]),
@@ -254,6 +257,7 @@ def test_images_are_found_wherever_they_stand(bench: Bench, dialect: str, place:
 
 
 IN_CHAT = [
+    "bare base64 as the text", "bare base64 between blanks", "a reference at the text's end",
     "Markdown", "a link in Markdown", "HTML", "a link behind a long description",
     "a link behind a description in HTML", "an address as the text", "a link as the text", "strings in images",
     "an output_image part", "multi_mod_content", "a message's inline data", "a message's image",
@@ -274,6 +278,14 @@ def test_chat_finds_the_same(bench: Bench, dialect: str, place: str, *, events: 
     assert answer.status == 200, answer.body
     assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)
     assert PNG.encode() in answer.body.replace(b"\\/", b"/") or LINK.encode() in answer.body
+
+
+def test_a_text_that_begins_as_an_image_does_is_text(bench: Bench) -> None:
+    text = "iVBORw0KGgo is how every PNG begins in base64."
+    document = {**message(content=text), "usage": {"prompt_tokens": 10, "completion_tokens": 20}}
+    answer, entry = bench.send("openai", CHAT, Reply(body=as_json(document)))
+    assert answer.json["choices"][0]["message"]["content"] == text
+    assert (entry["images"], entry["charged"]) == (0, 30)
 
 
 @pytest.mark.parametrize("text", [f"![a]({DATA}{PNG})", f'<img src="{LINK}">', LINK])
@@ -429,6 +441,26 @@ def test_an_error_after_the_finished_image_does_not_take_it_back(bench: Bench, *
     assert (entry["images"], entry["charged"]) == (1, IMAGE_PRICE)
     first = next(events_of(answer.body)) if stream else answer.json["data"][0]
     assert first["b64_json"] == PNG
+
+
+@pytest.mark.parametrize("path", [IMAGES, CHAT])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'event: error\ndata: {"code":"moderation_blocked","message":"Not that."}\n\n',
+        b'data: {"type":"error","code":"moderation_blocked","message":"Not that."}\n\n',
+        b'{"type":"error","error":{"code":"moderation_blocked","message":"Not that."}}',
+    ],
+)
+def test_an_error_is_known_by_the_event_or_by_its_type(
+    bench: Bench, dialect: str, path: str, body: bytes, *, stream: bool
+) -> None:
+    answer, entry = bench.send(dialect, path, Reply(body=body), stream=stream)
+    assert answer.status == 400, answer.body
+    assert (answer.json["error"]["code"], answer.json["error"]["message"]) == ("moderation_blocked", "Not that.")
+    assert (entry["outcome"], entry["charged"]) == ("refused", 0)
 
 
 # --- No image, and why -----------------------------------------------------------------------------------------------

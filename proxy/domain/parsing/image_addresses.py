@@ -53,7 +53,8 @@ _data_url = re.compile(rb"data:([A-Za-z0-9.+-]+(?:\\?/[A-Za-z0-9.+-]+)?)?(?:;[^,
 # Some encoders break base64 into lines, and some escape its slashes.
 _base64 = re.compile(rb"(?:[A-Za-z0-9+/=_ -]|\\[/nrt]|\\u00(?:2[bBfF]|3[dD]))*+\\?(?:u[0-9A-Fa-f]{0,3})?")
 # PNG, JPEG, WebP, GIF, AVIF and HEIC, SVG: their first bytes in base64.
-_image = re.compile(rb"iVBORw0KGg|(?:\\?/)9j(?:\\?/)|UklGR|R0lGOD|AAAA..Z0eX|PHN2Zy|PD94bW")
+IMAGE_BEGIN: Final = rb"(?:iVBORw0KGg|(?:\\?/)9j(?:\\?/)|UklGR|R0lGOD|AAAA..Z0eX|PHN2Zy|PD94bW)"
+_image = re.compile(IMAGE_BEGIN)
 
 
 @record

@@ -17,7 +17,7 @@ from proxy.domain.errors import (
     UpstreamTimeout,
     UpstreamUncertain,
 )
-from proxy.domain.headers import retry_after_seconds, whole_wait_s
+from proxy.domain.headers import duration_s, retry_after_seconds, whole_wait_s
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.upstream.errors.reports import ErrorReport
 
@@ -87,6 +87,12 @@ _ACCOUNT_STATUSES = frozenset({401, 403, 429})
 """Statuses whose messages may say it too: they are about who asks, not about what is asked for."""
 _not_alphanumeric = re.compile(r"[^a-z0-9]+")
 
+_wait = re.compile(
+    r"(?:try again in|retry (?:after|in))\s+"
+    r"((?:\d{1,3}h)?(?:\d{1,4}m(?!s))?\d{1,7}(?:\.\d{1,12})?\s?(?:ms|s(?:ec(?:ond)?s?)?)\b)",
+    re.IGNORECASE | re.ASCII,
+)
+"""A wait in an error's message, as OpenAI's and Azure's have it."""
 _code = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _param = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}(?:\[\d{0,4}\]|\.[A-Za-z_][A-Za-z0-9_-]{0,63}|\.\d{1,4}){0,8}")
 _secret = re.compile(
@@ -194,6 +200,9 @@ def _wait_s(headers: Mapping[str, str], report: ErrorReport) -> int | None:
     wait_s = retry_after_seconds(headers, time())
     if wait_s is None and report.retry_after_s is not None:
         wait_s = whole_wait_s(report.retry_after_s)
+    if wait_s is None and (said := _wait.search(report.message[:READ_LENGTH_LIMIT])) is not None:
+        told_s = duration_s(said[1])
+        wait_s = None if told_s is None else whole_wait_s(told_s)
     return None if wait_s is None else max(1, wait_s)
 
 

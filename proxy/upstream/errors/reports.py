@@ -29,7 +29,10 @@ _MESSAGES = (
 )  # fmt: skip
 _WORDS = ("code", "status", "statuscode", "status_code", "error_code", "errorcode", "reason", "__type")
 _KINDS = ("type", "error_type", "errortype", "name")
-_WITHIN = ("error", "errors", "err", "detail", "details", "innererror", "inner_error", "fault", "base_resp")
+_WITHIN = (
+    "error", "errors", "err", "detail", "details", "innererror", "inner_error", "fault", "base_resp", "response",
+    "responsemetadata",
+)  # fmt: skip
 """Names of members, in small letters; some providers begin them with a capital."""
 
 _NAMES = frozenset({*_MESSAGES, *_WORDS, *_KINDS, *_WITHIN, "param", "loc", "title", "metadata"})
@@ -56,7 +59,9 @@ _GOOGLE_STATUSES = frozenset(
 )  # fmt: skip
 _FAILURES = frozenset({"PreconditionFailure", "QuotaFailure"})
 
-_begins = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:(?:event:\s*error\s*)?data:\s*)?\[?\s*\{\s*"error"\s*:\s*[{"\[]')
+_begins = re.compile(
+    rb'(?:\xef\xbb\xbf)?\s*(?:event:\s*error\b|(?:data:\s*)?\[?\s*\{\s*(?:"error"\s*:\s*[{"\[]|"type"\s*:\s*"error"))'
+)
 _word = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _title = re.compile(r"<(?:title|message)\b[^<>]{0,200}>([^<]{1,300})<", re.IGNORECASE)
 

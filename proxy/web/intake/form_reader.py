@@ -85,6 +85,18 @@ class _TextPart:
         self._form.texts.append((self._name, text))
 
 
+class _LeftOut:
+    """An empty text in a file's place, which is no more than one that was left out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def add(self, _piece: bytes) -> None:
+        raise InvalidRequest(f"'{self._name}' should be a file, sent with a file name.", param=self._name)
+
+    def end(self) -> None: ...
+
+
 class _FilePart:
     def __init__(self, form: _Gathered, name: str, file_name: str, kind: str | None) -> None:
         self._form = form
@@ -154,7 +166,7 @@ class FormReader:
         self._form = _Gathered(limits, source, hashes)
         self._headers: dict[bytes, str] = {}
         self._header_name, self._header_value = bytearray(), bytearray()
-        self._part: _TextPart | _FilePart | None = None
+        self._part: _TextPart | _FilePart | _LeftOut | None = None
         self._ended = False
         self._delimiter = b"\r\n--" + boundary
         self._delimiters_left = TEXTS_LIMIT + limits.max_files
@@ -234,26 +246,28 @@ class FormReader:
             )
         # A name in the extended form alone is not read (RFC 7578 section 4.2), but it is a file's.
         is_file = b"filename" in options or "filename*=" in given.lower()
-        self._check_kind(name, is_file=is_file)
+        kind = self._check_kind(name, is_file=is_file)
         if is_file:
             if len(self._form.files) == self._form.limits.max_files:
                 raise PayloadTooLarge(f"The form has more than {self._form.limits.max_files} files.", param=name)
             file_name = options.get(b"filename", b"").decode(errors="replace")
             self._part = _FilePart(self._form, name, file_name, self._headers.get(b"content-type"))
             return
+        if kind is FieldKind.FILE:
+            self._part = _LeftOut(name)
+            return
         if len(self._form.texts) == TEXTS_LIMIT:
             raise InvalidRequest(f"The form has more than {TEXTS_LIMIT} texts.", param=excerpt(name))
         self._part = _TextPart(self._form, name)
 
-    def _check_kind(self, name: str, *, is_file: bool) -> None:
+    def _check_kind(self, name: str, *, is_file: bool) -> FieldKind:
         """Here, and not when all of it has come: a client need not send the rest of what is refused anyway."""
         kind = self._kind_of_field(name)
         if kind is None:
             raise UnknownParameter(f"Unknown parameter: '{excerpt(name)}'.", param=excerpt(name))
-        if kind is FieldKind.FILE and not is_file:
-            raise InvalidRequest(f"'{name}' should be a file, sent with a file name.", param=name)
         if kind is FieldKind.TEXT and is_file:
             raise InvalidRequest(f"'{name}' should be a text, not a file.", param=name)
+        return kind
 
     def _add_to_part(self, data: bytes, start: int, end: int) -> None:
         if self._part is not None:

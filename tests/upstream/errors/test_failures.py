@@ -469,3 +469,21 @@ def test_a_word_means_the_same_however_it_is_spelt(word: str, status: int) -> No
     error = error_in_answer(ErrorReport(message="no", code=word, words=(word,)))
     assert error.wire_status == status
     assert (type(error) is UpstreamMisconfigured) == (word == "DeploymentNotFound")
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached for images per minute: Limit 5, Used 5. Please try again in 12s. Visit us.", 12),
+        ("Rate limit reached. Please try again in 450ms.", 1),
+        ("Rate limit reached. Please try again in 1m30.5s.", 91),
+        ("Requests have exceeded the call rate limit. Please retry after 26 seconds.", 26),
+        ("You exceeded your rate. Please retry in 34.074824224s.", 35),
+        ("Please try again in a minute.", 1),
+        ("Please retry after 26 seconds of thought, or in 5 minutes", 26),
+    ],
+)
+def test_a_wait_stands_in_the_message_where_no_header_has_it(message: str, seconds: int) -> None:
+    report = ErrorReport(message=message, code="rate_limit_exceeded", words=("rate_limit_exceeded",))
+    assert error_for_status(429, {}, report).retry_after_s == seconds
+    assert error_for_status(429, {"Retry-After": "3"}, report).retry_after_s == 3

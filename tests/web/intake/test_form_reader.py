@@ -55,6 +55,14 @@ def test_a_form_has_texts_and_files() -> None:
     assert image.sha256 == hashlib.sha256(PNG).hexdigest()
 
 
+def test_an_empty_text_in_a_files_place_is_one_left_out_and_any_other_is_refused() -> None:
+    whole, stored = read(form(part("prompt", "a cube"), part("image", PNG), part("mask", "")))
+    assert ([file.name for file in whole.files], whole.texts, stored) == (["image"], (("prompt", "a cube"),), PNG)
+    with pytest.raises(InvalidRequest, match="'mask' should be a file") as caught:
+        read(form(part("image", PNG), part("mask", "null")))
+    assert caught.value.param == "mask"
+
+
 def test_it_is_the_same_byte_by_byte_and_cut_in_two_anywhere() -> None:
     whole = read(BODY)
     assert read(BODY, list(range(len(BODY)))) == whole

@@ -9,7 +9,7 @@ import re
 from typing import Final, Protocol
 
 from proxy.domain.answers.images.markup import BLANKS, EQUALS, Markup
-from proxy.domain.parsing.image_addresses import Place, read_data_url
+from proxy.domain.parsing.image_addresses import IMAGE_BEGIN, Place, read_data_url
 
 _PART_BYTES: Final = 8_192
 _LINK_BYTES_LIMIT: Final = 4_096
@@ -28,6 +28,7 @@ _OPENING = rb"(?:\](?:\(|:)" + BLANKS + _ANGLE + rb"|" + _SRC + _QUOTE + rb")"
 _lead = re.compile(_OPENING + _ADDRESS, re.IGNORECASE)
 _bare_lead = re.compile(BLANKS + _ADDRESS, re.IGNORECASE)
 # Some encoders escape what base64 holds beside letters and digits.
+_naked = re.compile(BLANKS + rb"(?=" + IMAGE_BEGIN + rb")")
 _base64 = re.compile(rb"(?:[A-Za-z0-9+/=_-]++|\\/|\\u00(?:2[bBfF]|3[dD]))*+")
 _begun_escape = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
 _blanks = re.compile(rb"(?:[ \t]|\\[nrt]){0,64}+")
@@ -69,8 +70,10 @@ class TextImages:
     __slots__ = (
         "_held",
         "_is_bare",
+        "_is_definition",
         "_is_inside",
         "_is_linked",
+        "_is_naked",
         "_is_start",
         "_is_wanted",
         "_link_bytes",
@@ -99,7 +102,8 @@ class TextImages:
     def end(self, sink: ImageSink) -> None:
         """The text is whole; another one may begin. Raises what ``sink`` does."""
         if self._is_inside:
-            sink.end_linked(is_image=self._is_bare and (not self._held or _blanks.fullmatch(self._held) is not None))
+            is_closed = self._is_bare or self._is_definition
+            sink.end_linked(is_image=is_closed and (not self._held or _blanks.fullmatch(self._held) is not None))
         self._start()
 
     def _read(self, piece: bytes) -> None:
@@ -114,6 +118,8 @@ class TextImages:
 
     def _start(self) -> None:
         self._is_inside = self._is_bare = self._is_linked = False
+        # Whether it is base64 that no address leads to, or the end of a link reference definition (CommonMark 4.7).
+        self._is_naked = self._is_definition = False
         # Whether what is held begins where the text does.
         self._is_start = True
         self._held = b""
@@ -125,6 +131,12 @@ class TextImages:
     def _find_image(self, piece: bytes) -> bytes:
         """Look for an image's lead; return what follows it, if it is there."""
         text, seen = self._held + piece, len(self._held)
+        if self._is_start and (naked := _naked.match(text)) is not None:
+            self._is_inside = self._is_bare = self._is_naked = True
+            self._is_linked = self._is_definition = False
+            self._held, self._taken, self._link_bytes = b"", 0, 0
+            self._sink.begin_linked(Place(b"b64_json"))
+            return text[naked.end() :]
         at = max(0, seen - _MARK_BYTES_LIMIT)
         while (found := _mark.search(text, at)) is not None:
             at = found.end()
@@ -147,7 +159,14 @@ class TextImages:
         is_first = self._is_start and at <= _LEAD_BYTES_LIMIT
         self._is_linked = is_linked
         self._is_bare = is_first and (_bare_link if is_linked else _bare_lead).fullmatch(lead) is not None
-        if not (self._is_bare or (self._is_shown(text, at) if is_linked else _lead.search(lead))):
+        self._is_naked = self._is_definition = False
+        if is_linked:
+            is_image = self._is_bare or self._is_shown(text, at)
+        else:
+            opening = _lead.search(lead)
+            is_image = self._is_bare or opening is not None
+            self._is_definition = opening is not None and opening[0].startswith(b"]:")
+        if not is_image:
             return False
         self._sink.begin_linked(Place(b"url") if is_linked else _base64_place(lead))
         return True
@@ -186,7 +205,7 @@ class TextImages:
         return self._read_end(text[stop:])
 
     def _read_end(self, rest: bytes) -> bytes:
-        is_alone = self._is_bare and self._is_linked
+        is_alone = self._is_bare and (self._is_linked or self._is_naked)
         if not rest or _begun_escape.fullmatch(rest) or (is_alone and _may_be_blank.fullmatch(rest)):
             self._held = rest
             return b""
