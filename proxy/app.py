@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
@@ -67,10 +66,11 @@ from proxy.web.public.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageR
 from proxy.web.public.key import KeyRoutes
 from proxy.web.public.models import ModelRoutes
 from proxy.web.relay import RelayLimits
+from proxy.web.server.certificate import Certificate
 from proxy.web.server.connection import ConnectionLimits
 from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
 from proxy.web.server.lifecycle import Lifecycle
-from proxy.web.server.listener import Listener
+from proxy.web.server.listener import Listener, why_not
 from proxy.web.server.open_connections import OpenConnections
 from proxy.web.server.openapi import describe
 from proxy.web.server.operations import Description, OperationRoutes
@@ -386,13 +386,19 @@ class Gateway:
         refusals = Refusals(OTHER if section == "server" else section, self.metrics, log, request_ids())
         opened = OpenConnections(name, max_connections, self.metrics, refusals.next_id)
         limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout, server.max_header_line)
-        listener = Listener(app, opened, limits, refusals)
+        listener = Listener(app, opened, limits, refusals, self._certificate_of(section))
         self._parts.push_async_callback(listener.close)
         self._listeners.append(listener)
         try:
             return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
         except OSError as error:
-            raise ConfigurationError(_why_not_listening(error, address, f"{section}.listen")) from None
+            raise ConfigurationError(why_not(error, address, f"{section}.listen")) from None
+
+    def _certificate_of(self, section: str) -> Certificate | None:
+        settings = self._settings.server if section == "server" else self._settings.admin
+        if settings.tls_cert_file is None:
+            return None
+        return Certificate(settings.tls_cert_file, settings.tls_key_file)
 
     def _admin_tokens(self) -> list[AdminToken]:
         tokens = self._settings.admin_tokens(self._environment)
@@ -442,12 +448,3 @@ def _read_or_make_token(path: Path) -> str:
     half_made.rename(path)
     logger.warning("an admin token was made, and is kept in %s", path)
     return token
-
-
-def _why_not_listening(error: OSError, address: str, setting: str) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"{setting}: {address} is in use: stop what listens there, or choose another port "
-            "(port 0, or --port 0 on the command line, takes a free one)"
-        )
-    return f"{setting}: cannot listen on {address}: {error.strerror or error}"

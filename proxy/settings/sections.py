@@ -32,6 +32,8 @@ class ServerSettings(Section):
     """The public listener."""
 
     listen: Address = "0.0.0.0:8080"
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
     reuse_port: bool = False
     default_model: str | None = None
     data_folder: str = "./data"
@@ -68,6 +70,8 @@ class AdminSettings(Section):
     """The admin listener."""
 
     listen: Address = "127.0.0.1:8081"
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
     tokens: tuple[AdminTokenSettings, ...] = ()
 
 

@@ -7,6 +7,7 @@ overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[
 from __future__ import annotations
 
 import os
+import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ from proxy.settings.values import EMBEDDED
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
 from proxy.web.admin.access import AdminToken, Role
+from proxy.web.server.certificate import read_certificate
 
 UPLOAD_FOLDER = "uploads"
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics", "traces")
@@ -164,6 +166,8 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
             ),
             *check_aliases(settings.all_models),
             *check_retirements(settings.all_models),
+            *_check_certificate("server", settings.server),
+            *_check_certificate("admin", settings.admin),
             *_check_store(settings),
             *check_traces(settings.traces),
             *check_admin_tokens(settings.admin.tokens, environment),
@@ -186,6 +190,21 @@ def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[s
                 content[section][key] = environment[variable]
                 overridden[f"{section}.{key}"] = variable
     return overridden
+
+
+def _check_certificate(section: str, listener: ServerSettings | AdminSettings) -> Iterator[str]:
+    """What is wrong with the files for TLS, which are looked at."""
+    if listener.tls_cert_file is None:
+        if listener.tls_key_file is not None:
+            yield f"{section}.tls_key_file: is given without tls_cert_file, the certificate that it belongs to"
+        return
+    try:
+        read_certificate(listener.tls_cert_file, listener.tls_key_file)
+    except ssl.SSLError as error:
+        why = error.reason or error
+        yield f"{section}.tls_cert_file: cannot be used ({why}): PEM is needed, and its own key without a password"
+    except OSError as error:
+        yield f"{section}.tls_cert_file: this file or tls_key_file cannot be read: {error.strerror}"
 
 
 def _check_store(settings: Settings) -> Iterator[str]:

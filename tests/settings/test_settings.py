@@ -172,6 +172,8 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     loaded = file.load(GOOD)
     assert loaded.server.model_dump() == {
         "listen": "0.0.0.0:9080",
+        "tls_cert_file": None,
+        "tls_key_file": None,
         "reuse_port": False,
         "default_model": "acme/image-1",
         "data_folder": "./state",
@@ -197,6 +199,8 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     }
     assert loaded.admin.model_dump() == {
         "listen": "[::1]:9081",
+        "tls_cert_file": None,
+        "tls_key_file": None,
         "tokens": ({"name": "ci", "role": "viewer", "token_env": "CI_TOKEN"},),
     }
     assert loaded.store.model_dump() == {

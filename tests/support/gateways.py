@@ -213,7 +213,7 @@ def running_gateway(
         **(environment or {}),
     }
     with running(command, folder / "gateway.log", variables) as server:
-        match = server.wait_for_output(r"listening on (http://\S+), admin on (http://[^\s\"]+)")
+        match = server.wait_for_output(r"listening on (https?://\S+), admin on (https?://[^\s\"]+)")
         yield RunningGateway(match[1], match[2], server)
 
 

@@ -375,6 +375,9 @@ class Connection(web.RequestHandler):
         wire = self._wire
         if wire is None or self._body is not None or not self._waits_for_answer():
             return None
+        if wire.get_extra_info("sslcontext") is not None:
+            # TLS is closed by both at once.
+            return None
         self._half_closed = True
         wire.write(CONTINUE)
         self._loop.call_later(self._look_delay_s, self._look_for_reset)

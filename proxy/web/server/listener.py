@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
+from typing import Any
 
 from aiohttp import web
 
+from proxy.web.server.certificate import HANDSHAKE_TIMEOUT_S, Certificate
 from proxy.web.server.connection import Connection, ConnectionLimits, Refuse
 from proxy.web.server.open_connections import OpenConnections
 from proxy.web.server.request_factory import request_factory
@@ -19,11 +22,22 @@ ACCEPT_LIMIT = 100_000
 class Listener:
     """One aiohttp application on one address."""
 
-    def __init__(self, app: web.Application, opened: OpenConnections, limits: ConnectionLimits, refuse: Refuse) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        opened: OpenConnections,
+        limits: ConnectionLimits,
+        refuse: Refuse,
+        certificate: Certificate | None = None,
+    ) -> None:
         """Serve ``app`` on connections within ``limits``, which are counted in ``opened``.
 
-        ``refuse`` answers what never becomes a request of ``app``.
+        ``refuse`` answers what never becomes a request of ``app``. With a ``certificate``, TLS is spoken.
         """
+        self._certificate = certificate
+        self._tls: dict[str, Any] = {}
+        if certificate is not None:
+            self._tls = {"ssl": certificate.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._opened = opened
         self._limits = limits
@@ -46,11 +60,15 @@ class Listener:
         for family, _kind, _protocol, _name, address in dict.fromkeys(found):
             listening = self._bind(family, address, reuse_port=reuse_port)
             # Known before it is waited for: an opening that is cancelled leaves nothing that ``close`` does not find.
-            accepting = await loop.create_server(self._connect, sock=listening, backlog=BACKLOG, start_serving=False)
+            accepting = await loop.create_server(
+                self._connect, sock=listening, backlog=BACKLOG, start_serving=False, **self._tls
+            )
             self._servers.append(accepting)
             await accepting.start_serving()
+        if self._certificate is not None:
+            self._certificate.start()
         bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
-        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        return f"http{'s' if self._tls else ''}://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     async def close_door(self) -> None:
         """Listen no more, and serve every connection that has come until now.
@@ -67,7 +85,7 @@ class Listener:
             door.close()
         try:
             while taken:
-                await loop.connect_accepted_socket(self._connect, taken.popleft())
+                await loop.connect_accepted_socket(self._connect, taken.popleft(), **self._tls)
         finally:
             # Where this is cancelled: a client that is told so asks another process.
             for connection in taken:
@@ -76,6 +94,8 @@ class Listener:
     async def close(self) -> None:
         """Close every connection."""
         self._stop_listening()
+        if self._certificate is not None:
+            await self._certificate.stop()
         for door in self._doors:
             door.close()
         await self._runner.cleanup()
@@ -121,3 +141,13 @@ def _take_all(door: socket.socket) -> list[socket.socket]:
         connection.setblocking(False)
         taken.append(connection)
     return taken
+
+
+def why_not(error: OSError, address: str, setting: str) -> str:
+    """Why nothing can listen on ``address``, which is what ``setting`` says."""
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{setting}: {address} is in use: stop what listens there, or choose another port "
+            "(port 0, or --port 0 on the command line, takes a free one)"
+        )
+    return f"{setting}: cannot listen on {address}: {error.strerror or error}"
