@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.domain.errors import ModelNotFound
 from proxy.domain.retirement import Retirement
+from proxy.domain.wording import Wording
 
 if TYPE_CHECKING:
     from proxy.domain.prices.settling import Prices
@@ -55,13 +56,17 @@ class Ability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One place where a model is made. Those of the lowest ``priority`` are asked first, in the ratio of ``weight``."""
+    """One place where a model is made. Those of the lowest ``priority`` are asked first, in the ratio of ``weight``.
+
+    ``wording`` is how requests there differ from those of the dialect, where they do.
+    """
 
     provider: str
     upstream_model: str
     weight: int = 1
     priority: int = 0
     max_in_flight: int | None = None
+    wording: Wording | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ class Model:
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
     sets no maximum itself reserves for its answer. ``chats`` is whether its provider's dialect knows chat,
     ``chat_fields`` are what a chat may say beside OpenAI's fields, ``chat_checks`` refuse the fields of one that the
-    dialect has no words for (InvalidRequest), and ``abilities`` is what else it knows. ``prices`` take the place of the
-    two unit prices where a model has some of its own.
+    dialect has no words for (InvalidRequest), and ``abilities`` is what else it knows. ``extras`` are fields that the
+    operator has added, and ``wording`` is how its requests differ from those of its dialect, where they do. ``prices``
+    take the place of the two unit prices where a model has some of its own.
     """
 
     id: str
@@ -103,6 +109,8 @@ class Model:
     abilities: frozenset[Ability] = frozenset()
     chat_checks: tuple[ChatCheck, ...] = ()
     chat_fields: Mapping[str, Kind] = field(default_factory=dict)
+    extras: Mapping[str, Kind] = field(default_factory=dict)
+    wording: Wording | None = None
     unit_price: int = 0
     unit_price_4k: int = 0
     prices: Prices | None = None
@@ -147,7 +155,9 @@ class Catalog:
             **self._models, **{alias.id: self._models[alias.alias_of] for alias in aliases}
         }  # fmt: skip
         self.default_model = default_model
-        self.takes_unknown = any(model.unknown_parameters != "refuse" for model in self._models.values())
+        self.takes_unknown = any(
+            model.unknown_parameters != "refuse" or model.extras for model in self._models.values()
+        )
         """Whether a field that nobody knows is good with any of them."""
 
         self.least_units = min((model.least_units for model in self._models.values()), default=0)

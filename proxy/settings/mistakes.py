@@ -50,5 +50,5 @@ def _list_name(place: tuple[int | str, ...]) -> str:
 
 def _may_hold_a_secret(key: str, value: str) -> bool:
     """Whether a value is better not repeated; ``key`` may be a variable of the environment."""
-    names = ("store.url", "store_url", "key_env", "token_env", "secret", "password")
-    return any(mark in value for mark in "@?") or key.lower().endswith(names)
+    names = ("store.url", "store_url", "_env", "secret", "password", ".scheme")
+    return any(mark in value for mark in "@?") or ".query." in key or key.lower().endswith(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Self
 
@@ -19,11 +19,14 @@ from proxy.domain.catalog import (
     Model,
     unit_price,
 )
+from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
+from proxy.domain.wording import Wording
 from proxy.settings.prices import PricedSettings, check_prices
 from proxy.settings.sections import Section
 from proxy.settings.values import Day, ModelId, Multiplier, Name, Parameter, Size, Whole, one_of
+from proxy.settings.wording import Constants, Extras, Renames, Words, check_wording, kinds_of, wording_of
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 
 
@@ -36,9 +39,9 @@ class DeploymentSettings(Section):
     priority: Annotated[Whole, Field(ge=0, le=1_000)] = 0
     max_in_flight: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
 
-    def to_deployment(self) -> Deployment:
+    def to_deployment(self, wording: Wording | None) -> Deployment:
         """The same, as the catalogue has it."""
-        return Deployment(**self.model_dump())
+        return Deployment(**self.model_dump(), wording=wording)
 
 
 class NamedSettings(Section):
@@ -66,6 +69,10 @@ class ModelSettings(NamedSettings, PricedSettings):
     unknown_parameters: Annotated[str, one_of(REFUSE, DROP, FORWARD)] = REFUSE
     response_format: Annotated[str, one_of("url", "b64_json")] = "url"
     parameters: tuple[Parameter, ...] = ("n", "size")
+    extra_parameters: Extras = Field(default_factory=dict)
+    rename: Renames = Field(default_factory=dict)
+    words: Words = Field(default_factory=dict)
+    constants: Constants = Field(default_factory=dict)
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
     max_text_tokens: Annotated[Whole, Field(ge=1, le=TOKENS_LIMIT)] = DEFAULT_MAX_TEXT_TOKENS
@@ -81,9 +88,14 @@ class ModelSettings(NamedSettings, PricedSettings):
         """The names of the providers that it is asked for at."""
         return [self.provider] if self.provider else [each.provider for each in self.deployments]
 
-    def to_model(self, dialects: Sequence[Dialect], units_per_usd: Decimal | None = None) -> Model:
-        """The model with its prices worked out; whoever is asked speaks one of ``dialects``."""
-        in_words = any(dialect.sizes_in_words for dialect in dialects)
+    def to_model(
+        self, dialects: Sequence[Dialect], units_per_usd: Decimal | None = None, not_named_at: Container[str] = ()
+    ) -> Model:
+        """The model with its prices worked out; whoever is asked speaks one of ``dialects``.
+
+        No request names it at the providers of ``not_named_at``.
+        """
+        in_words = "image_config.image_size" in self.rename or any(dialect.sizes_in_words for dialect in dialects)
         limits = (self.images_at_once, *(dialect.images_at_once(self.endpoint) for dialect in dialects))
         at_once = [most for most in limits if most is not None]
         chats = [dialect.chat for dialect in dialects]
@@ -91,9 +103,13 @@ class ModelSettings(NamedSettings, PricedSettings):
             id=self.id,
             provider=self.provider or self.deployments[0].provider,
             upstream_model=self.upstream_model or self.deployments[0].upstream_model,
-            deployments=tuple(given.to_deployment() for given in self.deployments),
+            deployments=tuple(
+                given.to_deployment(self._wording(given.provider, not_named_at)) for given in self.deployments
+            ),
+            wording=self._wording(self.provider, not_named_at) if self.provider else None,
+            extras=kinds_of(self.extra_parameters),
             token_multiplier=self.token_multiplier,
-            parameters=frozenset(self.parameters),
+            parameters=frozenset({*self.parameters, *(LISTED_PARAMETERS & self.extra_parameters.keys())}),
             default_n=self.default_n,
             max_n=self.max_n,
             images_at_once=min(at_once, default=None),
@@ -115,6 +131,9 @@ class ModelSettings(NamedSettings, PricedSettings):
             prices=self.to_prices(self.four_k_long_edge, units_per_usd, in_words=in_words),
         )
 
+    def _wording(self, provider: str, not_named_at: Container[str]) -> Wording | None:
+        return wording_of(self.rename, self.words, self.constants, names_model=provider not in not_named_at)
+
 
 def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:
     """The fields beside OpenAI's that whoever is asked knows."""
@@ -124,11 +143,11 @@ def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:
 
 def check_models(
     models: Sequence[NamedSettings],
-    providers: list[str],
+    dialects: Mapping[str, str],
     default_model: str | None,
     units_per_usd: Decimal | None = None,
 ) -> Iterator[str]:
-    """What is wrong with them together, and with where they are made: at ``providers``, by their names.
+    """What is wrong with them together, and with where they are made: ``dialects`` are those of the providers.
 
     ``units_per_usd`` is what a US dollar is in quota units, where that is set.
     """
@@ -137,7 +156,12 @@ def check_models(
         if ids.index(model.id) != index:
             yield f"models[{index}].id: there is another model {model.id!r}"
         if isinstance(model, ModelSettings):
-            mistakes = (*_check_deployments(model, providers), *check_prices(model, units_per_usd))
+            spoken = [dialects[name] for name in model.providers if name in dialects]
+            mistakes = (
+                *_check_deployments(model, [*dialects]),
+                *check_prices(model, units_per_usd),
+                *check_wording(model.rename, model.constants, model.extra_parameters, model.parameters, spoken),
+            )
             yield from (f"models[{index}].{mistake}" for mistake in mistakes)
     if default_model is not None and default_model not in ids:
         yield f"server.default_model: no model has the id {default_model!r}; there are {ids}"

@@ -10,12 +10,53 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from proxy.settings.auth import AuthSettings, check_key
 from proxy.settings.sections import Section
 from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
+from proxy.upstream.auth.auth import Auth
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.provider import Provider, TlsFiles
+from proxy.upstream.provider import MODEL_PLACE, Provider, TlsFiles
+
+ENDPOINTS = ("generations", "edits", "variations", "chat")
+KEY_NAMES = frozenset(
+    {"key", "apikey", "accesstoken", "authtoken", "token", "secret", "sig", "signature", "subscriptionkey", "password"}
+)
+"""Parameters of a query that hold a secret, without what may stand between their words."""
+
+
+def _text_in_quotes(value: object) -> object:
+    # TOML's dates look like the versions that such parameters hold.
+    if not isinstance(value, str):
+        raise ValueError('should be a text in quotes, like "2025-04-01-preview"')  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _no_secret(query: dict[str, str]) -> dict[str, str]:
+    for name in query:
+        if name.lower().replace("-", "").replace("_", "") in KEY_NAMES:
+            raise ValueError(
+                f"{name} holds a secret, which has no place in a file that is shown around: "
+                f'auth = {{ type = "query", name = "{name}", key_env = "…" }}'
+            )
+    return query
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or any(mark in text for mark in "?# \\") or not text.isascii():
+        raise ValueError("should be a path like /images/generations, below base_url; a query belongs into query")
+    if "{" in text.replace(MODEL_PLACE, ""):
+        raise ValueError(f"may have {MODEL_PLACE} in it, and nothing else in braces")
+    return text
+
+
+Query = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=200)], Annotated[str, BeforeValidator(_text_in_quotes)]],
+    AfterValidator(_no_secret),
+]
+Paths = dict[Annotated[str, one_of(*ENDPOINTS)], Annotated[str, AfterValidator(_path)]]
+
 
 _proxy = re.compile(r"http://(?:[^\s/@]+@)?(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?/?")
 
@@ -41,6 +82,10 @@ class ProviderSettings(Section):
     dialect: Annotated[str, one_of(*DIALECTS)] = "openai"
     base_url: BaseUrl
     api_key_env: VariableName | None = None
+    auth: AuthSettings | None = None
+    query: Query = Field(default_factory=dict)
+    paths: Paths = Field(default_factory=dict)
+    send_model: bool = True
     connect_timeout: Seconds = 5
     pool_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
@@ -61,6 +106,8 @@ class ProviderSettings(Section):
         """What nobody may read in a log or an error."""
         if self.api_key_env:
             yield environment.get(self.api_key_env, "").strip()
+        if self.auth is not None:
+            yield from self.auth.secret_texts(environment)
         yield from _passwords(self.proxy_url(environment))
 
     def proxy_url(self, environment: Mapping[str, str]) -> str:
@@ -68,12 +115,15 @@ class ProviderSettings(Section):
         return environment.get(self.proxy_env, "").strip() if self.proxy_env else ""
 
     def to_provider(self, environment: Mapping[str, str]) -> Provider:
-        """The provider with its key, which comes from the environment only."""
+        """The provider with its key, where that comes from the environment."""
+        key = environment.get(self.api_key_env, "").strip() if self.api_key_env else ""
         return Provider(
             name=self.name,
             dialect=self.dialect,
             base_url=self.base_url,
-            api_key=environment.get(self.api_key_env, "").strip() if self.api_key_env else "",
+            auth=Auth(key=key) if self.auth is None else self.auth.to_auth(environment),
+            query=self.query,
+            paths=self.paths,
             connect_timeout_s=self.connect_timeout,
             first_byte_timeout_s=self.first_byte_timeout,
             idle_timeout_s=self.idle_timeout,
@@ -98,15 +148,26 @@ def check_providers(providers: Sequence[ProviderSettings], environment: Mapping[
     for index, provider in enumerate(providers):
         if names.index(provider.name) != index:
             yield f"providers[{index}].name: there is another provider {provider.name!r}"
-        key = environment.get(provider.api_key_env or "", "").strip()
-        if not (key.isascii() and key.isprintable()):
-            yield f"providers[{index}].api_key_env: {provider.api_key_env} holds what cannot be in a header"
-        elif provider.api_key_env is not None and not key:
-            yield (
-                f"providers[{index}].api_key_env: the environment has no {provider.api_key_env}: "
-                f"export it with the key of provider {provider.name!r}"
+        yield from (f"providers[{index}].{mistake}" for mistake in _check(provider, environment))
+
+
+def _check(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    if provider.api_key_env is not None:
+        yield from check_key(provider.api_key_env, provider.name, environment, "api_key_env")
+    if provider.auth is not None:
+        if provider.api_key_env is not None:
+            yield "api_key_env: is given beside auth: it is short for one, so leave one of them out"
+        if provider.auth.type == "query" and provider.auth.name in provider.query:
+            yield f"query: has {provider.auth.name}, which auth carries the key in: leave it out"
+        yield from (f"auth.{mistake}" for mistake in provider.auth.mistakes(provider.name, environment))
+    own_paths = DIALECTS[provider.dialect].own_paths
+    for name in provider.paths:
+        if name not in own_paths:
+            known = (
+                f"there are {', '.join(own_paths)}" if own_paths else "it makes its paths of the model and the method"
             )
-        yield from (f"providers[{index}].{mistake}" for mistake in _check_connection(provider, environment))
+            yield f"paths.{name}: the dialect {provider.dialect!r} has no such path; {known}"
+    yield from _check_connection(provider, environment)
 
 
 def _check_connection(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterator[str]:

@@ -96,8 +96,12 @@ class Settings(Section):
         """The models on offer."""
         units_per_usd = self.accounting.units_per_usd
         dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}
+        not_named_at = frozenset(provider.name for provider in self.providers if not provider.send_model)
         return Catalog(
-            (model.to_model([dialects[name] for name in model.providers], units_per_usd) for model in self.models),
+            (
+                model.to_model([dialects[name] for name in model.providers], units_per_usd, not_named_at)
+                for model in self.models
+            ),
             self.server.default_model,
             [alias.to_alias() for alias in self.aliases],
             retirements(self.all_models),
@@ -160,7 +164,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
             *check_providers(settings.providers, environment),
             *check_models(
                 settings.all_models,
-                [provider.name for provider in settings.providers],
+                {provider.name: provider.dialect for provider in settings.providers},
                 settings.server.default_model,
                 settings.accounting.units_per_usd,
             ),

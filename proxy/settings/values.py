@@ -18,6 +18,7 @@ from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
 from proxy.upstream.polled.hosts import check_host
+from proxy.upstream.provider import MODEL_PLACE
 from proxy.web.middleware.common_headers import ANY_ORIGIN
 
 EMBEDDED = "embedded:"
@@ -53,11 +54,13 @@ def _store_url(text: str) -> str:
 
 def _base_url(text: str) -> str:
     try:
-        url = URL(text)
+        url = URL(text.replace(MODEL_PLACE, "model"))
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or "?" in text or "#" in text:
-        raise ValueError("should be an address like https://api.openai.com/v1")
+        raise ValueError("should be an address like https://api.openai.com/v1; a query belongs into query")
+    if "{" in text.replace(MODEL_PLACE, ""):
+        raise ValueError(f"may have {MODEL_PLACE} in it, and nothing else in braces")
     if url.user or url.password:
         raise ValueError("should hold no password: name the variable with the provider's key in api_key_env")
     return text

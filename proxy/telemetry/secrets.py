@@ -14,17 +14,26 @@ REMOVED = "[removed]"
 LENGTH_LEAST = 6
 """A shorter text is no secret, and stands in other words by accident."""
 
+LONG_LENGTH, END_LENGTH = 200, 48
+"""Of a secret so long, as tokens are, only this much of its two ends is looked for; what follows its begin goes too."""
+
+CHANGING_MOST = 3
+"""Secrets of one place that changes, the latest: what was in force before may still be on its way."""
+
+_LONG_REST = r"[A-Za-z0-9._~+/=%\\-]*"
+_BASE64_REST = "[A-Za-z0-9+/_=-]*"
 _BASE64_BITS = 6
 BEYOND_ONE_ESCAPE = 0x10000
 """JSON escapes a character from here on as two."""
 
 
 class KnownSecrets:
-    """Finds secrets in text, however they are spelled. Those that were known once stay known."""
+    """Finds secrets in text, however they are spelled. Those that were added once stay known."""
 
     def __init__(self) -> None:
         """None yet."""
         self._texts: set[str] = set()
+        self._changing: dict[str, list[str]] = {}
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, texts: Iterable[str]) -> None:
@@ -32,9 +41,20 @@ class KnownSecrets:
         new = {text for text in texts if len(text) >= LENGTH_LEAST} - self._texts
         if new:
             self._texts |= new
-            # The longest first: one may begin as another does.
-            spellings = [each for text in sorted(self._texts, key=len, reverse=True) for each in _spellings(text)]
-            self._pattern = re.compile("|".join(spellings))
+            self._compile()
+
+    def add_changing(self, place: str, text: str) -> None:
+        """Remove ``text`` too, which is in ``place`` now; of those that were there before, the latest stay known."""
+        known = self._changing.setdefault(place, [])
+        if len(text) >= LENGTH_LEAST and text not in known:
+            known[:] = [text, *known][:CHANGING_MOST]
+            self._compile()
+
+    def _compile(self) -> None:
+        texts = self._texts.union(*self._changing.values())
+        # The longest first: one may begin as another does.
+        spellings = [each for text in sorted(texts, key=len, reverse=True) for each in _spellings(text)]
+        self._pattern = re.compile("|".join(spellings))
 
     def remove(self, text: str) -> str:
         """``text`` with ``[removed]`` in place of each secret."""
@@ -50,6 +70,10 @@ KNOWN_SECRETS = KnownSecrets()
 
 
 def _spellings(secret: str) -> list[str]:
+    if len(secret) >= LONG_LENGTH:
+        begin, end = secret[:END_LENGTH], secret[-END_LENGTH:]
+        base64s = (f"{re.escape(each)}{_BASE64_REST}" for each in _base64s(begin.encode()))
+        return ["".join(map(_character, begin)) + _LONG_REST, "".join(map(_character, end)), *base64s]
     return ["".join(map(_character, secret)), *map(re.escape, _base64s(secret.encode()))]
 
 

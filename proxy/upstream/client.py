@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +13,7 @@ from yarl import URL
 
 from proxy.domain.errors import NoConnectionLeft
 from proxy.telemetry.metrics import Metrics
+from proxy.upstream.auth.opening import open_auth
 from proxy.upstream.bodies.prepared import (
     PREPARED_BYTES,
     AnswerLimits,
@@ -23,7 +24,7 @@ from proxy.upstream.bodies.prepared import (
 )
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.provider import Provider
+from proxy.upstream.provider import Addresses, Provider
 from proxy.upstream.watchdog import Watch
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,13 @@ class ProviderClient:
         self.in_use = 0
         self.watch = watch
         self.dialect = DIALECTS[provider.dialect]
-        self._base_url = provider.base_url.rstrip("/")
-        self._urls: dict[str, URL] = {}
+        constant, self.changing = open_auth(provider.name, provider.auth, self.dialect.authorize)
+        self._addresses = Addresses(provider, self.dialect.own_paths, constant.query)
+        self.url = self._addresses.of
+        self._query = constant.query
         self._connections = asyncio.Semaphore(provider.max_connections)
         # With traces on, the library writes the headers, for a trace's own is among them; it knows proxies as well.
-        self._prepares = not trace_configs and not provider.proxy_url
+        self._prepares = not (trace_configs or provider.proxy_url or self.changing is not None)
         self._heads: dict[URL, bytes] = {}
         self.session = ClientSession(
             # Its own limit would let requests wait without an end, and as if they waited for the provider.
@@ -87,9 +90,16 @@ class ProviderClient:
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "User-Agent": "lightmeter",
-                **self.dialect.authorize(provider.api_key),
+                **constant.headers,
             },
         )
+
+    async def let_in(self, url: URL) -> tuple[URL, Mapping[str, str] | None]:
+        """``url``, which its provider has named, and the headers of a request that it lets in. Raises NoCredentials."""
+        if self.changing is None:
+            return (url.extend_query(self._query) if self._query else url), None
+        credentials = await self.changing.current()
+        return (url.extend_query(credentials.query) if credentials.query else url), credentials.headers
 
     def payload(self, url: URL, body: bytes) -> JsonPayload | PreparedPost:
         """What is sent to ``url``, with the session's headers."""
@@ -100,14 +110,21 @@ class ProviderClient:
             head = self._heads[url] = make_head(url, self.session.headers)
         return PreparedPost(head, body)
 
-    async def post(self, url: URL, payload: JsonPayload | PreparedPost) -> ClientResponse:
-        """Send it; the answer has begun. Raises aiohttp.ClientError or OSError."""
+    async def post(
+        self, url: URL, payload: JsonPayload | PreparedPost, headers: Mapping[str, str] | None = None
+    ) -> ClientResponse:
+        """Send it; the answer has begun. A payload that is prepared has its headers already.
+
+        Raises aiohttp.ClientError or OSError.
+        """
         if isinstance(payload, PreparedPost):
             return await send_prepared(self.session, url, payload, ANSWER)
-        return await self.session.post(url, data=payload, allow_redirects=False)
+        return await self.session.post(url, data=payload, headers=headers, allow_redirects=False)
 
     async def close(self) -> None:
         """Close every connection."""
+        if self.changing is not None:
+            await self.changing.close()
         await self.session.close()
 
     async def take_connection(self) -> float:
@@ -142,10 +159,3 @@ class ProviderClient:
         """The next request may have it."""
         self.in_use -= 1
         self._connections.release()
-
-    def url(self, path: str) -> URL:
-        """Where ``path`` is, below the provider's base URL."""
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self._base_url + path)
-        return url

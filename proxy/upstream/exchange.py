@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter, time
 from types import TracebackType
 from typing import Self
@@ -29,6 +29,7 @@ from proxy.domain.billing.settlement import Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     NoConnectionLeft,
+    NoCredentials,
     ProviderOutOfCredit,
     ProxyError,
     UploadsUnavailable,
@@ -229,15 +230,17 @@ class Exchange:
         return piece
 
     async def _send(self) -> None:
-        client, body = self.client, self._body
+        client, body, headers = self.client, self._body, None
+        if client.changing is not None:
+            self._url, headers = await client.let_in(self._url)
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
         began = perf_counter()
         try:
             if isinstance(body, bytes):
                 self._payload = client.payload(self._url, body)
-                response = await client.post(self._url, self._payload)
+                response = await client.post(self._url, self._payload, headers)
             else:
-                response = await self._send_files(client.session, body)
+                response = await self._send_files(client.session, body, headers)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             raise self._unreachable(without_frames(error)) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -278,9 +281,11 @@ class Exchange:
             logger.warning("provider %s cannot be reached: %s", self.client.provider.name, describe(error))
         return unreachable
 
-    async def _send_files(self, session: ClientSession, body: OutgoingBody) -> ClientResponse:
+    async def _send_files(
+        self, session: ClientSession, body: OutgoingBody, credentials: Mapping[str, str] | None
+    ) -> ClientResponse:
         payload = UploadPayload(body, self._uploaded)
-        headers = {"Content-Type": body.content_type}
+        headers = {**(credentials or {}), "Content-Type": body.content_type}
         try:
             return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError):
@@ -319,9 +324,9 @@ class Exchange:
                 self._served.status,
                 said or "no code",
             )
-        elif isinstance(error, UpstreamMisconfigured):
+        elif isinstance(error, UpstreamMisconfigured) and not isinstance(error, NoCredentials):
             logger.error(
-                "provider %s answers %d: check its base_url, its upstream_model and the key in its api_key_env (%s)",
+                "provider %s answers %d: check its base_url, its upstream_model and its key (api_key_env or auth) (%s)",
                 provider,
                 self._served.status,
                 said or "no code",
@@ -348,4 +353,4 @@ def ask(client: ProviderClient, asked: Asked, model: Model, served: Served, obse
         else:
             body = dialect.write_edit(asked, model, secrets.token_hex(16))
     kind: type[Exchange] = client.exchange_kind or Exchange
-    return kind(client, asked, model, client.url(path), body, served, observation)
+    return kind(client, asked, model, client.url(path, model.upstream_model), body, served, observation)

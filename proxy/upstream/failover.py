@@ -2,7 +2,7 @@
 
 A request is sent again only where nothing can have been generated for it:
 
-- no connection could be had, so nothing was sent;
+- no connection could be had, or there were no credentials, so nothing was sent;
 - the provider refused it itself, by a 429 or a 503, or refuses the gateway's account;
 - by a setting of the provider, after a 502 or where the answer is late. Neither proves that nothing was made: a 502
   often comes from a balancer in front of a server that is still drawing, and an answer is late because it is drawn.
@@ -24,6 +24,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.errors import (
     ClientGone,
     NoConnectionLeft,
+    NoCredentials,
     ProviderOutOfCredit,
     ProviderRefusal,
     ProxyError,
@@ -57,6 +58,8 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
     late = status == 0 and isinstance(error, UpstreamTimeout)
     if isinstance(error, ProviderOutOfCredit):
         return "out_of_credit"
+    if isinstance(error, NoCredentials):
+        return "no_credentials"
     status = error.reported_status or status
     reasons = {
         HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",

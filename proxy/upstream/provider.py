@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from yarl import URL
+
+from proxy.upstream.auth.auth import BY_NOTHING, Auth
+
+MODEL_PLACE = "{upstream_model}"
+"""In a ``base_url`` or a path: what the provider calls the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,10 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider. ``pool_timeout_s`` is how long a request waits for one of ``max_connections``.
+    """One provider. ``query`` is added to every address, and ``paths`` are where its endpoints are, by their names
+    (``generations``, ``edits``, ``variations``, ``chat``), where that is not the dialect's own place.
+
+    ``pool_timeout_s`` is how long a request waits for one of ``max_connections``.
 
     ``first_byte_timeout_s`` runs from the request to the answer's headers, ``idle_timeout_s`` between two pieces of its
     body, ``total_timeout_s`` over all of it.
@@ -47,7 +59,9 @@ class Provider:
     name: str
     dialect: str
     base_url: str
-    api_key: str = field(repr=False, default="")
+    auth: Auth = BY_NOTHING
+    query: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 300.0
     idle_timeout_s: float = 300.0
@@ -63,3 +77,24 @@ class Provider:
     result_hosts: tuple[str, ...] | None = None
     tls: TlsFiles | None = None
     proxy_url: str = field(repr=False, default="")
+
+
+class Addresses:
+    """Where a provider is asked, each address made once."""
+
+    def __init__(self, provider: Provider, own_paths: Mapping[str, str], query: Mapping[str, str]) -> None:
+        """``own_paths`` are the dialect's, by the names of the endpoints; ``query`` is that of every request."""
+        self._base_url = provider.base_url.rstrip("/")
+        self._query = {**provider.query, **query}
+        self._paths = {own_paths[name]: path for name, path in provider.paths.items() if name in own_paths}
+        self._names_model = any(MODEL_PLACE in each for each in (self._base_url, *self._paths.values()))
+        self._urls: dict[str | tuple[str, str], URL] = {}
+
+    def of(self, path: str, upstream_model: str) -> URL:
+        """Where the dialect's ``path`` is."""
+        key = (path, upstream_model) if self._names_model else path
+        url = self._urls.get(key)
+        if url is None:
+            text = (self._base_url + self._paths.get(path, path)).replace(MODEL_PLACE, quote(upstream_model, safe="/"))
+            url = self._urls[key] = URL(text).extend_query(self._query)
+        return url

@@ -128,7 +128,8 @@ class Balancer:
         """Begin with every breaker closed. ``models`` are the model as each deployment knows it."""
         self.model = model
         self.models = tuple(
-            replace(model, provider=one.provider, upstream_model=one.upstream_model) for one in model.deployments
+            replace(model, provider=one.provider, upstream_model=one.upstream_model, wording=one.wording)
+            for one in model.deployments
         )
         # Strides are whole numbers, so that equal shares compare as equal.
         common = math.lcm(*(one.weight for one in model.deployments))

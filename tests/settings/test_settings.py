@@ -256,6 +256,8 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "chats": True,
         "chat_checks": (),
         "chat_fields": {},
+        "extras": {},
+        "wording": None,
         "abilities": set(Ability) - {Ability.LINKED_IMAGES},
         "unit_price": 7_500,
         "unit_price_4k": 18_750,
@@ -267,7 +269,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
 
 def test_providers_get_their_keys_from_the_environment(file: File) -> None:
     (provider,) = file.load(GOOD).provider_list(ENVIRONMENT)
-    assert provider.api_key == "made-up-secret"
+    assert provider.auth.key == "made-up-secret"
     assert (provider.name, provider.dialect, provider.base_url) == ("acme", "openai", "https://api.acme.example/v1")
     assert (provider.connect_timeout_s, provider.first_byte_timeout_s, provider.pool_timeout_s) == (2, 120, 1.5)
     assert (provider.idle_timeout_s, provider.total_timeout_s) == (30, 600)
@@ -292,7 +294,7 @@ def test_a_model_says_how_images_come(file: File) -> None:
 
 def test_a_provider_without_api_key_env_has_no_key(file: File) -> None:
     (provider,) = file.load(LEAST).provider_list({"ACME_API_KEY": "made-up-secret", "": "x"})
-    assert provider.api_key == ""
+    assert provider.auth.key == ""
 
 
 def test_a_provider_may_be_silent_for_as_long_in_its_answer_as_before_it(file: File) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from time import monotonic
+from time import monotonic, sleep
 
 POLL_S = 0.02
 
@@ -21,3 +21,12 @@ async def eventually(condition: Callable[[], object | Awaitable[object]], *, wit
             return
         await asyncio.sleep(POLL_S)
     raise AssertionError(f"it did not become true within {within_s:g} seconds")
+
+
+def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
+    """The same where no event loop runs."""
+    deadline = monotonic() + within_s
+    while not condition():
+        if monotonic() > deadline:
+            raise AssertionError(f"it did not become true within {within_s:g} seconds")
+        sleep(POLL_S)

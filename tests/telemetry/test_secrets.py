@@ -93,3 +93,24 @@ def test_looking_takes_no_longer_than_the_text_is_long(text: str) -> None:
     known = KnownSecrets()
     known.add([KEY, "\\" * 12, "a" * 40])
     check_growth(lambda size: known.remove(text * (size // len(text))), 2**18)
+
+
+def test_a_long_secret_is_removed_from_its_begin_on_and_its_end_where_that_stands_alone() -> None:
+    secrets, token = KnownSecrets(), "eyJhbGciOi." + "aB3-_" * 400 + "sIgNaTuReOf48Characters" * 8
+    secrets.add([token])
+    assert secrets.remove(f"Bearer {token}, bad") == "Bearer [removed], bad"
+    assert secrets.remove(f"…{token[-60:]} bad") == f"…{token[-60:-48]}[removed] bad"
+    assert secrets.remove(json.dumps({"a": token}, separators=(",", ":"))) == '{"a":"[removed]"}'
+    assert secrets.remove(b64encode(token.encode()).decode()).endswith("[removed]")
+    assert secrets.are_in(quote(token))
+
+
+def test_of_secrets_that_change_the_latest_are_known() -> None:
+    secrets = KnownSecrets()
+    for number in range(6):
+        secrets.add_changing("a place", f"secret-number-{number}")
+    secrets.add_changing("a place", "secret-number-5")
+    secrets.add_changing("another", "secret-number-0x")
+    known = [number for number in range(6) if secrets.are_in(f"secret-number-{number} ")]
+    assert known == [3, 4, 5]
+    assert secrets.are_in("secret-number-0x")

@@ -18,6 +18,7 @@ from proxy.domain.errors import NoConnectionLeft, ProxyError
 from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.auth.auth import Auth
 from proxy.upstream.connector import mend_head
 from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe
 from proxy.upstream.pool import Pool
@@ -69,7 +70,7 @@ async def raw_provider(serve: Serve, context: ssl.SSLContext | None = None) -> A
 
 @asynccontextmanager
 async def pool_of(url: str, dialect: str = "openai") -> AsyncIterator[Pool]:
-    pool = Pool([Provider("one", dialect, url, KEY)], [], Metrics())
+    pool = Pool([Provider("one", dialect, url, Auth(key=KEY))], [], Metrics())
     try:
         yield pool
     finally:

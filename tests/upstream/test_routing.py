@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -22,7 +23,7 @@ def balancer(*deployments: Deployment) -> Balancer:
     return Balancer(model, POLICY)
 
 
-def at(provider: str, **more: int) -> Deployment:
+def at(provider: str, **more: Any) -> Deployment:
     return Deployment(provider, f"{provider}-image", **more)
 
 

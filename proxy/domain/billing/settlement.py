@@ -13,6 +13,7 @@ from proxy.domain.billing.pending import TaskKeeper
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms, TierCharge
 from proxy.domain.errors import (
     ClientGone,
+    NoCredentials,
     NothingGenerated,
     ProviderRefusal,
     ProxyError,
@@ -127,7 +128,7 @@ class Delivery:
         self.ended = True
         if isinstance(error, ClientGone):
             self.outcome = Outcome.ABANDONED
-        elif isinstance(error, UpstreamUnreachable):
+        elif isinstance(error, UpstreamUnreachable | NoCredentials):
             self.outcome = Outcome.UNREACHABLE
         elif isinstance(error, NothingGenerated):
             self.outcome = Outcome.EMPTY

@@ -36,6 +36,7 @@ from proxy.domain.errors.operator import (
 )
 from proxy.domain.errors.provider import (
     NoConnectionLeft,
+    NoCredentials,
     NothingGenerated,
     ProviderOutOfCredit,
     ProviderRefusal,
@@ -67,6 +68,7 @@ __all__ = [
     "ModelNotAllowed",
     "ModelNotFound",
     "NoConnectionLeft",
+    "NoCredentials",
     "NotFound",
     "NothingGenerated",
     "PayloadTooLarge",

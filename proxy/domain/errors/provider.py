@@ -96,6 +96,19 @@ class UpstreamMisconfigured(UpstreamError):
     retryable = False
 
 
+class NoCredentials(UpstreamMisconfigured):
+    """This gateway has nothing by which the provider would let it in, so nothing was sent.
+
+    Whoever looks for it has told the operator why.
+    """
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__(
+            "This gateway has no credentials for the provider now; nothing was charged. The operator has been told."
+        )
+
+
 class ProviderOutOfCredit(UpstreamMisconfigured):
     """The provider refuses the gateway's account: no credit or quota is left, or it may not be used from here.
 

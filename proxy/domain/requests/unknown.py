@@ -29,10 +29,35 @@ Asked = ImageRequest | ChatRequest
 
 
 def accept_unknown(asked: Asked, model: Model) -> Asked:
-    """``asked`` with what this model's providers get of its unknown fields.
+    """``asked`` with what this model's providers get of its unknown fields, and of those that the operator has added.
 
     Raises UnknownParameter where they are refused, InvalidRequest where one cannot be forwarded.
     """
+    if not model.extras:
+        return _accept(asked, model)
+    extras, unknown = _read_extras(asked, model)
+    accepted = _accept(replace(asked, unknown=unknown), model)
+    return replace(accepted, unknown={**accepted.unknown, **extras}) if extras else accepted
+
+
+def _read_extras(asked: Asked, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that the operator has added, read; and the others of those that are unknown.
+
+    One that everybody knows may have been added as well: it has to be both.
+    """
+    in_form = isinstance(asked, ImageRequest) and bool(asked.inputs.uploads)
+    extras: dict[str, Any] = {}
+    for name, kind in model.extras.items():
+        if name in asked.fields:
+            kind.read(name, asked.fields[name])
+        elif name in asked.unknown:
+            given = asked.unknown[name]
+            value = extras[name] = kind.read(name, kind.read_text(name, given) if in_form else given)
+            _check_links(name, value, model)
+    return extras, {name: value for name, value in asked.unknown.items() if name not in extras}
+
+
+def _accept(asked: Asked, model: Model) -> Asked:
     if isinstance(asked, ChatRequest) and asked.unknown and model.chat_fields:
         asked = _with_own_fields(asked, model.chat_fields)
     files = asked.inputs.others if isinstance(asked, ImageRequest) else ()
@@ -89,24 +114,35 @@ def _is_a_spelling(name: str, known: Collection[str]) -> bool:
     return _path_end.split(lowered, maxsplit=1)[0] in known
 
 
+def _plain(name: str) -> str:
+    """A name without what some providers read over: case, ``_`` and ``-``, and what is within it."""
+    return _path_end.split(name.lower(), maxsplit=1)[0].replace("_", "").replace("-", "")
+
+
 def _check(names: list[str], known: Collection[str], unknown: Mapping[str, Any], model: Model) -> None:
     if len(names) > FIELDS_LIMIT:
         raise InvalidRequest(f"The request has more than {FIELDS_LIMIT} fields that nobody here knows.")
+    own = model.wording.names_taken if model.wording is not None else ()
+    taken = {_plain(name) for name in (*own, *model.extras)}
     for name in names:
         if not _name.fullmatch(name):
             raise InvalidRequest(
                 f"'{excerpt(name)}' should be a name of letters, digits, _, -, ., [ and ].", param=excerpt(name)
             )
-        if _is_a_spelling(name, known):
+        if _is_a_spelling(name, known) or _plain(name) in taken:
             raise UnknownParameter(f"Unknown parameter: '{name}'.", param=name)
     for name, value in unknown.items():
-        # Each is checked, also behind one that is good.
-        if sum(check_link(address.strip(), name, name) for address in _addresses(value)) and (
-            Ability.LINKED_IMAGES not in model.abilities
-        ):
-            raise InvalidRequest(
-                f"'{name}' should hold images as data: addresses: this model's provider fetches nothing.", param=name
-            )
+        _check_links(name, value, model)
+
+
+def _check_links(name: str, value: Any, model: Model) -> None:
+    # Each is checked, also behind one that is good.
+    if sum(check_link(address.strip(), name, name) for address in _addresses(value)) and (
+        Ability.LINKED_IMAGES not in model.abilities
+    ):
+        raise InvalidRequest(
+            f"'{name}' should hold images as data: addresses: this model's provider fetches nothing.", param=name
+        )
 
 
 def _addresses(value: Any) -> Iterator[str]:

@@ -78,7 +78,8 @@ def _body(request: ImageRequest, model: Model, images: Sequence[object]) -> dict
     if wanted:
         config["imageConfig"] = image_config(wanted)
     contents = [{"role": "user", "parts": [{"text": request.prompt}, *images]}]
-    return {**unknown_of(request.unknown), "contents": contents, "generationConfig": config}
+    body = {**unknown_of(request.unknown), "contents": contents, "generationConfig": config}
+    return body if model.wording is None else model.wording.of(body)
 
 
 READING = reading_of(read_error)

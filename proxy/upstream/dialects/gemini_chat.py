@@ -45,9 +45,10 @@ class GeminiChat(ChatDialect):
         """The same as for images."""
         return content_path(model, stream=request.stream)
 
-    def write(self, request: ChatRequest, _model: Model) -> bytes:
+    def write(self, request: ChatRequest, model: Model) -> bytes:
         """Messages become contents and a system instruction, settings go into ``generationConfig``."""
-        return orjson.dumps({**unknown_of(request.unknown), **_write(request.fields)})
+        body = {**unknown_of(request.unknown), **_write(request.fields)}
+        return orjson.dumps(body if model.wording is None else model.wording.of(body))
 
     @override
     def read(self, request: ChatRequest, head: ChatHead, *, comes_as_events: bool) -> Answer:

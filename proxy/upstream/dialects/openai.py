@@ -24,7 +24,7 @@ from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.domain.requests.inputs import Reference, Upload
 from proxy.domain.requests.kinds import Kind
-from proxy.domain.requests.sizes import to_size
+from proxy.domain.requests.sizes import to_image_config, to_size
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
@@ -39,6 +39,7 @@ PATHS: Mapping[Task, str] = {
 }
 
 
+CHAT_PATH = "/chat/completions"
 NO_FIELDS: Mapping[str, Kind] = MappingProxyType({})
 
 
@@ -50,14 +51,14 @@ class OpenAIChat(ChatDialect):
 
     def path(self, _request: ChatRequest, _model: Model) -> str:
         """The same for every model."""
-        return "/chat/completions"
+        return CHAT_PATH
 
     def write(self, request: ChatRequest, model: Model) -> bytes:
         """The fields keep their names; the model takes the provider's, and a stream always reports its usage."""
         fields = {"model": model.upstream_model, **self.fields(request, model), **request.unknown}
         if request.stream:
             fields["stream_options"] = {**request.fields.get("stream_options", {}), "include_usage": True}
-        return orjson.dumps(fields)
+        return orjson.dumps(fields if model.wording is None else model.wording.of(fields))
 
     def fields(self, request: ChatRequest, _model: Model) -> Mapping[str, Any]:
         """What is forwarded of the fields that are known."""
@@ -81,6 +82,12 @@ class OpenAIDialect(Dialect):
 
     chat: OpenAIChat | None = OpenAIChat()
     abilities = frozenset(Ability)
+    own_paths: Mapping[str, str] = {
+        "generations": PATHS[Task.GENERATION],
+        "edits": PATHS[Task.EDIT],
+        "variations": PATHS[Task.VARIATION],
+        "chat": CHAT_PATH,
+    }
 
     @property
     @override
@@ -104,7 +111,8 @@ class OpenAIDialect(Dialect):
 
         Where it lists only ``size``, that says what ``image_config`` asks for.
         """
-        return orjson.dumps(_listed(request, model))
+        fields = _listed(request, model)
+        return orjson.dumps(fields if model.wording is None else model.wording.of(fields))
 
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
         """A form where files were uploaded, JSON where images are referred to; both have the same fields."""
@@ -115,6 +123,9 @@ class OpenAIDialect(Dialect):
         if not uploads:
             fields["images"] = [_reference(image) for image in inputs.images]
             fields |= {name: _reference(given) for name, given in inputs.beside.items()}
+        if model.wording is not None:
+            fields = model.wording.of(fields)
+        if not uploads:
             return OutgoingBody(JSON, [orjson.dumps(fields)])
         image = "image" if len(inputs.images) == 1 else "image[]"
         names = [*[image] * len(inputs.images), *inputs.beside, *(upload.name for upload in inputs.others)]
@@ -128,12 +139,28 @@ class OpenAIDialect(Dialect):
 
 def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
     listed = {name: value for name, value in request.fields.items() if name in model.parameters}
+    renamed = _renamed_config(request, model) if model.wording is not None else {}
     config = request.fields.get("image_config")
-    if config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
+    if renamed:
+        listed["image_config"] = {**listed.get("image_config", {}), **renamed}
+        if config:
+            # It says the same, in words that such a provider does not know.
+            listed.pop("size", None)
+    elif config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
         size = to_size(config.get("aspect_ratio"), config.get("image_size"), model.four_k_long_edge)
         listed |= {} if size is None else {"size": size}
     prompt = {} if request.task is Task.VARIATION else {"prompt": request.prompt}
     return {"model": model.upstream_model, **prompt, **listed, **request.unknown}
+
+
+def _renamed_config(request: ImageRequest, model: Model) -> Mapping[str, str]:
+    """The members of ``image_config`` that have names of their own at the provider, of which no ``size`` tells."""
+    if model.wording is None or not (members := model.wording.image_config_members):
+        return {}
+    config = request.fields.get("image_config", {})
+    if request.size is not None and "size" not in model.parameters:
+        config = {**to_image_config(request.size, model.four_k_long_edge), **config}
+    return {name: value for name, value in config.items() if name in members}
 
 
 def _reference(given: Upload | Reference) -> dict[str, str]:

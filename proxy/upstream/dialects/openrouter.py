@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from typing_extensions import override
 
@@ -11,13 +13,16 @@ from proxy.domain.catalog import Ability, Model
 from proxy.domain.requests.image import ImageRequest
 from proxy.domain.requests.inputs import Upload
 from proxy.upstream.bodies.outgoing import OutgoingBody
-from proxy.upstream.dialects.openai import OpenAIDialect, read_error
+from proxy.upstream.dialects.openai import CHAT_PATH, OpenAIDialect, read_error
 from proxy.upstream.dialects.openrouter_chat import OpenRouterChat
 from proxy.upstream.dialects.reasons import reading_of
 from proxy.upstream.dialects.words import image_config_of, placeholders, splice
 
 IMAGES_AT_ONCE = 10
 CHAT_ENDPOINT = "chat"
+IMAGES_PATH = "/images"
+"""Of edits as well."""
+
 SIZE_NAMES = {"aspect_ratio": "aspect_ratio", "image_size": "resolution"}
 LISTED = frozenset(
     {"n", "quality", "background", "output_format", "output_compression", "stream", "partial_images", "seed", "user"}
@@ -37,6 +42,7 @@ class OpenRouterDialect(OpenAIDialect):
     chat = OpenRouterChat()
     abilities = frozenset({Ability.EDITS, Ability.LINKED_IMAGES})
     sizes_in_words = True
+    own_paths: Mapping[str, str] = {"generations": IMAGES_PATH, "chat": CHAT_PATH}
 
     @override
     def images_at_once(self, endpoint: str) -> int | None:
@@ -44,14 +50,14 @@ class OpenRouterDialect(OpenAIDialect):
 
     @override
     def images_path(self, _request: ImageRequest, model: Model) -> str:
-        return "/chat/completions" if model.endpoint == CHAT_ENDPOINT else "/images"
+        return CHAT_PATH if model.endpoint == CHAT_ENDPOINT else IMAGES_PATH
 
     @override
     def write_generation(self, request: ImageRequest, model: Model) -> bytes:
         """In a chat the prompt is the only message. Never a stream there: it would repeat the image."""
         if model.endpoint == CHAT_ENDPOINT:
-            return orjson.dumps(_chat_body(request, model, request.prompt))
-        return orjson.dumps(_images_body(request, model))
+            return _written(_chat_body(request, model, request.prompt), model)
+        return _written(_images_body(request, model), model)
 
     @override
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
@@ -65,12 +71,16 @@ class OpenRouterDialect(OpenAIDialect):
             body = _chat_body(request, model, [{"type": "text", "text": request.prompt}, *images])
         else:
             body = {**_images_body(request, model), "input_references": images}
-        return OutgoingBody(JSON, splice(orjson.dumps(body), places))
+        return OutgoingBody(JSON, splice(_written(body, model), places))
 
     @property
     @override
     def reading(self) -> Reading:
         return READING
+
+
+def _written(body: dict[str, object], model: Model) -> bytes:
+    return orjson.dumps(body if model.wording is None else model.wording.of(body))
 
 
 def _images_body(request: ImageRequest, model: Model) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from proxy.domain.answers.answer import Answer
@@ -54,6 +55,12 @@ class Dialect(Protocol):
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """The request headers that carry the provider's key."""
         ...
+
+    own_paths: Mapping[str, str] = MappingProxyType({})
+    """Where its endpoints are below a base URL, by the names that ``paths`` of a provider has for them.
+
+    Empty where a path is made of more than that.
+    """
 
     def images_at_once(self, endpoint: str) -> int | None:
         """The most images that one request can make at a model's ``endpoint``, where the dialect sets a limit."""

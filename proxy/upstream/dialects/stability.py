@@ -137,6 +137,8 @@ def _texts(request: ImageRequest, model: Model) -> list[tuple[str, str]]:
         fields["model"] = model.upstream_model
     if "output_format" in model.parameters and "output_format" in request.fields:
         fields["output_format"] = request.fields["output_format"]
+    if model.wording is not None:
+        fields = model.wording.of(fields)
     return [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in fields.items()]
 
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 from yarl import URL
 
 from proxy.domain.billing.pending import PendingTask
-from proxy.domain.errors import UpstreamUncertain
+from proxy.domain.errors import NoCredentials, UpstreamUncertain
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
@@ -150,10 +150,12 @@ class PolledClient(ProviderClient):
         if url is None:
             raise TaskUnknown
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT_S), self.session.get(url, allow_redirects=False) as response:
-                body = await self._read_status(response)
-                retry_after_s = retry_after_seconds(response.headers, time())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                url, headers = await self.let_in(url)
+                async with self.session.get(url, headers=headers, allow_redirects=False) as response:
+                    body = await self._read_status(response)
+                    retry_after_s = retry_after_seconds(response.headers, time())
+        except (aiohttp.ClientError, OSError, TimeoutError, NoCredentials) as error:
             logger.info("a look at a task of provider %s failed: %s", self.provider.name, describe(error))
             without_frames(error)
             course.missed()
@@ -173,12 +175,12 @@ class PolledClient(ProviderClient):
         if url is None:
             return
         try:
-            async with (
-                asyncio.timeout(CANCEL_TIMEOUT_S),
-                self.session.request(self.polled_dialect.cancel_method, url, allow_redirects=False) as response,
-            ):
-                logger.info("a task of provider %s was cancelled: %d", self.provider.name, response.status)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                url, headers = await self.let_in(url)
+                method = self.polled_dialect.cancel_method
+                async with self.session.request(method, url, headers=headers, allow_redirects=False) as response:
+                    logger.info("a task of provider %s was cancelled: %d", self.provider.name, response.status)
+        except (aiohttp.ClientError, OSError, TimeoutError, NoCredentials) as error:
             logger.warning("a task of provider %s could not be cancelled: %s", self.provider.name, describe(error))
 
     # --- Images -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from proxy.domain.billing.settlement import Served
 from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
+from proxy.upstream.auth.auth import Auth
 from proxy.upstream.bodies.prepared import PREPARED_BYTES, JsonPayload, PreparedPost, make_head
 from proxy.upstream.client import ProviderClient
 from proxy.upstream.pool import Pool
@@ -52,7 +53,7 @@ async def asked(dialect: str, *prompts: str, traces: Sequence[TraceConfig] = ())
     recorder = Recorder()
     server = await asyncio.start_server(recorder.talk, "127.0.0.1", 0, limit=2**20)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a%20b/v1"
-    pool = Pool([Provider("one", dialect, url, "secret-of-the-gateway")], [], Metrics(), trace_configs=traces)
+    pool = Pool([Provider("one", dialect, url, Auth(key="secret-of-the-gateway"))], [], Metrics(), trace_configs=traces)
     model = make_model(provider="one")
     try:
         for prompt in prompts:

@@ -124,4 +124,5 @@ def _body(request: ImageRequest, model: Model) -> dict[str, Any]:
         "output_format": listed(request, model, "output_format"),
     }
     given = {name: value for name, value in wanted.items() if value is not None}
-    return {**unknown_of(request, _INPUTS), "prompt": request.prompt, **given}
+    body = {**unknown_of(request, _INPUTS), "prompt": request.prompt, **given}
+    return body if model.wording is None else model.wording.of(body)

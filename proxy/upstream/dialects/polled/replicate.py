@@ -115,4 +115,5 @@ def _input(request: ImageRequest, model: Model) -> dict[str, Any]:
         "output_format": "jpg" if output_format == "jpeg" else output_format,
     }
     given = {name: value for name, value in wanted.items() if value is not None}
-    return {**unknown_of(request, _WRITTEN), "prompt": request.prompt, **given}
+    wanted = {**unknown_of(request, _WRITTEN), "prompt": request.prompt, **given}
+    return wanted if model.wording is None else model.wording.of(wanted)

@@ -1,0 +1,119 @@
+"""``auth`` of one of the ``[[providers]]``: by what the provider lets this gateway in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from proxy.settings.sections import Section
+from proxy.settings.values import VariableName, one_of
+from proxy.upstream.auth.auth import Auth, Place
+from proxy.upstream.auth.secret_file import UnusableSecret, read_secret
+
+OF_THE_CONNECTION = frozenset(
+    {
+        "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
+        "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""Headers that say how a request is sent: a key has no place in them."""
+
+_word = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _header_word(text: str) -> str:
+    if not _word.fullmatch(text):
+        raise ValueError("should be one word of letters, digits and -, like api-key or Key")
+    return text
+
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4_096)]
+Word = Annotated[str, Field(max_length=200), AfterValidator(_header_word)]
+
+_KEY = "the variable with the key, key_env, or the file with it, key_file"
+_NEEDED: Mapping[str, Mapping[str, str]] = {
+    "bearer": {},
+    "header": {"name": "the header that carries the key, like api-key"},
+    "query": {"name": "the query's parameter that carries the key, like key"},
+    "file": {"path": "the file with the key"},
+    "none": {},
+}
+"""The types, each with the settings that it cannot be without."""
+
+_ALLOWED: Mapping[str, frozenset[str]] = {
+    "bearer": frozenset({"key_env", "key_file"}),
+    "header": frozenset({"name", "scheme", "key_env", "key_file"}),
+    "query": frozenset({"name", "key_env", "key_file"}),
+    "file": frozenset({"path"}),
+    "none": frozenset(),
+}
+
+
+class AuthSettings(Section):
+    """How a provider is shown who asks. Secrets stand in variables of the environment, or in files."""
+
+    type: Annotated[str, one_of(*_NEEDED)]
+    name: Word | None = None
+    scheme: Word | None = None
+    key_env: VariableName | None = None
+    key_file: FilePath | None = None
+    path: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = self.model_fields_set - {"type"}
+        if stray := sorted(given - _ALLOWED[self.type]):
+            allowed = ", ".join(sorted(_ALLOWED[self.type])) or "nothing else"
+            raise ValueError(f"{stray[0]} does not belong to the type {self.type!r}, which takes {allowed}")
+        for name, meaning in _NEEDED[self.type].items():
+            if getattr(self, name) is None:
+                raise ValueError(f"the type {self.type!r} needs {name}: {meaning}")
+        if "key_env" in _ALLOWED[self.type] and (self.key_env is None) == (self.key_file is None):
+            raise ValueError(f"the type {self.type!r} needs one of two: {_KEY}")
+        if self.type == "header" and self.name is not None and self.name.lower() in OF_THE_CONNECTION:
+            raise ValueError(f"name is {self.name!r}: it says how a request is sent; name the header of the key")
+        return self
+
+    @property
+    def secret_file(self) -> str:
+        """The file that holds the key, where one does."""
+        return self.key_file or self.path or ""
+
+    def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
+        """What nobody may read in a log or an error. What is in a file is known when it is read."""
+        if self.key_env is not None:
+            yield environment.get(self.key_env, "").strip()
+
+    def to_auth(self, environment: Mapping[str, str]) -> Auth:
+        """The same with its key, where that is in the environment."""
+        place = {"header": Place.HEADER, "bearer": Place.HEADER, "query": Place.QUERY}.get(self.type, Place.DIALECT)
+        return Auth(
+            place=place,
+            name=self.name or "Authorization",
+            scheme="Bearer" if self.type == "bearer" else self.scheme or "",
+            key=environment.get(self.key_env, "").strip() if self.key_env else "",
+            key_file=self.secret_file,
+        )
+
+    def mistakes(self, provider: str, environment: Mapping[str, str]) -> Iterator[str]:
+        """What is wrong with the variables and files that it names, each led by the setting."""
+        if self.key_env is not None:
+            yield from check_key(self.key_env, provider, environment, "key_env")
+        if self.secret_file:
+            try:
+                read_secret(Path(self.secret_file))
+            except UnusableSecret as error:
+                yield f"{'path' if self.path else 'key_file'}: {self.secret_file} {error}"
+
+
+def check_key(variable: str, provider: str, environment: Mapping[str, str], setting: str) -> Iterator[str]:
+    """What is wrong with the key that the environment has for ``provider`` in ``variable``, which ``setting`` names."""
+    key = environment.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        yield f"{setting}: {variable} holds what cannot be in a header"
+    elif not key:
+        yield f"{setting}: the environment has no {variable}: export it with the key of provider {provider!r}"

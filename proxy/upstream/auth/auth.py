@@ -1,0 +1,71 @@
+"""What is configured of how a provider lets this gateway in, and what of it every request carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+Headers = Mapping[str, str]
+
+
+class Place(StrEnum):
+    """Where a provider looks for it."""
+
+    DIALECT = "dialect"
+    """Where all providers of its dialect do."""
+
+    HEADER = "header"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """A key, or the file that holds it, and where it goes: ``name`` is that of the header or of the query's parameter.
+
+    ``scheme`` is the word before it in a header, as ``Bearer``.
+    """
+
+    place: Place = Place.DIALECT
+    name: str = ""
+    scheme: str = ""
+    key: str = field(repr=False, default="")
+    key_file: str = ""
+
+
+BY_NOTHING = Auth()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request carries. Nothing of it may be shown to anybody."""
+
+    headers: Headers = field(repr=False, default_factory=dict)
+    query: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+
+NO_CREDENTIALS = Credentials()
+
+
+class ChangingCredentials(Protocol):
+    """Credentials that are others after a while."""
+
+    async def current(self) -> Credentials:
+        """Those of now. Raises NoCredentials where there are none, and the operator has been told why."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what looks after them."""
+        ...
+
+
+def credentials_of(auth: Auth, secret: str, by_dialect: Callable[[str], Headers]) -> Credentials:
+    """The credentials that ``secret`` makes; none where it is empty. ``by_dialect`` gives a dialect's own headers."""
+    if not secret:
+        return NO_CREDENTIALS
+    if auth.place is Place.DIALECT:
+        return Credentials(by_dialect(secret))
+    if auth.place is Place.QUERY:
+        return Credentials(query={auth.name: secret})
+    return Credentials({auth.name: f"{auth.scheme} {secret}" if auth.scheme else secret})
