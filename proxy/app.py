@@ -159,7 +159,6 @@ class Gateway:
         """
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
         providers = settings.provider_list(self._environment)
-        # What is worked out by [accounting] is worked out by that of the start.
         catalog = settings.model_copy(update={"accounting": self._settings.accounting}).catalog()
         self._pool.replace(providers, catalog.all())
         self._catalog.replace(catalog)
@@ -176,9 +175,7 @@ class Gateway:
         KNOWN_SECRETS.add([self.admin_token])
         self.store_url = await self._start_store()
         traces = self._start_traces()
-        metrics = self.metrics = Metrics(
-            label_teams=settings.metrics.label_teams, units_per_usd=settings.accounting.units_per_usd
-        )
+        metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams, money=self._money)
         runner, redis_pool, store, meter = await self._start_metering(metrics, traces)
         catalog = self._catalog = settings.catalog()
         _warn(settings)
@@ -292,7 +289,7 @@ class Gateway:
             ),
             finish_for_nobody=self._settings.accounting.client_gone == "finish",
         )
-        models = ModelRoutes(meter.store, catalog)
+        models = ModelRoutes(meter.store, catalog, self._money)
         cors = Cors(server.cors_origins) if server.cors_origins else None
         app = web.Application(
             middlewares=[

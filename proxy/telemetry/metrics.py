@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
 from proxy.domain.billing.settlement import Reservation, Settlement
+from proxy.domain.money import NO_MONEY, Money
 from proxy.telemetry.observation import REJECTED, Observation
 from proxy.telemetry.tallies import Families, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics
@@ -20,12 +20,12 @@ SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 class Metrics:
     """Every metric, each updated by the event that it counts. One of these for each process."""
 
-    def __init__(self, *, label_teams: int = 0, units_per_usd: Decimal | None = None) -> None:
+    def __init__(self, *, label_teams: int = 0, money: Money = NO_MONEY) -> None:
         """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one.
 
-        ``units_per_usd`` is what a US dollar is in quota units; without it, none are counted.
+        What was charged is told in ``money`` as well, where it says what a unit is worth.
         """
-        self._units_per_usd = units_per_usd
+        self._units_per_usd = money.units_per_usd
         make = Families("lightmeter_")
         self._add_requests(make)
         self._add_upstream(make)

@@ -108,7 +108,11 @@ def test_models(stack: RunningGateway) -> None:
     with client(stack, key) as sdk:
         (model,) = sdk.models.list().data
         assert (model.id, model.object, model.owned_by) == ("acme/image-1", "model", "acme")
-        assert model.model_extra == {"token_multiplier": "1"}
+        assert model.model_extra is not None
+        assert model.model_extra["token_multiplier"] == "1"
+        assert model.model_extra["prices"] == [{"size": "4K", "quota_units": 12_500}, {"quota_units": 5_000}]
+        assert (model.model_extra["settled_by"], model.model_extra["qualities"]) == ("images", [])
+        assert "quality" in model.model_extra["parameters"]
         assert sdk.models.retrieve("acme/image-1").id == "acme/image-1"
         with pytest.raises(openai.NotFoundError) as missing:
             sdk.models.retrieve("acme/image-2")

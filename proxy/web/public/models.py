@@ -13,6 +13,7 @@ from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ModelNotFound, ShuttingDown
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller
+from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.store import Store
 from proxy.telemetry.observation import OBSERVATION, OK
 from proxy.web.public.wire import ModelList, ModelView
@@ -24,8 +25,9 @@ MODELS = "/v1/models"
 class ModelRoutes:
     """Handlers of the models API."""
 
-    def __init__(self, store: Store, catalog: Catalog) -> None:
-        """List ``catalog``."""
+    def __init__(self, store: Store, catalog: Catalog, money: Money = NO_MONEY) -> None:
+        """List ``catalog``, with prices in quota units and in ``money``."""
+        self._money = money
         self._store = store
         self._catalog = catalog
 
@@ -62,6 +64,7 @@ class ModelRoutes:
             "created": model.created,
             "owned_by": model.owned_by,
             "token_multiplier": format(model.token_multiplier.normalize(), "f"),
+            **costs_view(model, self._money),
         }
         if name != model.id:
             shape["alias_of"] = model.id
@@ -71,6 +74,28 @@ class ModelRoutes:
             if retirement.replaced_by is not None:
                 shape["replaced_by"] = retirement.replaced_by
         return shape
+
+
+def costs_view(model: Model, money: Money) -> dict[str, Any]:
+    """What a model takes, and what an image costs: the first of its ``prices`` that matches."""
+    standard: list[dict[str, Any]] = [
+        {"size": "4K", "quota_units": model.unit_price_4k},
+        {"quota_units": model.unit_price},
+    ]
+    own, prices = [], model.prices
+    if prices is not None:
+        own = [{**rule.conditions, "quota_units": prices.table.units_of(rule)} for rule in prices.table.rules]
+    sizes = model.sizes or tuple(dict.fromkeys(str(row["size"]) for row in own if "size" in row))
+    view: dict[str, Any] = {
+        "prices": [money.beside(row, "quota_units") for row in (*own, *standard)],
+        "sizes": list(sizes),
+        "qualities": list(dict.fromkeys(str(row["quality"]) for row in own if "quality" in row)),
+        "parameters": sorted(model.parameters),
+        "settled_by": "images" if prices is None else prices.settling.by.value,
+    }
+    if prices is not None and prices.reference_units:
+        view["reference_image"] = money.beside({"quota_units": prices.reference_units}, "quota_units")
+    return view
 
 
 async def read_own_key(request: web.Request, store: Store) -> Caller:

@@ -76,11 +76,37 @@ class ChatAnswer(BaseModel):
 # --- Models and the caller's key --------------------------------------------------------------------------------------
 
 
+class ReferencePrice(_Wire):
+    """What each reference image of an edit or a chat costs."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
+
+    quota_units: int
+    quota_units_usd: Usd | None = None
+
+
+class PriceView(ReferencePrice):
+    """What an image costs for which all that is named is so: a ``quality``, a ``size``, a ``task``, ``min_pixels``.
+
+    ``size`` ``4K`` is all that is 4K, by a long edge in pixels as well.
+    """
+
+    quality: str | None = None
+    size: str | None = None
+    task: Literal["generation", "edit", "variation", "chat"] | None = None
+    min_pixels: int | None = None
+
+
 class ModelView(_Wire):
     """A model; ``created`` is in seconds since the epoch, and ``token_multiplier`` an exact decimal.
 
     Another name of a model says by ``alias_of`` which one it stands for. From the UTC day ``retires`` on (YYYY-MM-DD)
     it is not offered any more, and ``replaced_by`` is what to ask for instead.
+
+    An image costs the first of ``prices`` that matches; what a request leaves open is reserved at the dearest that may.
+    ``settled_by`` says whether it is charged so (``images``), or by the provider's tokens (``usage``) or ``cost``.
+    ``sizes`` and ``qualities`` are those that prices name, or all sizes that it takes where those are configured;
+    ``parameters`` are the fields that are forwarded.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=False)
@@ -90,6 +116,12 @@ class ModelView(_Wire):
     created: int
     owned_by: str
     token_multiplier: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+    prices: list[PriceView]
+    sizes: list[str]
+    qualities: list[str]
+    parameters: list[str]
+    settled_by: Literal["images", "usage", "cost"]
+    reference_image: ReferencePrice | None = None
     alias_of: str | None = None
     retires: str | None = None
     replaced_by: str | None = None
