@@ -23,6 +23,7 @@ COMMANDS = {
     "journal": ("proxy.cli.journal", "journal"),
     "audit": ("proxy.cli.audit", "audit_log"),
     "apply": ("proxy.cli.apply", "apply"),
+    "price": ("proxy.cli.price", "price_command"),
     "config": ("proxy.cli.serve", "config"),
 }
 """The module and the name of each; imported when it is asked for, since a gateway takes half a second to import."""

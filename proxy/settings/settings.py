@@ -21,6 +21,7 @@ from proxy.settings.admin_tokens import check_admin_tokens
 from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.names import AliasSettings, AnyModel, check_aliases, check_retirements, retirements
+from proxy.settings.price_warnings import warn_of_prices
 from proxy.settings.providers import ProviderSettings, check_providers
 from proxy.settings.sections import (
     AccountingSettings,
@@ -109,7 +110,8 @@ class Settings(Section):
 
     def warnings(self, now_s: float) -> list[str]:
         """What is good as it is, and should be looked after; ``now_s`` is in seconds since the epoch."""
-        return [end.tell(name, now_s) for name, end in retirements(self.all_models).items()]
+        retiring = [end.tell(name, now_s) for name, end in retirements(self.all_models).items()]
+        return [*retiring, *warn_of_prices(list(self.catalog().all()))]
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""

@@ -166,6 +166,12 @@ class PriceTable:
         """The rule that such an image falls under; None where none matches."""
         return next((rule for rule in self.rules if rule.matches(task, quality, sizes)), None)
 
+    def may_match(self, rule: Rule, wanted: Wanted) -> bool:
+        """Whether a rule matches what is named, and may match what is left open."""
+        quality, sizes = wanted.quality, wanted.sizes
+        its_quality = (rule.quality or OTHER) if quality is None else quality
+        return rule.matches(wanted.task, its_quality, self._sizes_for(rule) if sizes is None else sizes)
+
     def useless(self) -> Iterator[Rule]:
         """Rules that never win: another one always matches with them, or they ask for what cannot be."""
         for rule in self.rules:
