@@ -226,6 +226,50 @@ def test_what_cannot_be_fetched_is_not_charged(
     assert entries(gateway, key) == [("failed", 0, 0)]
 
 
+def test_an_image_is_passed_on_while_it_is_fetched(pair: tuple[RunningGateway, PolledProvider]) -> None:
+    gateway, provider = pair
+    provider.image = provider.image + bytes(1_000_000)
+    provider.half = threading.Event()
+    key = gateway.make_key(10 * PRICE)
+    address = urlsplit(gateway.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    body = json.dumps({"model": "acme/image-1", "prompt": "x", "response_format": "b64_json"})
+    connection.request("POST", "/v1/images/generations", body, headers)
+    response = connection.getresponse()
+    begin = response.read(300_000)
+    provider.half.set()
+    whole = json.loads(begin + response.read())
+    connection.close()
+    assert base64.b64decode(whole["data"][0]["b64_json"]) == provider.image
+    assert entries(gateway, key) == [("delivered", 1, PRICE)]
+
+
+def test_of_several_images_those_are_charged_that_are_delivered(pair: tuple[RunningGateway, PolledProvider]) -> None:
+    gateway, provider = pair
+    # The second image of a task, or that of the second task.
+    of_one_task = provider.dialect != "bfl"
+    provider.broken_images = {"1"} if of_one_task else {"2-0"}
+    key = gateway.make_key(10 * PRICE)
+    answer = gateway.generate(key, n=3, response_format="b64_json")
+    outcome, images = ("truncated", 1) if of_one_task else ("delivered", 2)
+    assert (answer.status, len(answer.json["data"])) == (200, images)
+    assert entries(gateway, key) == [(outcome, images, images * PRICE)]
+
+
+def test_what_a_ticket_says_of_its_cost_settles_it(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"accounting": {"units_per_usd": 100_000}}
+    with polled_provider() as provider:
+        toml = toml_of(tmp_path, provider, **changes) + '\n[models.settle]\nby = "cost"\n'
+        with running_gateway(tmp_path, toml) as gateway:
+            key = gateway.make_key(10 * PRICE)
+            answer = gateway.generate(key, n=2)
+            assert answer.status == 200
+            assert "usage" not in answer.json
+            # Two tickets of 4 credits each.
+            assert entries(gateway, key) == [("delivered", 2, 8_000)]
+
+
 def test_blanks_are_sent_while_it_is_polled(tmp_path: Path) -> None:
     server = {"json_keepalive_seconds": 0.1}
     with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -157,6 +157,10 @@ class Scene:
     def send(self, gateway: RunningGateway, key: str, prompt: str = "a cube", **fields: Any) -> Future[Answer]:
         """A request on its way."""
         return self._threads.submit(gateway.generate, key, prompt=prompt, **fields)
+
+    def submit(self, work: Callable[[RunningGateway], Answer], gateway: RunningGateway) -> Future[Answer]:
+        """Any other request on its way."""
+        return self._threads.submit(work, gateway)
 
     def kill(self, gateway: RunningGateway) -> None:
         """kill -9."""

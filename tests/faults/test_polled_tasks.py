@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.scene import PRICE, SETTLE, Scene, held, outcomes, scene
-from tests.support.gateways import RunningGateway, SampleProvider
+from tests.support.gateways import Answer, RunningGateway, SampleProvider, ask
 from tests.support.polled_provider import Look, PolledProvider, polled_provider
 from tests.support.processes import wait_for
 
@@ -120,6 +120,24 @@ def test_after_it_was_settled_and_before_that_was_written_down(play: Play) -> No
     play.polled.release()
     assert isinstance(play.request.exception(timeout=20), OSError)
     play.end_in(play.start(), ("request", "delivered", 1, PRICE))
+
+
+def test_its_client_asks_again_and_nothing_is_drawn_twice(play: Play) -> None:
+    body = {"model": "acme/image-1", "prompt": "a cube"}
+    named = {"Idempotency-Key": "once"}
+
+    def again(gateway: RunningGateway) -> Answer:
+        return ask("POST", f"{gateway.url}/v1/images/generations", key=play.key, body=body, headers=named)
+
+    play.request = play.scene.submit(again, play.gateway)
+    wait_for(lambda: len(play.polled.tasks) == 1 and play.polled.polls > 1, "a look at the task")
+    play.kill()
+    following = play.start()
+    assert (again(following).status, again(following).json["error"]["code"]) == (409, "idempotency_in_progress")
+    play.polled.release()
+    play.end_in(following, ("request", "abandoned", 1, PRICE))
+    assert again(following).json["error"]["code"] == "idempotency_response_gone"
+    assert len(play.polled.tasks) == 1
 
 
 def test_several_tasks_of_one_request_are_one_entry(play: Play) -> None:

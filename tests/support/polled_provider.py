@@ -65,6 +65,8 @@ class PolledProvider:
         self.poll_host = ""
         self.result_host = ""
         self.looks: list[Look] = []
+        self.half: threading.Event | None = None
+        self.broken_images: set[str] = set()
         self.fetches: list[Mapping[str, str]] = []
         self.keys: list[str] = []
 
@@ -107,6 +109,8 @@ class PolledProvider:
             path, _, query = path.partition("?")
             if path.startswith("/files/"):
                 self.fetches.append(headers)
+                if any(path.endswith(f"-{number}.png") for number in self.broken_images):
+                    return Look(404)
                 return Look(self.image_status, {"Content-Type": self.image_kind}, self.image)
             self.keys.append(headers.get("x-key") or headers.get("Authorization", "").rpartition(" ")[2])
             if method != "POST" or path.endswith("/cancel"):
@@ -241,7 +245,12 @@ def polled_provider(dialect: str = "bfl") -> Iterator[PolledProvider]:
             for name, value in {**look.headers, "Content-Length": str(len(look.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(look.body)
+            body, half = look.body, provider.half
+            if half is not None and self.path.startswith("/files/"):
+                self.wfile.write(body[: len(body) // 2])
+                half.wait(HOLD_LIMIT_S)
+                body = body[len(body) // 2 :]
+            self.wfile.write(body)
 
         do_GET = do_POST = do_PUT = _serve  # noqa: N815 - the library's names
 

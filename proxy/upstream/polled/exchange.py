@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from decimal import Decimal
 from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from proxy.domain.catalog import Model
 from proxy.domain.errors import ClientGone, UpstreamTimeout, UpstreamUncertain
 from proxy.domain.requests.chat import ChatRequest
 from proxy.upstream.bodies.base64_pieces import Base64Pieces
+from proxy.upstream.dialects.polled.protocol import Ticket
 from proxy.upstream.exchange import Asked, Exchange
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class PolledExchange(Exchange):
         self._task = self._pieces = None
         self._is_done = False
         await super()._send()
-        self._task = task = await self._read_ticket()
+        ticket = await self._read_ticket()
+        self._task = task = self.client.task_of(ticket)
         if self._served.keeper is not None:
             await self._served.keeper.keep(task)
         began = perf_counter()
@@ -62,7 +65,8 @@ class PolledExchange(Exchange):
         finally:
             self._observation.provider_s += perf_counter() - began
         self._is_done = True
-        self._pieces = self._write(addresses, as_base64=wants_base64(self._asked, self._model))
+        as_base64 = wants_base64(self._asked, self._model)
+        self._pieces = self._write(addresses, ticket.cost_usd, as_base64=as_base64)
 
     @override
     async def __aexit__(
@@ -94,7 +98,7 @@ class PolledExchange(Exchange):
         finally:
             self._observation.provider_s += perf_counter() - began
 
-    async def _read_ticket(self) -> PendingTask:
+    async def _read_ticket(self) -> Ticket:
         self._served.is_accepted = True
         body = b""
         while piece := await super().read():
@@ -111,13 +115,15 @@ class PolledExchange(Exchange):
         ticket = self.client.polled_dialect.read_ticket(answer) if isinstance(answer, dict) else None
         if ticket is None:
             raise UpstreamUncertain("The provider's answer names no task that could be followed; nothing was charged.")
-        return self.client.task_of(ticket)
+        return ticket
 
     def _wait(self, wait_s: float) -> None:
         # A look has its own time; all of them together have the provider's total_timeout.
         self.watchdog.phase(wait_s + self.client.provider.first_byte_timeout_s, self._interrupt)
 
-    async def _write(self, addresses: tuple[str, ...], *, as_base64: bool) -> AsyncGenerator[bytes, None]:
+    async def _write(
+        self, addresses: tuple[str, ...], cost_usd: Decimal | None, *, as_base64: bool
+    ) -> AsyncGenerator[bytes, None]:
         yield b'{"created":%d,"data":[' % time()
         for number, address in enumerate(addresses):
             if number:
@@ -132,4 +138,5 @@ class PolledExchange(Exchange):
                     if whole := encoded.take(piece):
                         yield whole
             yield encoded.end() + b'"}'
-        yield b"]}"
+        # As OpenRouter reports its costs, which stay inside.
+        yield b"]}" if cost_usd is None else b'],"usage":{"cost":%b}}' % f"{cost_usd:f}".encode()

@@ -141,7 +141,10 @@ def test_an_answer_without_a_ticket(dialect: str, answer: dict[str, Any]) -> Non
 def test_tickets() -> None:
     fal = {"status_url": "s", "response_url": "r", "cancel_url": "c", "request_id": "1", "queue_position": 0}
     assert POLLED_DIALECTS["fal"].read_ticket(fal) == Ticket("s", "r", "c")
-    assert POLLED_DIALECTS["bfl"].read_ticket({"id": "1", "polling_url": "p", "cost": 4.5}) == Ticket("p")
+    bfl = POLLED_DIALECTS["bfl"]
+    assert bfl.read_ticket({"id": "1", "polling_url": "p", "cost": 4.5}) == Ticket("p", cost_usd=Decimal("0.045"))
+    for cost in (None, "4", True, -1, [4]):
+        assert bfl.read_ticket({"polling_url": "p", "cost": cost}) == Ticket("p")
     assert POLLED_DIALECTS["replicate"].read_ticket({"urls": {"get": "g", "cancel": "c"}}) == Ticket("g", "", "c")
 
 

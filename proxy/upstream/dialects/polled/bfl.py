@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 import orjson
@@ -29,6 +30,9 @@ from proxy.upstream.dialects.polled.words import (
 from proxy.upstream.dialects.words import placeholders, splice
 from proxy.upstream.errors.failures import error_for_status, error_in_answer
 from proxy.upstream.errors.reports import read_report
+
+CREDIT_USD = Decimal("0.01")
+"""What the credits are worth in which a ticket states its cost (https://docs.bfl.ai/quick_start/pricing)."""
 
 _INPUTS = frozenset({"image_prompt", "input_image", *(f"input_image_{number}" for number in range(2, 20))})
 
@@ -90,8 +94,9 @@ class BlackForestLabsDialect(PolledDialect):
     @override
     def read_ticket(self, answer: Mapping[str, Any]) -> Ticket | None:
         """A task cannot be cancelled."""
-        poll_url = text_in(answer, "polling_url")
-        return Ticket(poll_url) if poll_url else None
+        poll_url, credit = text_in(answer, "polling_url"), answer.get("cost")
+        cost_usd = Decimal(str(credit)) * CREDIT_USD if _is_number(credit) and credit >= 0 else None
+        return Ticket(poll_url, cost_usd=cost_usd) if poll_url else None
 
     @override
     def read_status(self, answer: Mapping[str, Any]) -> TaskStatus:
@@ -113,6 +118,10 @@ class BlackForestLabsDialect(PolledDialect):
     def read_result(self, answer: Mapping[str, Any]) -> tuple[str, ...]:
         """It stands in the status."""
         return self.read_status(answer).images
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return type(value) in (int, float)
 
 
 def _body(request: ImageRequest, model: Model) -> dict[str, Any]:

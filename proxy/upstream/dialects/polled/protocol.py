@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -16,12 +17,13 @@ class Ticket:
     """The answer to a task that was accepted; the addresses are the provider's own, and not checked yet.
 
     ``result_url`` is empty where the result stands in what ``poll_url`` answers, ``cancel_url`` where nothing can be
-    cancelled.
+    cancelled. ``cost_usd`` is what the provider takes for it, where it says so.
     """
 
     poll_url: str
     result_url: str = ""
     cancel_url: str = ""
+    cost_usd: Decimal | None = None
 
 
 class TaskState(Enum):
