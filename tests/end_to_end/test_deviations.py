@@ -332,6 +332,28 @@ def test_one_image_of_several_that_fails_takes_none_of_the_others_away(bench: Be
     assert (entry["images"], entry["charged"]) == (0, 0)
 
 
+JPEG = b"\xff\xd8\xff\xfe" + bytes(range(200)) + b"\xfb\xff\xfe\xff"
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "in lines": lambda text: "\n".join(text[at : at + 76] for at in range(0, len(text), 76)) + "\r\n",
+    "after a blank": lambda text: " " + text,
+    "for addresses": lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+    "behind a lead and a blank": lambda text: "data:image/jpeg;base64, " + text,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+def test_base64_is_base64_alone_however_it_is_written(
+    bench: Bench, dialect: str, written: Callable[[str], str], *, stream: bool
+) -> None:
+    text = base64.b64encode(JPEG).decode()
+    reply = Reply(body=as_json({"created": 1, "data": [{"b64_json": written(text)}]}))
+    answer, entry = bench.send(dialect, IMAGES, reply, stream=stream)
+    assert images_delivered(answer, IMAGES) == [text]
+    assert (entry["outcome"], entry["images"], entry["charged"]) == ("delivered", 1, IMAGE_PRICE)
+
+
 # --- The same image twice --------------------------------------------------------------------------------------------
 
 TWICE: dict[str, bytes] = {

@@ -20,6 +20,7 @@ from proxy.domain.answers.images.writing import SETTINGS, ImagesHead, ImagesJson
 from proxy.domain.answers.places import DOCUMENT, IMAGE_MEMBERS
 from proxy.domain.answers.usage_writing import image_tokens
 from proxy.domain.errors import ProxyError
+from proxy.domain.parsing.base64_text import LOOKED_AT_BYTES, is_plain
 from proxy.domain.parsing.image_addresses import is_image_address, read_place
 from proxy.domain.parsing.image_header import PREFIX_BYTES_LIMIT, SIZES_LIMIT, Size, read_size
 from proxy.domain.parsing.json_shapes import NOTE_BYTES_LIMIT
@@ -173,8 +174,9 @@ def _read_image(image: Any) -> dict[str, str] | None:
 def _is_plain(base64: str | None, url: str | None) -> bool:
     if base64 is None:
         return url is not None and is_image_address(url) and url[:5].lower() != "data:"
-    place = read_place(base64[:256].encode(errors="replace"), is_base64=True)
-    return url is None and place is not None and place.kind == b"b64_json" and not place.lead_bytes
+    begin = base64[:LOOKED_AT_BYTES].encode(errors="replace")
+    place = read_place(begin, is_base64=True)
+    return url is None and place is not None and place.kind == b"b64_json" and not place.lead_bytes and is_plain(begin)
 
 
 def _word(value: object) -> str:

@@ -21,6 +21,7 @@ from proxy.domain.answers.images.in_text import ImageSink, TextImages
 from proxy.domain.answers.images.writing import DETAILS, IN_WORDS, OF_ONE_IMAGE, ImagesWriter
 from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
 from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
+from proxy.domain.parsing.base64_text import Base64Text
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place
 from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
 from proxy.domain.parsing.json_shapes import object_of, says_anything, text_of
@@ -93,6 +94,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._depth = 0
         self._in_text = False
         self._link: _Link | None = None
+        self._base64: Base64Text | None = None
         self._begin_image()
 
     def _begin_image(self) -> None:
@@ -314,10 +316,13 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._begun_as_partial = self._is_partial
         if place.media_type:
             self._details["media_type"] = b'"%b"' % place.media_type
+        self._base64 = Base64Text() if place.kind == b"b64_json" else None
         self._fingerprint.begin()
         self._writer.begin(place.kind, is_partial=self._is_partial)
 
     def _write(self, piece: bytes) -> None:
+        if self._base64 is not None:
+            piece = self._base64.take(piece)
         self._writer.payload(piece)
         self._fingerprint.add(piece)
 
@@ -326,6 +331,9 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         if not self._is_whole:
             self._written = False
             return
+        base64, self._base64 = self._base64, None
+        if base64 is not None and (rest := base64.end()):
+            self._write(rest)
         facts = self._notes if self._is_stream else {}
         details = {name: facts[name] for name in DETAILS if name in facts} | self._details
         # One that says after its bytes that it is a draft is none that can be delivered as one.
