@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,7 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from proxy.settings.sections import Section
 from proxy.settings.values import VariableName, one_of
-from proxy.upstream.auth.auth import Auth, Place
+from proxy.upstream.auth.auth import Auth, Place, TokenSource
+from proxy.upstream.auth.entra import Entra
+from proxy.upstream.auth.google import Google
 from proxy.upstream.auth.secret_file import UnusableSecret, read_secret
 
 OF_THE_CONNECTION = frozenset(
@@ -41,6 +44,8 @@ _NEEDED: Mapping[str, Mapping[str, str]] = {
     "query": {"name": "the query's parameter that carries the key, like key"},
     "file": {"path": "the file with the key"},
     "none": {},
+    "entra": {},
+    "google": {},
 }
 """The types, each with the settings that it cannot be without."""
 
@@ -50,6 +55,15 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "query": frozenset({"name", "key_env", "key_file"}),
     "file": frozenset({"path"}),
     "none": frozenset(),
+    "entra": frozenset({"scope", "tenant_id", "client_id", "client_secret_env"}),
+    "google": frozenset({"scope", "credentials_file"}),
+}
+LIBRARIES = {"entra": ("azure.identity", "azure"), "google": ("google.auth.transport.requests", "google")}
+"""What a type needs: the module, and the extra that brings it."""
+
+DEFAULT_SCOPES = {
+    "entra": "https://cognitiveservices.azure.com/.default",
+    "google": "https://www.googleapis.com/auth/cloud-platform",
 }
 
 
@@ -62,6 +76,11 @@ class AuthSettings(Section):
     key_env: VariableName | None = None
     key_file: FilePath | None = None
     path: FilePath | None = None
+    scope: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
+    tenant_id: Word | None = None
+    client_id: Word | None = None
+    client_secret_env: VariableName | None = None
+    credentials_file: FilePath | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -74,6 +93,8 @@ class AuthSettings(Section):
                 raise ValueError(f"the type {self.type!r} needs {name}: {meaning}")
         if "key_env" in _ALLOWED[self.type] and (self.key_env is None) == (self.key_file is None):
             raise ValueError(f"the type {self.type!r} needs one of two: {_KEY}")
+        if self.client_secret_env is not None and (self.tenant_id is None or self.client_id is None):
+            raise ValueError("client_secret_env is the secret of a client_id at a tenant_id: give these two as well")
         if self.type == "header" and self.name is not None and self.name.lower() in OF_THE_CONNECTION:
             raise ValueError(f"name is {self.name!r}: it says how a request is sent; name the header of the key")
         return self
@@ -85,11 +106,14 @@ class AuthSettings(Section):
 
     def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
         """What nobody may read in a log or an error. What is in a file is known when it is read."""
-        if self.key_env is not None:
-            yield environment.get(self.key_env, "").strip()
+        for variable in (self.key_env, self.client_secret_env):
+            if variable is not None:
+                yield environment.get(variable, "").strip()
 
     def to_auth(self, environment: Mapping[str, str]) -> Auth:
         """The same with its key, where that is in the environment."""
+        if self.type in LIBRARIES:
+            return Auth(token=self._to_source(environment))
         place = {"header": Place.HEADER, "bearer": Place.HEADER, "query": Place.QUERY}.get(self.type, Place.DIALECT)
         return Auth(
             place=place,
@@ -99,15 +123,36 @@ class AuthSettings(Section):
             key_file=self.secret_file,
         )
 
+    def _to_source(self, environment: Mapping[str, str]) -> TokenSource:
+        scope = self.scope or DEFAULT_SCOPES[self.type]
+        if self.type == "google":
+            return Google(scope, self.credentials_file or "")
+        secret = environment.get(self.client_secret_env, "").strip() if self.client_secret_env else ""
+        return Entra(scope, self.tenant_id or "", self.client_id or "", secret)
+
     def mistakes(self, provider: str, environment: Mapping[str, str]) -> Iterator[str]:
         """What is wrong with the variables and files that it names, each led by the setting."""
         if self.key_env is not None:
             yield from check_key(self.key_env, provider, environment, "key_env")
+        if self.client_secret_env is not None:
+            yield from check_key(self.client_secret_env, provider, environment, "client_secret_env")
+        module, extra = LIBRARIES.get(self.type, ("", ""))
+        if module and not _is_installed(module):
+            yield f"type: {self.type!r} needs a library of its own: pip install 'lightmeter[{extra}]'"
+        if self.credentials_file is not None and not Path(self.credentials_file).is_file():
+            yield f"credentials_file: there is no file {self.credentials_file}; on Google Cloud it may be left out"
         if self.secret_file:
             try:
                 read_secret(Path(self.secret_file))
             except UnusableSecret as error:
                 yield f"{'path' if self.path else 'key_file'}: {self.secret_file} {error}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def check_key(variable: str, provider: str, environment: Mapping[str, str], setting: str) -> Iterator[str]:

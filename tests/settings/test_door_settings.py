@@ -11,6 +11,8 @@ from proxy.domain.wording import Wording
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_settings
 from proxy.upstream.auth.auth import Auth, Place
+from proxy.upstream.auth.entra import Entra
+from proxy.upstream.auth.google import Google
 
 ENVIRONMENT = {"ACME_KEY": " made-up-secret \n", "EMPTY": " ", "ODD": "a\nb"}
 
@@ -68,7 +70,7 @@ def test_a_key_is_taken_to_where_it_belongs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('auth = { type = "basic" }', "auth.type: is 'basic': should be one of bearer, header, query, file, none"),
+        ('auth = { type = "basic" }', "auth.type: is 'basic': should be one of bearer, header, query"),
         ("auth = {}", "auth.type: is missing"),
         ('auth = "bearer"', "auth: should be a section"),
         ('auth = { type = "bearer" }', "needs one of two: the variable with the key, key_env, or the file"),
@@ -85,6 +87,13 @@ def test_a_key_is_taken_to_where_it_belongs(tmp_path: Path) -> None:
         ('auth = { type = "bearer", key_env = "GONE" }', "auth.key_env: the environment has no GONE: export it"),
         ('auth = { type = "bearer", key_env = "EMPTY" }', "auth.key_env: the environment has no EMPTY"),
         ('auth = { type = "bearer", key_env = "ODD" }', "auth.key_env: ODD holds what cannot be in a header"),
+        ('auth = { type = "entra", client_secret_env = "ACME_KEY" }', "client_secret_env is the secret of a client_id"),
+        (
+            'auth = { type = "entra", tenant_id = "t", client_id = "c", client_secret_env = "GONE" }',
+            "auth.client_secret_env: the environment has no GONE",
+        ),
+        ('auth = { type = "google", tenant_id = "t" }', "auth: tenant_id does not belong to the type 'google'"),
+        ('auth = { type = "google", credentials_file = "/nowhere" }', "auth.credentials_file: there is no file"),
         ('auth = { type = "none" }\napi_key_env = "ACME_KEY"', "api_key_env: is given beside auth"),
         ("query = { api-version = 2025-04-01 }", "query.api-version: should be a text in quotes"),
         ('query = { api_key = "made-up-secret" }', "query: api_key holds a secret, which has no place in a file"),
@@ -200,3 +209,24 @@ def test_other_dialects_keep_their_own_names() -> None:
         assert "rename.image_config.image_size" in said
     text = 'rename = { strength = "generationConfig.strength" }\nextra_parameters = { strength = "number" }'
     assert read('dialect = "gemini"', text).catalog().get("acme/image-1").wording is not None
+
+
+def test_tokens_are_asked_for_as_told_and_their_secrets_are_not_repeated() -> None:
+    text = 'auth = { type = "entra", tenant_id = "t", client_id = "c", client_secret_env = "ACME_KEY" }'
+    settings = read(text)
+    (provider,) = settings.provider_list(ENVIRONMENT)
+    scope = "https://cognitiveservices.azure.com/.default"
+    assert provider.auth == Auth(token=Entra(scope, "t", "c", "made-up-secret"))
+    assert "made-up-secret" not in repr(provider)
+    assert "made-up-secret" in settings.secret_texts(ENVIRONMENT)
+    (provider,) = read('auth = { type = "google", scope = "s" }').provider_list(ENVIRONMENT)
+    assert provider.auth == Auth(token=Google("s"))
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("entra", "azure"), ("google", "google")])
+def test_a_type_without_its_library_says_what_to_install(
+    kind: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.settings.auth.find_spec", lambda _module: None)
+    said = mistakes(f'auth = {{ type = "{kind}" }}')
+    assert f"providers[0].auth.type: '{kind}' needs a library of its own: pip install 'lightmeter[{extra}]'" in said

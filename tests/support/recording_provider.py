@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,8 +81,8 @@ class RecordingProvider:
 
 
 @contextmanager
-def recording_provider() -> Iterator[RecordingProvider]:
-    """One on a free port, for as long as the block lasts."""
+def recording_provider(tls: ssl.SSLContext | None = None) -> Iterator[RecordingProvider]:
+    """One on a free port, for as long as the block lasts; over TLS as ``localhost`` where ``tls`` is given."""
     provider = RecordingProvider()
 
     class Handler(BaseHTTPRequestHandler):
@@ -119,6 +120,9 @@ def recording_provider() -> Iterator[RecordingProvider]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         provider.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls is not None:
+            provider.url = f"https://localhost:{server.server_address[1]}"
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

@@ -10,6 +10,27 @@ from typing import Protocol
 Headers = Mapping[str, str]
 
 
+class TokenSource(Protocol):
+    """Where tokens come from that end."""
+
+    @property
+    def advice(self) -> str:
+        """What the operator should look at where none can be had."""
+        ...
+
+    def fetch(self) -> Token:
+        """A new one; blocks, and raises whatever a library does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, and its end in seconds since the epoch."""
+
+    text: str = field(repr=False)
+    expires_s: float
+
+
 class Place(StrEnum):
     """Where a provider looks for it."""
 
@@ -22,9 +43,9 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """A key, or the file that holds it, and where it goes: ``name`` is that of the header or of the query's parameter.
+    """A key, the file that holds it, or where tokens come from; and where it goes.
 
-    ``scheme`` is the word before it in a header, as ``Bearer``.
+    ``name`` is that of the header or of the query's parameter, ``scheme`` the word before it, as ``Bearer``.
     """
 
     place: Place = Place.DIALECT
@@ -32,6 +53,7 @@ class Auth:
     scheme: str = ""
     key: str = field(repr=False, default="")
     key_file: str = ""
+    token: TokenSource | None = None
 
 
 BY_NOTHING = Auth()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.upstream.auth.auth import NO_CREDENTIALS, Auth, ChangingCredentials, Credentials, Headers, credentials_of
 from proxy.upstream.auth.secret_file import SecretFile
+from proxy.upstream.auth.tokens import Tokens
 
 
 def open_auth(
@@ -17,4 +18,6 @@ def open_auth(
     if auth.key_file:
         make = partial(credentials_of, auth, by_dialect=by_dialect)
         return NO_CREDENTIALS, SecretFile(provider, Path(auth.key_file), make)
+    if auth.token is not None:
+        return NO_CREDENTIALS, Tokens(provider, auth.token)
     return credentials_of(auth, auth.key, by_dialect), None

@@ -1,0 +1,158 @@
+"""Tokens are fetched ahead of their end, one at a time, and the old one is used while the new one is late."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from time import monotonic, time
+
+import pytest
+
+from proxy.domain.errors import NoCredentials
+from proxy.telemetry.secrets import KNOWN_SECRETS
+from proxy.upstream.auth import tokens
+from proxy.upstream.auth.auth import Token
+from proxy.upstream.auth.tokens import Tokens
+from tests.support.polling import eventually
+
+
+class Source:
+    """Gives what ``answer`` gives, in the thread in which it is asked, and counts who is in there."""
+
+    advice = "Look there."
+
+    def __init__(self, answer: Callable[[int], Token]) -> None:
+        self.answer = answer
+        self.fetches = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def fetch(self) -> Token:
+        with self._lock:
+            self.fetches += 1
+            number = self.fetches
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return self.answer(number)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+
+def lasting(seconds: float) -> Callable[[int], Token]:
+    return lambda number: Token(f"token-number-{number}", time() + seconds)
+
+
+async def test_all_who_ask_at_the_start_wait_for_one_fetch() -> None:
+    may_end = threading.Event()
+
+    def answer(number: int) -> Token:
+        may_end.wait(10)
+        return lasting(3_600)(number)
+
+    source = Source(answer)
+    held = Tokens("acme", source)
+    try:
+        asking = [asyncio.create_task(held.current()) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in asking)
+        may_end.set()
+        given = await asyncio.gather(*asking)
+        assert {each.headers["Authorization"] for each in given} == {"Bearer token-number-1"}
+        assert source.fetches == 1
+        assert KNOWN_SECRETS.are_in("token-number-1")
+        assert "token-number-1" not in repr(given[0])
+    finally:
+        await held.close()
+
+
+async def test_a_token_is_replaced_before_its_end_and_no_request_waits_for_that() -> None:
+    source = Source(lasting(2.4))
+    held = Tokens("acme", source)
+    try:
+        await held.current()
+        ends, seen, longest_s = monotonic() + 6, set(), 0.0
+        while monotonic() < ends:
+            began = monotonic()
+            seen.add((await held.current()).headers["Authorization"])
+            longest_s = max(longest_s, monotonic() - began)
+            await asyncio.sleep(0.01)
+        assert 3 <= len(seen) <= 5
+        assert source.most_at_once == 1
+        assert longest_s < 0.5
+    finally:
+        await held.close()
+
+
+async def test_the_old_token_is_used_while_the_new_one_is_late_and_no_longer_than_it_lasts() -> None:
+    may_end = threading.Event()
+
+    def answer(number: int) -> Token:
+        if number == 2:
+            may_end.wait(20)
+        return Token(f"token-number-{number}", time() + (2 if number == 1 else 3_600))
+
+    source = Source(answer)
+    held = Tokens("acme", source)
+    try:
+        assert (await held.current()).headers["Authorization"].endswith("1")
+        await eventually(lambda: source.fetches == 2)
+        began = monotonic()
+        assert (await held.current()).headers["Authorization"].endswith("1")
+        assert monotonic() - began < 0.3
+        await asyncio.sleep(1)
+        waiting = asyncio.create_task(held.current())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        may_end.set()
+        assert (await waiting).headers["Authorization"].endswith("2")
+        assert source.fetches == 2
+    finally:
+        may_end.set()
+        await held.close()
+
+
+async def test_a_token_that_cannot_be_had_is_told_and_asked_for_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "PAUSE_LEAST_S", 0.05)
+
+    def answer(number: int) -> Token:
+        if number < 3:
+            raise OSError("no route\nto the token endpoint")
+        return Token("token-number-3", time() + (3_600 if number > 3 else -1))
+
+    source = Source(answer)
+    held = Tokens("acme", source)
+    try:
+        with pytest.raises(NoCredentials):
+            await held.current()
+        await eventually(lambda: source.fetches == 4)
+        assert (await held.current()).headers["Authorization"] == "Bearer token-number-3"
+        told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert len(told) == 3
+        assert "provider acme: no token can be had (no route to the token endpoint)" in told[0]
+        assert told[0].endswith("Look there.")
+        assert "look at this machine's clock" in told[2]
+    finally:
+        await held.close()
+
+
+async def test_whoever_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "WAIT_S", 0.1)
+    may_end = threading.Event()
+
+    def answer(number: int) -> Token:
+        may_end.wait(20)
+        return lasting(9)(number)
+
+    held = Tokens("acme", Source(answer))
+    try:
+        with pytest.raises(NoCredentials):
+            await held.current()
+    finally:
+        may_end.set()
+        await held.close()
