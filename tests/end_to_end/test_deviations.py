@@ -419,6 +419,7 @@ LARGE_ANSWERS: dict[str, tuple[str, str, bytes]] = {
     "openai": ("openai", IMAGES, as_json({"created": 1, "data": [{"b64_json": HUGE}, {"b64_json": OTHER}]})),
     "openrouter": ("openrouter", IMAGES, as_json(message(images=[part(DATA + HUGE), part(DATA + OTHER)]))),
     "gemini": ("gemini", IMAGES, as_json(candidate(inline(HUGE), inline(OTHER)))),
+    "a chat": ("openai", CHAT, as_json(message(content="", images=[part(DATA + HUGE), part(DATA + OTHER)]))),
     "gemini's chat": ("gemini", CHAT, as_json(candidate(inline(HUGE), inline(OTHER)))),
     "events": ("openai", IMAGES, as_events({**COMPLETED, "b64_json": HUGE}, COMPLETED)),
     "a chat's events": ("openai", CHAT, as_events(delta(images=[part(DATA + HUGE)]), delta(images=[part()]))),
@@ -443,6 +444,7 @@ def test_a_large_answer_that_breaks_off_between_two_images_can_be_read(bench: Be
         ("gemini", IMAGES, as_json({**candidate(inline(HUGE)), **NO_MORE})),
         ("gemini", IMAGES, as_json([candidate(inline(HUGE)), NO_MORE])),
         ("gemini", CHAT, as_json({**candidate(inline(HUGE)), **NO_MORE})),
+        ("openrouter", CHAT, as_json({**message(images=[part(DATA + HUGE)]), **NO_MORE})),
         ("openai", CHAT, as_events(delta(images=[part(DATA + HUGE)]), NO_MORE)),
     ],
 )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Protocol
 
 import orjson
 
 from proxy.domain.parsing.image_addresses import begins_an_image, read_lead
-from proxy.domain.parsing.json_tokens import OPEN_OBJECT, JsonReader, JsonWriter
+from proxy.domain.parsing.json_tokens import CLOSE_ARRAY, CLOSE_OBJECT, OPEN_OBJECT, JsonReader, JsonWriter
 
 NOTE_BYTES_LIMIT = 16_384
 URL: Final = "url"
@@ -139,8 +140,8 @@ class ShapedScanner(JsonReader):
     """Feed it one document as it comes; pass on what it returns; then ``finish``."""
 
     __slots__ = (
-        "_captured", "_captured_bytes", "_constants", "_frames", "_held", "_listener", "_member", "_note", "_passing",
-        "_payload", "_root", "_shape", "_skipped_note", "_spelling", "_writer",
+        "_captured", "_captured_bytes", "_constants", "_filled_depth", "_frames", "_held", "_listener", "_member",
+        "_note", "_passing", "_payload", "_root", "_shape", "_skipped_note", "_spelling", "_writer",
     )  # fmt: skip
 
     _listener: ShapeListener
@@ -152,6 +153,8 @@ class ShapedScanner(JsonReader):
         self._constants = constants or {}
         self._writer = JsonWriter()
         self._frames: list[_Frame] = []
+        # So many of them, from the outermost on, have the last payload in them.
+        self._filled_depth = 0
         self._spelling = self._member = b""
         self._passing = False
         self._payload = self._note = self._skipped_note = ""
@@ -183,6 +186,25 @@ class ShapedScanner(JsonReader):
             del self._listener
         return self._writer.take()
 
+    def close(self, members: Mapping[bytes, bytes]) -> bytes | None:
+        """The end of a document that breaks off here, with what has passed but was not returned; it is read no more.
+
+        ``members`` are added to each element that has begun. None within a string that passes, within an item of a list
+        whose payload has not come, and within what passes whole.
+        """
+        if self.in_string and self._passing and self._held is None:
+            return None
+        open_frames = [frame for frame in self._frames if frame.passing]
+        for outer, frame in pairwise(open_frames[max(self._filled_depth - 1, 0) :]):
+            if frame.shape.whole or (frame.is_object and not outer.is_object and not frame.element):
+                return None
+        for frame in reversed(open_frames):
+            for name, value in members.items() if frame.element else ():
+                self._writer.name(name)
+                self._writer.literal(value)
+            self._writer.end(CLOSE_OBJECT if frame.is_object else CLOSE_ARRAY)
+        return self._writer.take()
+
     # --- The tokens, see JsonReader ----------------------------------------------------------------------------------
 
     def begin(self, mark: int) -> bool:
@@ -211,6 +233,7 @@ class ShapedScanner(JsonReader):
     def end(self, mark: int) -> None:
         """Leave its frame."""
         frame = self._frames.pop()
+        self._filled_depth = min(self._filled_depth, len(self._frames))
         if frame.passing:
             self._writer.end(mark)
         if self._captured is not None:
@@ -315,6 +338,7 @@ class ShapedScanner(JsonReader):
         if self._captured is not None:
             self._captured.end_string()
         if self._payload:
+            self._filled_depth = len(self._frames)
             self._listener.end_payload()
         if self._note:
             self._end_note(self._note)

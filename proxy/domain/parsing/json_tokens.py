@@ -94,6 +94,11 @@ class JsonReader(StringEnds, ABC):
     def end_skipped(self) -> None:
         """It ends."""
 
+    @property
+    def in_string(self) -> bool:
+        """Whether a string that is a value has begun, and not ended."""
+        return self._step is JsonReader._read_string
+
     # --- Feeding -----------------------------------------------------------------------------------------------------
 
     def read(self, chunk: bytes) -> None:

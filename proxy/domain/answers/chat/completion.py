@@ -155,6 +155,8 @@ class ChatJson(Answer, ShapeListener):
         self._in_text = False
         self._error: ProxyError | None = None
         self._choices = 0
+        self._has_reason = False
+        self._unsent = b""
         self._scanner = ShapedScanner(
             CHAT_SHAPE, {"model": orjson.dumps(head.model), "created": b"%d" % head.created_s}
         )
@@ -184,9 +186,12 @@ class ChatJson(Answer, ShapeListener):
 
     @override
     def close(self) -> bytes | None:
-        """Written anew: what has come ends in the middle of an object."""
-        if self._holder.begun or not self.images:
+        """Written anew where none of it was returned; else ended where it stands, unless that is within a string."""
+        if not self.images:
             return None
+        if self._holder.begun:
+            ending = self._scanner.close({} if self._has_reason else {b"finish_reason": b'"length"'})
+            return None if ending is None else self._unsent + ending
         anew = ChatTranslation(
             self._reading, CompletionJson(self._head), comes_as_events=False, in_text=self._finds_text
         )
@@ -200,6 +205,7 @@ class ChatJson(Answer, ShapeListener):
 
     def _hold(self, passed: bytes) -> bytes:
         if self._error is not None:
+            self._unsent = self._holder.pass_on(passed)
             raise self._error
         return self._holder.pass_on(passed)
 
@@ -207,6 +213,7 @@ class ChatJson(Answer, ShapeListener):
     def begin_element(self) -> None:
         """Here, a choice."""
         self._choices += 1
+        self._has_reason = False
 
     @override
     def end_element(self) -> None: ...
@@ -237,5 +244,7 @@ class ChatJson(Answer, ShapeListener):
     def note(self, name: str, value: bytes) -> None:
         if name == "usage":
             self.usage = object_of(value) or self.usage
+        elif name == "finish_reason":
+            self._has_reason = True
         elif name == "error" and says_anything(value):
             self._error = self._reading.read_error(value)

@@ -221,12 +221,44 @@ def test_a_chat_that_breaks_off_anywhere_has_the_images_that_were_whole() -> Non
         assert found == [DATA_URL + "AAAA", DATA_URL + "BBBB", "https://images.example/1.png"][: count - 1]
 
 
-def test_a_chat_that_has_flowed_cannot_be_closed() -> None:
-    answer = ChatJson(HEAD, CHAT_READING)
-    lead = orjson.dumps({"choices": [{"message": {"images": [image("A" * 70_000), image("B")]}}]})[:-20]
-    assert answer.feed(lead) != b""
-    answer.break_off()
-    assert (answer.images >= 1, answer.close()) == (True, None)
+LARGE: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "images": [image("A" * 70_000), {**image("BBBB"), "x": [1]}],
+    "audio": {},
+}
+
+
+@pytest.mark.parametrize("is_reason_first", [False, True])
+def test_a_chat_that_has_flowed_is_closed_where_no_string_is_cut(*, is_reason_first: bool) -> None:
+    reason = {"finish_reason": "stop"}
+    choice = {**(reason if is_reason_first else {}), "message": LARGE, **({} if is_reason_first else reason)}
+    body = orjson.dumps({"choices": [choice, {"index": 1, "message": {"content": "x"}}], "usage": USAGE})
+    ends = [body.index(image) + len(image) for image in (b'A"', b'BBBB"')]
+    closed = 0
+    for end in range(ends[0] - 1, len(body)):
+        seen = pass_on(ChatJson(HEAD, CHAT_READING), [body[: ends[0] - 9], body[ends[0] - 9 : end]])
+        count = sum(image_end <= end for image_end in ends)
+        assert (seen.error is not None, seen.images) == (True, count)
+        if seen.closed is None:
+            continue
+        closed += 1
+        document = orjson.loads(seen.closed)
+        choice, *_others = document["choices"]
+        assert choice["finish_reason"] == ("stop" if is_reason_first or b'"stop"' in body[:end] else "length")
+        found = [one["image_url"]["url"] for one in choice["message"]["images"]]
+        assert found == [DATA_URL + "A" * 70_000, DATA_URL + "BBBB"][:count]
+    assert closed > (len(body) - ends[0]) * 0.3
+    assert pass_on(ChatJson(HEAD, CHAT_READING), [body[: ends[0] - 1]]).closed is None
+
+
+def test_what_passed_before_an_error_is_part_of_what_is_closed() -> None:
+    body = orjson.dumps({"choices": [{"message": LARGE, "finish_reason": "stop"}], "error": {"message": "no more"}})
+    for at in range(70_000, len(body), 7):
+        seen = pass_on(ChatJson(HEAD, CHAT_READING), [body[:at], body[at:]])
+        assert (seen.error, seen.images) == ("The provider failed: no more", 2)
+        (choice,) = orjson.loads(seen.closed or b"")["choices"]
+        assert (len(choice["message"]["images"]), choice["finish_reason"]) == (2, "stop")
 
 
 def test_a_completion_for_a_client_that_asked_for_chunks_is_one_chunk() -> None:
