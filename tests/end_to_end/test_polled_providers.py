@@ -250,6 +250,7 @@ def test_of_several_images_those_are_charged_that_are_delivered(pair: tuple[Runn
     # The second image of a task, or that of the second task.
     of_one_task = provider.dialect != "bfl"
     provider.broken_images = {"1"} if of_one_task else {"2-0"}
+    provider.tells_images_apart = True
     key = gateway.make_key(10 * PRICE)
     answer = gateway.generate(key, n=3, response_format="b64_json")
     outcome, images = ("truncated", 1) if of_one_task else ("delivered", 2)

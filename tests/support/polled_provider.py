@@ -65,6 +65,7 @@ class PolledProvider:
         self.poll_host = ""
         self.result_host = ""
         self.looks: list[Look] = []
+        self.tells_images_apart = False
         self.half: threading.Event | None = None
         self.broken_images: set[str] = set()
         self.fetches: list[Mapping[str, str]] = []
@@ -111,7 +112,8 @@ class PolledProvider:
                 self.fetches.append(headers)
                 if any(path.endswith(f"-{number}.png") for number in self.broken_images):
                     return Look(404)
-                return Look(self.image_status, {"Content-Type": self.image_kind}, self.image)
+                image = self.image + (path.encode() if self.tells_images_apart else b"")
+                return Look(self.image_status, {"Content-Type": self.image_kind}, image)
             self.keys.append(headers.get("x-key") or headers.get("Authorization", "").rpartition(" ")[2])
             if method != "POST" or path.endswith("/cancel"):
                 return self._answer_about(path, query)
