@@ -82,13 +82,13 @@ def _details(reported: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, 
     for name in names:
         value = reported.get(name)
         if isinstance(value, dict):
-            return {kind: count for kind, count in value.items() if type(count) is int and count >= 0}
+            return {kind: count for kind in value if (count := _number(value, (kind,))) is not None}
         if isinstance(value, list):
             counts = {"text_tokens": 0, "image_tokens": 0}
             for each in value:
-                count = each.get("tokenCount") if isinstance(each, dict) else None
-                if type(count) is int and count >= 0:
-                    counts["image_tokens" if each.get("modality") == "IMAGE" else "text_tokens"] += count
+                if isinstance(each, dict):
+                    kind = "image_tokens" if each.get("modality") == "IMAGE" else "text_tokens"
+                    counts[kind] += _number(each, ("tokenCount",)) or 0
             return counts
     return {}
 

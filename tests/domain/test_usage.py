@@ -22,7 +22,7 @@ def tokens_of(usage: dict[str, Any]) -> Tokens | None:
     return tokens_by_kind(orjson.dumps(usage))
 
 
-def modality(kind: str, count: int) -> dict[str, Any]:
+def modality(kind: str, count: float) -> dict[str, Any]:
     return {"modality": kind, "tokenCount": count}
 
 
@@ -92,6 +92,12 @@ def test_two_reports_add_up_kind_by_kind(one: dict[str, int], other: dict[str, i
             Tokens(50, 0, 0, 400),
         ),
         ({"total_tokens": 4_160}, Tokens(0, 0, 0, 4_160)),
+        # Numbers as some write them
+        (
+            {"output_tokens": 400.0, "output_tokens_details": {"image_tokens": "390", "text_tokens": 10.0}},
+            Tokens(0, 0, 10, 390),
+        ),
+        ({"candidatesTokensDetails": [modality("IMAGE", 1_290.0)]}, Tokens(0, 0, 0, 1_290)),
         ({"totalTokenCount": 1_300, "promptTokenCount": 10}, Tokens(10, 0, 0, 1_290)),
         ({"output_tokens": 400, "total_tokens": 450}, Tokens(50, 0, 0, 400)),
         (
