@@ -13,6 +13,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from proxy.app import Gateway
+from proxy.cli.recipes import init, recipe
 from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
 from proxy.metering.embedded.server import EmbeddedStoreError
@@ -102,7 +103,11 @@ def _nothing() -> None:
 
 @click.group()
 def config() -> None:
-    """Look at the configuration."""
+    """Look at the configuration, or begin one."""
+
+
+config.add_command(recipe)
+config.add_command(init)
 
 
 @config.command()

@@ -12,7 +12,7 @@ from typing import Any
 Path = tuple[str, ...]
 """The names that lead to a member: ``("image_config", "image_size")``."""
 
-IMAGE_CONFIG = "image_config"
+IMAGE_CONFIG, SIZE = "image_config", "size"
 _NOTHING = object()
 
 
@@ -48,6 +48,11 @@ class Wording:
     def image_config_members(self) -> frozenset[str]:
         """The members of ``image_config`` that have names of their own there."""
         return frozenset(source[1] for source, _ in self.renames if source[0] == IMAGE_CONFIG and len(source) > 1)
+
+    @property
+    def splits_size(self) -> bool:
+        """Whether width and height have names of their own there."""
+        return any(source[0] == SIZE and len(source) > 1 for source, _ in self.renames)
 
     @property
     def names_taken(self) -> frozenset[str]:

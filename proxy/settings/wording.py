@@ -24,6 +24,7 @@ INPUTS = frozenset({"image", "images", "mask", "markup"})
 """What an edit starts from."""
 
 CONFIG_MEMBERS = ("aspect_ratio", "image_size")
+SIDES = ("width", "height")
 _name = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
 
@@ -163,6 +164,8 @@ def _check_source(
     elif first == IMAGE_CONFIG and (member not in CONFIG_MEMBERS or "openrouter" in dialects):
         known = ", ".join(CONFIG_MEMBERS)
         yield f"of image_config, {known} can be renamed, and at providers of the dialect 'openrouter' nothing"
+    elif first == "size" and member and (member not in SIDES or "openrouter" in dialects or "size" not in parameters):
+        yield "of size, width and height can be renamed, where parameters list it, at providers of the dialect 'openai'"
     elif first in (METERED - {"prompt", "n", "size", "quality", "image_config"}) | INPUTS:
         yield "every provider knows it by this name"
     elif first in LISTED_PARAMETERS and first not in parameters and first != IMAGE_CONFIG:

@@ -184,6 +184,8 @@ def test_a_model_that_is_read_again_is_the_same() -> None:
         ('rename = { n = "x" }\nconstants = { x = 1 }', "rename.n: x is among the constants"),
         ('rename = { stream = "x" }', "rename.stream: every provider knows it by this name"),
         ('rename = { image_config.style = "x" }', "of image_config, aspect_ratio, image_size can be renamed"),
+        ('rename = { size.depth = "x" }', "rename.size.depth: of size, width and height can be renamed"),
+        ('parameters = ["n"]\nrename = { size.width = "x" }', "rename.size.width: of size, width and height"),
         ("constants = { n = 4 }", "constants: n is what a request is priced by"),
         ('constants = { quality = "high" }', "constants: quality is what a request is priced by"),
         ('constants = { image = "x" }', "constants: image is what an edit starts from"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.errors import ProviderRefusal, ProxyError, UpstreamError, UpstreamMisconfigured, UpstreamRateLimit
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest, parse_image_request
+from proxy.domain.wording import Wording
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.dialects.openai import OpenAIDialect
 from tests.domain.samples import make_model
@@ -193,3 +194,20 @@ def test_any_answer_that_is_no_success_becomes_an_error_of_the_wire(status: int,
     error = refusal(body, status)
     assert 400 <= error.wire_status < 600
     assert orjson.loads(orjson.dumps(error.body()))["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sides"),
+    [
+        ({"size": "1536x1024"}, {"w": 1536, "h": 1024}),
+        ({"size": "2K"}, {"w": 2048, "h": 2048}),
+        ({"image_config": {"aspect_ratio": "3:2"}}, {"w": 1536, "h": 1024}),
+        ({"size": "auto"}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_provider_may_have_a_field_for_each_side(fields: dict[str, Any], sides: dict[str, int]) -> None:
+    wording = Wording(((("size", "width"), ("w",)), (("size", "height"), ("h",))))
+    model = make_model(parameters=frozenset({"size"}), wording=wording)
+    written = orjson.loads(DIALECT.write_generation(parse_image_request({"prompt": "x", **fields}), model))
+    assert written == {"model": model.upstream_model, "prompt": "x", **sides}

@@ -149,8 +149,17 @@ def _listed(request: ImageRequest, model: Model) -> dict[str, Any]:
     elif config and request.size is None and "size" in model.parameters and "image_config" not in model.parameters:
         size = to_size(config.get("aspect_ratio"), config.get("image_size"), model.four_k_long_edge)
         listed |= {} if size is None else {"size": size}
+    if model.wording is not None and model.wording.splits_size:
+        listed |= _sides(listed.pop("size", None), model.four_k_long_edge)
     prompt = {} if request.task is Task.VARIATION else {"prompt": request.prompt}
     return {"model": model.upstream_model, **prompt, **listed, **request.unknown}
+
+
+def _sides(size: str | None, four_k_long_edge: int) -> Mapping[str, Any]:
+    """A size as its two sides, for a provider that has a field for each; a word is a square."""
+    pixels = size if size is None or "x" in size else to_size(None, size, four_k_long_edge)
+    width, _, height = (pixels or "").partition("x")
+    return {"size": {"width": int(width), "height": int(height)}} if width.isdigit() and height.isdigit() else {}
 
 
 def _renamed_config(request: ImageRequest, model: Model) -> Mapping[str, str]:

@@ -1,0 +1,109 @@
+"""``lightmeter config recipe`` and ``config init``: configurations of providers that work as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import orjson
+
+import proxy
+
+_PLACES = (Path(__file__).parent / "recipe_files", Path(proxy.__file__).parents[1] / "config" / "recipes")
+"""Where they are in a wheel, and in a checkout."""
+
+
+def _find() -> Mapping[str, Path]:
+    folder = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+RECIPES: Mapping[str, Path] = _find()
+"""Those that there are, by name."""
+
+
+def read_recipe(name: str) -> str:
+    """The recipe of this name, which is one of ``RECIPES``."""
+    return RECIPES[name].read_text(encoding="utf-8")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def recipe(name: str | None, *, as_json: bool) -> None:
+    """Print the configuration of a provider, as it works; without a NAME, list those that there are."""
+    if name is not None and name not in RECIPES:
+        raise click.ClickException(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    if name is not None:
+        text = read_recipe(name)
+        click.echo(orjson.dumps({"name": name, "toml": text}).decode() if as_json else text, nl=as_json)
+        return
+    about = {each: read_recipe(each).partition("\n")[0].removeprefix("# ") for each in RECIPES}
+    if as_json:
+        click.echo(orjson.dumps({"recipes": [{"name": each, "about": text} for each, text in about.items()]}).decode())
+    else:
+        for each, text in about.items():
+            click.echo(f"{each:26}{text}")
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="lightmeter.toml", show_default=True)
+@click.option("--provider", help="The provider: one of the recipes.")
+@click.option("--model", help="What clients ask for.")
+@click.option("--upstream-model", help="What the provider calls it.")
+@click.option("--store", help="Where quota and ledger are: embedded:PATH, or the address of a Redis.")
+@click.option("--listen", help="HOST:PORT for clients.")
+def init(
+    output: Path,
+    provider: str | None,
+    model: str | None,
+    upstream_model: str | None,
+    store: str | None,
+    listen: str | None,
+) -> None:
+    """Write a first configuration from five answers; a file that is there is never overwritten."""
+    if output.exists():
+        raise click.ClickException(f"{output} is there already: name another file with --output, or remove it")
+    provider = provider or click.prompt(
+        "Which provider", default="azure-openai", type=click.Choice(list(RECIPES)), show_choices=True
+    )
+    if provider not in RECIPES:
+        raise click.ClickException(f"there is no recipe {provider!r}; there are {', '.join(RECIPES)}")
+    text = read_recipe(provider)
+    model = model or click.prompt("What clients call the model", default=_value(text, "id"))
+    upstream = upstream_model or click.prompt("What the provider calls it", default=_value(text, "upstream_model"))
+    store = store or click.prompt("Where quota is kept (embedded:PATH or redis://…)", default="embedded:./data")
+    listen = listen or click.prompt("Where clients connect", default="0.0.0.0:8080")
+    written = f"[server]\nlisten = {_quoted(listen)}\n\n[store]\nurl = {_quoted(store)}\n\n"
+    written += _with(_with(text, "id", model), "upstream_model", upstream)
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(written)
+    except FileExistsError:
+        raise click.ClickException(f"{output} is there already: name another file with --output") from None
+    click.echo(f"{output} is written. Next:")
+    for word in sorted(set(_placeholder.findall(text))):
+        click.echo(f"  put the name of yours in place of {word} in its base_url")
+    for variable in sorted(set(_variable.findall(text))):
+        click.echo(f"  export {variable}=…")
+    click.echo(f"  lightmeter config check --config {output}\n  lightmeter serve --config {output}")
+
+
+_variable = re.compile(r'_env = "(\w+)"')
+_placeholder = re.compile(r"\b(?:RESOURCE|PROJECT)\b")
+
+
+def _value(text: str, key: str) -> str:
+    found = re.search(rf'^{key} = "(.*)"$', text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _with(text: str, key: str, value: str) -> str:
+    return re.sub(rf"^{key} = .*$", lambda _found: f"{key} = {_quoted(value)}", text, count=1, flags=re.MULTILINE)
+
+
+def _quoted(value: str) -> str:
+    # JSON's strings are TOML's too.
+    return orjson.dumps(value).decode()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.cli.recipes import RECIPES, read_recipe
+from proxy.cli.serve import config
+from proxy.settings.settings import load_settings
+
+
+def run(*arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(config, arguments, input=given)
+
+
+def test_a_recipe_is_printed_as_it_is() -> None:
+    assert run("recipe", "xai").stdout == read_recipe("xai")
+    assert json.loads(run("recipe", "xai", "--json").stdout) == {"name": "xai", "toml": read_recipe("xai")}
+
+
+def test_all_are_listed_with_what_they_are_for() -> None:
+    listed = run("recipe").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(RECIPES)
+    assert all(len(line.split()) > 3 for line in listed)
+    told = json.loads(run("recipe", "--json").stdout)["recipes"]
+    assert [each["name"] for each in told] == list(RECIPES)
+
+
+def test_one_that_is_not_there_is_told_with_those_that_are() -> None:
+    result = run("recipe", "nobody")
+    assert result.exit_code == 1
+    assert "there is no recipe 'nobody'; there are azure-flux, " in result.output
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_five_answers_make_a_configuration(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "first.toml"
+    given = f'{name}\nmy/"model"\ntheir-model\nembedded:{tmp_path}/data\n127.0.0.1:9999\n'
+    result = run("init", "--output", str(path), given=given)
+    assert result.exit_code == 0, result.output
+    settings = load_settings(path, _environment(name))
+    assert settings.server.listen == "127.0.0.1:9999"
+    assert settings.store.url == f"embedded:{tmp_path}/data"
+    assert (settings.models[0].id, settings.models[0].upstream_model) == ('my/"model"', "their-model")
+    for variable in _environment(name):
+        assert f"export {variable}=" in result.output
+    assert ("RESOURCE" in result.output) == ("RESOURCE" in read_recipe(name))
+
+
+def test_answers_may_be_options_and_the_rest_has_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "first.toml"
+    options = ("--provider", "xai", "--model", "m", "--upstream-model", "u", "--store", "embedded:./d")
+    assert run("init", "--output", str(path), *options, "--listen", "[::1]:1").exit_code == 0
+    assert load_settings(path, _environment("xai")).models[0].id == "m"
+    path.unlink()
+    assert run("init", "--output", str(path), given="\n\n\n\n\n").exit_code == 0
+    assert load_settings(path, _environment("azure-openai")).models[0].id == "azure/gpt-image-2.6-flare"
+
+
+def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "first.toml"
+    path.write_text("mine")
+    result = run("init", "--output", str(path), given="\n\n\n\n\n")
+    assert result.exit_code == 1
+    assert "is there already" in result.output
+    assert path.read_text() == "mine"
+
+
+def test_a_provider_that_is_no_recipe_is_told(tmp_path: Path) -> None:
+    result = run("init", "--output", str(tmp_path / "x.toml"), "--provider", "nobody")
+    assert result.exit_code == 1
+    assert not (tmp_path / "x.toml").exists()
+
+
+def _environment(name: str) -> dict[str, str]:
+    return {word: "a-made-up-key" for word in read_recipe(name).split('"') if word.isupper() and "_" in word}
