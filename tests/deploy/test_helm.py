@@ -27,7 +27,8 @@ RELEASE, NAME = "images", "images-lightmeter"
 UNKNOWN_TO_KUBERNETES = ("PrometheusRule", "ServiceMonitor")
 """The Prometheus operator's."""
 
-NEEDED = ("--set", "existingSecret=lightmeter", "--set", "existingConfigMap=lightmeter")
+NAMED = ("--set", "existingSecret=lightmeter", "--set", "existingConfigMap=lightmeter")
+NEEDED = (*NAMED, "--set", "store.url=redis://valkey:6379/0")
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +128,8 @@ def test_kubernetes_would_take_what_it_makes(values: Path, schemas: Path) -> Non
 def test_without_what_it_needs_it_says_so() -> None:
     for arguments, message in (
         ((), "existingSecret: a Secret with LIGHTMETER_ADMIN_TOKEN"),
-        (("--set", "existingSecret=x"), "config: providers and models are needed"),
+        (("--set", "existingSecret=x", "--set", "store.url=redis://x"), "config: providers and models are needed"),
+        (NAMED, "store.url, or store.urlSecretKey"),
         ((*NEEDED, "--set", "store.url=embedded:./data"), "store.url|url"),
         ((*NEEDED, "--set", "store.uri=redis://x"), "uri"),
         ((*NEEDED, "--set", "server.drainSeconds=soon"), "drainSeconds"),
@@ -273,7 +275,8 @@ def test_the_gateway_takes_its_configuration_and_its_variables(tmp_path: Path) -
     done = template("--values", SMALL, *given)
     (deployment,) = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    environment = {each["name"]: each["value"] for each in container["env"]} | {"OPENAI_API_KEY": "sk-made-up"}
+    secrets = {"LIGHTMETER_ADMIN_TOKEN": "a-token-of-the-secret", "OPENAI_API_KEY": "sk-made-up"}
+    environment = {each["name"]: each["value"] for each in container["env"] if "value" in each} | secrets
     settings = load_settings(path, environment)
     assert settings.server.listen == "0.0.0.0:8080"
     assert settings.admin.listen == "0.0.0.0:8081"
@@ -282,6 +285,19 @@ def test_the_gateway_takes_its_configuration_and_its_variables(tmp_path: Path) -
     assert settings.metrics.label_teams == 7
     assert settings.store.url == "redis://valkey:6379/0"
     assert [model.id for model in settings.models] == ["openai/gpt-image-2.6-flare"]
+
+
+@by_values
+def test_no_pod_starts_without_its_token_and_its_store(values: Path) -> None:
+    (container,) = pod_of(values)["spec"]["containers"]
+    given = {each["name"]: each for each in container["env"]}
+    reference = given["LIGHTMETER_ADMIN_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": "lightmeter", "key": "LIGHTMETER_ADMIN_TOKEN"}
+    store = given["LIGHTMETER_STORE_URL"]
+    if "value" in store:
+        assert store["value"].startswith("redis")
+    else:
+        assert store["valueFrom"]["secretKeyRef"] == {"name": "lightmeter", "key": "LIGHTMETER_STORE_URL"}
 
 
 def test_another_configuration_rolls_the_pods() -> None:
