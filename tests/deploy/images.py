@@ -330,11 +330,8 @@ def _describe(kind: str, values: Sequence[str], image: Image) -> None:
             assert (kind, values) == ("STOPSIGNAL", ["SIGTERM"]), f"what does {kind} do?"
 
 
-def build_once(path: Path, names: Sequence[str], folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, Image]:
-    """The images of these stages, built from this checkout by whichever process comes first.
-
-    ``files`` are those that containers of an image will have mounted on it: their places are made.
-    """
+def build_once(path: Path, names: Sequence[str], folder: Path) -> dict[str, Image]:
+    """The images of these stages, built from this checkout by whichever process comes first."""
     folder.mkdir(exist_ok=True)
     written = folder / "images.json"
     with (folder / "lock").open("w") as lock:
@@ -342,11 +339,6 @@ def build_once(path: Path, names: Sequence[str], folder: Path, files: Mapping[st
         if not written.exists():
             builder = Builder(path, ROOT, folder, base_image())
             images = {name: builder.build(name) for name in names}
-            for name, image in images.items():
-                for file in files.get(name, ()):
-                    place = image.layers[0] / file.lstrip("/")
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.touch()
             written.write_text(json.dumps({name: asdict(image) for name, image in images.items()}, default=str))
         return {name: _image(given) for name, given in json.loads(written.read_text()).items()}
 

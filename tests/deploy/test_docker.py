@@ -24,6 +24,7 @@ from tests.support.requirements import program
 
 FOLDER = ROOT / "deploy" / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"
+CONFIGURATION = FOLDER / "gateway" / "lightmeter.toml"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SCHEMA = ROOT / "tests" / "deploy" / "schemas" / "compose-spec.json"
@@ -59,11 +60,11 @@ def test_compose_needs_nothing_but_itself() -> None:
         # A variable that is not set has a default.
         for text in (service.get("environment") or {}).values():
             assert re.sub(r"\$\{\w+:-[^}]*\}", "", text).count("$") == 0
-    assert load_settings(FOLDER / "lightmeter.toml", set_by_compose()).models
+    assert load_settings(CONFIGURATION, set_by_compose()).models
 
 
 def test_what_is_commented_out_in_its_configuration_is_taken(tmp_path: Path) -> None:
-    text = (FOLDER / "lightmeter.toml").read_text()
+    text = (CONFIGURATION).read_text()
     path = tmp_path / "lightmeter.toml"
     path.write_text(re.sub(r"^# ?(?=\[|\w+ = |$)", "", text, flags=re.MULTILINE))
     models = load_settings(path, {**set_by_compose(), "OPENAI_API_KEY": "sk-made-up"}).models
@@ -108,8 +109,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     """Both images, built once for all test processes."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    mounted = {name: [inside for source, inside in mounts(name) if source.startswith(".")] for name in BUILT}
-    return build_once(DOCKERFILE, BUILT, shared / "images", mounted)
+    return build_once(DOCKERFILE, BUILT, shared / "images")
 
 
 def mounts(name: str) -> list[tuple[str, str]]:
@@ -320,7 +320,7 @@ def test_the_image_has_its_own_store_too(images: dict[str, Image], tmp_path: Pat
     }
     arguments, mounting = enter(
         *(image, tmp_path / "mounted", image.entrypoint + image.command),
-        binds={str(FOLDER / "lightmeter.toml"): "/etc/lightmeter/lightmeter.toml", str(data): "/data"},
+        binds={str(CONFIGURATION.parent): "/etc/lightmeter", str(data): "/data"},
         environment=variables,
     )
     with running(arguments, tmp_path / "log", mounting) as server:
