@@ -21,6 +21,7 @@ Beside the path, and not needed to follow it::
     domain/requests/edit.py, chat.py   forms, references to images and chats; web/intake/ reads what is large
     domain/requests/unknown.py         a field nobody knows stops here
     upstream/dialects/                 how each kind of provider is asked; upstream/failover.py who is asked next
+    upstream/fallback.py               which other model is asked; domain/billing/offers.py what it costs there
     domain/answers/                    how each kind of answer is read, counted and written
     metering/outbox.py, journal/       where a settlement goes while the store is away
 

@@ -80,6 +80,7 @@ class Model:
     nobody here knows: ``refuse``, ``drop`` or ``forward``.
     ``response_format`` is what images come as from a provider that gives addresses, where the request says nothing:
     ``url``, or ``b64_json``, for which they are fetched.
+    ``fallback`` names models that may make it where none of its deployments can; each of these models has deployments.
     ``created`` is in seconds since the epoch. ``text`` says what a chat answer without an image costs: its ``tokens``,
     nothing (``free``), or nothing and one is not to be asked for (``refuse``). ``max_text_tokens`` is what a chat that
     sets no maximum itself reserves for its answer. ``chats`` is whether its provider's dialect knows chat,
@@ -115,6 +116,7 @@ class Model:
     unit_price_4k: int = 0
     prices: Prices | None = None
     deployments: tuple[Deployment, ...] = ()
+    fallback: tuple[str, ...] = ()
 
     @property
     def least_units(self) -> int:
@@ -197,6 +199,15 @@ class Catalog:
         model = self._named.get(name)
         ends = [self.retirements.get(name), None if model is None else self.retirements.get(model.id)]
         return min((end for end in ends if end is not None), key=lambda end: end.at_s, default=None)
+
+    def instead_of(self, model: Model, now_s: float) -> list[Model]:
+        """The models of its ``fallback`` that are offered at this time, in seconds since the epoch."""
+        found = []
+        for name in model.fallback:
+            retirement = self.retirement(name)
+            if name in self._named and (retirement is None or not retirement.has_come(now_s)):
+                found.append(self._named[name])
+        return found
 
     def check_offered(self, name: str, now_s: float) -> None:
         """Refuse what has been retired at this time, in seconds since the epoch (ModelNotFound)."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from proxy.domain.api_key import Credential
+from proxy.domain.billing.offers import Offer
 from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms
 from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle, settle_images
@@ -20,7 +21,7 @@ from proxy.metering.journal.records import Posting, Void
 from proxy.metering.journal.tasks import TaskJournal
 from proxy.metering.leases import Leases
 from proxy.metering.outbox import Outbox
-from proxy.metering.store import Store
+from proxy.metering.store import NO_FALLBACKS, Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 
@@ -63,12 +64,15 @@ class Meter:
         idempotency: Idempotency | None = None,
         terms: Terms = NO_TERMS,
         alias: str | None = None,
+        fallbacks: tuple[Offer, ...] = (),
     ) -> _AdmittedRequest:
         """A context: entering it admits the request or raises; leaving it settles what ``Delivery`` says.
 
-        ``alias`` is the name by which the client asks for the model, where that is another one.
+        ``alias`` is the name by which the client asks for the model, where that is another one. Of the ``fallbacks``,
+        the delivery has those that the client may use and can pay.
         """
-        return _AdmittedRequest(self, credential, observation, model, quote, idempotency, Delivery(terms), alias)
+        delivery = Delivery(terms, fallbacks=fallbacks)
+        return _AdmittedRequest(self, credential, observation, model, quote, idempotency, delivery, alias)
 
     async def start(self) -> None:
         """Keep the leases of what is under way, and post what the process before has left. Raises JournalError."""
@@ -167,15 +171,21 @@ class _AdmittedRequest:
         self.delivery = delivery
         self._tasks = self._kept_tasks = 0
 
+    @property
+    def _made_reservation(self) -> Reservation:
+        """The reservation as it is settled: at the price of the model that was asked last."""
+        offer = self.delivery.offer
+        return self.reservation if offer is None else self.reservation.made_by(offer.model.id, offer.quote)
+
     async def keep(self, task: PendingTask) -> None:
         """Write down a task that a provider has accepted."""
         journal = self._meter.tasks
         self._tasks += 1
-        if journal is not None and await journal.keep(self.reservation, task):
+        if journal is not None and await journal.keep(self._made_reservation, task):
             self._kept_tasks += 1
 
     async def __aenter__(self) -> Delivery:
-        observation = self._observation
+        observation, fallbacks = self._observation, self.delivery.fallbacks
         refusal = self._meter.refusal
         if refusal is not None:
             raise refusal
@@ -188,7 +198,11 @@ class _AdmittedRequest:
                 quote=self._quote,
                 idempotency=self._idempotency,
                 alias=self._alias,
+                fallback_units={each.model.id: each.quote.units for each in fallbacks} if fallbacks else NO_FALLBACKS,
             )
+            if fallbacks:
+                allowed = self.reservation.fallbacks
+                self.delivery.fallbacks = tuple(each for each in fallbacks if each.model.id in allowed)
             self._meter.reserved(self.reservation)
             self.delivery.served.keeper = self
             if self.reservation.rates:
@@ -211,6 +225,8 @@ class _AdmittedRequest:
             delivery.end_by(error)
         served = delivery.served
         served.ms = round(observation.provider_s * 1000)
+        if delivery.offer is not None:
+            observation.made_by = delivery.offer.model.id
         settlement = self._settle(error)
         observation.outcome = delivery.outcome.value
         observation.images = delivery.images
@@ -229,7 +245,7 @@ class _AdmittedRequest:
 
     def _settle(self, error: BaseException | None) -> Settlement:
         try:
-            return settle(self.reservation, self.delivery, error)
+            return settle(self._made_reservation, self.delivery, error)
         except Exception:
             logger.exception("%s is settled by its images alone", self.reservation.id)
-            return settle_images(self.reservation, self.delivery)
+            return settle_images(self._made_reservation, self.delivery)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from proxy.domain.api_key import Credential
@@ -10,6 +10,8 @@ from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.limits import Caller
 from proxy.domain.requests.idempotency import Idempotency
+
+NO_FALLBACKS: Mapping[str, int] = {}
 
 
 class SettlementTrimmedError(Exception):
@@ -29,10 +31,13 @@ class Store(Protocol):
         quote: Quote,
         idempotency: Idempotency | None = None,
         alias: str | None = None,
+        fallback_units: Mapping[str, int] = NO_FALLBACKS,
     ) -> Reservation:
         """Authenticate, check every limit and reserve, all or nothing.
 
-        Who may use the model's ``alias`` may use the model where it is asked for by that name.
+        Who may use the model's ``alias`` may use the model where it is asked for by that name. Each of the other models
+        in ``fallback_units``, by its id, that the key may use and has the quota for is one of the reservation's
+        ``fallbacks``; the dearest of them and of the model itself is reserved.
         Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota, RateLimitExceeded or StoreUnavailable; and where it
         has been sent before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch.
         Each of them reserved nothing, and took no place in a rate limit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.limits import Caller
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.store import Store
+from proxy.metering.store import NO_FALLBACKS, Store
 
 
 class StoreSpans(Protocol):
@@ -44,6 +44,7 @@ class TracedStore:
         quote: Quote,
         idempotency: Idempotency | None = None,
         alias: str | None = None,
+        fallback_units: Mapping[str, int] = NO_FALLBACKS,
     ) -> Reservation:
         """As ``Store.admit``, in a span."""
         with self._spans.admitting(model, quote):
@@ -55,6 +56,7 @@ class TracedStore:
                 quote=quote,
                 idempotency=idempotency,
                 alias=alias,
+                fallback_units=fallback_units,
             )
 
     async def settle(self, settlement: Settlement) -> str:

@@ -76,6 +76,7 @@ class ModelSettings(NamedSettings, PricedSettings):
     created: Annotated[Whole, Field(ge=0)] = 0
     text: Annotated[str, one_of("tokens", "free", "refuse")] = "tokens"
     max_text_tokens: Annotated[Whole, Field(ge=1, le=TOKENS_LIMIT)] = DEFAULT_MAX_TEXT_TOKENS
+    fallback: Annotated[tuple[ModelId, ...], Field(max_length=10)] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -121,6 +122,7 @@ class ModelSettings(NamedSettings, PricedSettings):
             created=self.created,
             text=self.text,
             max_text_tokens=self.max_text_tokens,
+            fallback=self.fallback,
             chats=all(chat is not None for chat in chats),
             chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
             chat_fields=_own_fields(chats),

@@ -1,4 +1,4 @@
-"""What models are called: other names of them, and until when a name is good."""
+"""What models are called: other names of them, until when a name is good, and which others stand in for one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Discriminator, Tag
 from proxy.domain.catalog import Alias
 from proxy.domain.retirement import Retirement
 from proxy.settings.mistakes import ALIAS_TAG, MODEL_TAG
-from proxy.settings.models import ModelSettings, NamedSettings
+from proxy.settings.models import DeploymentSettings, ModelSettings, NamedSettings
 from proxy.settings.values import ModelId
 
 
@@ -73,3 +73,30 @@ def check_retirements(models: Sequence[ModelSettings | AliasSettings]) -> Iterat
             yield f"{place}: {other.id!r} is this model itself"
         elif other.retires is not None and other.retires <= model.retires:
             yield f"{place}: {other.id!r} retires on {other.retires}, which is no later"
+
+
+def check_fallbacks(models: Sequence[ModelSettings | AliasSettings]) -> Iterator[str]:
+    """A model cannot stand in for itself. Lists are not followed further, so that there is no other circle."""
+    named = {model.id: model.alias_of if isinstance(model, AliasSettings) else model.id for model in models}
+    for index, model in enumerate(models):
+        seen = {model.id}
+        for number, name in enumerate(model.fallback if isinstance(model, ModelSettings) else ()):
+            place, real = f"models[{index}].fallback[{number}]", named.get(name)
+            if real is None:
+                yield f"{place}: no model has the id {name!r}; there are {[*named]}"
+            elif real in seen:
+                yield f"{place}: {name!r} is {'this model itself' if real == model.id else 'there already'}"
+            seen.add(real or name)
+
+
+def with_breakers(models: Sequence[ModelSettings | AliasSettings]) -> Iterator[ModelSettings]:
+    """Those that are made somewhere. One that has a fallback, or is one, has its provider as its one deployment."""
+    real = {model.id: model.alias_of if isinstance(model, AliasSettings) else model.id for model in models}
+    made = [model for model in models if isinstance(model, ModelSettings)]
+    related = {real[name] for model in made for name in model.fallback}
+    for model in made:
+        if model.provider is None or model.upstream_model is None or not (model.fallback or model.id in related):
+            yield model
+            continue
+        deployment = DeploymentSettings(provider=model.provider, upstream_model=model.upstream_model)
+        yield model.model_copy(update={"provider": None, "upstream_model": None, "deployments": (deployment,)})

@@ -20,7 +20,15 @@ from proxy.domain.catalog import Catalog
 from proxy.settings.admin_tokens import check_admin_tokens
 from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe
 from proxy.settings.models import ModelSettings, check_models
-from proxy.settings.names import AliasSettings, AnyModel, check_aliases, check_retirements, retirements
+from proxy.settings.names import (
+    AliasSettings,
+    AnyModel,
+    check_aliases,
+    check_fallbacks,
+    check_retirements,
+    retirements,
+    with_breakers,
+)
 from proxy.settings.price_warnings import warn_of_prices
 from proxy.settings.providers import ProviderSettings, check_providers
 from proxy.settings.sections import (
@@ -101,7 +109,7 @@ class Settings(Section):
         return Catalog(
             (
                 model.to_model([dialects[name] for name in model.providers], units_per_usd, not_named_at)
-                for model in self.models
+                for model in with_breakers(self.all_models)
             ),
             self.server.default_model,
             [alias.to_alias() for alias in self.aliases],
@@ -172,6 +180,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
             ),
             *check_aliases(settings.all_models),
             *check_retirements(settings.all_models),
+            *check_fallbacks(settings.all_models),
             *_check_certificate("server", settings.server),
             *_check_certificate("admin", settings.admin),
             *_check_store(settings),

@@ -132,6 +132,8 @@ def _line(observation: Observation, ended: float, at: float) -> bytes:
         "total_ms": _ms(ended - observation.started),
         "response_bytes": observation.response_bytes,
     }
+    if observation.made_by:
+        line["made_by"] = observation.made_by
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -98,6 +98,9 @@ class Metrics:
         self._retries = make.counter(
             "retries", "Requests sent to another deployment, by why the one before failed", "reason"
         )
+        self._fallbacks = make.counter(
+            "fallbacks", "Requests for a model that were sent to another one instead", "model", "asked_instead"
+        )
         self._over_budget = make.counter(
             "retries_over_budget", "Requests that were not sent again, to spare the providers"
         )
@@ -146,14 +149,20 @@ class Metrics:
         self._in_flight.values[(model,)] += 1
 
     def settled(self, settlement: Settlement) -> None:
-        """A request has ended. ``reserved = charged - overage + released + held`` is true before and after."""
+        """A request has ended. ``reserved = charged - overage + released + held`` is true before and after.
+
+        Where another model made it, what was held for the one that was asked for is released there, and reserved here.
+        """
         model, quote = settlement.reservation.model, settlement.reservation.quote
-        units = self._units.values
+        units, asked_model = self._units.values, settlement.reservation.asked_model or settlement.reservation.model
+        if asked_model != model:
+            units[asked_model, "released"] += quote.units
+            units[model, "reserved"] += quote.units
         units[model, "charged"] += settlement.charged_units
         units[model, "released"] += settlement.released_units
         units[model, "overage"] += settlement.overage_units
-        self._held.values[(model,)] -= quote.units
-        self._in_flight.values[(model,)] -= 1
+        self._held.values[(asked_model,)] -= quote.units
+        self._in_flight.values[(asked_model,)] -= 1
         delivery = settlement.delivery
         if settlement.charged_by:
             for each in settlement.charged_by:
@@ -202,6 +211,10 @@ class Metrics:
     def retried(self, reason: str) -> None:
         """A request goes to another deployment."""
         self._retries.values[(reason,)] += 1
+
+    def fell_back(self, model: str, instead: str) -> None:
+        """A request for ``model`` goes to another model."""
+        self._fallbacks.values[model, instead] += 1
 
     def retry_over_budget(self) -> None:
         """A request could have gone to another deployment."""

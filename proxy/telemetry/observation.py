@@ -23,7 +23,8 @@ class Observation:
     ``client`` is the client's address. ``outcome`` is the settlement's, ``ok`` for a request that costs nothing, or
     ``rejected``; ``error`` is the code that the client was given. ``rate_limit_headers`` are those of the key's rate
     limits; ``provider_error`` is the provider's own word for why it failed; ``attempts`` counts the deployments that
-    were asked, None where the model has one provider.
+    were asked, None where the model has one provider. ``made_by`` is the model that was asked in place of ``model``,
+    if any.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class Observation:
     client_s: float = 0.0
     response_bytes: int = 0
     attempts: int | None = None
+    made_by: str = ""
     rate_limit_headers: Mapping[str, str] | None = None
 
     def own_s(self, ended: float) -> float:

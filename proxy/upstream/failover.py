@@ -45,6 +45,9 @@ from proxy.upstream.routing import Attempt, Balancer
 
 logger = logging.getLogger(__name__)
 
+NOBODY = "no_deployment"
+"""Every deployment is closed, paused or full: nothing was sent."""
+
 
 def why_again(error: BaseException, status: int, provider: Provider) -> str | None:
     """Why a request that ended by ``error`` may be sent to another deployment; None where it may not.
@@ -106,6 +109,9 @@ class Failover:
         client_left: Callable[[], bool],
     ) -> None:
         """Prepare the request; nothing is sent yet. One whose client has left is not sent again."""
+        self.elsewhere: str | None = None
+        """Once it has failed: why another model may be asked. None where it may not."""
+
         self._client_of = client_of
         self._balancer = balancer
         self._asked = asked
@@ -130,6 +136,7 @@ class Failover:
         self._balancer.budget.request()
         attempt = self._balancer.begin(monotonic(), self._key_id)
         if attempt is None:
+            self.elsewhere = NOBODY
             raise self._nobody()
         tried = frozenset({attempt.target.index})
         while True:
@@ -188,6 +195,7 @@ class Failover:
             return None
         now_s = monotonic()
         if not self._balancer.has_another(now_s, self._key_id, tried):
+            self.elsewhere = reason
             return None
         if not self._balancer.budget.take(now_s):
             self._metrics.retry_over_budget()

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic, time
+from typing import TypeGuard
 
 from aiohttp import TraceConfig
 
 from proxy.domain.answers.images.joined import JoinedImages
 from proxy.domain.answers.images.writing import ImagesHead, settings_asked
 from proxy.domain.billing.pending import PendingTask
-from proxy.domain.billing.settlement import Served
+from proxy.domain.billing.settlement import Delivery, Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import UpstreamUnreachable
 from proxy.domain.requests.image import ImageRequest
@@ -25,6 +26,7 @@ from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.polled.course import TaskUnknown
 from proxy.upstream.exchange import Asked, Exchange, ask
 from proxy.upstream.failover import Failover
+from proxy.upstream.fallback import Fallback
 from proxy.upstream.polled.client import PolledClient
 from proxy.upstream.provider import Provider
 from proxy.upstream.raw.client import RawClient
@@ -36,6 +38,11 @@ logger = logging.getLogger(__name__)
 
 RETIRE_AFTER_S = 60.0
 RETIRE_LOOK_S = 1.0
+
+
+def is_side_by_side(asked: Asked, model: Model, n: int) -> TypeGuard[ImageRequest]:
+    """Whether ``n`` images are more than the model makes at once."""
+    return isinstance(asked, ImageRequest) and model.images_at_once is not None and n > model.images_at_once
 
 
 class Pool:
@@ -94,6 +101,25 @@ class Pool:
         balancer = self._balancer_of(model)
         return Failover(self.client, balancer, asked, model, served, observation, self._metrics, client_left)
 
+    def ask_one_of(
+        self,
+        asked: Asked,
+        model: Model,
+        n: int,
+        delivery: Delivery,
+        observation: Observation,
+        client_left: Callable[[], bool],
+    ) -> Fallback:
+        """Ask the model for ``n`` images, or one of the delivery's ``fallbacks`` where it cannot answer."""
+
+        def ask_model(asked: Asked, model: Model) -> Exchange | Failover | SideBySide:
+            if is_side_by_side(asked, model, n):
+                return self.ask_side_by_side(asked, model, n, delivery.served, observation, client_left)
+            return self.ask(asked, model, delivery.served, observation, client_left)
+
+        given = (asked, model, delivery, observation, self._metrics, client_left)
+        return Fallback(ask_model, self._balancer_of, *given)
+
     def ask_side_by_side(
         self,
         asked: ImageRequest,
@@ -103,7 +129,7 @@ class Pool:
         observation: Observation,
         client_left: Callable[[], bool],
     ) -> SideBySide:
-        """The same for ``n`` images of a model that makes fewer at once: in so many requests as that takes."""
+        """As ``ask``, for ``n`` images of a model that makes fewer at once: in so many requests as that takes."""
         most = model.images_at_once or n
         requests = []
         for start in range(0, n, most):

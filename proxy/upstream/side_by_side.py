@@ -57,6 +57,11 @@ class SideBySide:
         self._current: Exchange | None = None
         self._left = len(requests)
         self._is_reading = False
+        self.asked_before = 0
+        """How many deployments of other models have been asked before."""
+
+        self._reasons: list[str | None] = []
+        self._has_begun = asyncio.Event()
 
     @property
     def watchdog(self) -> Watchdog:
@@ -83,6 +88,16 @@ class SideBySide:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._current = None
+
+    async def why_elsewhere(self) -> str | None:
+        """Wait until one of the requests is answered, or all have failed: why another model may then be asked."""
+        began = perf_counter()
+        try:
+            await self._has_begun.wait()
+        finally:
+            self._observation.provider_s += perf_counter() - began
+        all_failed = len(self._reasons) == len(self._requests)
+        return self._reasons[0] if all_failed and None not in self._reasons else None
 
     async def answer(self) -> JoinedImages:
         """What reads all the bodies."""
@@ -114,6 +129,7 @@ class SideBySide:
         try:
             async with request.upstream as exchange:
                 comes_as_events = await exchange.begin()
+                self._has_begun.set()
                 exchange.watchdog.phase(TURN_LIMIT_S, lambda: None, counted=False)
                 began = perf_counter()
                 has_turn = await self._turn.acquire()
@@ -122,6 +138,9 @@ class SideBySide:
                 await self._pass_on(exchange, comes_as_events=comes_as_events)
         except Exception as error:
             # One request's failure, whatever it is, is not that of the others.
+            self._reasons.append(request.upstream.elsewhere if isinstance(request.upstream, Failover) else None)
+            if len(self._reasons) == len(self._requests):
+                self._has_begun.set()
             await self._steps.put(partial(self._answer.fail_part if has_turn else self._answer.note_failure, error))
         finally:
             self._note(request.served)
@@ -144,7 +163,7 @@ class SideBySide:
         served = self._served
         if not served.provider or served.status != HTTPStatus.OK:
             served.provider, served.status = by.provider, by.status
-        served.attempts = max(served.attempts, by.attempts)
+        served.attempts = max(served.attempts, self.asked_before + by.attempts)
 
     def _end(self) -> None:
         self._left -= 1

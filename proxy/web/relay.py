@@ -28,6 +28,7 @@ from proxy.domain.requests.idempotency import AnswerKeeper
 from proxy.telemetry.observation import Observation
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
+from proxy.upstream.fallback import Fallback
 from proxy.upstream.side_by_side import SideBySide
 from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
@@ -94,7 +95,7 @@ class Relay:
         self,
         request: web.Request,
         observation: Observation,
-        upstream: Exchange | Failover | SideBySide,
+        upstream: Exchange | Failover | SideBySide | Fallback,
         limits: RelayLimits,
         delivery: Delivery,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -129,6 +129,7 @@ class Scene:
         *,
         warm_up: bool = True,
         models: list[dict[str, Any]] | None = None,
+        others: Sequence[dict[str, Any]] = (),
         **changes: dict[str, Any],
     ) -> RunningGateway:
         """A gateway; one of the same ``name`` goes on with the same data folder."""
@@ -144,6 +145,7 @@ class Scene:
             f"redis://127.0.0.1:{self.to_store.port}/0",
             f"http://127.0.0.1:{self.to_provider.port}",
             models=models,
+            others=others,
             **sections,
         )
         data = {"LIGHTMETER_SERVER_DATA_FOLDER": str(self.folder / f"{name}-data"), **(environment or {})}

@@ -1,4 +1,4 @@
-"""Other names of models, and when names end: which are taken, and how a mistake in one is explained."""
+"""Other names of models, their ends, and models that stand in for others; and what is told of mistakes in them."""
 
 from __future__ import annotations
 
@@ -152,4 +152,48 @@ def test_a_replacement_has_to_be_there(replaced_by: str, others: list[Any], told
 def test_a_replacement_without_a_day_says_nothing() -> None:
     assert mistakes(made("a") | {"replaced_by": "b"}, made("b")) == [
         "models[0].replaced_by: is given without retires, the day from which on the model is refused"
+    ]
+
+
+# --- Other models instead ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_may_have_others_that_stand_in_for_it() -> None:
+    catalog = read(
+        made("a") | {"fallback": ["b", "latest"]}, made("b") | {"fallback": ["a"]}, made("c"), made("d"),
+        alias("latest", "c"),
+    ).catalog()  # fmt: skip
+    assert [model.id for model in catalog.instead_of(catalog.get("a"), 0)] == ["b", "c"]
+    assert [model.id for model in catalog.instead_of(catalog.get("b"), 0)] == ["a"]
+    assert catalog.instead_of(catalog.get("d"), 0) == []
+    # Each of them has a breaker, and nobody else.
+    deployments = {model.id: [each.provider for each in model.deployments] for model in catalog.all()}
+    assert deployments == {"a": ["acme"], "b": ["acme"], "c": ["acme"], "d": []}
+
+
+def test_one_that_has_retired_stands_in_for_nobody() -> None:
+    catalog = read(made("a") | {"fallback": ["b", "c"]}, made("b") | {"retires": DAY}, made("c")).catalog()
+    model = catalog.get("a")
+    assert [each.id for each in catalog.instead_of(model, 1_796_083_199)] == ["b", "c"]
+    assert [each.id for each in catalog.instead_of(model, 1_796_083_200)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "told"),
+    [
+        (["x"], ["models[0].fallback[0]: no model has the id 'x'; there are ['a', 'b', 'also-a', 'also-b']"]),
+        (["a"], ["models[0].fallback[0]: 'a' is this model itself"]),
+        (["b", "also-a"], ["models[0].fallback[1]: 'also-a' is this model itself"]),
+        (["b", "also-b"], ["models[0].fallback[1]: 'also-b' is there already"]),
+        (["b", "b"], ["models[0].fallback[1]: 'b' is there already"]),
+    ],
+)
+def test_only_another_model_stands_in_for_one(fallback: list[str], told: list[str]) -> None:
+    others = made("b"), alias("also-a", "a"), alias("also-b", "b")
+    assert mistakes(made("a") | {"fallback": fallback}, *others) == told
+
+
+def test_an_alias_has_no_fallback_of_its_own() -> None:
+    assert mistakes(made("a"), made("b"), alias("c", "a", fallback=["b"])) == [
+        "models[2].fallback: stands beside alias_of: it belongs to the model that the alias stands for"
     ]

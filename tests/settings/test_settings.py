@@ -263,6 +263,7 @@ def test_models_are_offered_with_their_prices_worked_out(file: File) -> None:
         "unit_price_4k": 18_750,
         "prices": None,
         "deployments": (),
+        "fallback": (),
     }
     assert (catalog.get("acme/image-2").unit_price, catalog.get("acme/image-2").unit_price_4k) == (1_250, 3_125)
 

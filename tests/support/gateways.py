@@ -166,9 +166,17 @@ def sample_provider(folder: Path, *flags: str) -> Iterator[SampleProvider]:
 
 
 def configuration(
-    store_url: str, provider_url: str, *, models: list[dict[str, Any]] | None = None, **changes: dict[str, Any]
+    store_url: str,
+    provider_url: str,
+    *,
+    models: list[dict[str, Any]] | None = None,
+    others: Any = (),
+    **changes: dict[str, Any],
 ) -> str:
-    """A gateway's TOML; ``changes`` go into the sections (``provider`` into the provider) of their names."""
+    """A gateway's TOML; ``changes`` go into the sections (``provider`` into the provider) of their names.
+
+    ``others`` are more providers.
+    """
     sections: dict[str, dict[str, Any]] = {
         "server": {"listen": "127.0.0.1:0", "drain_seconds": 10},
         "admin": {"listen": "127.0.0.1:0"},
@@ -180,7 +188,7 @@ def configuration(
     for name, values in changes.items():
         sections[name] = {**sections.get(name, {}), **values}
     lines = [f"[{name}]\n{_toml(values)}" for name, values in sections.items()]
-    lines.append(f"[[providers]]\n{_toml(provider)}")
+    lines += [f"[[providers]]\n{_toml(each)}" for each in (provider, *others)]
     lines += [f"[[models]]\n{_toml(model)}" for model in models or [image_model()]]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.billing.charges import Basis, Made, Told
+from proxy.domain.billing.offers import Offer
 from proxy.domain.billing.pending import TaskKeeper
 from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms, TierCharge
 from proxy.domain.errors import (
@@ -49,7 +50,9 @@ class Reservation:
     """Units held for one request. ``admitted_ms`` is by the store's clock, in milliseconds since the epoch.
 
     ``remaining_units`` is what is left of the tightest quota after it, ``rates`` the tightest rate limit of each kind.
-    ``idempotency`` is what the client calls its request, where it does.
+    ``idempotency`` is what the client calls its request, where it does. ``fallbacks`` are the other models, by id, that
+    may make it in place of ``model``: the units are enough for the dearest of them. ``asked_model`` is the one that was
+    asked for where another one has made it.
     """
 
     id: str
@@ -62,6 +65,12 @@ class Reservation:
     remaining_units: int | None
     rates: tuple[tuple[str, RateUsage], ...] = ()
     idempotency: Idempotency | None = None
+    fallbacks: tuple[str, ...] = ()
+    asked_model: str = ""
+
+    def made_by(self, model: str, quote: Quote) -> Reservation:
+        """The same where another model makes it: at its price, out of what is held."""
+        return replace(self, model=model, asked_model=self.model, quote=replace(quote, units=self.quote.units))
 
 
 @dataclass(slots=True)
@@ -88,7 +97,8 @@ class Delivery:
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
     ``provider_usage`` is the provider's account of it, as JSON, which leaves ``unreported_images`` out. ``sizes`` are
     those of the images, where they are known, and ``told`` is what the answer says of each. ``whole`` says that nothing
-    of the provider's answer is missing, ``body`` is what the client got, where that is kept.
+    of the provider's answer is missing, ``body`` is what the client got, where that is kept. ``fallbacks`` are the
+    other models that may be asked, and ``offer`` is the one that was, in place of the model that the request is for.
     """
 
     terms: Terms = field(default=NO_TERMS, compare=False)
@@ -102,6 +112,12 @@ class Delivery:
     provider_usage: bytes | None = None
     unreported_images: int = 0
     body: bytes | None = field(default=None, compare=False)
+    fallbacks: tuple[Offer, ...] = ()
+    offer: Offer | None = None
+
+    def ask_instead(self, offer: Offer) -> None:
+        """Another model is asked from now on, at its own terms."""
+        self.offer, self.terms = offer, offer.terms
 
     def end(self, *, complete: bool, client_gone: bool = False) -> None:
         """Choose the outcome of a 2xx answer, from what has arrived of it."""

@@ -131,6 +131,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "key": reservation.key_id,
         "endpoint": reservation.endpoint,
         "model": reservation.model,
+        "asked_model": reservation.asked_model,
         "requested_images": quote.images,
         "unit_price": quote.unit_price,
         "reserved": quote.units,
@@ -173,6 +174,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         admitted_ms=facts["admitted_ms"],
         remaining_units=None,
         idempotency=None if ending is None else ending.idempotency,
+        asked_model=facts.get("asked_model", ""),
     )
     delivery = Delivery(
         # A journal of before there were deployments has no attempts.

@@ -51,14 +51,14 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        alias: str | None = None,
+        more: tuple[str, ...] = (),
     ) -> bytes:
-        """Admit a request; ``alias`` is the name by which the client asks for the model, where that is another one."""
-        if idempotency is None and alias is None:
+        """Admit a request; ``more`` are the last arguments of ``admit.lua``, from the alias on."""
+        if idempotency is None and not more:
             team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
             parts = self._admission_parts(len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote)
             return reservation_id.encode().join(parts)
-        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, alias)
+        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, more)
 
     def settle(self, settlement: Settlement, found: str = "") -> bytes:
         """Settle it; ``found`` is what a look into the ledger has, see ``settle.lua``."""
@@ -94,7 +94,7 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        alias: str | None = None,
+        more: tuple[str, ...] = (),
     ) -> bytes:
         team, key_id = credential.team, credential.key_id
         keys: tuple[str, ...] = (
@@ -117,8 +117,9 @@ class Commands:
         if idempotency is not None:
             keys += (_name(team, key_id, idempotency),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
-        if alias is not None:
-            arguments += (alias,) if idempotency is not None else ("", "", alias)
+        elif more:
+            arguments += ("", "")
+        arguments += more
         return pack_call(self._admit, keys, arguments)
 
     def _pack_admission_parts(

@@ -149,6 +149,8 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
+    if reservation.asked_model:
+        facts["asked_model"] = reservation.asked_model
     if quote.rule:
         facts["price_rule"] = quote.rule
     if settlement.basis is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -27,7 +28,7 @@ from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
 from proxy.metering.redis_store.replies import read_rates, read_refusal
 from proxy.metering.redis_store.usage_folding import UsageFolding
-from proxy.metering.store import Store
+from proxy.metering.store import NO_FALLBACKS, Store
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -83,12 +84,21 @@ class RedisStore(Store):
         quote: Quote,
         idempotency: Idempotency | None = None,
         alias: str | None = None,
+        fallback_units: Mapping[str, int] = NO_FALLBACKS,
     ) -> Reservation:
         team, key_id = credential.team, credential.key_id
-        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency, alias)
+        more: tuple[str, ...] = ()
+        if fallback_units:
+            more = (alias or "", "\n".join(f"{name} {units}" for name, units in fallback_units.items()))
+        elif alias is not None:
+            more = (alias,)
+        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency, more)
         reply = await self._ask_and_reclaim(team, self._admit, reservation_id, command)
         if reply[0] != b"admitted":
             raise read_refusal(reply, alias or model, quote)
+        allowed: tuple[str, ...] = ()
+        if fallback_units:
+            quote, allowed = replace(quote, units=reply[4]), tuple(name.decode() for name in reply[5])
         return Reservation(
             id=reservation_id,
             team=team,
@@ -96,6 +106,7 @@ class RedisStore(Store):
             endpoint=endpoint,
             model=model,
             quote=quote,
+            fallbacks=allowed,
             admitted_ms=reply[1],
             remaining_units=reply[2],
             rates=read_rates(reply[3]) if reply[3] else (),

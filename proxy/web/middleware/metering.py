@@ -17,20 +17,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.api_key import Credential
-from proxy.domain.billing.pricing import agree, price
+from proxy.domain.billing.offers import Offer, as_taken, check_takes, offers_instead
+from proxy.domain.billing.pricing import Terms, agree, price
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidApiKey, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller, check_can_pay
 from proxy.domain.records import record
-from proxy.domain.requests.chat import ChatRequest, check_chat
-from proxy.domain.requests.edit import check_task, kind_of_field, request_of_form
+from proxy.domain.requests.chat import ChatRequest
+from proxy.domain.requests.edit import kind_of_field, request_of_form
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
-from proxy.domain.requests.image import ImageRequest, Task, check_n, check_stream
-from proxy.domain.requests.size_words import check_sizes
-from proxy.domain.requests.sizes import agree_on_size
-from proxy.domain.requests.unknown import accept_unknown
+from proxy.domain.requests.image import ImageRequest, Task
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory
@@ -102,8 +100,8 @@ def metering(
         observation = request[OBSERVATION]
         try:
             asked, identity = await reader.read(request, endpoint, source)
-            name, model = _model_of(asked, catalog)
-            asked = agree_on_size(accept_unknown(asked, model), model)
+            model, alias = _model_of(asked, catalog)
+            as_it_came, asked = asked, as_taken(asked, model)
             idempotency = _idempotency_of(request, identity)
             quote = price(asked, model)
         except ProxyError as error:
@@ -114,11 +112,13 @@ def metering(
         observation.key_id, observation.model = credential.key_id, model.id
         kept_answer_bytes = 0 if idempotency is None else meter.answer_bytes
         terms = agree(asked, model, quote, by_delivered_size=by_delivered_size, kept_answer_bytes=kept_answer_bytes)
+        others = _instead_of(model, as_it_came, catalog, terms, by_delivered_size=by_delivered_size)
         if request.transport is None:
             raise ClientGone
         try:
-            alias = name if name != model.id else None
-            async with meter.admit(credential, observation, model.id, quote, idempotency, terms, alias) as delivery:
+            async with meter.admit(
+                credential, observation, model.id, quote, idempotency, terms, alias, others
+            ) as delivery:
                 request[METERED] = MeteredRequest(asked, model, delivery)
                 return await handler(request)
         except AlreadyAnswered as before:
@@ -196,8 +196,8 @@ def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:
     return UnsupportedMediaType(f"The body is '{given}'; send {wanted}.")
 
 
-def _model_of(asked: Asked, catalog: Catalog) -> tuple[str, Model]:
-    """The name by which the client asks, and the model of that name, which answers such requests."""
+def _model_of(asked: Asked, catalog: Catalog) -> tuple[Model, str | None]:
+    """The model, which answers such requests, and the name by which the client asks for it if that is another one."""
     model_id = asked.model or catalog.default_model
     if model_id is None:
         raise InvalidRequest(
@@ -206,14 +206,17 @@ def _model_of(asked: Asked, catalog: Catalog) -> tuple[str, Model]:
     model = catalog.get(model_id)
     if catalog.retirements:
         catalog.check_offered(model_id, time())
-    check_sizes(asked.size, asked.image_size, model)
-    if isinstance(asked, ChatRequest):
-        check_chat(asked, model)
-    else:
-        check_n(asked, model.max_n)
-        check_stream(asked, model.parameters)
-        check_task(asked, model)
-    return model_id, model
+    check_takes(asked, model)
+    return model, None if model_id == model.id else model_id
+
+
+def _instead_of(
+    model: Model, asked: Asked, catalog: Catalog, terms: Terms, *, by_delivered_size: bool
+) -> tuple[Offer, ...]:
+    if not model.fallback:
+        return ()
+    others = catalog.instead_of(model, time())
+    return offers_instead(asked, model, others, terms, by_delivered_size=by_delivered_size)
 
 
 def _give_again(answer: KeptAnswer) -> web.Response:

@@ -30,7 +30,8 @@ from proxy.domain.requests.image import GENERATION
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
-from proxy.upstream.pool import Pool
+from proxy.upstream.fallback import Fallback
+from proxy.upstream.pool import Pool, is_side_by_side
 from proxy.upstream.side_by_side import SideBySide
 from proxy.web.middleware.metering import METERED
 from proxy.web.public.wire import ChatAnswer, ImagesAnswer
@@ -112,8 +113,10 @@ class ImageRoutes:
             return request.transport is None
 
         n = 1 if isinstance(asked, ChatRequest) else asked.n or model.default_n
-        upstream: Exchange | Failover | SideBySide
-        if not isinstance(asked, ChatRequest) and model.images_at_once is not None and n > model.images_at_once:
+        upstream: Exchange | Failover | SideBySide | Fallback
+        if delivery.fallbacks:
+            upstream = self._pool.ask_one_of(asked, model, n, delivery, observation, client_left)
+        elif is_side_by_side(asked, model, n):
             upstream = self._pool.ask_side_by_side(asked, model, n, delivery.served, observation, client_left)
         else:
             upstream = self._pool.ask(asked, model, delivery.served, observation, client_left)

@@ -35,6 +35,7 @@ def postings(draw: st.DrawFn) -> Posting:
         admitted_ms=draw(counts),
         remaining_units=None,
         idempotency=draw(st.none() | st.builds(Idempotency, names, names)),
+        asked_model=draw(st.just("") | names),
     )
     usage = draw(st.none() | st.just(b'{"total_tokens": 7, "text": "\xc3\xa9\\n"}'))
     delivery = Delivery(

@@ -17,6 +17,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from proxy.app import ENDPOINTS
 from proxy.domain.api_key import make_key_text
+from proxy.domain.billing.offers import Offer
 from proxy.domain.billing.pricing import Quote, Terms
 from proxy.domain.billing.settlement import Delivery
 from proxy.domain.catalog import Ability, Alias, Catalog
@@ -86,6 +87,7 @@ class Admissions:
         self.quote: Quote | None = None
         self.terms: Terms | None = None
         self.alias: str | None = None
+        self.fallbacks: tuple[Offer, ...] = ()
         self.idempotency: Idempotency | None = None
         self.settled: list[Delivery] = []
         self._wrong = admit
@@ -100,8 +102,9 @@ class Admissions:
         idempotency: Idempotency | None,
         terms: Terms,
         alias: str | None,
+        fallbacks: tuple[Offer, ...],
     ) -> AsyncIterator[Delivery]:
-        self.alias = alias
+        self.alias, self.fallbacks = alias, fallbacks
         self.calls.append(f"admit {model}")
         self.quote, self.idempotency, self.terms = quote, idempotency, terms
         if self._wrong is not None:

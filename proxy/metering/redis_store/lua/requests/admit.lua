@@ -20,10 +20,13 @@
 -- ARGV[9]  how much of a rate limit may come at once, microseconds of it
 -- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
 -- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
--- ARGV[12] only where the client asks by an alias: that name; who may use it may use the model
+-- ARGV[12] may be left out: the alias by which the client asks, or ''; who may use it may use the model
+-- ARGV[13] may be left out: other models that may make it instead, a line each: model id, blank, units they would reserve
 --
 -- Reply, always led by the reservation id, and ended by the number of leases reclaimed:
---   {id, 'admitted', admitted_ms, remaining units or false, rates, count}
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, count}, and with ARGV[13]
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, units reserved, {model id, …}, count}: of the others, those
+--      that the key may use, and has the quota for
 --   {id, 'unknown' | 'revoked' | 'expired', count}
 --   {id, 'model_not_allowed', 'key' | 'team', count}
 --   {id, 'answered', answer, count}, {id, 'in_progress' | 'answer_gone' | 'mismatch', count} for a name seen before
@@ -76,7 +79,9 @@ local function holds(models, model)
   return false
 end
 
-local function may_use(models) return holds(models, ARGV[3]) or (ARGV[12] and holds(models, ARGV[12])) end
+local function may_use(models)
+  return holds(models, ARGV[3]) or ((ARGV[12] or '') ~= '' and holds(models, ARGV[12]))
+end
 
 local reclaimed, before, state, then_ms, of_key, of_team = 0, nil, nil, nil, nil, nil
 
@@ -84,6 +89,7 @@ local function look()
   before = redis.call('GET', KEYS[2])
   local units_held
   state, units_held, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
+  if state == 'held' then units = tonumber(units_held) end
   of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
     'previous_until_ms', 'models', 'limits', 'counters')
   of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
@@ -144,6 +150,34 @@ end
 
 turn(key)
 turn(team)
+
+-- --- Other models: the dearest that the key may use and has the quota for is reserved ---------------------------------------
+
+local function room()
+  local least
+  for _, record in ipairs({key, team}) do
+    for _, left in ipairs({
+      record.quota_units and record.quota_units - record.posted - record.reserved or false,
+      record.quota_units_per_day and record.quota_units_per_day - record.day_posted - record.day_reserved or false,
+      record.quota_units_per_month and record.quota_units_per_month - record.month_posted - record.month_reserved or false,
+    }) do
+      if left and (not least or left < least) then least = left end
+    end
+  end
+  return least
+end
+
+local others = ARGV[13] and {}
+if others then
+  -- What was reserved before is what there is room for.
+  local most = before and units or room()
+  for model, its_units in string.gmatch(ARGV[13], '(%S+) (%d+)') do
+    its_units = tonumber(its_units)
+    if (not most or its_units <= most) and holds(key.models, model) and holds(team.models, model) then
+      others[#others + 1], units = model, math.max(units, its_units)
+    end
+  end
+end
 
 -- --- Quota: the first limit that the units do not fit into refuses -----------------------------------------------------
 
@@ -224,9 +258,12 @@ end
 
 -- --- At last the reservation -----------------------------------------------------------------------------------------
 
-if before then
-  return {id, 'admitted', state == 'held' and tonumber(then_ms) or now_ms, remaining, report_rates('due'), reclaimed}
+local function admitted(at_ms, left, which)
+  if not others then return {id, 'admitted', at_ms, left, report_rates(which), reclaimed} end
+  return {id, 'admitted', at_ms, left, report_rates(which), units, others, reclaimed}
 end
+
+if before then return admitted(state == 'held' and tonumber(then_ms) or now_ms, remaining, 'due') end
 if refusal then return refusal end
 if longest then
   return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates('due'), reclaimed}
@@ -239,9 +276,9 @@ local function reserve(record)
     record.images_next_us or record.images_due_us))
 end
 
-redis.call('SET', KEYS[2], string.format('held %s %d %s', ARGV[4], admitted_ms, ARGV[7]))
+redis.call('SET', KEYS[2], string.format('held %s %d %s', others and string.format('%.0f', units) or ARGV[4], admitted_ms, ARGV[7]))
 redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
 if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
 reserve(key)
 reserve(team)
-return {id, 'admitted', admitted_ms, remaining and remaining - units, report_rates('after'), reclaimed}
+return admitted(admitted_ms, remaining and remaining - units, 'after')
