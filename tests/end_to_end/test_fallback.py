@@ -390,6 +390,43 @@ def test_a_named_request_runs_once_also_at_another_model(talking: RunningGateway
     talking.check_books(key)
 
 
+@pytest.mark.parametrize(
+    ("settle", "charged"),
+    [
+        ({}, 2 * 2_000),
+        ({"by": "usage", "per_million": {"output_image": 3_000_000}}, 2 * 3_000),
+        ({"by": "cost"}, 2 * 25_000),
+    ],
+)
+def test_the_price_table_and_the_settling_of_the_model_that_made_it_count(
+    tmp_path: Path, settle: dict[str, Any], charged: int
+) -> None:
+    # The one that is asked for has a table as well, and is settled otherwise.
+    first: dict[str, Any] = {
+        "prices": [{"base": 9_000}],
+        "settle": {"by": "usage", "per_million": {"output_image": 90_000_000}},
+    }
+    rules = [{"quality": "low", "base": 2_000}, {"quality": "high", "base": 30_000}]
+    models = (
+        model_at("a", **first, fallback=["b"]),
+        model_at("b", "2", prices=rules, **({"settle": settle} if settle else {})),
+    )
+    reported = b'"usage":{"total_tokens":1000,"output_tokens":1000,"cost":0.25}'
+    body = b'{"created":1,"quality":"low","data":[{"url":"https://x.example/1"}],%b}' % reported
+    changes = {"accounting": {"units_per_usd": 100_000}}
+    with gateway_of(tmp_path, {"a": failing, "b": lambda _: Reply(body=body)}, *models, **changes) as (gateway, _all):
+        key = gateway.make_key()
+        assert gateway.generate(key, model="a", quality="auto").status == 200
+        entry = last(gateway, key)
+        assert (entry["model"], entry["asked_model"]) == ("b", "a")
+        assert (entry["reserved"], entry["charged"], entry["overage"]) == (60_000, charged, 0)
+        check_units(gateway, "a", "b")
+        named = gateway.make_key(14_000)
+        assert gateway.generate(named, model="a", quality="low").status == 200
+        # The dearer of the two: 9,000 at the one that was asked for, 4,000 at the other.
+        assert last(gateway, named)["reserved"] == 9_000
+
+
 # --- More images than a model makes at once ---------------------------------------------------------------------------
 
 

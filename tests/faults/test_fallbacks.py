@@ -10,6 +10,7 @@ import pytest
 from tests.faults.scene import ADMIT, SETTLE, Scene, held, scene
 from tests.support.fallbacks import check_units
 from tests.support.gateways import RunningGateway, SampleProvider, image_model
+from tests.support.polled_provider import polled_provider
 from tests.support.processes import free_port, wait_for
 
 ASKED, MADE_BY, UNITS = "acme/first", "acme/image-1", 15_000
@@ -95,3 +96,32 @@ def test_a_settlement_whose_answer_was_lost_is_posted_once(falling_back: Scene) 
     assert entries(gateway, key) == [DELIVERED]
     stage.check(gateway, key)
     check_units(gateway, ASKED, MADE_BY)
+
+
+def test_a_task_that_another_model_has_accepted_is_settled_by_the_next_gateway_at_its_price(
+    provider: SampleProvider, tmp_path: Path
+) -> None:
+    with scene(tmp_path, provider, accounting={"lease_seconds": 20}) as stage, polled_provider() as polled:
+        settings = {
+            "dialect": polled.dialect,
+            "base_url": f"{polled.url}/v1",
+            "result_hosts": [polled.url],
+            "poll_interval": 0.05,
+            "max_poll_interval": 0.1,
+        }
+        models = [FIRST, image_model(MADE_BY, "3")]
+        gateway = stage.start_gateway(models=models, others=[NOWHERE], provider=settings)
+        key = gateway.make_key(10 * UNITS)
+        polled.reset()
+        polled.holds = True
+        request = stage.send(gateway, key, model=ASKED)
+        wait_for(lambda: len(polled.tasks) == 1 and polled.polls >= 2, "looks at the task")
+        assert held(gateway, key) == UNITS
+        stage.kill(gateway)
+        assert isinstance(request.exception(timeout=20), OSError)
+        following = stage.start_gateway(models=models, others=[NOWHERE], provider=settings, warm_up=False)
+        polled.release()
+        wait_for(lambda: entries(following, key) != [], "the settlement")
+        assert entries(following, key) == [(MADE_BY, ASKED, "abandoned", UNITS, UNITS, UNITS, 0)]
+        assert len(polled.tasks) == 1
+        stage.check(following, key)

@@ -14,7 +14,7 @@ from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Serv
 from proxy.domain.errors import InsufficientQuota, ModelNotAllowed
 from proxy.domain.limits import Limits
 from proxy.domain.requests.idempotency import Idempotency
-from tests.metering.conftest import ENDPOINT, MODEL, Bench, quote
+from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 
 NAME = Idempotency("0" * 64, "1" * 64)
 
@@ -113,3 +113,18 @@ async def test_a_void_gives_back_what_was_reserved(bench: Bench) -> None:
     await bench.store.void("req_1", key.team, key.key_id)
     assert await held(bench, key) == 0
     await bench.check_books(key)
+
+
+async def test_a_lease_that_expired_and_was_charged_is_corrected_by_who_made_it(store_url: str) -> None:
+    async with open_bench(store_url, lease_ms=50, charge_expired=True) as bench:
+        key = await bench.make_key(10_000)
+        reservation = await admit(bench, key, "req_1", {"b": 600})
+        await asyncio.sleep(0.1)
+        assert await held(bench, key) == 0
+        made = reservation.made_by("b", quote(300))
+        delivery = Delivery(served=Served("spare", 200, 2), outcome=Outcome.DELIVERED, ended=True, images=1)
+        await bench.store.settle(settle(made, delivery))
+        record, by_model, _by_day = await bench.keys.usage(key.key_id)
+        assert record.quota.posted == 300
+        assert sum(each.quota_units for each in by_model.values()) == 300
+        await bench.check_books(key)

@@ -33,6 +33,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import Caller, Limits, QuotaUsage
 from proxy.domain.requests.idempotency import AlreadyAnswered, Idempotency, KeptAnswer
+from proxy.domain.retirement import Retirement
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory
@@ -129,11 +130,11 @@ def _reader(tmp_path: Path) -> Iterator[RequestReader]:
 class Exchange:
     """One request through the middleware, and what was then forwarded."""
 
-    def __init__(self, reader: RequestReader, meter: Admissions, **middleware: Any) -> None:
+    def __init__(self, reader: RequestReader, meter: Admissions, catalog: Catalog = CATALOG, **middleware: Any) -> None:
         self.meter = meter
         self.forwarded: list[web.Request] = []
         self.observation = Observation("req_1", GENERATIONS)
-        self._middleware = metering(cast("Meter", meter), CATALOG, ENDPOINTS, reader, **middleware)
+        self._middleware = metering(cast("Meter", meter), catalog, ENDPOINTS, reader, **middleware)
         self.raises: BaseException | None = None
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -200,6 +201,22 @@ def test_a_request_by_an_alias_is_one_of_its_model_and_says_the_name(reader: Req
         assert exchange.meter.calls == ["admit acme/image-2"]
         assert exchange.meter.alias == alias
         assert exchange.observation.model == "acme/image-2"
+
+
+def test_the_models_that_may_stand_in_are_offered_as_they_take_the_request(reader: RequestReader) -> None:
+    models = [
+        make_model(id="a", fallback=("b", "c", "latest")),
+        make_model("3", id="b"),
+        make_model(id="c", max_n=2),
+        make_model("0.5", id="d"),
+    ]
+    ended = Retirement("1970-01-02", 86_400)
+    for retirements, expected in (({}, {"b": 45_000, "d": 7_500}), ({"latest": ended}, {"b": 45_000})):
+        catalog = Catalog(models, aliases=[Alias("latest", "d")], retirements=retirements)
+        exchange = Exchange(reader, Admissions(), catalog)
+        exchange.send(BODY.replace(b"acme/image-2", b"a"))
+        assert {offer.model.id: offer.quote.units for offer in exchange.meter.fallbacks} == expected
+        assert exchange.meter.calls == ["admit a"]
 
 
 def test_what_costs_nothing_passes_without_a_key(reader: RequestReader) -> None:
