@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import socket
 import threading
 from collections import Counter
@@ -17,9 +18,18 @@ import openai
 import pytest
 
 from tests.domain.answer_samples import events_of
+from tests.end_to_end.test_command_line import lightmeter
 from tests.end_to_end.test_deployments import value
 from tests.support.fallbacks import check_units, model_at, toml_of, units_by_state
-from tests.support.gateways import ALL_PARAMETERS, RunningGateway, ask, key_id, running_gateway, sample_provider
+from tests.support.gateways import (
+    ADMIN_TOKEN,
+    ALL_PARAMETERS,
+    RunningGateway,
+    ask,
+    key_id,
+    running_gateway,
+    sample_provider,
+)
 from tests.support.processes import free_port, wait_for
 from tests.support.scripted_provider import Reply, Script, ScriptedProvider, scripted_provider
 
@@ -375,6 +385,15 @@ def test_streams_and_edits_go_to_another_model_as_well(talking: RunningGateway) 
         assert client.images.edit(model="a", prompt="a hat", image=[PNG, PNG + b"1"], n=2).data
     entry = last(talking, key)
     assert (entry["model"], entry["images"], entry["charged"]) == ("b", 2, 20_000)
+
+
+def test_an_export_and_the_verification_of_the_ledger_know_both_models(talking: RunningGateway) -> None:
+    key = talking.make_key(team="exported")
+    assert talking.generate(key, model="a").status == 200
+    admin = {"LIGHTMETER_ADMIN_URL": talking.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    (row,) = csv.DictReader(lightmeter("ledger", "export", "--team", "exported", environment=admin).splitlines())
+    assert (row["model"], row["asked_model"], row["charged"]) == ("b", "a", "10000")
+    lightmeter("ledger", "verify", environment=admin)
 
 
 def test_a_named_request_runs_once_also_at_another_model(talking: RunningGateway) -> None:

@@ -125,7 +125,8 @@ class UsageView(_View):
 class EntryView(BaseModel):
     """A ledger entry; which other members it has depends on its kind.
 
-    That of a request is charged ``images`` x ``unit_price``; where images are charged by the size that they came in,
+    That of a request says in ``model`` who made it, and in ``asked_model`` what was asked for where that is another
+    one. It is charged ``images`` x ``unit_price``; where images are charged by the size that they came in,
     ``charged_by`` has both of each tier. At a model with prices of its own, ``price_rule`` names the rule that was
     reserved by, and ``basis`` says what was charged: images at each price, tokens of each kind, or a cost. A ``late``
     one is charged what the entry that it ``corrects`` was not. ``sizes`` are those of the first images,
