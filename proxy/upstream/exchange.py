@@ -62,6 +62,7 @@ _JSON_MARKS = (b"{", b"[")
 _BEGINS = (_BYTE_ORDER_MARK, b"data:", b"event:", b"id:", b"retry:")
 _event_line = re.compile(rb"(?:data|event|id|retry)?:")
 ERROR_BODY_BYTES = 65_536
+SAID_BYTES = 4_096
 SUCCESSES = range(200, 300)
 
 
@@ -74,7 +75,7 @@ class Exchange:
 
     __slots__ = (
         "_asked", "_begin", "_body", "_body_reader", "_model", "_observation", "_payload", "_response", "_served",
-        "_size", "_url", "client", "failure", "is_whole", "watchdog",
+        "_size", "_url", "client", "failure", "is_whole", "said", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +101,8 @@ class Exchange:
         self._served = served
         self.is_whole = False
         self.failure: ProxyError | None = None
+        self.said = b""
+        """All of a small answer, or its beginning, for whoever finds nothing in it."""
         self._begin = b""
         self._observation = observation
         self._payload: JsonPayload | PreparedPost | None = None
@@ -264,6 +267,7 @@ class Exchange:
         while (is_error := begins_as_error(said)) and len(said) <= ERROR_BODY_BYTES and (piece := await self.read()):
             said += piece
         self._begin = said
+        self.said = said if len(said) <= SAID_BYTES else b""
         if not is_error or len(said) > ERROR_BODY_BYTES:
             return None
         report = read_report(said)

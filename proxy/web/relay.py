@@ -26,6 +26,7 @@ from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import KEEP_ALIVE
 from proxy.domain.requests.idempotency import AnswerKeeper
 from proxy.telemetry.observation import Observation
+from proxy.upstream.errors.failures import error_told
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
 from proxy.upstream.fallback import Fallback
@@ -163,6 +164,8 @@ class Relay:
                 self._keeper.add(whole)
         except (MalformedResponse, ProxyError) as error:
             answer.break_off()
+            if isinstance(error, MalformedResponse) and not answer.images and isinstance(self._exchange, Exchange):
+                error = error_told(self._exchange.said) or error
             if isinstance(error, ProviderRefusal | UpstreamRateLimit) and not answer.images:
                 self._delivery.provider_usage = answer.usage
                 self._delivery.end_by(error)

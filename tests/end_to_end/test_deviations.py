@@ -487,6 +487,33 @@ def test_an_error_is_known_by_the_event_or_by_its_type(
     assert (entry["outcome"], entry["charged"]) == ("refused", 0)
 
 
+@pytest.mark.parametrize("path", [IMAGES, CHAT])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("document", "status", "message"),
+    [
+        ({"code": "DataInspectionFailed", "message": "Not that.", "request_id": "1"}, 400, "Not that."),
+        ({"code": "Throttling.RateQuota", "message": "Too fast."}, 429, "rate-limiting"),
+        ({"code": "Arrearage", "message": "In good standing?"}, 502, "does not serve this gateway"),
+        ({"detail": "Something broke."}, 502, "Something broke."),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, 502, "invalid params"),
+        (
+            {"success": False, "errors": [{"code": 3040, "message": "Out of room."}], "result": None},
+            502,
+            "Out of room.",
+        ),
+    ],
+)
+def test_an_error_that_nothing_calls_one_is_told_at_every_endpoint(
+    bench: Bench, dialect: str, path: str, document: dict[str, Any], status: int, message: str
+) -> None:
+    answer, entry = bench.send(dialect, path, Reply(body=as_json(document)))
+    assert answer.status == status, answer.body
+    assert message in answer.json["error"]["message"]
+    assert (entry["images"], entry["charged"]) == (0, 0)
+    assert status != 502 or answer.headers["x-should-retry"] == "false"
+
+
 # --- No image, and why -----------------------------------------------------------------------------------------------
 
 REASONS: dict[str, tuple[dict[str, Any], str]] = {

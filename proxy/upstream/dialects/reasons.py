@@ -31,7 +31,7 @@ def reading_of(read_error: ErrorReader) -> Reading:
         reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
         why = text_of(notes.get("why")) or text_of(notes.get("text"))
         if not (reason or why) and "failure" in notes:
-            return read_error(notes["failure"])
+            return _without_certainty(read_error(notes["failure"]), notes)
         if not (reason or why) and any(name in notes for name in _ERROR_WORDS):
             words = {name: orjson.Fragment(notes[name]) for name in _ERROR_WORDS if name in notes}
             return _without_certainty(read_error(orjson.dumps(words)), notes)

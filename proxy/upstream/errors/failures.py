@@ -19,7 +19,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.headers import duration_s, retry_after_seconds, whole_wait_s
 from proxy.telemetry.secrets import KNOWN_SECRETS
-from proxy.upstream.errors.reports import ErrorReport
+from proxy.upstream.errors.reports import ErrorReport, read_report
 
 MESSAGE_LENGTH_LIMIT = 1_000
 READ_LENGTH_LIMIT = 4_096
@@ -122,6 +122,22 @@ def error_in_answer(report: ErrorReport) -> ProxyError:
         error.message = f"The provider failed: {message}" if message else "The provider failed in its answer."
         error.args = (error.message,)
     return error
+
+
+def error_told(body: bytes) -> ProxyError | None:
+    """The error that a document tells of in which nothing else is, and which calls nothing an error; None of any other.
+
+    Unless it names a failure, the provider may have made something all the same.
+    """
+    report = read_report(body)
+    if not report.message:
+        return None
+    error = error_in_answer(report)
+    if type(error) is not UpstreamError or (report.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error
+    uncertain = UpstreamUncertain(error.message)
+    uncertain.provider_error, uncertain.reported_status = error.provider_error, error.reported_status
+    return uncertain
 
 
 def _error_for_status(status: int, headers: Mapping[str, str], report: ErrorReport) -> ProxyError:
