@@ -149,6 +149,6 @@ def test_a_wrong_provider_key_tells_the_operator_and_not_the_client(
         key, answer = generate(gateway, "images=1")
         assert (answer.status, answer.json["error"]["code"]) == (502, "upstream_error")
         check(gateway, key, "failed")
-        gateway.server.wait_for_output("answers 401: check its base_url, its upstream_model and the key")
+        gateway.server.wait_for_output("answers 401: check its base_url, its upstream_model and its key")
         assert secret not in gateway.server.output
         assert secret not in answer.body.decode()
