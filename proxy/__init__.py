@@ -32,6 +32,8 @@ key            one API key of a team, with limits of its own
 quota unit     the integer that is metered
 quote          what a request would cost: images, unit price, units
 terms          what a request is charged by beside its quote; made once, never changed
+price table    the rules of a model with prices of its own (domain/prices); worked out at start
+basis          by what such a model's request was charged: images at each price, tokens, or a cost
 admit          in one round trip: authenticate the key, check every limit, reserve the units; all or nothing
 reservation    units held for one request; a lease that its gateway renews for as long as it lives
 delivery       what came of a request: its outcome and its images; only the relay writes it

@@ -11,10 +11,34 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_command_line import lightmeter
-from tests.support.gateways import ADMIN_TOKEN, ask, configuration, running_gateway, sample_provider
+from tests.support.gateways import ADMIN_TOKEN, ask, configuration, image_model, running_gateway, sample_provider
 from tests.support.scripted_provider import Reply, scripted_provider
 
 HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR%b%b\x08\x02\0\0\0"
+
+
+@pytest.mark.parametrize(("tier", "charged"), [("requested", 45_000), ("delivered", 1_000)])
+def test_a_price_table_is_asked_for_the_size_that_is_charged(tmp_path: Path, tier: str, charged: int) -> None:
+    prices = [{"size": "4K", "base": 45_000}, {"min_pixels": 60_000, "base": 7_000}, {"base": 1_000}]
+    with (
+        sample_provider(tmp_path, "--answer", "b64_json", "--longest-edge-px", "300") as provider,
+        running_gateway(
+            tmp_path,
+            configuration(
+                f"embedded:{tmp_path}/data",
+                provider.url,
+                models=[image_model(prices=prices)],
+                accounting={"tier": tier},
+            ),
+        ) as gateway,
+    ):
+        key = gateway.make_key()
+        assert gateway.generate(key, size="3840x1920").status == 200
+        (entry,) = gateway.ledger(key)
+        assert (entry["sizes"], entry["reserved"], entry["charged"]) == (["300x150"], 45_000, charged)
+        assert gateway.generate(key, n=2, size="300x300").status == 200
+        assert (gateway.ledger(key)[-1]["sizes"], gateway.ledger(key)[-1]["charged"]) == (["300x300"] * 2, 14_000)
+        gateway.check_books(key)
 
 
 @pytest.mark.parametrize(("tier", "charged"), [("requested", 12_500), ("delivered", 5_000)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 from proxy.domain.parsing.image_header import Size
@@ -86,14 +87,13 @@ class AgreedPrices:
 
     def _images(self, made: Made) -> Mapping[Price, int]:
         """How many images there are at each price."""
+        sizes = made.sizes[: made.images] if self.by_delivered_size else ()
+        alike = Counter(zip_longest(made.told[: made.images], sizes))
         counts: Counter[Price] = Counter()
-        known = max(len(made.told), len(made.sizes) if self.by_delivered_size else 0)
-        for index in range(min(known, made.images)):
-            told = made.told[index] if index < len(made.told) else ("", "")
-            size = made.sizes[index] if index < len(made.sizes) else None
-            counts[self._price(told, size)] += 1
-        if made.images > known:
-            counts[self.reserved] += made.images - known
+        for (told, size), images in alike.items():
+            counts[self._price(told or ("", ""), size)] += images
+        if (rest := made.images - alike.total()) > 0:
+            counts[self.reserved] += rest
         return counts
 
     def _price(self, told: Told, size: Size | None) -> Price:
