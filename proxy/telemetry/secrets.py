@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 REMOVED = "[removed]"
 LENGTH_LEAST = 6
 """A shorter text is no secret, and stands in other words by accident."""
 
-LONG_LENGTH, END_LENGTH = 200, 48
+LONG_LENGTH, END_LENGTH = 200, 32
 """Of a secret so long, as tokens are, only this much of its two ends is looked for; what follows its begin goes too."""
 
 CHANGING_MOST = 3
@@ -33,40 +33,49 @@ class KnownSecrets:
     def __init__(self) -> None:
         """None yet."""
         self._texts: set[str] = set()
-        self._changing: dict[str, list[str]] = {}
-        self._pattern: re.Pattern[str] | None = None
+        self._changing: dict[str, dict[str, re.Pattern[str]]] = {}
+        self._constant: re.Pattern[str] | None = None
+        self._patterns: Sequence[re.Pattern[str]] = ()
 
     def add(self, texts: Iterable[str]) -> None:
         """Remove these from now on."""
         new = {text for text in texts if len(text) >= LENGTH_LEAST} - self._texts
         if new:
             self._texts |= new
-            self._compile()
+            # The longest first: one may begin as another does.
+            self._constant = re.compile("|".join(map(_pattern, sorted(self._texts, key=len, reverse=True))))
+            self._collect()
 
     def add_changing(self, place: str, text: str) -> None:
         """Remove ``text`` too, which is in ``place`` now; of those that were there before, the latest stay known."""
-        known = self._changing.setdefault(place, [])
+        known = self._changing.get(place, {})
         if len(text) >= LENGTH_LEAST and text not in known:
-            known[:] = [text, *known][:CHANGING_MOST]
-            self._compile()
+            # One by one: all together take a quarter of a second to compile, in which no request goes on.
+            latest = [text, *known][:CHANGING_MOST]
+            self._changing[place] = {each: known.get(each) or re.compile(_pattern(each)) for each in latest}
+            self._collect()
 
-    def _compile(self) -> None:
-        texts = self._texts.union(*self._changing.values())
-        # The longest first: one may begin as another does.
-        spellings = [each for text in sorted(texts, key=len, reverse=True) for each in _spellings(text)]
-        self._pattern = re.compile("|".join(spellings))
+    def _collect(self) -> None:
+        changing = [pattern for known in self._changing.values() for pattern in known.values()]
+        self._patterns = changing if self._constant is None else [*changing, self._constant]
 
     def remove(self, text: str) -> str:
         """``text`` with ``[removed]`` in place of each secret."""
-        return text if self._pattern is None else self._pattern.sub(REMOVED, text)
+        for pattern in self._patterns:
+            text = pattern.sub(REMOVED, text)
+        return text
 
     def are_in(self, text: str) -> bool:
         """Whether any of them stands in ``text``."""
-        return self._pattern is not None and self._pattern.search(text) is not None
+        return any(pattern.search(text) for pattern in self._patterns)
 
 
 KNOWN_SECRETS = KnownSecrets()
 """Those of this process."""
+
+
+def _pattern(secret: str) -> str:
+    return "|".join(_spellings(secret))
 
 
 def _spellings(secret: str) -> list[str]:

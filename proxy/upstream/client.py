@@ -65,7 +65,8 @@ class ProviderClient:
         self._query = constant.query
         self._connections = asyncio.Semaphore(provider.max_connections)
         # With traces on, the library writes the headers, for a trace's own is among them; it knows proxies as well.
-        self._prepares = not (trace_configs or provider.proxy_url or self.changing is not None)
+        self._prepares = not (trace_configs or provider.proxy_url)
+        self._headers: Mapping[str, str] | None = None
         self._heads: dict[URL, bytes] = {}
         self.session = ClientSession(
             # Its own limit would let requests wait without an end, and as if they waited for the provider.
@@ -101,13 +102,17 @@ class ProviderClient:
         credentials = await self.changing.current()
         return (url.extend_query(credentials.query) if credentials.query else url), credentials.headers
 
-    def payload(self, url: URL, body: bytes) -> JsonPayload | PreparedPost:
-        """What is sent to ``url``, with the session's headers."""
+    def payload(self, url: URL, body: bytes, headers: Mapping[str, str] | None = None) -> JsonPayload | PreparedPost:
+        """What is sent to ``url``, with the session's headers and ``headers``."""
         if not self._prepares or len(body) > PREPARED_BYTES:
             return JsonPayload(body)
+        if headers is not self._headers:
+            # Those of other credentials are not sent any more.
+            self._headers = headers
+            self._heads.clear()
         head = self._heads.get(url)
         if head is None:
-            head = self._heads[url] = make_head(url, self.session.headers)
+            head = self._heads[url] = make_head(url, {**self.session.headers, **(headers or {})})
         return PreparedPost(head, body)
 
     async def post(

@@ -240,7 +240,7 @@ class Exchange:
         began = perf_counter()
         try:
             if isinstance(body, bytes):
-                self._payload = client.payload(self._url, body)
+                self._payload = client.payload(self._url, body, headers)
                 response = await client.post(self._url, self._payload, headers)
             else:
                 response = await self._send_files(client.session, body, headers)
