@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import click
 import orjson
 
 import proxy
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import read_settings
 
 _PLACES = (Path(__file__).parent / "recipe_files", Path(proxy.__file__).parents[1] / "config" / "recipes")
 """Where they are in a wheel, and in a checkout."""
@@ -78,6 +81,10 @@ def init(
     listen = listen or click.prompt("Where clients connect", default="0.0.0.0:8080")
     written = f"[server]\nlisten = {_quoted(listen)}\n\n[store]\nurl = {_quoted(store)}\n\n"
     written += _with(_with(text, "id", model), "upstream_model", upstream)
+    wrong = _mistakes(written, output)
+    to_install = [mistake for mistake in wrong if "pip install" in mistake]
+    if len(wrong) > len(to_install):
+        raise click.ClickException("\n".join(wrong))
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(written)
@@ -86,6 +93,8 @@ def init(
     click.echo(f"{output} is written. Next:")
     for word in sorted(set(_placeholder.findall(text))):
         click.echo(f"  put the name of yours in place of {word} in its base_url")
+    for mistake in to_install:
+        click.echo(f"  {mistake[mistake.index('pip install') :]}")
     for variable in sorted(set(_variable.findall(text))):
         click.echo(f"  export {variable}=…")
     click.echo(f"  lightmeter config check --config {output}\n  lightmeter serve --config {output}")
@@ -93,6 +102,15 @@ def init(
 
 _variable = re.compile(r'_env = "(\w+)"')
 _placeholder = re.compile(r"\b(?:RESOURCE|PROJECT)\b")
+
+
+def _mistakes(text: str, path: Path) -> list[str]:
+    """What ``config check`` would say of it, once its variables are there."""
+    try:
+        read_settings(tomllib.loads(text), str(path), dict.fromkeys(_variable.findall(text), "a-key-to-come"))
+    except ConfigurationError as error:
+        return str(error).splitlines()
+    return []
 
 
 def _value(text: str, key: str) -> str:

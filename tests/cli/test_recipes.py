@@ -74,5 +74,20 @@ def test_a_provider_that_is_no_recipe_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "x.toml").exists()
 
 
+def test_answers_that_are_no_configuration_are_told_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    result = run("init", "--output", str(path), "--provider", "xai", given="m\nu\nembedded:./d\nnowhere\n")
+    assert result.exit_code == 1
+    assert "server.listen: is 'nowhere': should be HOST:PORT" in result.output
+    assert not path.exists()
+
+
+def test_what_has_to_be_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.settings.auth.find_spec", lambda _module: None)
+    result = run("init", "--output", str(tmp_path / "x.toml"), "--provider", "vertex", given="\n\n\n\n")
+    assert result.exit_code == 0, result.output
+    assert "pip install 'lightmeter[google]'" in result.output
+
+
 def _environment(name: str) -> dict[str, str]:
     return {word: "a-made-up-key" for word in read_recipe(name).split('"') if word.isupper() and "_" in word}
