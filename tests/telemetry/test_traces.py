@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -32,6 +33,7 @@ from tests.support.gateways import (
     sample_provider,
 )
 from tests.support.processes import free_port
+from tests.support.recording_provider import recording_provider
 
 pytestmark = pytest.mark.slow
 
@@ -419,6 +421,30 @@ def test_a_stream_is_one_trace_as_well(gateway: RunningGateway, receiver: Collec
     spans = receiver.trace(trace.id, 4)
     assert spans["settle"].attributes["lightmeter.outcome"] == "delivered"
     assert not any(span.is_error for span in spans.values())
+
+
+def test_a_key_in_the_query_is_in_no_span(receiver: Collector, tmp_path: Path) -> None:
+    secret = "secret/of+the=query"
+    with recording_provider() as asked:
+        toml = configuration(f"embedded:{tmp_path}/data", asked.url)
+        auth = 'auth = { type = "query", name = "key", key_env = "SAMPLE_PROVIDER_KEY" }'
+        toml = toml.replace('api_key_env = "SAMPLE_PROVIDER_KEY"', auth)
+        environment = {
+            "LIGHTMETER_TRACES_ENABLED": "true",
+            "LIGHTMETER_TRACES_ENDPOINT": receiver.url,
+            "SAMPLE_PROVIDER_KEY": secret,
+        }
+        trace = Trace()
+        with running_gateway(tmp_path, toml, environment) as gateway:
+            assert trace.generate(gateway, gateway.make_key()).status == 200
+            assert gateway.server.stop() == 0
+        assert asked.last.query == [("key", secret)]
+    spans = [span for span in receiver.spans() if span.trace_id == trace.id]
+    assert "client" in {span.kind for span in spans}
+    told = repr(spans)
+    assert not any(
+        spelled in told for spelled in (secret, quote(secret, safe=""), quote(secret), "the=query", "the%3D")
+    )
 
 
 # --- No collector, no traces, no library ------------------------------------------------------------------------------
