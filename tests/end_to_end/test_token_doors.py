@@ -164,6 +164,7 @@ def put_under_load(play: Stage, gateway: RunningGateway) -> None:
     log = gateway.server.output
     assert not any(token in log for token in play.issuer.good_until)
     assert "the-secret-of-the-client" not in log
+    assert '"logger":"azure' not in log
 
 
 def form_of(asked: Asked) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The library is imported where a provider asks for it (``lightmeter[azure]``).
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from proxy.upstream.auth.auth import Token
 
 CONNECT_S, READ_S, RETRIES = 5, 10, 1
+# It tells of each request and its headers; what it raises is told by whoever asked.
+logging.getLogger("azure").setLevel(logging.ERROR)
+
 WORKLOAD_FILE, AUTHORITY = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"
 
 
