@@ -76,6 +76,7 @@ def why_again(error: BaseException, status: int, provider: Provider) -> str | No
 _RESULTS: Sequence[tuple[type[ProxyError], Result]] = (
     (NoConnectionLeft, Result.NEITHER),
     (ProviderOutOfCredit, Result.OUT_OF_CREDIT),
+    (NoCredentials, Result.UNREACHABLE),
     (UpstreamRateLimit, Result.RATE_LIMITED),
     (UpstreamUnreachable, Result.UNREACHABLE),
     (UpstreamError, Result.FAILED),

@@ -14,6 +14,7 @@ from proxy.domain.catalog import Deployment, Model
 from proxy.domain.errors import (
     ClientGone,
     InvalidRequest,
+    NoCredentials,
     NothingGenerated,
     ProviderOutOfCredit,
     ProviderRefusal,
@@ -59,6 +60,7 @@ REFUSAL = ProviderRefusal("no", provider_status=400, provider_code=None, param=N
         (RuntimeError(), 0, None, None, Result.NEITHER),
         (InvalidRequest("x"), 0, None, None, Result.NEITHER),
         (InvalidRequest("x"), 200, None, None, Result.NEITHER),
+        (NoCredentials(), 0, "no_credentials", "no_credentials", Result.UNREACHABLE),
         (UpstreamMisconfigured("x"), 401, None, None, Result.FAILED),
         (UpstreamTruncated("x"), 200, None, None, Result.FAILED),
         (UpstreamRateLimit("x"), 200, None, None, Result.RATE_LIMITED),
