@@ -15,6 +15,7 @@ import pytest
 from tests.support.certificates import certify
 from tests.support.gateways import RunningGateway, SampleProvider, configuration, running_gateway
 from tests.support.middlemen import HttpProxy, TlsFront, http_proxy, tls_front
+from tests.support.polled_provider import polled_provider
 from tests.support.processes import wait_for
 
 PASSWORD = "the-password-of-the-proxy"
@@ -144,6 +145,42 @@ def test_a_proxy_that_refuses_has_sent_nothing_and_its_password_is_in_no_log(
         wait_for(lambda: '"message":"request"' in gateway.server.output, "the line of the request")
         assert PASSWORD not in gateway.server.output
     assert front.clients == []
+
+
+def test_images_of_a_polled_provider_come_by_way_of_its_proxy(proxy: HttpProxy, tmp_path: Path) -> None:
+    environment = {"PROXY": f"http://me:{PASSWORD}@127.0.0.1:{proxy.port}"}
+    with polled_provider() as polled:
+        hosts = [polled.url]
+        settings: dict[str, Any] = {
+            "dialect": "bfl",
+            "poll_interval": 0.05,
+            "result_hosts": hosts,
+            "proxy_env": "PROXY",
+        }
+        toml = configured(tmp_path, polled.url, **settings)
+        with running_gateway(tmp_path, toml, environment) as gateway:
+            assert gateway.generate(gateway.make_key(), response_format="b64_json").status == 200
+    ways = [line.partition(polled.url)[2].partition("?")[0] for line in proxy.asked]
+    assert "/v1/image-1 HTTP/1.1" in ways
+    assert "/files/task-1-0.png" in ways
+
+
+def test_images_of_a_polled_provider_are_fetched_without_its_certificate(authority: Path, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority / "authority.crt"))
+    context.load_cert_chain(authority / "provider.crt", authority / "provider.key")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    with polled_provider() as polled:
+        port = urlsplit(polled.url).port or 0
+        with tls_front(port, context) as asked, tls_front(port, context) as fetched_from:
+            polled.poll_host, polled.result_host = asked.url, fetched_from.url
+            hosts = [fetched_from.url.removeprefix("https://")]
+            settings: dict[str, Any] = {"dialect": "bfl", "poll_interval": 0.05, "result_hosts": hosts}
+            toml = configured(tmp_path, asked.url, tls(authority), **settings)
+            with running_gateway(tmp_path, toml) as gateway:
+                assert gateway.generate(gateway.make_key(), response_format="b64_json").status == 200
+            assert set(asked.clients) == {"the first gateway"}
+            assert fetched_from.clients == []
+    assert len(polled.fetches) == 1
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])

@@ -107,6 +107,9 @@ class PolledProvider:
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Look:
         """The answer to one request."""
         with self._lock:
+            if path.startswith("http://"):
+                # As proxies are asked.
+                path = "/" + path.removeprefix("http://").partition("/")[2]
             path, _, query = path.partition("?")
             if path.startswith("/files/"):
                 self.fetches.append(headers)

@@ -28,7 +28,7 @@ from proxy.upstream.dialects.polled.protocol import Ticket
 from proxy.upstream.errors.library import describe, without_frames
 from proxy.upstream.polled.exchange import PolledExchange
 from proxy.upstream.polled.hosts import AllowedHosts
-from proxy.upstream.provider import Provider
+from proxy.upstream.provider import Provider, TlsFiles
 from proxy.upstream.watchdog import Watch
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,14 @@ class PolledClient(ProviderClient):
         self._result_hosts = AllowedHosts(result_hosts)
         self._cancelling: set[asyncio.Task[None]] = set()
         self._images = ClientSession(
-            connector=WatchedConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30),
+            connector=WatchedConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ttl_dns_cache=30,
+                # Its own certificate is for the provider alone, as its key is.
+                ssl=True if provider.tls is None else TlsFiles(ca_file=provider.tls.ca_file).context(),
+            ),
+            proxy=provider.proxy_url or None,
             cookie_jar=DummyCookieJar(),
             timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
             auto_decompress=False,
