@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -197,3 +198,20 @@ def test_an_alias_has_no_fallback_of_its_own() -> None:
     assert mistakes(made("a"), made("b"), alias("c", "a", fallback=["b"])) == [
         "models[2].fallback: stands beside alias_of: it belongs to the model that the alias stands for"
     ]
+
+
+def test_a_model_that_is_read_again_is_the_same_and_keeps_what_is_known_of_its_deployments() -> None:
+    worded = {"constants": {"watermark": False}, "rename": {"size": "dimensions"}}
+    priced = {"prices": [{"quality": "high", "base": 9}], "inputs": {"image": 3}}
+    by_usage = {"settle": {"by": "usage", "per_million": {"output_image": 7}}}
+    models = [
+        made("a") | worded | priced | {"fallback": ["b"]}, made("b") | by_usage, made("c") | priced,
+        {"id": "d", "token_multiplier": "1", "deployments": [{"provider": "acme", "upstream_model": "x"}], **priced},
+    ]  # fmt: skip
+    before, after = (read(*copy.deepcopy(models)).catalog() for _ in range(2))
+    assert [*before.all()] == [*after.all()]
+    (deployment,) = before.get("a").deployments
+    assert deployment.wording is not None
+    assert deployment.wording.constants == {"watermark": False}
+    dearer = [*models[:2], made("c") | {"prices": [{"quality": "high", "base": 10}], "inputs": {"image": 3}}]
+    assert read(*dearer).catalog().get("c") != before.get("c")

@@ -120,6 +120,15 @@ class PriceTable:
         self._names = frozenset({FOUR_K, *(rule.size for rule in self.rules if rule.size is not None)})
         self._edges = sorted({rule.min_pixels for rule in self.rules if rule.min_pixels is not None})
         self._known: dict[Wanted, Price] = {}
+        self._given = (self.rules, token_multiplier, four_k_long_edge, in_words)
+
+    def __eq__(self, other: object) -> bool:
+        """By what it was made of: a model whose configuration is read again is the same model."""
+        return self._given == other._given if isinstance(other, PriceTable) else NotImplemented
+
+    def __hash__(self) -> int:
+        """As it is compared."""
+        return hash(self._given)
 
     @property
     def least_units(self) -> int:
