@@ -29,7 +29,14 @@ OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details", "candida
 TOOL_DETAILS = ("toolUsePromptTokensDetails",)
 """Objects with ``text_tokens`` and ``image_tokens``, or Gemini's lists of ``modality`` and ``tokenCount``."""
 
+IMAGE_MODALITY = "image"
+
 _digits = re.compile(r"[0-9]{1,15}")
+_decimal = re.compile(r"[0-9]{0,40}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,3})?")
+"""What has more digits, or a larger exponent, is no amount of anything, and would take megabytes to write down."""
+
+INTEGER_LIMIT = 2**63
+"""Of what is written as an integer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +89,14 @@ def _details(reported: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, 
     for name in names:
         value = reported.get(name)
         if isinstance(value, dict):
-            return {kind: count for kind in value if (count := _number(value, (kind,))) is not None}
+            return {kind: count for kind, given in value.items() if (count := _count(given)) is not None}
         if isinstance(value, list):
             counts = {"text_tokens": 0, "image_tokens": 0}
             for each in value:
-                if isinstance(each, dict):
-                    kind = "image_tokens" if each.get("modality") == "IMAGE" else "text_tokens"
-                    counts[kind] += _number(each, ("tokenCount",)) or 0
+                count = _count(each.get("tokenCount")) if isinstance(each, dict) else None
+                if count is not None:
+                    is_image = str(each.get("modality")).lower() == IMAGE_MODALITY
+                    counts["image_tokens" if is_image else "text_tokens"] += count
             return counts
     return {}
 
@@ -108,14 +116,22 @@ def reported_cost(usage: bytes | None) -> Decimal | None:
 
 
 def _dollars(value: object) -> Decimal | None:
+    dollars = _amount(value)
+    return dollars if dollars is not None and dollars >= 0 else None
+
+
+def _amount(value: object) -> Decimal | None:
+    """A number in any way of writing it; None for what is none."""
     if type(value) not in (int, float, str):
         return None
+    # The shortest form of a float is what the provider wrote.
+    text = str(value).strip()
+    if not _decimal.fullmatch(text.removeprefix("-")):
+        return None
     try:
-        # The shortest form of a float is what the provider wrote.
-        dollars = Decimal(str(value))
+        return Decimal(text)
     except InvalidOperation:
         return None
-    return dollars if dollars.is_finite() and dollars >= 0 else None
 
 
 def total_tokens(usage: bytes | None) -> int:
@@ -145,12 +161,18 @@ def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
             added[name] = _sum(one, other)
         elif isinstance(one, list) and isinstance(other, list):
             added[name] = _sum_by_modality([*one, *other])
-        elif type(one) is int and type(other) is int:
-            added[name] = one + other
-        elif type(one) in (int, float) and type(other) in (int, float):
-            # Costs, as they are written: 0.1 + 0.2 is 0.3.
-            added[name] = float(Decimal(str(one)) + Decimal(str(other)))
+        elif (a := _amount(one)) is not None and (b := _amount(other)) is not None:
+            added[name] = _written(a + b, (type(one), type(other)))
     return added
+
+
+def _written(total: Decimal, kinds: tuple[type, type]) -> int | float | str:
+    """A sum as both of its numbers were written. Costs as they are: 0.1 + 0.2 is 0.3."""
+    if str in kinds:
+        return f"{total:f}"
+    if float not in kinds and abs(total) < INTEGER_LIMIT:
+        return int(total)
+    return float(total)
 
 
 def _sum_by_modality(counts: Sequence[Any]) -> list[Any]:
@@ -169,10 +191,15 @@ def _sum_by_modality(counts: Sequence[Any]) -> list[Any]:
 def _number(reported: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """The first of ``names`` that has a number of tokens, which some write as ``30.0`` or as a text."""
     for name in names:
-        value = reported.get(name)
-        if isinstance(value, str):
-            if _digits.fullmatch(value):
-                return int(value)
-        elif (type(value) is int or (isinstance(value, float) and value.is_integer())) and value >= 0:
-            return int(value)
+        count = _count(reported.get(name))
+        if count is not None:
+            return count
+    return None
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, str):
+        return int(value) if _digits.fullmatch(value) else None
+    if (type(value) is int or (isinstance(value, float) and value.is_integer())) and value >= 0:
+        return int(value)
     return None

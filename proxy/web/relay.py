@@ -265,7 +265,7 @@ class Relay:
         delivery.body = self._keeper.body if self._keeper is not None and complete else None
         delivery.images, delivery.provider_usage = min(answer.images, self._images_most), answer.usage
         delivery.sizes = tuple(answer.sizes[: delivery.images])
-        delivery.told, delivery.unreported_images = tuple(answer.told[: delivery.images]), answer.unreported_images
+        delivery.told, delivery.reports = tuple(answer.told[: delivery.images]), tuple(answer.reports)
         delivery.end(complete=complete, client_gone=self._client_gone or self._request.transport is None)
 
     def _break_off(self, error: Exception) -> web.StreamResponse:

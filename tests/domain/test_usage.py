@@ -105,6 +105,20 @@ def test_two_reports_add_up_kind_by_kind(one: dict[str, int], other: dict[str, i
             Tokens(50, 0, 0, 400),
         ),
         ({"completion_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 30}}, Tokens(0, 0, 30, 70)),
+        # Numbers written otherwise, in a total and in its details alike
+        (
+            {
+                "input_tokens": 60.0,
+                "output_tokens": "500",
+                "input_tokens_details": {"text_tokens": 50.0, "image_tokens": 10.0},
+                "output_tokens_details": {"text_tokens": "100", "image_tokens": "400"},
+            },
+            Tokens(50, 10, 100, 400),
+        ),
+        (
+            {"candidatesTokenCount": 9, "candidatesTokensDetails": [modality("image", 5), modality("Text", 4)]},
+            Tokens(0, 0, 4, 5),
+        ),
     ],
 )
 def test_tokens_are_read_by_kind(usage: dict[str, Any], tokens: Tokens) -> None:
@@ -182,3 +196,38 @@ def test_a_key_of_ones_own_costs_what_both_charge() -> None:
 )
 def test_a_total_is_read_in_any_way_of_writing_a_number(usage: dict[str, Any], total: int) -> None:
     assert total_tokens(orjson.dumps(usage)) == total
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "added"),
+    [
+        ({"cost": "0.1"}, {"cost": "0.2"}, {"cost": "0.3"}),
+        ({"cost": "0.1"}, {"cost": 1}, {"cost": "1.1"}),
+        ({"total_tokens": "100"}, {"total_tokens": "200"}, {"total_tokens": "300"}),
+        ({"total_tokens": 2**64 - 1}, {"total_tokens": 2**64 - 1}, {"total_tokens": float(2**65)}),
+        ({"total_tokens": 2**62}, {"total_tokens": 2**62}, {"total_tokens": float(2**63)}),
+        ({"id": "one"}, {"id": "two"}, {"id": "two"}),
+        ({"cost": "1e999999999"}, {"cost": "1e999999999"}, {"cost": "1e999999999"}),
+    ],
+)
+def test_numbers_add_up_however_they_are_written(
+    one: dict[str, Any], other: dict[str, Any], added: dict[str, Any]
+) -> None:
+    assert orjson.loads(add_usage(orjson.dumps(one), orjson.dumps(other)) or b"") == added
+
+
+@pytest.mark.parametrize(
+    "cost",
+    ["1e-99999999", "1e99999999", "9" * 5_000, "0." + "1" * 5_000, "NaN", "sNaN", "Infinity", "1_0", "\u0661", "", "."],
+)
+def test_a_cost_that_is_no_number_of_dollars_is_none(cost: str) -> None:
+    report = {"is_byok": True, "cost": cost, "cost_details": {"upstream_inference_cost": cost}}
+    assert reported_cost(orjson.dumps(report)) is None
+    assert reported_cost(orjson.dumps({**report, "cost": 2})) == 2
+
+
+@pytest.mark.parametrize("cost", ["9e999", "1e-999", 1e308, 5e-324])
+def test_a_cost_at_an_end_of_what_is_read_can_be_written_down(cost: float | str) -> None:
+    report = {"is_byok": True, "cost": cost, "cost_details": {"upstream_inference_cost": cost}}
+    read = reported_cost(add_usage(orjson.dumps(report), orjson.dumps(report)))
+    assert read is None or len(f"{read:f}") < 2_000

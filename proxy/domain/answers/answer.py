@@ -20,7 +20,7 @@ class Answer(Protocol):
 
     After either, ``images`` counts those that were complete, ``sizes`` has the size of each where it is known, and
     ``usage`` is the provider's own account as JSON. ``told`` is what the answer says of the first images, each its
-    quality and its size, and ``unreported_images`` are those that ``usage`` leaves out.
+    quality and its size. An answer that was made of several ``reports`` the images and the usage of each.
     """
 
     __slots__ = ()
@@ -29,7 +29,7 @@ class Answer(Protocol):
     sizes: list[Size | None]
     usage: bytes | None
     told: Sequence[tuple[str, str]] = ()
-    unreported_images: int = 0
+    reports: Sequence[tuple[int, bytes | None]] = ()
     failure: ProxyError | None = None
     """What the provider has reported within the answer, where the client has been told of it there."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
+from proxy.domain.catalog import TOKENS_LIMIT
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.prices.settling import Prices, SettleBy
 from proxy.domain.prices.table import Price, Wanted
-from proxy.domain.usage import reported_cost, tokens_by_kind
+from proxy.domain.usage import Tokens, reported_cost, tokens_by_kind
 
 Told = tuple[str, str]
 """What an answer says of an image: its quality and its size, empty where it does not."""
@@ -24,14 +26,15 @@ Basis = Mapping[str, Any]
 class Made:
     """What came of a request. ``told`` and ``sizes`` are those of its first images.
 
-    ``usage`` is the provider's account as JSON, which leaves ``unreported_images`` out.
+    ``usage`` is the provider's account as JSON; where several requests to it made the answer, ``reports`` has the
+    images and the account of each, in the order of the images.
     """
 
     images: int
     told: Sequence[Told] = ()
     sizes: Sequence[Size | None] = ()
     usage: bytes | None = None
-    unreported_images: int = 0
+    reports: Sequence[tuple[int, bytes | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,15 @@ class Charge:
 
     units: int
     basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What reports add up to, in quota units and as the ledger has it; ``silent`` are those that say nothing of it."""
+
+    units: int
+    basis: Basis
+    silent: Sequence[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +69,46 @@ class AgreedPrices:
 
     def charge(self, made: Made) -> Charge:
         """What an answer with images costs."""
-        settling = self.prices.settling
-        if settling.by is SettleBy.USAGE and (tokens := tokens_by_kind(made.usage)) is not None:
-            counts = {kind: count for kind, count in asdict(tokens).items() if count}
-            return self._reported(made, settling.token_units(tokens), {"tokens": counts})
-        if settling.by is SettleBy.COST and (cost_usd := reported_cost(made.usage)) is not None:
-            units = settling.cost_units(cost_usd)
-            if units is not None:
-                return self._reported(made, units, {"cost_usd": f"{cost_usd:f}"})
-        return self._by_table(made)
+        by, reports = self.prices.settling.by, made.reports or ((made.images, made.usage),)
+        if by is SettleBy.USAGE:
+            figures = self._by_tokens([tokens_by_kind(usage) for _, usage in reports])
+        elif by is SettleBy.COST:
+            figures = self._by_cost([reported_cost(usage) for _, usage in reports])
+        else:
+            figures = None
+        return self._by_table(made) if figures is None else self._reported(made, reports, figures)
 
-    def _reported(self, made: Made, units: int, figures: Basis) -> Charge:
-        basis = {"by": self.prices.settling.by.value, **figures}
-        left_out = min(made.unreported_images, made.images)
-        if not left_out:
-            return Charge(units, basis)
-        # Of several requests to a provider, one has not said what it took.
-        others = self._images(Made(left_out, made.told[-left_out:], made.sizes[-left_out:]))
-        return Charge(units + _sum(others), {**basis, "unreported": _rows(others)})
+    def _by_tokens(self, reported: Sequence[Tokens | None]) -> _Figures | None:
+        known = [tokens for tokens in reported if tokens is not None]
+        total = Tokens(*(sum(counts) for counts in zip(*map(astuple, known), strict=True)))
+        if not 0 < sum(astuple(total)) <= TOKENS_LIMIT:
+            return None
+        counts = {kind: count for kind, count in asdict(total).items() if count}
+        return _Figures(
+            self.prices.settling.token_units(total), {"tokens": counts}, [each is None for each in reported]
+        )
+
+    def _by_cost(self, reported: Sequence[Decimal | None]) -> _Figures | None:
+        known = [cost_usd for cost_usd in reported if cost_usd is not None]
+        total = sum(known, Decimal(0))
+        units = self.prices.settling.cost_units(total) if known else None
+        if units is None:
+            return None
+        return _Figures(units, {"cost_usd": f"{total:f}"}, [each is None for each in reported])
+
+    def _reported(self, made: Made, reports: Sequence[tuple[int, bytes | None]], figures: _Figures) -> Charge:
+        basis = {"by": self.prices.settling.by.value, **figures.basis}
+        others: Counter[Price] = Counter()
+        first = 0
+        for (images, _), is_silent in zip(reports, figures.silent, strict=True):
+            last = min(first + images, made.images)
+            if is_silent:
+                # Of several requests to a provider, this one has not said what it took.
+                others.update(self._images(Made(last - first, made.told[first:last], made.sizes[first:last])))
+            first = last
+        if not others:
+            return Charge(figures.units, basis)
+        return Charge(figures.units + _sum(others), {**basis, "unreported": _rows(others)})
 
     def _by_table(self, made: Made) -> Charge:
         counts = self._images(made)

@@ -95,10 +95,11 @@ class Delivery:
     """What came of a request; written by the relay, and settled by the meter.
 
     It begins as a failure, so that whatever goes wrong before anybody says otherwise is charged nothing.
-    ``provider_usage`` is the provider's account of it, as JSON, which leaves ``unreported_images`` out. ``sizes`` are
-    those of the images, where they are known, and ``told`` is what the answer says of each. ``whole`` says that nothing
-    of the provider's answer is missing, ``body`` is what the client got, where that is kept. ``fallbacks`` are the
-    other models that may be asked, and ``offer`` is the one that was, in place of the model that the request is for.
+    ``provider_usage`` is the provider's account of it, as JSON; where several requests to it made the answer,
+    ``reports`` has the images and the account of each. ``sizes`` are those of the images, where they are known, and
+    ``told`` is what the answer says of each. ``whole`` says that nothing of the provider's answer is missing, ``body``
+    is what the client got, where that is kept. ``fallbacks`` are the other models that may be asked, and ``offer`` is
+    the one that was, in place of the model that the request is for.
     """
 
     terms: Terms = field(default=NO_TERMS, compare=False)
@@ -110,7 +111,7 @@ class Delivery:
     sizes: tuple[Size | None, ...] = ()
     told: tuple[Told, ...] = ()
     provider_usage: bytes | None = None
-    unreported_images: int = 0
+    reports: tuple[tuple[int, bytes | None], ...] = ()
     body: bytes | None = field(default=None, compare=False)
     fallbacks: tuple[Offer, ...] = ()
     offer: Offer | None = None
@@ -194,7 +195,7 @@ def settle(reservation: Reservation, delivery: Delivery, error: BaseException | 
     if not delivery.images:
         return Settlement(reservation, delivery, delivery.text_units, ending=ending)
     if agreed is not None:
-        made = Made(delivery.images, delivery.told, delivery.sizes, delivery.provider_usage, delivery.unreported_images)
+        made = Made(delivery.images, delivery.told, delivery.sizes, delivery.provider_usage, delivery.reports)
         charge = agreed.charge(made)
         return Settlement(reservation, delivery, charge.units, ending=ending, basis=charge.basis)
     if prices is None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.domain.billing.charges import Made
 from proxy.domain.billing.pricing import agree, price
 from proxy.domain.billing.settlement import Delivery, Settlement, settle, settle_images
-from proxy.domain.catalog import Model
+from proxy.domain.catalog import TOKENS_LIMIT, Model
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.prices.table import DEFAULT
 from proxy.domain.requests.chat import ChatRequest, parse_chat_request
@@ -175,12 +175,37 @@ def test_the_basis_says_the_tokens_or_the_cost() -> None:
     assert (by_cost.charged_units, by_cost.basis) == (4, {"by": "cost", "cost_usd": "0.00004"})
 
 
-def test_images_of_a_part_that_reported_nothing_are_charged_by_the_table() -> None:
+@pytest.mark.parametrize("silent", [None, b"{}", b'{"total_tokens":0}', b'{"cost":0.5}', b'{"output_tokens":1e300}'])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_images_of_a_part_that_reported_nothing_are_charged_by_the_table_as_what_they_are(
+    silent: bytes | None, *, is_first: bool
+) -> None:
     model = model_of({**HIGH, "settle": BY_USAGE})
-    settlement = charged(requested("low", "1024x1024", 2), model, images=2, provider_usage=USAGE, unreported_images=1)
+    parts = [((1, silent), ("low", "1024x1024")), ((2, USAGE), ("high", "1024x1024"))]
+    reports, told = zip(*(parts if is_first else reversed(parts)), strict=True)
+    each = tuple(words for (images, _), words in zip(reports, told, strict=True) for _ in range(images))
+    settlement = charged(requested(None, None, 3), model, images=3, provider_usage=USAGE, reports=reports, told=each)
     assert settlement.charged_units == 12_505 + 2_000
     assert settlement.basis is not None
     assert settlement.basis["unreported"] == [{"rule": "quality=low", "images": 1, "unit_price": 2_000}]
+
+
+def test_a_part_without_a_cost_is_charged_by_the_table_and_costs_add_up_before_they_are_rounded() -> None:
+    model = model_of({**HIGH, "settle": {"by": "cost"}})
+    reports = ((1, b'{"cost":0.000004}'), (1, b'{"total_tokens":5}'), (1, b'{"cost":"0.000004"}'))
+    settlement = charged(requested("low", "1K", 3), model, images=3, reports=reports)
+    assert settlement.charged_units == 1 + 2_000
+    assert settlement.basis is not None
+    assert settlement.basis["cost_usd"] == "0.000008"
+
+
+def test_parts_that_add_up_to_what_cannot_be_true_are_charged_by_the_table() -> None:
+    by_cost = model_of({**HIGH, "settle": {"by": "cost"}})
+    reports = ((1, b'{"cost":9000}'),) * 2
+    assert charged(requested("low", "1K", 2), by_cost, images=2, reports=reports).charged_units == 4_000
+    by_usage = model_of({**HIGH, "settle": BY_USAGE})
+    reports = ((1, b'{"output_tokens":%d}' % TOKENS_LIMIT),) * 2
+    assert charged(requested("low", "1K", 2), by_usage, images=2, reports=reports).charged_units == 4_000
 
 
 @pytest.mark.parametrize("usage", [b'{"cost":-1}', b'{"cost":10001}', b'{"cost":"much"}', b'{"cost":true}', b"{}"])

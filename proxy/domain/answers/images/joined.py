@@ -28,7 +28,7 @@ class JoinedImages(Answer):
         self.sizes: list[Size | None] = []
         self.usage: bytes | None = None
         self.told: list[tuple[str, str]] = []
-        self.unreported_images = 0
+        self.reports: list[tuple[int, bytes | None]] = []
         self._writer: ImagesWriter = ImagesStream(head) if stream else ImagesJson(head)
         self._seen = SeenImages()
         self._reader: ImagesReader | None = None
@@ -123,8 +123,8 @@ class JoinedImages(Answer):
         self._count()
         self.usage = add_usage(self.usage, reader.usage)
         made = self.images - self._before
-        if reader.usage is None:
-            self.unreported_images += made
+        if made or reader.usage is not None:
+            self.reports.append((made, reader.usage))
         said = [*reader.told, *[("", "")] * made][:made]
         self.told += said[: SIZES_LIMIT - len(self.told)]
 

@@ -84,6 +84,9 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         # What the event that is read has reported, and all that were complete before it.
         self._event_usage: bytes | None = None
         self._usage_before: bytes | None = None
+        # What the last event with an image has reported, and whether this one's image was there before.
+        self._usage_of_image: bytes | None = None
+        self._is_repeated = False
         self._fingerprint = Fingerprint()
         self._notes: dict[str, bytes] = {}
         self._error: MalformedResponse | ProxyError | None = None
@@ -207,6 +210,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
     def begin_document(self, name: bytes) -> None:
         self._name = name
         self._depth = 0
+        self._is_repeated = False
 
     @override
     def passed(self, piece: bytes) -> None:
@@ -222,10 +226,13 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
 
     def _end_usage(self, *, is_of_image: bool) -> None:
         """An event with an image reports what that took; any other one, as Gemini's, all that was taken so far."""
-        if is_of_image:
-            self._usage_before = self.usage
-        else:
+        if not is_of_image:
             self.usage = self._event_usage
+        elif self._is_repeated and self._event_usage == self._usage_of_image:
+            # The same event again.
+            self.usage = self._usage_before
+        else:
+            self._usage_before, self._usage_of_image = self.usage, self._event_usage
         self._event_usage = None
 
     def _fail(self, report: bytes) -> None:
@@ -338,7 +345,8 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         details = {name: facts[name] for name in DETAILS if name in facts} | self._details
         # One that says after its bytes that it is a draft is none that can be delivered as one.
         is_unwanted = self._skipped or self._is_partial is not self._begun_as_partial
-        is_delivered = not (is_unwanted or self._fingerprint in self._seen) or not self._writer.cancel()
+        self._is_repeated = not is_unwanted and self._fingerprint in self._seen
+        is_delivered = not (is_unwanted or self._is_repeated) or not self._writer.cancel()
         if self._begun_as_partial and not is_unwanted:
             self._awaits_completed = True
             self._writer.end(details, self._event_usage, charged=False)

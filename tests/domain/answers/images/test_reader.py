@@ -631,6 +631,17 @@ def test_each_event_says_its_own_quality_and_size_and_its_tokens_add_up(*, strea
         assert orjson.loads(answer.usage or b"") == {"total_tokens": 7, "cost": 0.3}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_event_that_comes_again_reports_no_tokens_of_its_own(*, stream: bool) -> None:
+    first = completed(1, usage={"total_tokens": 3})
+    second = completed(2, usage={"total_tokens": 3})
+    answer = make(events=True, stream=stream)
+    answer.feed(sse(first, first, second, second, completed(2, usage={"total_tokens": 8})))
+    answer.finish()
+    # The last one repeats an image, and reports something else.
+    assert (answer.images, orjson.loads(answer.usage or b"")) == (2, {"total_tokens": 14})
+
+
 def test_a_running_total_is_not_added_up() -> None:
     parts = [{"inlineData": {"mimeType": "image/png", "data": f"AAA{number}"}} for number in range(2)]
     body = sse(
