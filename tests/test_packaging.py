@@ -61,3 +61,12 @@ def test_a_gateway_with_a_redis_needs_no_server_of_its_own() -> None:
 def test_the_lock_names_no_index() -> None:
     assert "://" not in LOCK
     assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z0-9])", LOCK) if "==" in block)
+
+
+def test_the_image_is_built_of_whatever_the_wheel_is() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    ignored = (ROOT / "deploy" / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    for path in (*wheel["packages"], *wheel.get("force-include", {})):
+        assert f"\nCOPY {path} ./{path}\n" in dockerfile
+        assert f"!{path}" in ignored
