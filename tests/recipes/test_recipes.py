@@ -94,3 +94,28 @@ def test_the_openai_sdk_needs_no_more_than_a_prompt(play: Stage, name: str) -> N
         made = sdk.images.generate(model=model, prompt="a cube")
     assert made.data
     assert made.data[0].b64_json or made.data[0].url
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("azure-openai", "/openai/v1/images/edits"),
+        (
+            "azure-openai-deployment",
+            "/openai/deployments/gpt-image-2.6-flare/images/edits?api-version=2025-04-01-preview",
+        ),
+        ("azure-openai-entra", "/openai/v1/images/edits"),
+    ],
+)
+def test_an_edit_takes_the_same_door(play: Stage, name: str, target: str) -> None:
+    shape = play.answer(name)
+    (model,) = _model.findall(read_recipe(name))
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    with openai.OpenAI(base_url=f"{play.gateway.url}/v1", api_key=play.gateway.make_key(10**9)) as sdk:
+        made = sdk.images.edit(model=model, prompt="a cube", image=("a.png", picture), quality="high")
+    assert made.data
+    asked = play.provider.last
+    assert asked.target == target
+    assert str(asked.headers[shape["header"][0]]).startswith(shape["header"][1])
+    named = {"model": "gpt-image-2.6-flare"} if "model" in shape["sent"] else {}
+    assert asked.form == {**named, "prompt": "a cube", "quality": "high", "image": picture}

@@ -42,12 +42,17 @@ class Tokens(ChangingCredentials):
         self._credentials: Credentials | None = None
         self._good_until_s = 0.0
         self._fetched = asyncio.Event()
+        self._ended = asyncio.Event()
         self._failures = 0
         self._task = asyncio.create_task(self._keep())
 
     @override
     async def current(self) -> Credentials:
         if self._credentials is None or time() >= self._good_until_s:
+            if self._fetched.is_set() and not self._failures:
+                # The machine has slept, or its clock was set: what waits for the right time would wait for long.
+                self._fetched.clear()
+                self._ended.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(WAIT_S):
                     await self._fetched.wait()
@@ -64,6 +69,7 @@ class Tokens(ChangingCredentials):
     async def _keep(self) -> None:
         while True:
             self._fetched.clear()
+            self._ended.clear()
             try:
                 token = await _in_a_thread(self._source.fetch)
                 pause_s = self._take(token)
@@ -71,7 +77,9 @@ class Tokens(ChangingCredentials):
                 pause_s = self._failed(error)
             # Whoever waits is told, whether there is a token or none.
             self._fetched.set()
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._ended.wait()
 
     def _take(self, token: Token) -> float:
         life_s = token.expires_s - time()

@@ -156,3 +156,18 @@ async def test_whoever_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -
     finally:
         may_end.set()
         await held.close()
+
+
+async def test_a_token_that_ends_while_the_machine_sleeps_is_replaced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept_s = 0.0
+    monkeypatch.setattr(tokens, "time", lambda: time() + slept_s)
+    source = Source(lambda number: Token(f"token-number-{number}", time() + slept_s + 3_600))
+    held = Tokens("acme", source)
+    try:
+        assert (await held.current()).headers["Authorization"].endswith("1")
+        slept_s = 7_200
+        given = await asyncio.gather(*(held.current() for _ in range(20)))
+        assert {each.headers["Authorization"] for each in given} == {"Bearer token-number-2"}
+        assert source.fetches == 2
+    finally:
+        await held.close()
