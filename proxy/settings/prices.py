@@ -19,10 +19,9 @@ PIXELS_LIMIT = 10**12
 
 
 def _named(text: str) -> str:
-    word = plain(text)
-    if word in OPEN_WORDS:
+    if plain(text) in OPEN_WORDS:
         raise ValueError('should name one: a request that says "auto" leaves it open, and matches no rule by it')
-    return word
+    return text.strip()
 
 
 Units = Annotated[Whole, Field(ge=0, le=BASE_LIMIT)]
@@ -39,7 +38,8 @@ class PriceSettings(Section):
 
     def to_rule(self) -> Rule:
         """The same, as the table has it."""
-        return Rule(self.base, self.quality, self.size, self.task, self.min_pixels)
+        quality, size = (None if text is None else plain(text) for text in (self.quality, self.size))
+        return Rule(self.base, quality, size, self.task, self.min_pixels, self.quality or "")
 
 
 class InputSettings(Section):

@@ -129,6 +129,20 @@ hints = "object"
 note = "string"
 
 [[models]]
+id = "priced"
+provider = "azure"
+upstream_model = "acme/image-1"
+token_multiplier = 1
+parameters = ["quality"]
+words = { quality = { low = "standard" } }
+[[models.prices]]
+quality = "low"
+base = 100
+[[models.prices]]
+quality = " Extra-HD "
+base = 9_000
+
+[[models]]
 id = "open"
 provider = "azure"
 upstream_model = "acme/image-1"
@@ -369,6 +383,23 @@ def test_fields_have_the_providers_names_and_words_and_constants_stand_beside_th
         "strength": 0.5, "tiled": True, "complexity": "low", "mode": 2, "tags": ["a"], "hints": {"x": {"y": 1}},
         "note": "n", "watermark": False, "safety": {"level": 2},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quality", "sent", "charged"),
+    [
+        ("low", "standard", 100), ("LOW", "standard", 100), (" l ow\t", "standard", 100),
+        ("Extra-HD", "Extra-HD", 9_000), ("extra-hd ", "Extra-HD", 9_000), ("Medium", "Medium", 5_000),
+    ],
+)  # fmt: skip
+def test_a_quality_that_has_a_price_is_forwarded_as_what_it_is_charged_as(
+    play: Stage, quality: str, sent: str, charged: int
+) -> None:
+    key = play.gateway.make_key(10**9)
+    body = {"model": "priced", "prompt": "a cube", "quality": quality}
+    assert ask("POST", play.gateway.url + GENERATIONS, key=key, body=body).status == 200
+    assert play.provider.last.json["quality"] == sent
+    assert [entry["charged"] for entry in play.gateway.ledger(key)] == [charged]
 
 
 def test_a_size_is_told_in_the_words_that_the_provider_has_for_it(play: Stage) -> None:

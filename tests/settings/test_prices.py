@@ -54,6 +54,7 @@ def test_a_model_has_the_prices_of_its_sections_worked_out(file: File) -> None:
         ("task=generation quality=high size=1536x1024 min_pixels=1000000", 18_000),
         ("any", 1_000),
     ]
+    assert [prices.table.quality_written(each) for each in ("high", "HIGH ", "low")] == ["High", "High", "low"]
     assert (prices.reference_units, prices.settling.by) == (800, SettleBy.USAGE)
     assert prices.settling.per_million == {
         "input_text": 500_000, "input_image": 0, "output_text": 0, "output_image": 3_000_000

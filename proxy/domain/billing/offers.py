@@ -42,7 +42,19 @@ def check_takes(asked: Asked, model: Model) -> None:
 
 def as_taken(asked: Asked, model: Model) -> Asked:
     """``asked`` as this model is asked for it; raises UnknownParameter or InvalidRequest."""
-    return agree_on_size(accept_unknown(asked, model), model)
+    return _agree_on_quality(agree_on_size(accept_unknown(asked, model), model), model)
+
+
+def _agree_on_quality(asked: Asked, model: Model) -> Asked:
+    """``asked`` with a quality that a price rule names written as the rule does: what is forwarded is what is charged.
+
+    A provider that does not know ``LOW`` may draw what it draws without a quality.
+    """
+    given = asked.fields.get("quality")
+    if model.prices is None or not isinstance(given, str):
+        return asked
+    written = model.prices.table.quality_written(given)
+    return asked if written == given else replace(asked, fields={**asked.fields, "quality": written})
 
 
 def offers_instead(

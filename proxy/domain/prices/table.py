@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, unit_price
@@ -53,7 +53,8 @@ class Sizes:
 class Rule:
     """One price; each condition may be None, and the rule matches where all others do. ``base_units`` are of an image.
 
-    ``quality`` and ``size`` are as ``plain`` writes them, ``task`` is one of ``TASKS``.
+    ``quality`` and ``size`` are as ``plain`` writes them, ``task`` is one of ``TASKS``. ``quality_written`` is the
+    quality as its provider knows it.
     """
 
     base_units: int
@@ -61,6 +62,7 @@ class Rule:
     size: str | None = None
     task: str | None = None
     min_pixels: int | None = None
+    quality_written: str = field(default="", compare=False)
 
     @property
     def conditions(self) -> dict[str, str | int]:
@@ -117,6 +119,8 @@ class PriceTable:
         self._default = Price(DEFAULT, unit_price(BASE_UNITS, token_multiplier))
         self._default_4k = Price(DEFAULT, unit_price(BASE_UNITS_4K, token_multiplier))
         self._qualities = frozenset(rule.quality for rule in self.rules if rule.quality is not None)
+        self._qualities_written = {rule.quality: rule.quality_written for rule in self.rules if rule.quality_written}
+        self._as_written = frozenset(rule.quality_written for rule in self.rules)
         self._names = frozenset({FOUR_K, *(rule.size for rule in self.rules if rule.size is not None)})
         self._edges = sorted({rule.min_pixels for rule in self.rules if rule.min_pixels is not None})
         self._known: dict[Wanted, Price] = {}
@@ -143,6 +147,12 @@ class PriceTable:
         """A quality as rules are compared with it; None for what leaves it open."""
         word = plain(text) if isinstance(text, str) else ""
         return None if word in OPEN_WORDS else word
+
+    def quality_written(self, text: str) -> str:
+        """A quality as its provider knows it, where a rule names it; any other is left as it is."""
+        if text in self._as_written:
+            return text
+        return self._qualities_written.get(plain(text), text)
 
     def sizes_of(self, *texts: str | None) -> Sizes | None:
         """The sizes that these name; None where all of them leave it open."""
