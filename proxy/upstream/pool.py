@@ -16,14 +16,13 @@ from proxy.domain.answers.images.writing import ImagesHead, settings_asked
 from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.settlement import Delivery, Served
 from proxy.domain.catalog import Model
-from proxy.domain.errors import UpstreamUnreachable
+from proxy.domain.errors import TaskUnknown, UpstreamUnreachable
 from proxy.domain.requests.image import ImageRequest
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.client import ProviderClient
 from proxy.upstream.dialects import RAW_DIALECTS
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
-from proxy.upstream.dialects.polled.course import TaskUnknown
 from proxy.upstream.exchange import Asked, Exchange, ask
 from proxy.upstream.failover import Failover
 from proxy.upstream.fallback import Fallback

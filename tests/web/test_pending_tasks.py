@@ -9,10 +9,9 @@ import pytest
 from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle
-from proxy.domain.errors import ProviderRefusal, UpstreamError, UpstreamMisconfigured, UpstreamUnreachable
+from proxy.domain.errors import ProviderRefusal, TaskUnknown, UpstreamError, UpstreamMisconfigured, UpstreamUnreachable
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyState
 from proxy.metering.journal.tasks import PendingRequest
-from proxy.upstream.dialects.polled.course import TaskUnknown
 from proxy.web.pending_tasks import settle_pending
 
 QUOTE = Quote(images=3, unit_price=5_000, units=15_000, tier=Tier.STANDARD)

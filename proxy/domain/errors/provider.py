@@ -66,6 +66,14 @@ class UpstreamUncertain(UpstreamError):
     retryable = False
 
 
+class TaskUnknown(UpstreamUncertain):
+    """The provider does not know a task that it had accepted: what became of it, nobody can say."""
+
+    def __init__(self) -> None:
+        """There is one message only."""
+        super().__init__("The provider no longer knows the task that it had accepted; nothing was charged.")
+
+
 class UpstreamTruncated(UpstreamError):
     """The answer broke off after complete images, which are charged: an SDK's own retry would cost more."""
 

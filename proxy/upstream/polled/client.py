@@ -15,7 +15,7 @@ from typing_extensions import override
 from yarl import URL
 
 from proxy.domain.billing.pending import PendingTask
-from proxy.domain.errors import NoCredentials, UpstreamUncertain
+from proxy.domain.errors import NoCredentials, TaskUnknown, UpstreamUncertain
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ from proxy.upstream.client import ANSWER, KEEP_ALIVE_S, READ_BUFFER_BYTES, Provi
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.decompression import decompressed, too_long
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
-from proxy.upstream.dialects.polled.course import BACK_OFF, Course, TaskUnknown
+from proxy.upstream.dialects.polled.course import BACK_OFF, Course
 from proxy.upstream.dialects.polled.protocol import Ticket
 from proxy.upstream.errors.library import describe, without_frames
 from proxy.upstream.polled.exchange import PolledExchange

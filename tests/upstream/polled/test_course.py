@@ -9,12 +9,13 @@ from proxy.domain.billing.pending import PendingTask
 from proxy.domain.errors import (
     ProviderRefusal,
     ProxyError,
+    TaskUnknown,
     UpstreamError,
     UpstreamMisconfigured,
     UpstreamUncertain,
 )
 from proxy.upstream.dialects.polled.bfl import BlackForestLabsDialect
-from proxy.upstream.dialects.polled.course import UNKNOWN_LIMIT, WAIT_LIMIT_S, Course, TaskUnknown
+from proxy.upstream.dialects.polled.course import UNKNOWN_LIMIT, WAIT_LIMIT_S, Course
 
 IMAGE = "https://delivery-eu1.bfl.ai/results/1/sample.jpeg?sig=a%2Bb"
 

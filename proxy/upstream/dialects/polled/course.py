@@ -11,7 +11,7 @@ from http import HTTPStatus
 import orjson
 
 from proxy.domain.billing.pending import PendingTask
-from proxy.domain.errors import UpstreamUncertain
+from proxy.domain.errors import TaskUnknown, UpstreamUncertain
 from proxy.upstream.dialects.polled.protocol import PolledDialect, TaskState
 
 BACK_OFF = 1.5
@@ -26,14 +26,6 @@ RESULT_FAILURES_LIMIT = 3
 
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-
-
-class TaskUnknown(UpstreamUncertain):
-    """The provider does not know a task that it had accepted: what became of it, nobody can say."""
-
-    def __init__(self) -> None:
-        """There is one message only."""
-        super().__init__("The provider no longer knows the task that it had accepted; nothing was charged.")
 
 
 class Course:
