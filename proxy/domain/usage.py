@@ -30,6 +30,11 @@ TOOL_DETAILS = ("toolUsePromptTokensDetails",)
 """Objects with ``text_tokens`` and ``image_tokens``, or Gemini's lists of ``modality`` and ``tokenCount``."""
 
 IMAGE_MODALITY = "image"
+KINDS = ("text_tokens", "image_tokens", "reasoning_tokens")
+COST, COST_DETAILS, PROVIDERS_COST, OWN_KEY = "cost", "cost_details", "upstream_inference_cost", "is_byok"
+
+SUM_BYTES_LIMIT = 16_384
+"""Of several reports as one, which is as much as one of them may have; of more, only what is counted is kept."""
 
 _digits = re.compile(r"[0-9]{1,15}")
 _decimal = re.compile(r"[0-9]{0,40}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,3})?")
@@ -108,10 +113,10 @@ def reported_cost(usage: bytes | None) -> Decimal | None:
     https://openrouter.ai/docs/use-cases/usage-accounting
     """
     reported = orjson.loads(usage or b"{}")
-    cost = _dollars(reported.get("cost"))
-    details = reported.get("cost_details")
-    if cost is not None and reported.get("is_byok") is True and isinstance(details, dict):
-        cost += _dollars(details.get("upstream_inference_cost")) or 0
+    cost = _dollars(reported.get(COST))
+    details = reported.get(COST_DETAILS)
+    if cost is not None and reported.get(OWN_KEY) is True and isinstance(details, dict):
+        cost += _dollars(details.get(PROVIDERS_COST)) or 0
     return cost
 
 
@@ -150,7 +155,33 @@ def add_usage(first: bytes | None, second: bytes | None) -> bytes | None:
     """Two reports as one: their numbers are added up, what else they say is the second's."""
     if first is None or second is None:
         return first or second
-    return orjson.dumps(_sum(orjson.loads(first), orjson.loads(second)))
+    one, other = orjson.loads(first), orjson.loads(second)
+    added = orjson.dumps(_sum(one, other))
+    return added if len(added) <= SUM_BYTES_LIMIT else orjson.dumps(_sum(_counted(one), _counted(other)))
+
+
+def _counted(reported: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a report is looked at, in few bytes however long it is."""
+    counted: dict[str, Any] = {}
+    for name in (*TOTALS, *(word for words in PARTS for word in words)):
+        if (count := _count(reported.get(name))) is not None:
+            counted[name] = count
+    for names in (INPUT_DETAILS, OUTPUT_DETAILS, TOOL_DETAILS):
+        details = _details(reported, names)
+        name = next((each for each in names if isinstance(reported.get(each), dict | list)), "")
+        if details and isinstance(reported[name], dict):
+            counted[name] = {kind: details[kind] for kind in KINDS if kind in details}
+        elif details:
+            counts = (("TEXT", details["text_tokens"]), ("IMAGE", details["image_tokens"]))
+            counted[name] = [{"modality": modality, "tokenCount": count} for modality, count in counts if count]
+    if (cost := _dollars(reported.get(COST))) is not None:
+        counted[COST] = f"{cost:f}"
+    if reported.get(OWN_KEY) is True:
+        counted[OWN_KEY] = True
+    behind = reported.get(COST_DETAILS)
+    if isinstance(behind, dict) and (cost := _dollars(behind.get(PROVIDERS_COST))) is not None:
+        counted[COST_DETAILS] = {PROVIDERS_COST: f"{cost:f}"}
+    return counted
 
 
 def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

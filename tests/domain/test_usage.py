@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import TOKENS_LIMIT
-from proxy.domain.usage import Tokens, add_usage, reported_cost, tokens_by_kind, total_tokens
+from proxy.domain.usage import SUM_BYTES_LIMIT, Tokens, add_usage, reported_cost, tokens_by_kind, total_tokens
 from tests.support.price_tables import gemini_usage, openai_usage, openrouter_usage
 
 counts = st.integers(0, 10**6)
@@ -231,3 +231,48 @@ def test_a_cost_at_an_end_of_what_is_read_can_be_written_down(cost: float | str)
     report = {"is_byok": True, "cost": cost, "cost_details": {"upstream_inference_cost": cost}}
     read = reported_cost(add_usage(orjson.dumps(report), orjson.dumps(report)))
     assert read is None or len(f"{read:f}") < 2_000
+
+
+# --- Long reports -----------------------------------------------------------------------------------------------------
+
+
+def with_padding(report: dict[str, Any], number: int) -> bytes:
+    """Names that no other report has, as many as one report may have."""
+    details = {**report, "padding": {f"member {number} {each}": each for each in range(600)}}
+    return orjson.dumps(details)
+
+
+@given(st.lists(kinds, min_size=2, max_size=5), st.sampled_from([openai_usage, openrouter_usage, gemini_usage]))
+def test_the_sum_of_long_reports_is_as_short_as_one_and_counts_the_same(
+    usages: list[dict[str, int]], write: Any
+) -> None:
+    short: bytes | None = None
+    long: bytes | None = None
+    for number, usage in enumerate(usages):
+        report = {
+            **write(usage), "cost": 0.1, "is_byok": True, "cost_details": {"upstream_inference_cost": "0.25"},
+        }  # fmt: skip
+        short, long = add_usage(short, orjson.dumps(report)), add_usage(long, with_padding(report, number))
+    assert long is not None
+    assert len(long) <= SUM_BYTES_LIMIT
+    assert tokens_by_kind(long) == tokens_by_kind(short)
+    assert total_tokens(long) == total_tokens(short)
+    assert reported_cost(long) == reported_cost(short) == len(usages) * Decimal("0.35")
+
+
+@given(st.dictionaries(names, json_values), st.dictionaries(names, json_values))
+def test_a_long_report_counts_as_it_does_alone(one: dict[str, Any], other: dict[str, Any]) -> None:
+    added = add_usage(with_padding(one, 1), with_padding(other, 2))
+    assert added is not None
+    assert len(added) <= SUM_BYTES_LIMIT
+
+
+def test_lists_do_not_grow_either() -> None:
+    total: bytes | None = None
+    for number in range(20):
+        lists = [{"modality": f"{number} {each}", "tokenCount": 1} for each in range(300)]
+        report = {"promptTokensDetails": [*lists, None, 5], "candidatesTokenCount": 7, "other": [*range(900)]}
+        total = add_usage(total, orjson.dumps(report))
+    assert total is not None
+    assert len(total) <= SUM_BYTES_LIMIT
+    assert tokens_by_kind(total) == Tokens(20 * 300, 0, 0, 140)

@@ -13,6 +13,7 @@ from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.answers.places import IMAGE_MEMBERS, IMAGE_OBJECTS, NAMED_BASE64, NAMED_KIND, NAMED_URL
 from proxy.domain.catalog import IMAGES_LIMIT
 from proxy.domain.errors import NothingGenerated, ProviderRefusal, UpstreamError, UpstreamTruncated
+from proxy.domain.usage import SUM_BYTES_LIMIT, total_tokens
 from tests.domain.answer_samples import check_that_thirty_megabytes_flow, events_of, pass_on
 from tests.domain.answers.images.samples import (
     COMPLETED,
@@ -640,6 +641,18 @@ def test_an_event_that_comes_again_reports_no_tokens_of_its_own(*, stream: bool)
     answer.finish()
     # The last one repeats an image, and reports something else.
     assert (answer.images, orjson.loads(answer.usage or b"")) == (2, {"total_tokens": 14})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_reports_that_have_no_name_in_common_do_not_pile_up(*, stream: bool) -> None:
+    answer = make(events=True, stream=stream)
+    for number in range(20):
+        names = {f"name {number} {each}": each for each in range(700)}
+        answer.feed(sse(completed(number, usage={"output_tokens": 5, **names})))
+    answer.finish()
+    assert answer.usage is not None
+    assert len(answer.usage) <= SUM_BYTES_LIMIT
+    assert (answer.images, total_tokens(answer.usage)) == (20, 100)
 
 
 def test_a_running_total_is_not_added_up() -> None:
