@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.domain.errors import ModelNotFound
 from proxy.domain.retirement import Retirement
-from proxy.domain.wording import Wording
+from proxy.domain.wording import EditForm, Wording
 
 if TYPE_CHECKING:
     from proxy.domain.prices.settling import Prices
@@ -52,6 +52,22 @@ class Ability(StrEnum):
 
     FILE_IDS = "file_ids"
     """They may be given by the id of a file that the provider keeps."""
+
+
+_ABILITIES_OF_EDITS: Mapping[EditForm, frozenset[Ability]] = {
+    EditForm.FORM: frozenset(Ability),
+    EditForm.FILES: frozenset({Ability.EDITS, Ability.VARIATIONS, Ability.MASKS}),
+    EditForm.UNMASKED_FILES: frozenset({Ability.EDITS}),
+    EditForm.IMAGE_OBJECTS: frozenset({Ability.EDITS, Ability.MASKS, Ability.LINKED_IMAGES}),
+    EditForm.IMAGE_URLS: frozenset({Ability.EDITS, Ability.LINKED_IMAGES}),
+    EditForm.INPUT_IMAGES: frozenset({Ability.EDITS}),
+    EditForm.NONE: frozenset({Ability.LINKED_IMAGES}),
+}
+
+
+def abilities_of_edits(forms: Iterable[EditForm]) -> frozenset[Ability]:
+    """What can be asked of providers that take the images of edits in all of these ``forms``."""
+    return frozenset(Ability).intersection(*(_ABILITIES_OF_EDITS[form] for form in forms))
 
 
 @dataclass(frozen=True, slots=True)

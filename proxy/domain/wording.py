@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 Path = tuple[str, ...]
@@ -16,18 +17,44 @@ IMAGE_CONFIG, SIZE = "image_config", "size"
 _NOTHING = object()
 
 
+class EditForm(StrEnum):
+    """How a provider takes the images of an edit."""
+
+    FORM = "form"
+    """As OpenAI: a form with the files, or JSON with references."""
+
+    FILES = "files"
+    """A form with the files, and nothing else."""
+
+    UNMASKED_FILES = "unmasked_files"
+    """Such a form, without a mask."""
+
+    IMAGE_OBJECTS = "image_objects"
+    """JSON: ``image`` is ``{"type": "image_url", "url": …}``; several are a list of such, ``images``."""
+
+    IMAGE_URLS = "image_urls"
+    """JSON: ``image`` is an address, or a list of them."""
+
+    INPUT_IMAGES = "input_images"
+    """JSON: ``input_image``, ``input_image_2`` and so on hold base64."""
+
+    NONE = "none"
+    """Not at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wording:
     """What is written otherwise. ``renames`` lead from where a field is to where it goes.
 
     ``words`` are other spellings of a field's texts, by the name that it has in the end. ``constants`` are in every
-    request. ``names_model`` is whether the body says which model is asked for.
+    request. ``names_model`` is whether the body says which model is asked for, and ``edits`` how images get there.
     """
 
     renames: tuple[tuple[Path, Path], ...] = ()
     words: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     names_model: bool = True
+    edits: EditForm = EditForm.FORM
 
     def of(self, body: dict[str, Any]) -> dict[str, Any]:
         """``body`` so worded; itself and all that is in it stay as they are."""

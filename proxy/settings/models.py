@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -17,12 +18,13 @@ from proxy.domain.catalog import (
     Ability,
     Deployment,
     Model,
+    abilities_of_edits,
     unit_price,
 )
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.unknown import DROP, FORWARD, REFUSE
-from proxy.domain.wording import Wording
+from proxy.domain.wording import EditForm, Wording
 from proxy.settings.prices import PricedSettings, check_prices
 from proxy.settings.sections import Section
 from proxy.settings.values import Day, ModelId, Multiplier, Name, Parameter, Size, Whole, one_of
@@ -90,12 +92,22 @@ class ModelSettings(NamedSettings, PricedSettings):
         return [self.provider] if self.provider else [each.provider for each in self.deployments]
 
     def to_model(
-        self, dialects: Sequence[Dialect], units_per_usd: Decimal | None = None, not_named_at: Container[str] = ()
+        self,
+        dialects: Sequence[Dialect],
+        units_per_usd: Decimal | None = None,
+        not_named_at: Container[str] = (),
+        edits_at: Mapping[str, EditForm] = MappingProxyType({}),
     ) -> Model:
         """The model with its prices worked out; whoever is asked speaks one of ``dialects``.
 
-        No request names it at the providers of ``not_named_at``.
+        No request names it at the providers of ``not_named_at``; ``edits_at`` is how each takes the images of edits.
         """
+
+        def worded_at(provider: str) -> Wording | None:
+            form = edits_at.get(provider, EditForm.FORM)
+            named = provider not in not_named_at
+            return wording_of(self.rename, self.words, self.constants, names_model=named, edits=form)
+
         in_words = "image_config.image_size" in self.rename or any(dialect.sizes_in_words for dialect in dialects)
         limits = (self.images_at_once, *(dialect.images_at_once(self.endpoint) for dialect in dialects))
         at_once = [most for most in limits if most is not None]
@@ -104,10 +116,8 @@ class ModelSettings(NamedSettings, PricedSettings):
             id=self.id,
             provider=self.provider or self.deployments[0].provider,
             upstream_model=self.upstream_model or self.deployments[0].upstream_model,
-            deployments=tuple(
-                given.to_deployment(self._wording(given.provider, not_named_at)) for given in self.deployments
-            ),
-            wording=self._wording(self.provider, not_named_at) if self.provider else None,
+            deployments=tuple(given.to_deployment(worded_at(given.provider)) for given in self.deployments),
+            wording=worded_at(self.provider) if self.provider else None,
             extras=kinds_of(self.extra_parameters),
             token_multiplier=self.token_multiplier,
             parameters=frozenset({*self.parameters, *(LISTED_PARAMETERS & self.extra_parameters.keys())}),
@@ -127,14 +137,12 @@ class ModelSettings(NamedSettings, PricedSettings):
             chat_checks=tuple({chat.check: None for chat in chats if chat is not None and chat.check is not None}),
             chat_fields=_own_fields(chats),
             abilities=frozenset.intersection(*(dialect.abilities for dialect in dialects))
+            & abilities_of_edits(edits_at.get(name, EditForm.FORM) for name in self.providers)
             - ({Ability.LINKED_IMAGES} if not self.linked_images else set()),
             unit_price=unit_price(BASE_UNITS, self.token_multiplier),
             unit_price_4k=unit_price(BASE_UNITS_4K, self.token_multiplier),
             prices=self.to_prices(self.four_k_long_edge, units_per_usd, in_words=in_words),
         )
-
-    def _wording(self, provider: str, not_named_at: Container[str]) -> Wording | None:
-        return wording_of(self.rename, self.words, self.constants, names_model=provider not in not_named_at)
 
 
 def _own_fields(chats: Sequence[ChatDialect | None]) -> Mapping[str, Kind]:

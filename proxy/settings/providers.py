@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from proxy.domain.wording import EditForm
 from proxy.settings.auth import AuthSettings, check_key
 from proxy.settings.sections import Section
 from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
@@ -58,6 +59,12 @@ Query = Annotated[
 Paths = dict[Annotated[str, one_of(*ENDPOINTS)], Annotated[str, AfterValidator(_path)]]
 
 
+def _edit_form(given: object) -> EditForm:
+    if given not in [*EditForm]:
+        raise ValueError(f"should be one of {', '.join(EditForm)}")
+    return EditForm(str(given))
+
+
 _proxy = re.compile(r"http://(?:[^\s/@]+@)?(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?/?")
 
 
@@ -86,6 +93,7 @@ class ProviderSettings(Section):
     query: Query = Field(default_factory=dict)
     paths: Paths = Field(default_factory=dict)
     send_model: bool = True
+    edits: Annotated[EditForm, BeforeValidator(_edit_form)] = EditForm.FORM
     connect_timeout: Seconds = 5
     pool_timeout: Seconds = 5
     first_byte_timeout: Seconds = 300
@@ -167,6 +175,8 @@ def _check(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterat
                 f"there are {', '.join(own_paths)}" if own_paths else "it makes its paths of the model and the method"
             )
             yield f"paths.{name}: the dialect {provider.dialect!r} has no such path; {known}"
+    if provider.edits not in (EditForm.FORM, EditForm.NONE) and provider.dialect != "openai":
+        yield f'edits: the dialect {provider.dialect!r} has its own way; leave it out, or say "none"'
     yield from _check_connection(provider, environment)
 
 

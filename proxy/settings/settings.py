@@ -106,9 +106,10 @@ class Settings(Section):
         units_per_usd = self.accounting.units_per_usd
         dialects = {provider.name: DIALECTS[provider.dialect] for provider in self.providers}
         not_named_at = frozenset(provider.name for provider in self.providers if not provider.send_model)
+        edits_at = {provider.name: provider.edits for provider in self.providers}
         return Catalog(
             (
-                model.to_model([dialects[name] for name in model.providers], units_per_usd, not_named_at)
+                model.to_model([dialects[name] for name in model.providers], units_per_usd, not_named_at, edits_at)
                 for model in with_breakers(self.all_models)
             ),
             self.server.default_model,

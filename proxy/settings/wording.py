@@ -13,7 +13,7 @@ from proxy.domain.requests.chat import CHAT
 from proxy.domain.requests.extras import KINDS, Allowed, kind_of
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.domain.requests.kinds import Kind
-from proxy.domain.wording import IMAGE_CONFIG, Path, Wording
+from proxy.domain.wording import IMAGE_CONFIG, EditForm, Path, Wording
 
 METERED = frozenset(
     {"model", "prompt", "messages", "n", "size", "quality", "image_config", "stream", "modalities", "contents"}
@@ -107,15 +107,17 @@ def wording_of(
     constants: Mapping[str, Any],
     *,
     names_model: bool,
+    edits: EditForm = EditForm.FORM,
 ) -> Wording | None:
     """The wording, None where there is nothing to be worded otherwise."""
-    if not (renames or words or constants) and names_model:
+    if not (renames or words or constants) and names_model and edits is EditForm.FORM:
         return None
     return Wording(
         tuple((_path(source), _path(target)) for source, target in renames.items()),
         {_path(name): dict(given) for name, given in words.items()},
         dict(constants),
         names_model,
+        edits,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.domain.wording import Wording
+from proxy.domain.catalog import Ability
+from proxy.domain.wording import EditForm, Wording
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_settings
 from proxy.upstream.auth.auth import Auth, Place
@@ -162,6 +163,40 @@ complexity = ["low", "high"]
     assert model.parameters == {"n", "size", "complexity"}
     assert set(model.extras) == {"seed", "complexity"}
     assert settings.catalog().takes_unknown
+
+
+ALL = set(Ability)
+
+
+@pytest.mark.parametrize(
+    ("edits", "missing"),
+    [
+        ("form", set()),
+        ("files", {Ability.LINKED_IMAGES, Ability.FILE_IDS}),
+        ("unmasked_files", ALL - {Ability.EDITS}),
+        ("image_objects", {Ability.VARIATIONS, Ability.FILE_IDS}),
+        ("image_urls", {Ability.VARIATIONS, Ability.FILE_IDS, Ability.MASKS}),
+        ("input_images", ALL - {Ability.EDITS}),
+        ("none", ALL - {Ability.LINKED_IMAGES}),
+    ],
+)
+def test_how_a_provider_takes_edits_says_what_it_can_be_asked_for(edits: str, missing: set[Ability]) -> None:
+    model = read(f'edits = "{edits}"').catalog().get("acme/image-1")
+    assert model.abilities == ALL - missing
+    assert (EditForm.FORM if model.wording is None else model.wording.edits) == edits
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('edits = "json"', "providers[0].edits: is 'json': should be one of form, files"),
+        ("edits = false", "providers[0].edits: is False: should be one of form, files"),
+        ("edits = [1]", "providers[0].edits: should be one of form, files"),
+        ('edits = "image_urls"\ndialect = "gemini"', "providers[0].edits: the dialect 'gemini' has its own way"),
+    ],
+)
+def test_edits_that_are_no_way_to_take_them_are_told(text: str, told: str) -> None:
+    assert told in mistakes(text)
 
 
 def test_a_model_that_is_read_again_is_the_same() -> None:

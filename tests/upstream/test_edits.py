@@ -21,6 +21,7 @@ from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.requests.edit import parse_edit_request, request_of_form
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.domain.requests.inputs import Upload
+from proxy.domain.wording import EditForm, Wording
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import FileBytes, OutgoingBody
@@ -101,6 +102,64 @@ LINK = {"image_url": "https://a.example/cat.png"}
 
 def refer(**fields: Any) -> ImageRequest:
     return parse_edit_request(orjson.dumps({"prompt": "a cube", **fields}))
+
+
+DATA = {"image_url": "data:image/png;base64,AAAA"}
+JSON_FORMS = (EditForm.IMAGE_OBJECTS, EditForm.IMAGE_URLS, EditForm.INPUT_IMAGES)
+INPUT_IMAGES = ("input_image", "input_image_2", "input_image_3")
+OBJECT, LINKED = {"type": "image_url", "url": DATA["image_url"]}, {"type": "image_url", "url": LINK["image_url"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "images", "expected"),
+    [
+        (EditForm.IMAGE_OBJECTS, [DATA], {"image": OBJECT}),
+        (EditForm.IMAGE_OBJECTS, [DATA, LINK], {"images": [OBJECT, LINKED]}),
+        (EditForm.IMAGE_URLS, [LINK], {"image": LINK["image_url"]}),
+        (EditForm.IMAGE_URLS, [DATA, LINK], {"image": [DATA["image_url"], LINK["image_url"]]}),
+        (EditForm.INPUT_IMAGES, [DATA, DATA, DATA], dict.fromkeys(INPUT_IMAGES, "AAAA")),
+    ],
+)
+async def test_a_provider_may_take_the_images_of_an_edit_in_json_of_its_own(
+    form: EditForm, images: list[dict[str, str]], expected: dict[str, Any]
+) -> None:
+    model = make_model(wording=Wording(edits=form, constants={"image": 1, "input_image_2": 2}))
+    asked = orjson.loads(await sent(DIALECTS["openai"].write_edit(refer(images=images, n=2), model, BOUNDARY)))
+    rest = {"model": model.upstream_model, "prompt": "a cube", "n": 2, "image": 1, "input_image_2": 2}
+    assert asked == {**rest, **expected}
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), st.sampled_from(JSON_FORMS))
+async def test_files_become_json_in_every_form_of_it(files: list[bytes], form: EditForm) -> None:
+    mask = [upload("mask", data=b"mask")] if form is EditForm.IMAGE_OBJECTS else []
+    request = edit("a cube", *(upload(data=data) for data in files), *mask)
+    model = make_model(wording=Wording(edits=form, constants={"input_image_2": 2}))
+    written = DIALECTS["openai"].write_edit(request, model, BOUNDARY)
+    asked = orjson.loads(await sent(written))
+    assert written.content_type == "application/json"
+    encoded = [base64.b64encode(data).decode() for data in files]
+    if form is EditForm.INPUT_IMAGES:
+        names = ["input_image", *(f"input_image_{number}" for number in range(2, len(files) + 1))]
+        assert [asked[name] for name in names] == encoded
+        return
+    if form is EditForm.IMAGE_URLS:
+        given = asked["image"] if len(files) > 1 else [asked["image"]]
+    else:
+        given = [each["url"] for each in (asked["images"] if len(files) > 1 else [asked["image"]])]
+        assert asked["mask"] == {"type": "image_url", "url": "data:image/png;base64,bWFzaw=="}
+    assert given == [f"data:image/png;base64,{data}" for data in encoded]
+
+
+@pytest.mark.parametrize("form", [EditForm.FILES, EditForm.UNMASKED_FILES])
+async def test_a_provider_that_reads_forms_alone_gets_base64_as_files(form: EditForm) -> None:
+    request, model = refer(images=[DATA, DATA]), make_model(wording=Wording(edits=form))
+    written = DIALECTS["openai"].write_edit(request, model, BOUNDARY)
+    head = f"Content-Type: {written.content_type}\r\n\r\n".encode()
+    parts = list(BytesParser(policy=HTTP).parsebytes(head + await sent(written)).iter_parts())
+    files = [part for part in parts if part.get_filename()]
+    assert [
+        (part.get_param("name", header="content-disposition"), part.get_payload(decode=True)) for part in files
+    ] == [("image[]", b"\0\0\0")] * 2
 
 
 async def test_references_are_passed_on_in_each_ones_words() -> None:

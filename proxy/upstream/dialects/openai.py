@@ -25,10 +25,13 @@ from proxy.domain.requests.image import ImageRequest, Task
 from proxy.domain.requests.inputs import Reference, Upload
 from proxy.domain.requests.kinds import Kind
 from proxy.domain.requests.sizes import to_image_config, to_size
+from proxy.domain.wording import EditForm
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
+from proxy.upstream.dialects.json_edits import write_json_edit
 from proxy.upstream.dialects.protocol import ChatDialect, Dialect
 from proxy.upstream.dialects.reasons import reading_of
+from proxy.upstream.dialects.words import with_files
 from proxy.upstream.errors.failures import error_for_status, error_in_answer
 from proxy.upstream.errors.reports import read_report
 
@@ -40,6 +43,7 @@ PATHS: Mapping[Task, str] = {
 
 
 CHAT_PATH = "/chat/completions"
+FORMS_OF_FILES = frozenset({EditForm.FILES, EditForm.UNMASKED_FILES})
 NO_FIELDS: Mapping[str, Kind] = MappingProxyType({})
 
 
@@ -115,10 +119,20 @@ class OpenAIDialect(Dialect):
         return orjson.dumps(fields if model.wording is None else model.wording.of(fields))
 
     def write_edit(self, request: ImageRequest, model: Model, boundary: str) -> OutgoingBody:
-        """A form where files were uploaded, JSON where images are referred to; both have the same fields."""
+        """A form where files were uploaded, JSON where images are referred to; both have the same fields.
+
+        A provider that takes edits otherwise gets them so.
+        """
         fields, inputs = _listed(request, model), request.inputs
+        form = EditForm.FORM if model.wording is None else model.wording.edits
         if "markup" not in model.parameters:
             inputs = replace(inputs, markup=None)
+        if form in FORMS_OF_FILES:
+            inputs = with_files(inputs)
+        elif form is not EditForm.FORM:
+            return write_json_edit(
+                form, fields if model.wording is None else model.wording.of(fields), inputs, boundary
+            )
         uploads = inputs.uploads
         if not uploads:
             fields["images"] = [_reference(image) for image in inputs.images]

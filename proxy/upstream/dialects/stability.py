@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -21,12 +19,11 @@ from proxy.domain.answers.images.reader import Reading
 from proxy.domain.catalog import Ability, Model
 from proxy.domain.errors import InvalidRequest, NothingGenerated, ProxyError
 from proxy.domain.requests.image import ImageRequest, Task
-from proxy.domain.requests.inputs import PLAIN_BYTES, Reference, Source, Upload, split_data_url
 from proxy.upstream.bodies.multipart import write_form
 from proxy.upstream.bodies.outgoing import OutgoingBody
 from proxy.upstream.dialects.openai import READING
 from proxy.upstream.dialects.protocol import Dialect
-from proxy.upstream.dialects.words import image_config_of
+from proxy.upstream.dialects.words import file_of, image_config_of
 from proxy.upstream.errors.failures import error_for_status
 from proxy.upstream.errors.reports import read_report
 
@@ -47,17 +44,6 @@ class RawDialect(Dialect, Protocol):
     def read_head(self, headers: Mapping[str, str]) -> ProxyError | None:
         """Why the bytes that follow are not what was asked for; None where they are."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Held(Source):
-    """The bytes of an image that came in base64."""
-
-    data: bytes
-
-    @override
-    async def read(self, start: int, size: int) -> bytes:
-        return self.data[start : start + size]
 
 
 class StabilityDialect(RawDialect):
@@ -102,9 +88,9 @@ class StabilityDialect(RawDialect):
             texts += [("mode", "image-to-image")] if _name_of(model) == FAMILY else []
             if "strength" not in request.unknown:
                 texts.append(("strength", str(STRENGTH)))
-        files = [("image", _file(given.images[0]))]
+        files = [("image", file_of(given.images[0]))]
         if given.mask is not None:
-            files.append(("mask", _file(given.mask)))
+            files.append(("mask", file_of(given.mask)))
         return write_form(boundary, texts, files)
 
     @property
@@ -158,14 +144,3 @@ def _nearest(shape: float, ratios: Sequence[str]) -> str:
         return abs(math.log(int(width) / int(height)) - math.log(shape))
 
     return min(ratios, key=distance)
-
-
-def _file(given: Upload | Reference) -> Upload:
-    if isinstance(given, Upload):
-        return given
-    kind, text = split_data_url(given.image_url or "") or (PLAIN_BYTES, "")
-    try:
-        data = b64decode(text)
-    except ValueError:
-        raise InvalidRequest("'images' should hold images in base64.", param="images") from None
-    return Upload("image", None, kind, 0, len(data), _Held(data))
