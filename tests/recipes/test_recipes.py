@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from tests.support.recording_provider import Answered, RecordingProvider, record
 SHAPES = Path(__file__).parent / "shapes"
 GENERATIONS = "/v1/images/generations"
 NAMES = sorted(RECIPES)
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(64)
+_base64 = b64encode(PICTURE).decode()
+PLACES = {"<picture>": PICTURE, "<base64>": _base64, "<address>": f"data:image/png;base64,{_base64}"}
 _variable = re.compile(r'_env = "(\w+)"')
 _model = re.compile(r'^id = "(\S+)"$', re.MULTILINE)
 
@@ -30,9 +35,13 @@ class Stage:
     gateway: RunningGateway
     provider: RecordingProvider
 
-    def answer(self, name: str) -> dict[str, Any]:
+    def answer(self, name: str, images: int | None = None) -> dict[str, Any]:
+        """Answer as its shape has it, several answers in turn; with no more than so many ``images``."""
         shape: dict[str, Any] = json.loads((SHAPES / f"{name}.json").read_text())
-        self.provider.answer = lambda _asked: Answered(body=json.dumps(shape["answer"]).encode())
+        answers = shape["answer"] if isinstance(shape["answer"], list) else [shape["answer"]]
+        bodies = [json.dumps(each | ({"data": each["data"][:images]} if "data" in each else {})) for each in answers]
+        turns = cycle(bodies)
+        self.provider.answer = lambda _asked: Answered(body=next(turns).encode())
         return shape
 
 
@@ -96,26 +105,50 @@ def test_the_openai_sdk_needs_no_more_than_a_prompt(play: Stage, name: str) -> N
     assert made.data[0].b64_json or made.data[0].url
 
 
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("azure-openai", "/openai/v1/images/edits"),
-        (
-            "azure-openai-deployment",
-            "/openai/deployments/gpt-image-2.6-flare/images/edits?api-version=2025-04-01-preview",
-        ),
-        ("azure-openai-entra", "/openai/v1/images/edits"),
-    ],
-)
-def test_an_edit_takes_the_same_door(play: Stage, name: str, target: str) -> None:
-    shape = play.answer(name)
+def filled(value: Any) -> Any:
+    """A shape's JSON with the picture in it, in place of what stands for it."""
+    if isinstance(value, dict):
+        return {name: filled(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner) for inner in value]
+    return PLACES.get(value, value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_edit_is_asked_for_as_its_provider_takes_it_or_refused_here(play: Stage, name: str) -> None:
+    shape = play.answer(name, images=1)
     (model,) = _model.findall(read_recipe(name))
-    picture = b"\x89PNG\r\n\x1a\n" + bytes(64)
-    with openai.OpenAI(base_url=f"{play.gateway.url}/v1", api_key=play.gateway.make_key(10**9)) as sdk:
-        made = sdk.images.edit(model=model, prompt="a cube", image=("a.png", picture), quality="high")
+    key, asked_before = play.gateway.make_key(10**9), len(play.provider.asked)
+    with openai.OpenAI(base_url=f"{play.gateway.url}/v1", api_key=key, max_retries=0) as sdk:
+        if shape["edit"] is None:
+            with pytest.raises(openai.BadRequestError, match="makes no edits"):
+                sdk.images.edit(model=model, prompt="a cube", image=("a.png", PICTURE))
+            assert len(play.provider.asked) == asked_before
+            return
+        made = sdk.images.edit(model=model, prompt="a cube", image=("a.png", PICTURE))
     assert made.data
-    asked = play.provider.last
-    assert asked.target == target
-    assert str(asked.headers[shape["header"][0]]).startswith(shape["header"][1])
-    named = {"model": "gpt-image-2.6-flare"} if "model" in shape["sent"] else {}
-    assert asked.form == {**named, "prompt": "a cube", "quality": "high", "image": picture}
+    asked, expected = play.provider.last, shape["edit"]
+    assert asked.target == expected["target"]
+    header, secret = shape["header"]
+    assert asked.headers[header] is None if secret is None else str(asked.headers[header]).startswith(secret)
+    if "form" in expected:
+        assert asked.form == filled(expected["form"])
+    else:
+        assert asked.json == filled(expected["json"])
+    (entry,) = play.gateway.ledger(key)
+    assert (entry["outcome"], entry["charged"]) == ("delivered", expected["charged"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_refusal_in_the_words_of_its_provider_is_told_and_costs_nothing(play: Stage, name: str) -> None:
+    error = play.answer(name)["error"]
+    body = error["body"] if isinstance(error["body"], str) else json.dumps(error["body"])
+    kind = {"Content-Type": error.get("type", "application/json")}
+    play.provider.answer = lambda _asked: Answered(error["status"], body.encode(), kind)
+    (model,) = _model.findall(read_recipe(name))
+    key = play.gateway.make_key(10**9)
+    answer = ask("POST", play.gateway.url + GENERATIONS, key=key, body={"model": model, "prompt": "a cube"})
+    assert answer.status == error["seen"], answer.body
+    assert error["message"] in answer.json["error"]["message"]
+    play.gateway.check_books(key)
+    assert sum(entry["charged"] for entry in play.gateway.ledger(key)) == 0
