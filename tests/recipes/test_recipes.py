@@ -152,3 +152,26 @@ def test_a_refusal_in_the_words_of_its_provider_is_told_and_costs_nothing(play: 
     assert error["message"] in answer.json["error"]["message"]
     play.gateway.check_books(key)
     assert sum(entry["charged"] for entry in play.gateway.ledger(key)) == 0
+
+
+@pytest.mark.parametrize(("name", "size"), [("seedream", "1024x1024"), ("recraft", "1707x1024"), ("xai", "1792x1024")])
+def test_a_size_that_its_provider_does_not_make_is_refused_here(play: Stage, name: str, size: str) -> None:
+    play.answer(name)
+    (model,) = _model.findall(read_recipe(name))
+    key, asked_before = play.gateway.make_key(10**9), len(play.provider.asked)
+    body = {"model": model, "prompt": "a cube", "size": size}
+    answer = ask("POST", play.gateway.url + GENERATIONS, key=key, body=body)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "size")
+    assert len(play.provider.asked) == asked_before
+
+
+@pytest.mark.parametrize("name", ["azure-mai", "azure-flux", "seedream", "vllm-omni"])
+def test_a_mask_that_its_provider_does_not_take_is_refused_here(play: Stage, name: str) -> None:
+    play.answer(name)
+    (model,) = _model.findall(read_recipe(name))
+    picture = ("a.png", PICTURE)
+    with (
+        openai.OpenAI(base_url=f"{play.gateway.url}/v1", api_key=play.gateway.make_key(10**9), max_retries=0) as sdk,
+        pytest.raises(openai.BadRequestError, match="'mask' should be left out"),
+    ):
+        sdk.images.edit(model=model, prompt="a cube", image=picture, mask=picture)
