@@ -175,3 +175,29 @@ def test_a_mask_that_its_provider_does_not_take_is_refused_here(play: Stage, nam
         pytest.raises(openai.BadRequestError, match="'mask' should be left out"),
     ):
         sdk.images.edit(model=model, prompt="a cube", image=picture, mask=picture)
+
+
+WRONG_KEYS: dict[str, dict[str, Any]] = {
+    "xai": {
+        "code": "Client specified an invalid argument",
+        "error": "Incorrect API key provided: se***EY. You can obtain an API key from https://console.x.ai.",
+    },
+    "gemini": {
+        "error": {
+            "code": 400,
+            "message": "API key not valid. Please pass a valid API key.",
+            "status": "INVALID_ARGUMENT",
+            "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KEYS)
+def test_a_400_that_is_about_the_key_is_the_operators_and_shows_nothing_of_it(play: Stage, name: str) -> None:
+    play.provider.answer = lambda _asked: Answered(400, json.dumps(WRONG_KEYS[name]).encode())
+    (model,) = _model.findall(read_recipe(name))
+    body = {"model": model, "prompt": "a cube"}
+    answer = ask("POST", play.gateway.url + GENERATIONS, key=play.gateway.make_key(10**9), body=body)
+    assert answer.status == 502, answer.body
+    assert b"API key" not in answer.body

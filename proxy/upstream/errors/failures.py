@@ -38,6 +38,11 @@ _REFUSING_WORDS = (
 _KEY_WORDS = frozenset(
     {"invalid_api_key", "api_key_invalid", "api_key_expired", "incorrect_api_key", "unauthenticated"}
 )
+_key_message = re.compile(r"(?:incorrect|invalid) api key\b", re.IGNORECASE)
+"""How a message begins that is about the gateway's key, as xAI's is, whose 400 has no word for it.
+
+Only how it begins: what a client has sent is repeated further on, if at all.
+"""
 
 _STATUSES: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,
@@ -145,7 +150,7 @@ def _error_for_status(status: int, headers: Mapping[str, str], report: ErrorRepo
         return ProviderOutOfCredit()
     if status == HTTPStatus.FORBIDDEN and _is_about_the_content(report):
         status = HTTPStatus.BAD_REQUEST
-    if status in CONTENT_REFUSALS and _KEY_WORDS.isdisjoint(word.lower() for word in report.words):
+    if status in CONTENT_REFUSALS and not _is_about_the_key(report):
         return ProviderRefusal(
             clean(report.message) or "The provider refused the request.",
             provider_status=status,
@@ -190,6 +195,11 @@ def _status_of(report: ErrorReport) -> int | None:
         return HTTPStatus.BAD_REQUEST
     plain = [_plain_word(word) for word in words]
     return next((status for part, status in _MEANINGS for word in plain if part in word), None)
+
+
+def _is_about_the_key(report: ErrorReport) -> bool:
+    words = {word.lower() for word in report.words}
+    return not _KEY_WORDS.isdisjoint(words) or _key_message.match(report.message) is not None
 
 
 def _is_about_the_content(report: ErrorReport) -> bool:

@@ -109,6 +109,19 @@ def test_a_refusal_without_words_gets_some(message: str) -> None:
     assert error_for_status(400, {}, ErrorReport(message)).message == "The provider refused the request."
 
 
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Incorrect API key provided: se***EY.", UpstreamMisconfigured),
+        ("invalid api key", UpstreamMisconfigured),
+        ("The prompt 'Incorrect API key provided' is too short.", ProviderRefusal),
+        ("Invalid api keyboard layout.", ProviderRefusal),
+    ],
+)
+def test_a_refusal_that_begins_with_the_gateways_key_is_not_the_clients(message: str, kind: type[ProxyError]) -> None:
+    assert type(error_for_status(400, {}, ErrorReport(message))) is kind
+
+
 def test_a_refusal_keeps_the_providers_words() -> None:
     message = "Your request was rejected by the safety system: “violence”, n°5 — 100 % (see policy)."
     assert error_for_status(400, {}, ErrorReport(message)).message == message
