@@ -10,6 +10,7 @@ import os
 import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
 from proxy.settings.admin_tokens import check_admin_tokens
-from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe
+from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe, with_name
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.names import (
     AliasSettings,
@@ -169,7 +170,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
     try:
         settings = Settings.model_validate(content)
     except ValidationError as invalid:
-        mistakes = [describe(error, source, overridden) for error in invalid.errors()]
+        mistakes = [describe(error, source, overridden, known_names()) for error in invalid.errors()]
     else:
         described = (
             *check_providers(settings.providers, environment),
@@ -190,8 +191,15 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
         )
         mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in described]
     if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
+        raise ConfigurationError("\n".join(with_name(mistake, content) for mistake in mistakes))
     return settings
+
+
+@cache
+def known_names() -> frozenset[str]:
+    """The names of all settings."""
+    schema = Settings.model_json_schema()
+    return frozenset(name for section in (schema, *schema["$defs"].values()) for name in section.get("properties", ()))
 
 
 def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ LAST_PORT = 65_535
 DAY_S = 86_400
 MULTIPLIER_LIMIT = Decimal(1_000_000)
 _origin = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_id = re.compile(r"[^\s\x00-\x1f]+")
 _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -143,6 +144,12 @@ def _known_parameter(name: str) -> str:
     return name
 
 
+def _model_id(text: str) -> str:
+    if not _id.fullmatch(text):
+        raise ValueError("should have no blanks and no control characters")
+    return text
+
+
 def _size(text: str) -> str:
     try:
         size = read_size("size", text)
@@ -161,7 +168,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Seconds = Annotated[float, BeforeValidator(no_boolean), AfterValidator(_seconds)]
 Bytes = Annotated[Whole, Field(ge=1_024, le=2**40)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-ModelId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
+ModelId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_model_id)]
 Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
 UnitsPerUsd = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(gt=0, le=10**12, decimal_places=18)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]

@@ -574,6 +574,10 @@ def test_a_mistake_is_told_with_its_key_what_is_wrong_and_what_would_be_right(
     [
         ("server = 5", "server: should be a section, [server], with settings below it"),
         ("[[store]]", "store: should be a section, [store], with settings below it"),
+        (
+            "[[providers]]\nauth = 'x'",
+            "providers[0].auth: should be a section, [providers.auth], with settings below it",
+        ),
         ("models = 'all'", "models: should be sections, each begun by [[models]]"),
         ("[providers]\nname = 'x'", "providers: should be sections, each begun by [[providers]]"),
         ("models = ['acme']", "models[0]: should be a section with settings of its own, [[models]]"),
@@ -581,6 +585,54 @@ def test_a_mistake_is_told_with_its_key_what_is_wrong_and_what_would_be_right(
 )
 def test_what_should_be_a_section_is_told_to_be_one(file: File, text: str, mistake: str) -> None:
     assert mistake in file.mistakes(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("max_body = 2048", "max_boddy = 2048", "server.max_boddy: {NO_SETTING}; was max_body meant?"),
+        ("[logs]", "[log]", "log: {NO_SETTING}; was logs meant?"),
+        (
+            "[logs]",
+            "[logs]\nunits_per_usd = 5",
+            "logs.units_per_usd: {NO_SETTING}; another section has it: what follows a line like [section] belongs to "
+            "that section",
+        ),
+        ("[logs]", "[logs]\nxyzzy = 5", "logs.xyzzy: {NO_SETTING}"),
+    ],
+)
+def test_what_is_no_setting_is_told_what_may_be_meant(file: File, old: str, new: str, told: str) -> None:
+    assert file.mistakes(changed(old, new)) == [told.format(NO_SETTING=NO_SETTING)]
+
+
+def test_of_several_models_or_providers_the_one_with_the_mistake_is_named(file: File) -> None:
+    assert file.mistakes(changed("default_n = 2", "default_n = 0"))[0].endswith(" (model 'acme/image-1')")
+    (mistake,) = file.mistakes(changed("[[models]]", '[[providers]]\nname = "b"\nbase_url = "x"\n\n[[models]]'))
+    assert mistake.startswith("providers[1].base_url: is 'x': ")
+    assert mistake.endswith(" (provider 'b')")
+    # What names it already says it once, and one alone needs no name.
+    assert file.mistakes(changed('"acme/image-2"', '"acme/image-1"')) == [
+        "models[1].id: there is another model 'acme/image-1'"
+    ]
+    assert file.mistakes(changed("max_connections = 50", "max_connections = 0"))[0].endswith("equal to 1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('dialect = "openai"', "dialect = 5", "providers[0].dialect: is 5: should be a string, in quotes"),
+        ('dialect = "openai"', 'query = "a=b"', """providers[0].query: should be a table, like { name = "value" }"""),
+        (
+            'dialect = "openai"',
+            'paths = { image = "/x" }',
+            "providers[0].paths.image: is 'image': should be one of generations, edits, variations, chat",
+        ),
+        ("max_n = 4", 'max_n = 4\nfallback = "x"', """models[0].fallback: is 'x': should be a list, like ["value"]"""),
+    ],
+)
+def test_what_is_of_another_type_is_told_in_words_of_toml(file: File, old: str, new: str, told: str) -> None:
+    (mistake,) = file.mistakes(changed(old, new))
+    assert mistake.removesuffix(" (model 'acme/image-1')") == told
 
 
 def test_a_file_without_models_says_what_to_add(file: File) -> None:
