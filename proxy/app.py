@@ -35,8 +35,8 @@ from proxy.metering.redis.pool import open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.traced_store import TracedStore
-from proxy.settings.admin_tokens import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
 from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.sections import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
 from proxy.settings.settings import Settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error

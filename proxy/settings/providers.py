@@ -177,6 +177,8 @@ def _check(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterat
             yield f"paths.{name}: the dialect {provider.dialect!r} has no such path; {known}"
     if provider.edits not in (EditForm.FORM, EditForm.NONE) and provider.dialect != "openai":
         yield f'edits: the dialect {provider.dialect!r} has its own way; leave it out, or say "none"'
+    if provider.max_poll_interval < provider.poll_interval:
+        yield f"max_poll_interval: is less than poll_interval, {provider.poll_interval:g}, from which the pauses grow"
     yield from _check_connection(provider, environment)
 
 

@@ -18,7 +18,6 @@ from urllib.parse import unquote
 from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
-from proxy.settings.admin_tokens import check_admin_tokens
 from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe, with_name
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.names import (
@@ -30,7 +29,6 @@ from proxy.settings.names import (
     retirements,
     with_breakers,
 )
-from proxy.settings.price_warnings import warn_of_prices
 from proxy.settings.providers import ProviderSettings, check_providers
 from proxy.settings.sections import (
     AccountingSettings,
@@ -40,9 +38,11 @@ from proxy.settings.sections import (
     Section,
     ServerSettings,
     StoreSettings,
+    check_admin_tokens,
 )
 from proxy.settings.traces import TracesSettings, check_traces
 from proxy.settings.values import EMBEDDED
+from proxy.settings.warnings import warn_of_polling, warn_of_prices, warn_of_settling
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
 from proxy.web.admin.access import AdminToken, Role
@@ -121,7 +121,8 @@ class Settings(Section):
     def warnings(self, now_s: float) -> list[str]:
         """What is good as it is, and should be looked after; ``now_s`` is in seconds since the epoch."""
         retiring = [end.tell(name, now_s) for name, end in retirements(self.all_models).items()]
-        return [*retiring, *warn_of_prices(list(self.catalog().all()))]
+        unheeded = (*warn_of_polling(self.providers, self.models), *warn_of_settling(self.models))
+        return [*retiring, *warn_of_prices(list(self.catalog().all())), *unheeded]
 
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""

@@ -1,4 +1,4 @@
-"""What of a model's prices is good as it is, and probably not meant."""
+"""What is good as it is, and probably not meant: prices that surprise, and settings without any effect."""
 
 from __future__ import annotations
 
@@ -7,8 +7,42 @@ from collections.abc import Iterator, Sequence
 from proxy.domain.catalog import Model
 from proxy.domain.prices.settling import Prices, SettleBy
 from proxy.domain.prices.table import OTHER, TASKS, Sizes
+from proxy.settings.models import ModelSettings
+from proxy.settings.providers import ProviderSettings
+from proxy.upstream.dialects.polled import POLLED_DIALECTS
 
 SIZE_FIELDS = ("size", "image_config")
+POLLING = ("poll_interval", "max_poll_interval", "poll_hosts", "result_hosts")
+"""Settings of providers that are polled."""
+
+
+# --- Without any effect -----------------------------------------------------------------------------------------------
+
+
+def warn_of_polling(providers: Sequence[ProviderSettings], models: Sequence[ModelSettings]) -> Iterator[str]:
+    """One line for each provider and each model that says how it is polled, and is not."""
+    polled = {provider.name for provider in providers if provider.dialect in POLLED_DIALECTS}
+    for provider in providers:
+        given = [name for name in POLLING if name in provider.model_fields_set]
+        if given and provider.name not in polled:
+            yield (
+                f"{provider.name}: {', '.join(given)} {'have' if len(given) > 1 else 'has'} no effect: the dialect "
+                f"{provider.dialect!r} is not polled"
+            )
+    for model in models:
+        if "response_format" in model.model_fields_set and polled.isdisjoint(model.providers):
+            yield f"{model.id}: response_format has no effect: no provider of it is polled"
+
+
+def warn_of_settling(models: Sequence[ModelSettings]) -> Iterator[str]:
+    """One line for each model with prices of tokens that nothing is charged by."""
+    for model in models:
+        if model.settle is not None and model.settle.per_million is not None and model.settle.by != SettleBy.USAGE:
+            by = model.settle.by
+            yield f'{model.id}: settle.per_million has no effect with by = "{by}"; by = "usage" charges by it'
+
+
+# --- Prices -----------------------------------------------------------------------------------------------------------
 
 
 def warn_of_prices(models: Sequence[Model]) -> Iterator[str]:

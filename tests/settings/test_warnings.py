@@ -70,3 +70,43 @@ def test_what_is_probably_not_meant_is_told(file: File, text: str, words: list[s
 def test_a_multiplier_of_nothing_is_told(file: File) -> None:
     (warning,) = warnings(file, "", multiplier="0")
     assert warning.startswith("acme/image-1: token_multiplier is 0, which makes its unit price 0")
+
+
+# --- Settings without any effect --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "told"),
+    [
+        (
+            "poll_interval = 2",
+            "",
+            "acme: poll_interval has no effect: the dialect 'openai' is not polled",
+        ),
+        (
+            'dialect = "gemini"\npoll_hosts = []\nresult_hosts = ["x.example"]',
+            "",
+            "acme: poll_hosts, result_hosts have no effect: the dialect 'gemini' is not polled",
+        ),
+        (
+            "",
+            'response_format = "b64_json"',
+            "acme/image-1: response_format has no effect: no provider of it is polled",
+        ),
+        (
+            "",
+            "[models.settle.per_million]\noutput_image = 5",
+            'acme/image-1: settle.per_million has no effect with by = "images"; by = "usage" charges by it',
+        ),
+        ('dialect = "bfl"\npoll_interval = 2\npoll_hosts = []', 'response_format = "b64_json"', None),
+    ],
+)
+def test_settings_without_any_effect_are_told(file: File, provider: str, model: str, told: str | None) -> None:
+    text = LEAST.replace("[[models]]", f"{provider}\n[[models]]") + model
+    assert file.load(text).warnings(0) == ([] if told is None else [told])
+
+
+def test_pauses_cannot_grow_to_less_than_they_begin_with(file: File) -> None:
+    assert file.mistakes(LEAST.replace("[[models]]", 'dialect = "bfl"\npoll_interval = 9\n[[models]]')) == [
+        "providers[0].max_poll_interval: is less than poll_interval, 9, from which the pauses grow"
+    ]
