@@ -151,6 +151,13 @@ def total_tokens(usage: bytes | None) -> int:
     return total if total <= TOKENS_LIMIT else 0
 
 
+def later_usage(before: bytes | None, after: bytes | None) -> bytes | None:
+    """Of two reports of the same answer the later one, unless only the earlier one tells of tokens or of a cost."""
+    if before is None or after is None:
+        return after or before
+    return after if total_tokens(after) or tokens_by_kind(after) or reported_cost(after) is not None else before
+
+
 def add_usage(first: bytes | None, second: bytes | None) -> bytes | None:
     """Two reports as one: their numbers are added up, what else they say is the second's."""
     if first is None or second is None:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import TOKENS_LIMIT
-from proxy.domain.usage import SUM_BYTES_LIMIT, Tokens, add_usage, reported_cost, tokens_by_kind, total_tokens
+from proxy.domain.usage import (
+    SUM_BYTES_LIMIT,
+    Tokens,
+    add_usage,
+    later_usage,
+    reported_cost,
+    tokens_by_kind,
+    total_tokens,
+)
 from tests.support.price_tables import gemini_usage, openai_usage, openrouter_usage
 
 counts = st.integers(0, 10**6)
@@ -276,3 +284,16 @@ def test_lists_do_not_grow_either() -> None:
     assert total is not None
     assert len(total) <= SUM_BYTES_LIMIT
     assert tokens_by_kind(total) == Tokens(20 * 300, 0, 0, 140)
+
+
+# --- One report after another -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silent", [None, b"{}", b'{"total_tokens":0}', b'{"prompt_tokens":null,"cost":null}'])
+def test_a_later_report_counts_unless_it_says_nothing(silent: bytes | None) -> None:
+    told, total = b'{"total_tokens":3}', b'{"total_tokens":9}'
+    assert later_usage(told, total) == total
+    assert later_usage(told, silent) == told
+    assert later_usage(silent, told) == told
+    assert later_usage(told, b'{"cost":0}') == b'{"cost":0}'
+    assert later_usage(b"{}", b'{"a":1}') == b"{}"

@@ -17,6 +17,7 @@ from proxy.domain.parsing.image_addresses import begins_an_image, read_lead
 from proxy.domain.parsing.json_tokens import CLOSE_ARRAY, CLOSE_OBJECT, OPEN_OBJECT, JsonReader, JsonWriter
 
 NOTE_BYTES_LIMIT = 16_384
+ESCAPE_BYTES_LIMIT = 12
 URL: Final = "url"
 """The payload that is an address. Where it is no image's, and no image in base64, it is left out without
 a word."""
@@ -390,3 +391,14 @@ class ShapedScanner(JsonReader):
         captured, self._captured = self._captured, None
         if captured is not None:
             self._listener.note(name, captured.take())
+
+
+def whole_escapes(text: bytes, limit_bytes: int) -> bytes:
+    """Text as JSON has it, of at most ``limit_bytes`` bytes, without an escape that its end was cut off."""
+    escape = text.rfind(b"\\", max(0, len(text) - ESCAPE_BYTES_LIMIT))
+    return text if escape < 0 or len(text) < limit_bytes else text[:escape]
+
+
+def one_line(value: bytes) -> bytes:
+    """JSON without line ends, which a provider may have left in a string."""
+    return value.translate(None, b"\r\n")

@@ -32,6 +32,7 @@ from proxy.domain.parsing.json_shapes import (
     says_anything,
 )
 from proxy.domain.parsing.json_tokens import MalformedResponse
+from proxy.domain.usage import later_usage
 
 
 def _passed(*names: bytes) -> dict[bytes, Shape]:
@@ -243,7 +244,7 @@ class ChatJson(Answer, ShapeListener):
     @override
     def note(self, name: str, value: bytes) -> None:
         if name == "usage":
-            self.usage = object_of(value) or self.usage
+            self.usage = later_usage(self.usage, object_of(value))
         elif name == "finish_reason":
             self._has_reason = True
         elif name == "error" and says_anything(value):

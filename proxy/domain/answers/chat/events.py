@@ -17,6 +17,7 @@ from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import object_of, says_anything
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.parsing.server_sent_events import DONE, begin_event, write_event
+from proxy.domain.usage import later_usage
 
 
 class ChatEvents(Answer, DocumentListener):
@@ -134,7 +135,7 @@ class ChatEvents(Answer, DocumentListener):
         if name == "index":
             self._choice = value
         elif name == "usage":
-            self.usage = object_of(value) or self.usage
+            self.usage = later_usage(self.usage, object_of(value))
         elif value != b"null" and (name != "error" or says_anything(value)):
             self._notes[name] = value
 

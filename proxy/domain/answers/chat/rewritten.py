@@ -28,6 +28,7 @@ from proxy.domain.parsing.image_header import Size
 from proxy.domain.parsing.json_shapes import Shape, object_of, says_anything, text_of
 from proxy.domain.parsing.json_tokens import MalformedResponse
 from proxy.domain.requests.inputs import PLAIN_BYTES, SIGNATURE_BYTES, kind_of_file
+from proxy.domain.usage import later_usage
 
 SIGNATURE_BYTES_LIMIT = 1_048_576
 """Of one thought."""
@@ -271,7 +272,7 @@ class ChatTranslation(Answer, DocumentListener):
                 raise self._reading.read_error(value)
             return
         if name == "usage":
-            self.usage = object_of(value) or self.usage
+            self.usage = later_usage(self.usage, object_of(value))
         elif self._in_part and name == "skip":
             # What has been passed on is delivered, and so it is charged.
             self._skipped = self._skipped or (value == b"true" and not self._begun)

@@ -24,16 +24,15 @@ from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
 from proxy.domain.parsing.base64_text import Base64Text
 from proxy.domain.parsing.image_addresses import PREFIX_BYTES_LIMIT, Place, read_place
 from proxy.domain.parsing.image_header import SIZES_LIMIT, Size
-from proxy.domain.parsing.json_shapes import object_of, says_anything, text_of
+from proxy.domain.parsing.json_shapes import object_of, one_line, says_anything, text_of, whole_escapes
 from proxy.domain.parsing.json_tokens import MalformedResponse
-from proxy.domain.usage import add_usage
+from proxy.domain.usage import add_usage, later_usage
 
 PARTIAL = b"partial_image"
 COMPLETED = b"completed"
 ONE_FAILED = b'partial_failed"'
 """How an event's type ends that tells of one image of several (https://www.volcengine.com/docs/82379)."""
 
-_ESCAPE_BYTES_LIMIT = 12
 TEXT_BYTES_LIMIT = 4_096
 """What is kept of a text, which may say why there is no image."""
 
@@ -86,6 +85,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._usage_before: bytes | None = None
         # What the last event with an image has reported, and whether this one's image was there before.
         self._usage_of_image: bytes | None = None
+        self._usage_at_begin: bytes | None = None
         self._is_repeated = False
         self._fingerprint = Fingerprint()
         self._notes: dict[str, bytes] = {}
@@ -196,7 +196,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         """Raise the reason for which there is no image, where one is given or there has to be one."""
         notes = self._notes
         if self._text:
-            notes["text"] = b'"%b"' % _whole_escapes(bytes(self._text))
+            notes["text"] = b'"%b"' % whole_escapes(bytes(self._text), TEXT_BYTES_LIMIT)
         if (refusal := self._reading.refuse(notes)) is not None:
             raise refusal
         if "listed" not in notes and "finish" not in notes and not self._is_stream:
@@ -211,6 +211,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._name = name
         self._depth = 0
         self._is_repeated = False
+        self._usage_at_begin = self.usage
 
     @override
     def passed(self, piece: bytes) -> None:
@@ -227,7 +228,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
     def _end_usage(self, *, is_of_image: bool) -> None:
         """An event with an image reports what that took; any other one, as Gemini's, all that was taken so far."""
         if not is_of_image:
-            self.usage = self._event_usage
+            self.usage = later_usage(self._usage_at_begin, self._event_usage)
         elif self._is_repeated and self._event_usage == self._usage_of_image:
             # The same event again.
             self.usage = self._usage_before
@@ -422,7 +423,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
             if not says_anything(value):
                 return
             if is_of_one:
-                self._notes.setdefault("failure", _one_line(value))
+                self._notes.setdefault("failure", one_line(value))
             else:
                 self._fail(value)
         elif name == "skip":
@@ -435,22 +436,11 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
             # What an image says of itself is text; anything else stays inside.
             return
         elif self._depth and name in IN_WORDS:
-            self._details[name] = _one_line(value)
+            self._details[name] = one_line(value)
         else:
-            self._notes[name] = _one_line(value)
+            self._notes[name] = one_line(value)
 
 
 def repeated(quality: str, size: str, images: int) -> Sequence[tuple[str, str]]:
     """What is said of each of so many images, as far as their sizes are kept; nothing where nothing is said."""
     return [(quality, size)] * min(images, SIZES_LIMIT) if quality or size else ()
-
-
-def _whole_escapes(text: bytes) -> bytes:
-    """Text as JSON has it, without an escape that its end was cut off."""
-    escape = text.rfind(b"\\", max(0, len(text) - _ESCAPE_BYTES_LIMIT))
-    return text if escape < 0 or len(text) < TEXT_BYTES_LIMIT else text[:escape]
-
-
-def _one_line(value: bytes) -> bytes:
-    """JSON without line ends, which a provider may have left in a string."""
-    return value.translate(None, b"\r\n")

@@ -655,6 +655,14 @@ def test_reports_that_have_no_name_in_common_do_not_pile_up(*, stream: bool) -> 
     assert (answer.images, total_tokens(answer.usage)) == (20, 100)
 
 
+@pytest.mark.parametrize("last", [{}, {"total_tokens": 0, "input_tokens": 0}, None])
+def test_a_report_that_says_nothing_takes_the_place_of_none(last: dict[str, Any] | None) -> None:
+    answer = make(events=True, stream=False)
+    answer.feed(sse(completed(1, usage={"total_tokens": 3}), {"type": "image_generation.done", "usage": last}))
+    answer.finish()
+    assert orjson.loads(answer.usage or b"") == {"total_tokens": 3}
+
+
 def test_a_running_total_is_not_added_up() -> None:
     parts = [{"inlineData": {"mimeType": "image/png", "data": f"AAA{number}"}} for number in range(2)]
     body = sse(
