@@ -180,7 +180,9 @@ def _counted(reported: Mapping[str, Any]) -> dict[str, Any]:
             counted[name] = {kind: details[kind] for kind in KINDS if kind in details}
         elif details:
             counts = (("TEXT", details["text_tokens"]), ("IMAGE", details["image_tokens"]))
-            counted[name] = [{"modality": modality, "tokenCount": count} for modality, count in counts if count]
+            counted[name] = [
+                {"modality": modality, "tokenCount": count} for modality, count in counts if 0 < count < INTEGER_LIMIT
+            ]
     if (cost := _dollars(reported.get(COST))) is not None:
         counted[COST] = f"{cost:f}"
     if reported.get(OWN_KEY) is True:
@@ -238,6 +240,6 @@ def _number(reported: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 def _count(value: object) -> int | None:
     if isinstance(value, str):
         return int(value) if _digits.fullmatch(value) else None
-    if (type(value) is int or (isinstance(value, float) and value.is_integer())) and value >= 0:
+    if (type(value) is int or (isinstance(value, float) and value.is_integer())) and 0 <= value < INTEGER_LIMIT:
         return int(value)
     return None
