@@ -155,10 +155,19 @@ def _is_installed(module: str) -> bool:
         return False
 
 
+_key_itself = re.compile(r"(?=.*[a-z])(?=.*[0-9])\w{20,}")
+"""Some providers' keys would do as the name of a variable."""
+
+
 def check_key(variable: str, provider: str, environment: Mapping[str, str], setting: str) -> Iterator[str]:
     """What is wrong with the key that the environment has for ``provider`` in ``variable``, which ``setting`` names."""
     key = environment.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         yield f"{setting}: {variable} holds what cannot be in a header"
+    elif not key and _key_itself.fullmatch(variable):
+        yield (
+            f"{setting}: the environment has no variable of this name, which is not repeated, for it may be the "
+            f"key itself: export the key of provider {provider!r} in a variable, and give that one's name"
+        )
     elif not key:
         yield f"{setting}: the environment has no {variable}: export it with the key of provider {provider!r}"

@@ -223,13 +223,26 @@ def _check_certificate(section: str, listener: ServerSettings | AdminSettings) -
         if listener.tls_key_file is not None:
             yield f"{section}.tls_key_file: is given without tls_cert_file, the certificate that it belongs to"
         return
+    unreadable = [*_unreadable(f"{section}.tls_cert_file", listener.tls_cert_file)]
+    if listener.tls_key_file is not None:
+        unreadable += _unreadable(f"{section}.tls_key_file", listener.tls_key_file)
+    if unreadable:
+        yield from unreadable
+        return
     try:
         read_certificate(listener.tls_cert_file, listener.tls_key_file)
     except ssl.SSLError as error:
         why = error.reason or error
         yield f"{section}.tls_cert_file: cannot be used ({why}): PEM is needed, and its own key without a password"
     except OSError as error:
-        yield f"{section}.tls_cert_file: this file or tls_key_file cannot be read: {error.strerror}"
+        yield f"{section}.tls_cert_file: cannot be read: {error.strerror}"
+
+
+def _unreadable(key: str, file: str) -> Iterator[str]:
+    try:
+        Path(file).read_bytes()
+    except OSError as error:
+        yield f"{key}: {file} cannot be read: {error.strerror}"
 
 
 def _check_store(settings: Settings) -> Iterator[str]:

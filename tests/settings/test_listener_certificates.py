@@ -40,5 +40,7 @@ def test_they_are_looked_at_before_anything_starts(folder: Path, section: str) -
     other = mistake(tls_cert_file=one, tls_key_file=f"{folder}/other.key")
     assert other.startswith("tls_cert_file: cannot be used (KEY_VALUES_MISMATCH")
     missing = mistake(tls_cert_file=f"{folder}/missing.crt")
-    assert missing == "tls_cert_file: this file or tls_key_file cannot be read: No such file or directory"
+    assert missing == f"tls_cert_file: {folder}/missing.crt cannot be read: No such file or directory"
+    missing = mistake(tls_cert_file=one, tls_key_file=f"{folder}/missing.key")
+    assert missing == f"tls_key_file: {folder}/missing.key cannot be read: No such file or directory"
     assert mistake(tls_key_file=f"{folder}/one.key").startswith("tls_key_file: is given without tls_cert_file")

@@ -685,6 +685,7 @@ def test_all_wrong_references_are_told_at_once(file: File) -> None:
         ("//api.acme", "//user:hunter2@api.acme"),
         ('"embedded:./quota"', '"http://:hunter2@redis.example"'),
         ('"ACME_API_KEY"', '"sk-proj-hunter2"'),
+        ('"ACME_API_KEY"', '"r8_Ab12Cd34Ef56Gh78hunter2"'),
         ('"embedded:./quota"', '"redis+sentinel://h1/svc?sentinel_password=hunter2&x=1"'),
         ('"embedded:./quota"', '"reds://h?password=hunter2"'),
         ('"embedded:./quota"', '"redis://:hunter2"'),
