@@ -11,13 +11,12 @@ from typing import Any
 import click
 
 from proxy.app import JOURNAL_FOLDER
-from proxy.cli.serve import config_option
+from proxy.cli.serve import config_option, load
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
 from proxy.metering.journal.records import JournalRecord, Posting
 from proxy.metering.journal.tasks import PendingRequest, requests_in
 from proxy.settings.mistakes import ConfigurationError
-from proxy.settings.settings import load_settings
 
 
 @click.group()
@@ -100,7 +99,7 @@ def _decide(
 
 def _folder(path: Path) -> Path:
     try:
-        return load_settings(path).data_folder / JOURNAL_FOLDER
+        return load(path).data_folder / JOURNAL_FOLDER
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
 

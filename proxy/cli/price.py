@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from proxy.cli.serve import config_option
+from proxy.cli.serve import config_option, load
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
 from proxy.domain.billing.pricing import Quote, agree, price
 from proxy.domain.billing.settlement import Delivery, Reservation, settle
@@ -26,7 +26,6 @@ from proxy.domain.requests.size_words import check_sizes
 from proxy.domain.requests.sizes import agree_on_size
 from proxy.domain.usage import Tokens
 from proxy.settings.mistakes import ConfigurationError
-from proxy.settings.settings import load_settings
 
 Asked = ImageRequest | ChatRequest
 SAMPLE_TOKENS = Tokens(input_text=50, output_image=4_160)
@@ -64,7 +63,7 @@ class _Sample:
 def price_command(path: Path, model_id: str, task: str, references: int, as_json: bool, **given: Any) -> None:
     """Show what a request to MODEL would reserve and be charged, by which rule and why. Nothing is sent anywhere."""
     try:
-        settings = load_settings(path)
+        settings = load(path)
         model = settings.catalog().get(model_id)
         asked = _request(model, task, references, given)
         quote = price(asked, model)

@@ -40,13 +40,24 @@ config_option = click.option(
 )
 
 
+def load(path: Path) -> Settings:
+    """The settings in the file. Raises ConfigurationError, which says how to begin where there is none."""
+    try:
+        return load_settings(path)
+    except ConfigurationError as error:
+        if path.exists():
+            raise
+        hint = "name another with --config, or write a first one with 'lightmeter config init'"
+        raise ConfigurationError(f"{error}: {hint}") from None
+
+
 @click.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with both addresses, once it serves.")
 def serve(path: Path, *, as_json: bool) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; on SIGHUP, read the file's models and providers again."""
     try:
-        settings = load_settings(path)
+        settings = load(path)
         set_up_logs(settings.logs.level)
         run(serve_until_stopped(settings, path, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
@@ -119,7 +130,7 @@ def check(path: Path, as_json: bool) -> None:
     It reports as well which models retire, and what the store may lose, where the store can be asked.
     """
     try:
-        settings = load_settings(path)
+        settings = load(path)
     except ConfigurationError as error:
         if as_json:
             click.echo(orjson.dumps({"ok": False, "mistakes": str(error).splitlines()}).decode())

@@ -90,6 +90,9 @@ def _of_values(model: Model, prices: Prices, condition: str, fields: tuple[str, 
     )
     told = ", ".join(values)
     passed = [field for field in fields if field in model.parameters]
+    wordings = [each for each in (model.wording, *(given.wording for given in model.deployments)) if each is not None]
+    if condition == "size" and any("image_size" in wording.image_config_members for wording in wordings):
+        passed.append("image_config.image_size")
     if not passed:
         yield (
             f"prices: rules name {condition} ({told}), and parameters do not list {' or '.join(fields)}: a client pays "

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from proxy.cli import main
 from proxy.cli.recipes import RECIPES, read_recipe
 from proxy.cli.serve import config
 from proxy.settings.settings import load_settings
@@ -47,6 +48,22 @@ def test_five_answers_make_a_configuration(name: str, tmp_path: Path) -> None:
     for variable in _environment(name):
         assert f"export {variable}=" in result.output
     assert ("RESOURCE" in result.output) == ("RESOURCE" in read_recipe(name))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_nothing_to_be_warned_of(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "lightmeter.toml"
+    path.write_text(read_recipe(name))
+    assert load_settings(path, _environment(name)).warnings(0) == []
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["serve"], ["price", "m"], ["journal", "list"]])
+def test_without_a_configuration_it_is_told_how_to_begin(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "lightmeter.toml"
+    result = CliRunner().invoke(main, [*command, "--config", str(path)])
+    assert result.exit_code == 1
+    assert f"{path}: cannot be read: No such file or directory: name another with --config, or write" in result.output
+    assert "lightmeter config init" in result.output
 
 
 def test_answers_may_be_options_and_the_rest_has_defaults(tmp_path: Path) -> None:
