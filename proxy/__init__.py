@@ -22,6 +22,10 @@ Beside the path, and not needed to follow it::
     domain/requests/unknown.py         a field nobody knows stops here
     upstream/dialects/                 how each kind of provider is asked; upstream/failover.py who is asked next
     upstream/fallback.py               which other model is asked; domain/billing/offers.py what it costs there
+    upstream/auth/                     what lets the gateway in: keys of variables and files, tokens of clouds
+    upstream/bodies/                   how a request is written; prepared.py has a small one's head ready at the start
+    upstream/polled/                   providers that take a task, and are asked how it is doing until it ends
+    web/pending_tasks.py               tasks that outlive their gateway: journal/tasks.py has them on the disk
     domain/answers/                    how each kind of answer is read, counted and written
     metering/outbox.py, journal/       where a settlement goes while the store is away
 
@@ -42,6 +46,10 @@ ledger         the append-only record: every forwarded request ends in exactly o
 journal        settlements on a disk of this machine that the store has not taken yet
 overage        units charged beyond what was reserved, because the provider generated more than was asked for
 dialect        how one kind of provider speaks
+deployment     a model at one provider; several of them share its requests, and stand in for each other
+fallback       other models that are asked where no deployment of a model can take a request
+offer          a model that may answer a request, with what it is asked for and what that costs there
+task           what a polled provider works on; once it is accepted, nobody else is asked
 
 Layers, each importing only what stands below it: ``cli > app > settings > web > metering | upstream >
 telemetry > domain``. The domain is pure. With traces on, ``telemetry/traces.py`` stands around all of it.

@@ -66,6 +66,7 @@ LINE_LENGTH = 120
 
 NOT_RUN = {
     "git clone <this repository> lightmeter && cd lightmeter",
+    "source .venv/bin/activate",
     "export OPENAI_API_KEY=sk-...",
     "export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token)",
 }

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import Any
 
 import aiohttp
@@ -183,7 +185,16 @@ async def _call(
         return answer
 
 
+def _program() -> str:
+    """How this command line is called from another terminal."""
+    script = Path(sys.executable).parent / "lightmeter"
+    if which("lightmeter"):
+        return "lightmeter"
+    return quote(str(script)) if script.exists() else f"{quote(sys.executable)} -m proxy.cli"
+
+
 def _show_what_next(gateway: Gateway, key: str, folder: Path) -> None:
+    program, token_file = _program(), quote(str(folder.absolute() / "admin-token"))
     click.echo(
         f"""Serving until Ctrl-C. In another terminal:
 
@@ -203,9 +214,9 @@ or in Python, after 'pip install openai':
 
 To manage keys and read the ledger:
 
-  export LIGHTMETER_ADMIN_URL={gateway.admin_address} LIGHTMETER_ADMIN_TOKEN=$(cat {folder / "admin-token"})
-  lightmeter keys list
-  lightmeter ledger list
+  export LIGHTMETER_ADMIN_URL={gateway.admin_address} LIGHTMETER_ADMIN_TOKEN=$(cat {token_file})
+  {program} keys list
+  {program} ledger list
 
 The requests are logged in {folder / "requests.log"}, the metrics are at {gateway.admin_address}/metrics"""
     )

@@ -53,6 +53,21 @@ def test_the_demo_spends_prints_and_serves_what_it_says(tmp_path: Path) -> None:
             # Three requests: one image, then two, then two.
             assert '"posted":37500' in shown.stdout
 
+            managed = re.search(r"  (export LIGHTMETER_ADMIN_URL=.*\n  .* keys list\n  .* ledger list)\n", printed)
+            assert managed is not None
+            # In a terminal of its own: elsewhere, and with nothing on its PATH but what a system has.
+            listed = subprocess.run(
+                ["bash", "-ec", managed[1]],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin"},
+            )
+            assert "made by lightmeter demo" in listed.stdout
+            assert listed.stdout.count("sample/image-1") >= 3
+
             # And its picture changed, by what the manual has for it.
             edits = generations[1].partition("/generations")[0].removeprefix("curl ") + "/edits"
             form = (f"image=@{folder}/picture.png", "model=sample/image-1", "prompt=a hat on it", "stream=true")
