@@ -237,9 +237,9 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._event_usage = None
 
     def _fail(self, report: bytes) -> None:
-        """Read nothing after it."""
+        """Read nothing after it, not even of the same piece: what counts does not depend on the cuts."""
         self._error = self._error or self._reading.read_error(report)
-        self._documents.stop()
+        raise self._error
 
     def _flat_error(self) -> bytes:
         """OpenAI reports some errors in the event itself."""
