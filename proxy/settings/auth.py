@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from proxy.settings.sections import Section
 from proxy.settings.values import VariableName, one_of
 from proxy.upstream.auth.auth import Auth, Place, TokenSource
+from proxy.upstream.auth.aws import Aws
 from proxy.upstream.auth.entra import Entra
 from proxy.upstream.auth.google import Google
 from proxy.upstream.auth.secret_file import UnusableSecret, read_secret
@@ -25,12 +26,19 @@ OF_THE_CONNECTION = frozenset(
 )  # fmt: skip
 """Headers that say how a request is sent: a key has no place in them."""
 
+_region_name = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}")
 _word = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _header_word(text: str) -> str:
     if not _word.fullmatch(text):
         raise ValueError("should be one word of letters, digits and -, like api-key or Key")
+    return text
+
+
+def _region(text: str) -> str:
+    if not _region_name.fullmatch(text):
+        raise ValueError("should be a region like us-west-2")
     return text
 
 
@@ -46,6 +54,7 @@ _NEEDED: Mapping[str, Mapping[str, str]] = {
     "none": {},
     "entra": {},
     "google": {},
+    "aws": {"region": "the region that the provider's address is in, like us-west-2"},
 }
 """The types, each with the settings that it cannot be without."""
 
@@ -57,14 +66,25 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "entra": frozenset({"scope", "tenant_id", "client_id", "client_secret_env"}),
     "google": frozenset({"scope", "credentials_file"}),
+    "aws": frozenset({"region", "service", "access_key_env", "secret_key_env", "session_token_env", "profile"}),
 }
-LIBRARIES = {"entra": ("azure.identity", "azure"), "google": ("google.auth.transport.requests", "google")}
+_SECRETS = ("key_env", "client_secret_env", "access_key_env", "secret_key_env", "session_token_env")
+"""The settings that name a variable of the environment."""
+
+LIBRARIES = {
+    "entra": ("azure.identity", "azure"),
+    "google": ("google.auth.transport.requests", "google"),
+    "aws": ("botocore.auth", "aws"),
+}
 """What a type needs: the module, and the extra that brings it."""
 
 DEFAULT_SCOPES = {
     "entra": "https://cognitiveservices.azure.com/.default",
     "google": "https://www.googleapis.com/auth/cloud-platform",
 }
+
+
+AWS_SERVICE = "bedrock"
 
 
 class AuthSettings(Section):
@@ -81,6 +101,12 @@ class AuthSettings(Section):
     client_id: Word | None = None
     client_secret_env: VariableName | None = None
     credentials_file: FilePath | None = None
+    region: Annotated[str, Field(max_length=100), AfterValidator(_region)] | None = None
+    service: Word | None = None
+    access_key_env: VariableName | None = None
+    secret_key_env: VariableName | None = None
+    session_token_env: VariableName | None = None
+    profile: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -95,6 +121,12 @@ class AuthSettings(Section):
             raise ValueError(f"the type {self.type!r} needs one of two: {_KEY}")
         if self.client_secret_env is not None and (self.tenant_id is None or self.client_id is None):
             raise ValueError("client_secret_env is the secret of a client_id at a tenant_id: give these two as well")
+        if (self.access_key_env is None) != (self.secret_key_env is None):
+            raise ValueError("access_key_env and secret_key_env belong together: give both, or neither")
+        if self.access_key_env is None and self.session_token_env is not None:
+            raise ValueError("session_token_env belongs to access_key_env and secret_key_env: give these two as well")
+        if self.access_key_env is not None and self.profile is not None:
+            raise ValueError("profile is given beside access_key_env: leave one of them out")
         if self.type == "header" and self.name is not None and self.name.lower() in OF_THE_CONNECTION:
             raise ValueError(f"name is {self.name!r}: it says how a request is sent; name the header of the key")
         return self
@@ -106,14 +138,14 @@ class AuthSettings(Section):
 
     def secret_texts(self, environment: Mapping[str, str]) -> Iterator[str]:
         """What nobody may read in a log or an error. What is in a file is known when it is read."""
-        for variable in (self.key_env, self.client_secret_env):
+        for variable in (self.key_env, self.client_secret_env, self.secret_key_env, self.session_token_env):
             if variable is not None:
                 yield environment.get(variable, "").strip()
 
     def to_auth(self, environment: Mapping[str, str]) -> Auth:
         """The same with its key, where that is in the environment."""
         if self.type in LIBRARIES:
-            return Auth(token=self._to_source(environment))
+            return Auth(token=self._to_source(environment), signs=self.type == "aws")
         place = {"header": Place.HEADER, "bearer": Place.HEADER, "query": Place.QUERY}.get(self.type, Place.DIALECT)
         return Auth(
             place=place,
@@ -124,18 +156,22 @@ class AuthSettings(Section):
         )
 
     def _to_source(self, environment: Mapping[str, str]) -> TokenSource:
+        def read(variable: str | None) -> str:
+            return environment.get(variable, "").strip() if variable else ""
+
+        if self.type == "aws":
+            keys = (self.access_key_env, self.secret_key_env, self.session_token_env)
+            return Aws(self.region or "", self.service or AWS_SERVICE, self.profile or "", *map(read, keys))
         scope = self.scope or DEFAULT_SCOPES[self.type]
         if self.type == "google":
             return Google(scope, self.credentials_file or "")
-        secret = environment.get(self.client_secret_env, "").strip() if self.client_secret_env else ""
-        return Entra(scope, self.tenant_id or "", self.client_id or "", secret)
+        return Entra(scope, self.tenant_id or "", self.client_id or "", read(self.client_secret_env))
 
     def mistakes(self, provider: str, environment: Mapping[str, str]) -> Iterator[str]:
         """What is wrong with the variables and files that it names, each led by the setting."""
-        if self.key_env is not None:
-            yield from check_key(self.key_env, provider, environment, "key_env")
-        if self.client_secret_env is not None:
-            yield from check_key(self.client_secret_env, provider, environment, "client_secret_env")
+        for setting in _SECRETS:
+            if (variable := getattr(self, setting)) is not None:
+                yield from check_key(variable, provider, environment, setting)
         module, extra = LIBRARIES.get(self.type, ("", ""))
         if module and not _is_installed(module):
             yield f"type: {self.type!r} needs a library of its own: pip install 'lightmeter[{extra}]'"

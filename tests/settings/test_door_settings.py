@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from proxy.domain.wording import EditForm, Wording
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_settings
 from proxy.upstream.auth.auth import Auth, Place
+from proxy.upstream.auth.aws import Aws
 from proxy.upstream.auth.entra import Entra
 from proxy.upstream.auth.google import Google
 
 ENVIRONMENT = {"ACME_KEY": " made-up-secret \n", "EMPTY": " ", "ODD": "a\nb"}
 
 
-def read(provider: str = "", model: str = "") -> Settings:
+def read(provider: str = "", model: str = "", environment: Mapping[str, str] = ENVIRONMENT) -> Settings:
     text = f"""
 [[providers]]
 name = "acme"
@@ -32,7 +34,7 @@ upstream_model = "image-1"
 token_multiplier = 1
 {model}
 """
-    return read_settings(tomllib.loads(text), "lightmeter.toml", ENVIRONMENT)
+    return read_settings(tomllib.loads(text), "lightmeter.toml", environment)
 
 
 def mistakes(provider: str = "", model: str = "") -> str:
@@ -260,10 +262,60 @@ def test_tokens_are_asked_for_as_told_and_their_secrets_are_not_repeated() -> No
     assert provider.auth == Auth(token=Google("s"))
 
 
-@pytest.mark.parametrize(("kind", "extra"), [("entra", "azure"), ("google", "google")])
+@pytest.mark.parametrize(
+    ("kind", "extra"), [("entra", "azure"), ("google", "google"), ('aws", region = "us-west-2', "aws")]
+)
 def test_a_type_without_its_library_says_what_to_install(
     kind: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxy.settings.auth.find_spec", lambda _module: None)
     said = mistakes(f'auth = {{ type = "{kind}" }}')
+    kind = kind.partition('"')[0]
     assert f"providers[0].auth.type: '{kind}' needs a library of its own: pip install 'lightmeter[{extra}]'" in said
+
+
+@pytest.fixture
+def _has_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.settings.auth.find_spec", lambda _module: True)
+
+
+@pytest.mark.usefixtures("_has_libraries")
+def test_keys_that_sign_are_read_and_not_repeated() -> None:
+    environment = {**ENVIRONMENT, "SESSION": "made-up-session"}
+    text = (
+        'auth = { type = "aws", region = "us-west-2", access_key_env = "ACME_KEY", secret_key_env = "ACME_KEY", '
+        'session_token_env = "SESSION" }'
+    )
+    settings = read(text, environment=environment)
+    (provider,) = settings.provider_list(environment)
+    source = Aws("us-west-2", "bedrock", "", "made-up-secret", "made-up-secret", "made-up-session")
+    assert provider.auth == Auth(token=source, signs=True)
+    assert "made-up-session" not in repr(provider)
+    assert {"made-up-secret", "made-up-session"} <= set(settings.secret_texts(environment))
+    text = 'auth = { type = "aws", region = "us-gov-west-1", service = "other", profile = "images" }'
+    (provider,) = read(text).provider_list(ENVIRONMENT)
+    assert provider.auth.token == Aws("us-gov-west-1", "other", "images")
+
+
+@pytest.mark.usefixtures("_has_libraries")
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("", "the type 'aws' needs region"),
+        (', region = "https://x"', "should be a region like us-west-2"),
+        (', region = "us-west-2", access_key_env = "ACME_KEY"', "access_key_env and secret_key_env belong together"),
+        (', region = "us-west-2", session_token_env = "ACME_KEY"', "session_token_env belongs to access_key_env"),
+        (
+            ', region = "us-west-2", profile = "p", access_key_env = "ACME_KEY", secret_key_env = "ACME_KEY"',
+            "profile is given beside access_key_env",
+        ),
+        (
+            ', region = "us-west-2", access_key_env = "ACME_KEY", secret_key_env = "GONE"',
+            "auth.secret_key_env: the environment has no GONE",
+        ),
+        (', region = "us-west-2", key_env = "ACME_KEY"', "key_env does not belong to the type 'aws'"),
+        (', region = "us-west-2" }\ndialect = "fal"\nquery = { ', "the dialect 'fal' has to be polled"),
+    ],
+)
+def test_a_mistake_about_what_signs_is_told(more: str, told: str) -> None:
+    assert told in mistakes(f'auth = {{ type = "aws"{more} }}')

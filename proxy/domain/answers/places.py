@@ -162,7 +162,8 @@ _ROOT: Mapping[bytes, Shape] = {
     # What some report of an answer whose status is 200 all the same.
     b"base_resp": Shape(note="failure", optional=True),
     b"errors": Shape(note="failure", optional=True),
-    b"finish_reasons": Shape(items=Shape(note="why")),
+    # Of each image: null, or why it may not be seen.
+    b"finish_reasons": Shape(items=Shape(note="withheld")),
 }  # fmt: skip
 # Gateways pass on what they have got in one of these; OpenAI's responses have events of both.
 _MEMBERS: Mapping[bytes, Shape] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Protocol
 
 Headers = Mapping[str, str]
@@ -23,12 +24,26 @@ class TokenSource(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """Signs each request, with its body."""
+
+    def sign(self, url: str, content_type: str, body_sha256: str) -> Headers:
+        """The headers of a POST to ``url``, as it stands on the wire, of a body with this hash in hexadecimal."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, and its end in seconds since the epoch."""
+    """A token, and its end in seconds since the epoch; or the key that a ``signer`` signs with.
+
+    Nor may anybody see what else is in ``secrets``. Another one may be there after ``again_s``, in seconds.
+    """
 
     text: str = field(repr=False)
     expires_s: float
+    signer: Signer | None = None
+    secrets: tuple[str, ...] = field(repr=False, default=())
+    again_s: float = inf
 
 
 class Place(StrEnum):
@@ -46,6 +61,7 @@ class Auth:
     """A key, the file that holds it, or where tokens come from; and where it goes.
 
     ``name`` is that of the header or of the query's parameter, ``scheme`` the word before it, as ``Bearer``.
+    Where it ``signs``, each request is signed with what comes from there, and carries its signature.
     """
 
     place: Place = Place.DIALECT
@@ -54,6 +70,7 @@ class Auth:
     key: str = field(repr=False, default="")
     key_file: str = ""
     token: TokenSource | None = None
+    signs: bool = False
 
 
 BY_NOTHING = Auth()
@@ -65,6 +82,7 @@ class Credentials:
 
     headers: Headers = field(repr=False, default_factory=dict)
     query: Mapping[str, str] = field(repr=False, default_factory=dict)
+    signer: Signer | None = None
 
 
 NO_CREDENTIALS = Credentials()

@@ -85,13 +85,16 @@ class Tokens(ChangingCredentials):
         life_s = token.expires_s - time()
         if life_s <= 0:
             raise ValueError("the token that came has ended already: look at this machine's clock")
-        KNOWN_SECRETS.add_changing(f"token of {self._provider}", token.text)
-        self._credentials = Credentials({"Authorization": f"Bearer {token.text}"})
+        for number, secret in enumerate((token.text, *token.secrets)):
+            KNOWN_SECRETS.add_changing(f"token {number} of {self._provider}", secret)
+        bearer = {} if token.signer is not None else {"Authorization": f"Bearer {token.text}"}
+        self._credentials = Credentials(bearer, signer=token.signer)
         self._good_until_s = token.expires_s - life_s * GOOD_SHARE
         if self._failures:
             logger.info("provider %s: there is a token again", self._provider)
         self._failures = 0
-        return max(PAUSE_LEAST_S, life_s - min(AHEAD_MOST_S, life_s * AHEAD_SHARE))
+        ahead_s = min(AHEAD_MOST_S, life_s * AHEAD_SHARE)
+        return max(PAUSE_LEAST_S, min(token.again_s, life_s - ahead_s))
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1

@@ -1,14 +1,15 @@
-"""Sending a body with files in it: read as the provider takes it."""
+"""Sending a body with files in it: read as the provider takes it, and once before where it is signed."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from hashlib import sha256
 
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
-from proxy.domain.requests.inputs import Upload
 from proxy.upstream.bodies.outgoing import FileBytes, OutgoingBody
 
 READ_BYTES = 3 * 65_536
@@ -41,20 +42,44 @@ class UploadPayload(Payload):
             self._on_progress()
 
     async def _write_file(self, file: FileBytes, writer: AbstractStreamWriter) -> None:
-        upload = file.upload
-        at, end = upload.start, upload.start + upload.size_bytes
-        while at < end:
-            data = await self._read(upload, at, min(READ_BYTES, end - at))
-            at += len(data)
-            await writer.write(base64.b64encode(data) if file.in_base64 else data)
+        pieces = _read(file)
+        while True:
+            try:
+                piece = await anext(pieces, b"")
+            except (OSError, ValueError) as error:
+                self.unreadable = error
+                raise
+            if not piece:
+                return
+            await writer.write(piece)
             self._on_progress()
 
-    async def _read(self, upload: Upload, start: int, size: int) -> bytes:
-        try:
-            data = await upload.source.read(start, size)
-            if not data:
-                raise OSError("an uploaded file is shorter than it was")
-        except (OSError, ValueError) as error:
-            self.unreadable = error
-            raise
-        return data
+
+async def digest_of(body: bytes | OutgoingBody) -> str:
+    """The SHA-256 of all of it, in hexadecimal. Raises OSError or ValueError where a file cannot be read."""
+    digest = sha256()
+    for piece in [body] if isinstance(body, bytes) else body.pieces:
+        if isinstance(piece, bytes):
+            view = memoryview(piece)
+            for at in range(0, len(piece), READ_BYTES):
+                digest.update(view[at : at + READ_BYTES])
+                if at:
+                    # Others go on meanwhile.
+                    await asyncio.sleep(0)
+        else:
+            async for part in _read(piece):
+                digest.update(part)
+                await asyncio.sleep(0)
+    return digest.hexdigest()
+
+
+async def _read(file: FileBytes) -> AsyncGenerator[bytes, None]:
+    """A file as it is sent, piece by piece."""
+    upload = file.upload
+    at, end = upload.start, upload.start + upload.size_bytes
+    while at < end:
+        data = await upload.source.read(at, min(READ_BYTES, end - at))
+        if not data:
+            raise OSError("an uploaded file is shorter than it was")
+        at += len(data)
+        yield base64.b64encode(data) if file.in_base64 else data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from proxy.upstream.dialects.bedrock import BedrockDialect
 from proxy.upstream.dialects.gemini import GeminiDialect
 from proxy.upstream.dialects.openai import OpenAIDialect
 from proxy.upstream.dialects.openrouter import OpenRouterDialect
@@ -17,6 +18,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "openai": OpenAIDialect(),
     "openrouter": OpenRouterDialect(),
     "gemini": GeminiDialect(),
+    "bedrock": BedrockDialect(),
     **POLLED_DIALECTS,
     **RAW_DIALECTS,
 }

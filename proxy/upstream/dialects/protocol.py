@@ -52,6 +52,9 @@ class Dialect(Protocol):
     sizes_in_words: bool = False
     """Whether it is asked for 1K, 2K or 4K where a client asks for pixels."""
 
+    accepts: str = "application/json, text/event-stream"
+    """What it is asked to answer with."""
+
     def authorize(self, api_key: str) -> Mapping[str, str]:
         """The request headers that carry the provider's key."""
         ...

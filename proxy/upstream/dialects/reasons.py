@@ -15,8 +15,11 @@ from proxy.upstream.errors.failures import clean
 GOOD_ENDS = frozenset({"STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED", "stop", "length", "end_turn", "tool_calls"})
 """What providers call an end that is no refusal."""
 
-BROKEN_ENDS = frozenset({"error", "failed", "internal_error"})
+BROKEN_ENDS = frozenset({"error", "failed", "internal_error", "inference error"})
 """Ends that are the provider's own failure."""
+
+WITHHELD = "content_filtered"
+"""The code of an image that may not be seen."""
 
 NO_IMAGE = "no_image"
 """The code where a provider has no word of its own for it."""
@@ -28,6 +31,8 @@ def reading_of(read_error: ErrorReader) -> Reading:
     """How to read an answer whose errors ``read_error`` understands."""
 
     def refuse(notes: Mapping[str, bytes]) -> ProxyError | None:
+        if withheld := text_of(notes.get("withheld")):
+            return _withheld(withheld)
         reason = text_of(notes.get("block")) or text_of(notes.get("finish"))
         why = text_of(notes.get("why")) or text_of(notes.get("text"))
         if not (reason or why) and "failure" in notes:
@@ -46,6 +51,12 @@ def reading_of(read_error: ErrorReader) -> Reading:
         )
 
     return Reading(read_error, refuse)
+
+
+def _withheld(reason: str) -> ProxyError:
+    if reason.lower() in BROKEN_ENDS:
+        return UpstreamError(f"The provider failed: {clean(reason)}")
+    return NothingGenerated(f"The provider made no image that it may show. {clean(reason)}", reason=WITHHELD)
 
 
 def _without_certainty(error: ProxyError, notes: Mapping[str, bytes]) -> ProxyError:

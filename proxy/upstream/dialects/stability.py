@@ -34,7 +34,7 @@ FAMILY = "sd3"
 STRENGTH = 0.7
 """How far an image may be changed that a prompt is for; the API has no default."""
 
-_WRITTEN = frozenset({"prompt", "aspect_ratio", "model", "mode", "image", "mask", "output_format"})
+WRITTEN = frozenset({"prompt", "aspect_ratio", "model", "mode", "image", "mask", "output_format"})
 _pixels = re.compile(r"([0-9]+)x([0-9]+)")
 
 
@@ -71,7 +71,7 @@ class StabilityDialect(RawDialect):
     @override
     def write_generation(self, request: ImageRequest, model: Model) -> OutgoingBody:
         texts = _texts(request, model)
-        if (ratio := _ratio(request, model)) is not None:
+        if (ratio := ratio_of(request, model)) is not None:
             texts.append(("aspect_ratio", ratio))
         # Nothing that it is made of holds it.
         boundary = sha256(orjson.dumps(texts)).hexdigest()[:32]
@@ -117,7 +117,7 @@ def _name_of(model: Model) -> str:
 
 
 def _texts(request: ImageRequest, model: Model) -> list[tuple[str, str]]:
-    unknown = {name: value for name, value in request.unknown.items() if name not in _WRITTEN}
+    unknown = {name: value for name, value in request.unknown.items() if name not in WRITTEN}
     fields: dict[str, Any] = {"prompt": request.prompt, **unknown}
     if _name_of(model) == FAMILY and model.upstream_model != FAMILY:
         fields["model"] = model.upstream_model
@@ -128,7 +128,7 @@ def _texts(request: ImageRequest, model: Model) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in fields.items()]
 
 
-def _ratio(request: ImageRequest, model: Model) -> str | None:
+def ratio_of(request: ImageRequest, model: Model) -> str | None:
     """The aspect ratio that was asked for, or the nearest one to a size in pixels."""
     config = image_config_of(request, model)
     said = request.fields.get("image_config", {}).get("aspect_ratio") if config else None

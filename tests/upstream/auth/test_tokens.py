@@ -171,3 +171,16 @@ async def test_a_token_that_ends_while_the_machine_sleeps_is_replaced_at_once(mo
         assert source.fetches == 2
     finally:
         await held.close()
+
+
+async def test_one_that_may_be_another_one_is_fetched_again_while_it_is_good() -> None:
+    def answer(number: int) -> Token:
+        return Token(f"token-number-{number}", time() + 3_600, again_s=0.01)
+
+    source = Source(answer)
+    held = Tokens("acme", source)
+    try:
+        await held.current()
+        await eventually(lambda: source.fetches >= 2)
+    finally:
+        await held.close()

@@ -30,6 +30,9 @@ from proxy.domain.usage import add_usage, later_usage
 
 PARTIAL = b"partial_image"
 COMPLETED = b"completed"
+NOT_WITHHELD = frozenset({b"null", b'""', b'"SUCCESS"'})
+"""What stands in the place of a reason where there is none (Stability's models on Amazon Bedrock)."""
+
 ONE_FAILED = b'partial_failed"'
 """How an event's type ends that tells of one image of several (https://www.volcengine.com/docs/82379)."""
 
@@ -39,8 +42,8 @@ TEXT_BYTES_LIMIT = 4_096
 Refuser = Callable[[Mapping[str, bytes]], ProxyError | None]
 """The error for an answer in which no image was, by its notes; None where it gives no reason.
 
-The notes are ``finish``, ``block``, ``why``, ``text``, ``failure``, which is a report of its own, and those of an error
-that stands in the answer itself: ``message``, ``detail``, ``code``, ``status``.
+The notes are ``finish``, ``block``, ``why``, ``withheld``, ``text``, ``failure``, which is a report of its own, and
+those of an error that stands in the answer itself: ``message``, ``detail``, ``code``, ``status``.
 """
 
 
@@ -87,6 +90,8 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._usage_of_image: bytes | None = None
         self._usage_at_begin: bytes | None = None
         self._is_repeated = False
+        # Whether the answer says of its images, and of all of them, that they may not be seen; None until it says so.
+        self._is_withheld: bool | None = None
         self._fingerprint = Fingerprint()
         self._notes: dict[str, bytes] = {}
         self._error: MalformedResponse | ProxyError | None = None
@@ -104,7 +109,8 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._details: dict[str, bytes] = {}
         # Whether it is a draft or a thought, whether its payload has begun, and whether all of that has come.
         self._is_partial = self._name.endswith(PARTIAL)
-        self._skipped = self._written = self._is_whole = False
+        self._skipped = self._is_withheld is True
+        self._written = self._is_whole = False
         self._passing = self._is_base64 = self._is_alone = self._begun_as_partial = False
         self._prefix: bytes | None = None
 
@@ -212,6 +218,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._depth = 0
         self._is_repeated = False
         self._usage_at_begin = self.usage
+        self._is_withheld = None
 
     @override
     def passed(self, piece: bytes) -> None:
@@ -413,6 +420,8 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
 
     @override
     def note(self, name: str, value: bytes) -> None:
+        if name == "withheld":
+            self._is_withheld = self._is_withheld is not False and value not in NOT_WITHHELD
         if value == b"null":
             return
         if name == "usage":
@@ -432,10 +441,14 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
             self._notes[name] = value
             # Some say what an event is after its image.
             self._is_partial = self._is_partial or text_of(value).encode().endswith(PARTIAL)
-        elif name in IN_WORDS and value[:1] != b'"':
+        else:
+            self._note_words(name, value)
+
+    def _note_words(self, name: str, value: bytes) -> None:
+        if name in IN_WORDS and value[:1] != b'"':
             # What an image says of itself is text; anything else stays inside.
             return
-        elif self._depth and name in IN_WORDS:
+        if self._depth and name in IN_WORDS:
             self._details[name] = one_line(value)
         else:
             self._notes[name] = one_line(value)

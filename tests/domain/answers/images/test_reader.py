@@ -685,3 +685,27 @@ def test_a_document_says_it_of_all_its_images(padding: bytes) -> None:
     answer.feed(body)
     answer.finish()
     assert list(answer.told) == [("high", "")] * 2
+
+
+@pytest.mark.parametrize("reasons", [["Filter reason: output image"], ["x", "x"]])
+@pytest.mark.parametrize("images", [[], [""], [PNG], ["iVBORw0KGgoA" + LARGE], [{"b64_json": PNG}]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_image_that_comes_after_a_reason_to_withhold_it_is_none(
+    reasons: list[str], images: list[object], stream: bool
+) -> None:
+    body = orjson.dumps({"seeds": [1], "finish_reasons": reasons, "images": images})
+    for pieces in ([body], [bytes([byte]) for byte in body[:2_000]] + [body[2_000:]]):
+        seen = pass_on(make(stream=stream), pieces)
+        assert (seen.output, seen.images) == (b"", 0)
+        assert reasons[0] in str(seen.error)
+
+
+@pytest.mark.parametrize("reasons", [[None], [""], ["SUCCESS"], [], None])
+def test_no_reason_withholds_nothing(reasons: list[str | None] | None) -> None:
+    seen = read(orjson.dumps({"seeds": [1], "finish_reasons": reasons, "images": [PNG]}))
+    assert seen.images == 1
+
+
+def test_what_has_been_delivered_before_its_reason_is_charged() -> None:
+    seen = read(orjson.dumps({"images": ["iVBORw0KGgoA" + LARGE], "finish_reasons": ["Filter reason: output image"]}))
+    assert seen.images == 1
