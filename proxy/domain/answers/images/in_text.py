@@ -6,6 +6,7 @@ The text is read as JSON has it.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from proxy.domain.answers.images.markup import BLANKS, EQUALS, Markup
@@ -41,6 +42,15 @@ _bare_link = re.compile(BLANKS + _SCHEME, re.IGNORECASE)
 _mark = re.compile(rb";base64,|" + _SCHEME, re.IGNORECASE)
 _address = re.compile(rb"(?:[^\x00-\x20\"'<>)\\]++|\\/|\\u00(?:2[bB6]|3[dD]))*+")
 _closing = re.compile(rb"[)> \t']|\\[\"nrt]|\\u00(?:3[eE]|22|27|29)")
+
+
+@dataclass(slots=True)
+class Link:
+    """An image in a text that has begun: as far as it is held, and whether it is on its way."""
+
+    place: Place
+    held: bytearray = field(default_factory=bytearray)
+    is_flowing: bool = False
 
 
 class ImageSink(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import orjson
 from typing_extensions import override
@@ -17,7 +17,7 @@ from proxy.domain.answers.answer import Answer, ErrorReader
 from proxy.domain.answers.documents import DocumentListener, DocumentReader
 from proxy.domain.answers.holder import HELD_BYTES_LIMIT
 from proxy.domain.answers.images.counter import Fingerprint, SeenImages
-from proxy.domain.answers.images.in_text import ImageSink, TextImages
+from proxy.domain.answers.images.in_text import ImageSink, Link, TextImages
 from proxy.domain.answers.images.writing import DETAILS, IN_WORDS, OF_ONE_IMAGE, ImagesWriter
 from proxy.domain.answers.places import BASE64, DOCUMENT, EVENT, SIGNATURE, TEXT
 from proxy.domain.errors import NothingGenerated, ProxyError, UpstreamTruncated
@@ -53,15 +53,6 @@ class Reading:
 
     read_error: ErrorReader
     refuse: Refuser = lambda _notes: None
-
-
-@dataclass(slots=True)
-class _Link:
-    """An image in a text that has begun: as far as it is held, and whether it is on its way."""
-
-    place: Place
-    held: bytearray = field(default_factory=bytearray)
-    is_flowing: bool = False
 
 
 class ImagesReader(Answer, DocumentListener, ImageSink):
@@ -101,7 +92,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._name = b""
         self._depth = 0
         self._in_text = False
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._base64: Base64Text | None = None
         self._begin_image()
 
@@ -373,7 +364,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
 
     @override
     def begin_linked(self, place: Place) -> None:
-        self._link = _Link(place)
+        self._link = Link(place)
 
     @override
     def linked(self, piece: bytes) -> None:
@@ -400,7 +391,7 @@ class ImagesReader(Answer, DocumentListener, ImageSink):
         self._is_whole = True
         self._end_image()
 
-    def _open_link(self, link: _Link) -> None:
+    def _open_link(self, link: Link) -> None:
         if self._written:
             self._end_image()
         is_thought = self._depth > 0 and self._skipped
