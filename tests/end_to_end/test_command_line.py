@@ -177,7 +177,10 @@ def test_serve_tells_scripts_its_addresses(provider: SampleProvider, tmp_path: P
         (("ledger", "list", "--outcome", "nice"), "'outcome' should be one of delivered"),
         (("keys", "update", "nobody_0000000000"), "Nothing to change"),
         (("teams", "show", "nobody"), "There is no team 'nobody'"),
-        (("teams", "update", "nobody", "--quota", "much"), "'much' should be a whole number, or 'none'"),
+        (
+            ("teams", "update", "nobody", "--quota", "much"),
+            "'much' should be a whole number, US dollars like '$250', or 'none'",
+        ),
         (("teams", "create", "some", "--images-per-minute", "0"), "'limits.images_per_minute'"),
     ],
 )
@@ -208,7 +211,7 @@ def test_config_check(tmp_path: Path) -> None:
     assert "good: 1 provider(s), 1 model(s)" in lightmeter("config", "check", "--config", str(path), environment=secret)
     answer = json.loads(lightmeter("config", "check", "--config", str(path), "--json", environment=secret))
     assert answer.pop("store")[0]["text"].startswith("appendonly yes, appendfsync everysec: a crash of the store's")
-    assert answer == {"ok": True, "mistakes": [], "providers": ["sample"], "models": ["acme/image-1"]}
+    assert answer == {"ok": True, "mistakes": [], "providers": ["sample"], "models": ["acme/image-1"], "warnings": []}
 
     path.write_text(path.read_text().replace('"embedded:./data"', '"mysql://x"').replace("drain_seconds", "drane"))
     done = run("config", "check", "--config", str(path), environment=secret)

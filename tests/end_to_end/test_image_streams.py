@@ -77,7 +77,6 @@ def test_events_are_passed_on_scrubbed_and_charged_by_what_was_completed(streami
     [
         ("done comments", ["partial_image", "completed"] * 2, "delivered", 2),
         ("error_after_events=3", ["partial_image", "completed", "partial_image", "error"], "truncated", 1),
-        ("error_after_events=0", ["error"], "failed", 0),
         ("end_after_events=1", ["partial_image", "error"], "failed", 0),
         ("end_after_events=3", ["partial_image", "completed", "partial_image", "error"], "truncated", 1),
         ("stall_after_events=2", ["partial_image", "completed", "error"], "truncated", 1),
@@ -96,6 +95,11 @@ def test_each_way_in_which_a_stream_ends(
 
 def test_errors_before_the_first_event_are_no_stream(streaming: RunningGateway) -> None:
     key = streaming.make_key()
+    answer = streaming.generate(key, prompt="[sample error_after_events=0] x", stream=True)
+    assert (answer.status, answer.headers["Content-Type"]) == (502, "application/json")
+    assert "told to fail" in answer.json["error"]["message"]
+    entry = last_entry(streaming, key)
+    assert (entry["outcome"], entry["charged"]) == ("failed", 0)
     answer = streaming.generate(key, prompt="[sample status=400] x", stream=True)
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/json")
     assert streaming.generate(key, prompt="[sample malformed] x", stream=True).status == 502
@@ -133,7 +137,12 @@ def test_the_end_comes_after_the_charge(streaming: RunningGateway) -> None:
 
 def test_the_sdk_raises_what_a_stream_says_of_an_error(streaming: RunningGateway) -> None:
     with openai.OpenAI(base_url=f"{streaming.url}/v1", api_key=streaming.make_key()) as client:
-        stream = client.images.generate(model="acme/image-1", prompt="[sample error_after_events=0] x", stream=True)
+        stream = client.images.generate(
+            model="acme/image-1",
+            prompt="[sample error_after_events=1] x",
+            stream=True,
+            extra_body={"partial_images": 1},
+        )
         with pytest.raises(openai.APIError, match="told to fail"):
             list(stream)
 

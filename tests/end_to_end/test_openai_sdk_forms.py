@@ -103,9 +103,8 @@ async def test_a_stream_that_fails_raises(sdk_gateway: RunningGateway, behaviour
     with client(sdk_gateway, key) as sdk, pytest.raises(openai.APIError):
         list(sdk.images.generate(**asked))
     async with async_client(sdk_gateway, key) as sdk:
-        stream = await sdk.images.generate(**asked)
         with pytest.raises(openai.APIError):
-            _ = [event async for event in stream]
+            _ = [event async for event in await sdk.images.generate(**asked)]
     assert sdk_gateway.quota(key)["posted"] == 0
 
 
