@@ -40,6 +40,7 @@ async def test_a_connection_that_closes_with_nothing_left_is_left_alone() -> Non
         assert (wire.closed, wire.aborted) == (True, False)
 
 
+@pytest.mark.slow
 async def test_the_time_begins_anew_with_each_64_kib_that_are_read() -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         wire.unread_bytes = 10 * 65_536
@@ -56,6 +57,7 @@ async def test_the_time_begins_anew_with_each_64_kib_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.slow
 async def test_a_client_that_has_read_all_has_no_time_to_keep(times: int) -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         for _ in range(times):

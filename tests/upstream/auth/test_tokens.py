@@ -69,6 +69,7 @@ async def test_all_who_ask_at_the_start_wait_for_one_fetch() -> None:
         await held.close()
 
 
+@pytest.mark.slow
 async def test_a_token_is_replaced_before_its_end_and_no_request_waits_for_that() -> None:
     source = Source(lasting(2.4))
     held = Tokens("acme", source)
@@ -87,6 +88,7 @@ async def test_a_token_is_replaced_before_its_end_and_no_request_waits_for_that(
         await held.close()
 
 
+@pytest.mark.slow
 async def test_the_old_token_is_used_while_the_new_one_is_late_and_no_longer_than_it_lasts() -> None:
     may_end = threading.Event()
 

@@ -112,6 +112,7 @@ async def read_all(loop: asyncio.AbstractEventLoop, client: socket.socket) -> by
 # --- Answers that nobody reads ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_an_answer_that_nobody_reads_leaves_neither_task_nor_memory(bench: Bench) -> None:
     loop, client = await bench.connect()
     with client:
@@ -137,6 +138,7 @@ async def test_the_end_of_an_answer_has_a_deadline_where_the_connection_closes_b
         assert received < len(LARGE)
 
 
+@pytest.mark.slow
 async def test_a_slow_client_that_reads_on_gets_all_of_it(bench: Bench) -> None:
     loop, client = await bench.connect(2**16)
     with client:
@@ -305,6 +307,7 @@ async def test_nothing_of_a_connection_waits_for_the_garbage_collector(
         gc.enable()
 
 
+@pytest.mark.slow
 async def test_nothing_of_a_body_that_its_client_has_left_waits_for_it_either(bench: Bench) -> None:
     gc.collect()
     kept_by_others = alive()

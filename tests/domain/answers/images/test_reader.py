@@ -707,5 +707,7 @@ def test_no_reason_withholds_nothing(reasons: list[str | None] | None) -> None:
 
 
 def test_what_has_been_delivered_before_its_reason_is_charged() -> None:
-    seen = read(orjson.dumps({"images": ["iVBORw0KGgoA" + LARGE], "finish_reasons": ["Filter reason: output image"]}))
-    assert seen.images == 1
+    body = orjson.dumps({"images": ["iVBORw0KGgoA" + LARGE], "finish_reasons": ["Filter reason: output image"]})
+    cuts = [0, 9, 12, 30, len(body) // 2, len(body) - 42, len(body) - 20, len(body) - 2]
+    for pieces in ([body], cut(body, cuts), [bytes([byte]) for byte in body]):
+        assert pass_on(make(), pieces).images == 1
