@@ -10,7 +10,7 @@ FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tes
 help:
 	@echo "make run     an image through the gateway, metered, on this machine"
 	@echo "make test    the whole test suite"
-	@echo "make test-fast   the quick tests that need no store, in a minute or two"
+	@echo "make test-fast   the quick tests that need no store, in under a minute"
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
