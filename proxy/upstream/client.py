@@ -24,7 +24,7 @@ from proxy.upstream.bodies.prepared import (
 )
 from proxy.upstream.connector import WatchedConnector
 from proxy.upstream.dialects import DIALECTS
-from proxy.upstream.provider import Addresses, Provider
+from proxy.upstream.provider import Addresses, Provider, TlsFiles
 from proxy.upstream.watchdog import Watch
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,29 @@ ANSWER = AnswerLimits(READ_BUFFER_BYTES, header_bytes=2 * 65_536, headers_most=2
 
 KEEP_ALIVE_S = 30.0
 """Shorter than what servers usually keep, so that a connection is seldom closed just as it is taken."""
+
+
+def open_session(
+    provider: Provider, tls: TlsFiles | None, trace_configs: Sequence[TraceConfig], headers: Mapping[str, str]
+) -> ClientSession:
+    """What talks HTTP with ``provider``, or with whom it refers to, by the same proxy and the same limits."""
+    return ClientSession(
+        # Its own limit would let requests wait without an end, and as if they waited for the provider.
+        connector=WatchedConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=30, ssl=True if tls is None else tls.context()
+        ),
+        proxy=provider.proxy_url or None,
+        cookie_jar=DummyCookieJar(),
+        timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=list(trace_configs),
+        read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=ANSWER.header_bytes,
+        max_field_size=ANSWER.header_bytes,
+        max_headers=ANSWER.headers_most,
+        headers=headers,
+    )
 
 
 class ProviderClient:
@@ -69,25 +92,11 @@ class ProviderClient:
         self._prepares = not (trace_configs or provider.proxy_url)
         self._headers: Mapping[str, str] | None = None
         self._heads: dict[URL, bytes] = {}
-        self.session = ClientSession(
-            # Its own limit would let requests wait without an end, and as if they waited for the provider.
-            connector=WatchedConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                ttl_dns_cache=30,
-                ssl=True if provider.tls is None else provider.tls.context(),
-            ),
-            proxy=provider.proxy_url or None,
-            cookie_jar=DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
-            auto_decompress=False,
-            trust_env=False,
-            trace_configs=list(trace_configs),
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=ANSWER.header_bytes,
-            max_field_size=ANSWER.header_bytes,
-            max_headers=ANSWER.headers_most,
-            headers={
+        self.session = open_session(
+            provider,
+            provider.tls,
+            trace_configs,
+            {
                 "Accept": self.dialect.accepts,
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",

@@ -61,12 +61,12 @@ class Play:
         self.scene.kill(self.gateway)
         assert isinstance(self.request.exception(timeout=20), OSError)
 
-    def end_in(self, following: RunningGateway, *wanted: tuple[str, str, int, int]) -> None:
-        """These are the entries, the books are right, and nothing was drawn twice."""
-        wait_for(lambda: len(outcomes(following, self.key)) >= len(wanted), "the entries")
-        assert outcomes(following, self.key) == list(wanted)
+    def ended(self, following: RunningGateway, entries: int = 1) -> list[tuple[str, str, int, int]]:
+        """The entries, when there are so many and nothing is reserved any more; the books are right."""
+        wait_for(lambda: len(outcomes(following, self.key)) >= entries, "the entries")
         wait_for(lambda: held(following, self.key) == 0, "the end of the reservation")
         self.scene.check(following, self.key)
+        return outcomes(following, self.key)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_before_the_ticket_is_read(provider: SampleProvider, polled: PolledProvi
         accepted.set()
         following = play.start()
         wait_for(lambda: held(following, play.key) == 0, "the end of the lease")
-        play.end_in(following, ("request", "expired", 0, 0))
+        assert play.ended(following) == [("request", "expired", 0, 0)]
 
 
 def test_while_it_is_polled(play: Play) -> None:
@@ -98,7 +98,7 @@ def test_while_it_is_polled(play: Play) -> None:
     assert held(following, play.key) == PRICE
     assert outcomes(following, play.key) == []
     play.polled.release()
-    play.end_in(following, ("request", "abandoned", 1, PRICE))
+    assert play.ended(following) == [("request", "abandoned", 1, PRICE)]
     assert len(play.polled.tasks) == 1
 
 
@@ -111,7 +111,7 @@ def test_after_the_provider_finished_and_before_it_was_settled(play: Play) -> No
     play.scene.to_store.before(SETTLE, die)
     play.polled.release()
     assert isinstance(play.request.exception(timeout=20), OSError)
-    play.end_in(play.start(), ("request", "abandoned", 1, PRICE))
+    assert play.ended(play.start()) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_after_it_was_settled_and_before_that_was_written_down(play: Play) -> None:
@@ -119,7 +119,7 @@ def test_after_it_was_settled_and_before_that_was_written_down(play: Play) -> No
     play.scene.to_store.after(SETTLE, lambda: play.scene.kill(play.gateway))
     play.polled.release()
     assert isinstance(play.request.exception(timeout=20), OSError)
-    play.end_in(play.start(), ("request", "delivered", 1, PRICE))
+    assert play.ended(play.start()) == [("request", "delivered", 1, PRICE)]
 
 
 def test_its_client_asks_again_and_nothing_is_drawn_twice(play: Play) -> None:
@@ -135,7 +135,7 @@ def test_its_client_asks_again_and_nothing_is_drawn_twice(play: Play) -> None:
     following = play.start()
     assert (again(following).status, again(following).json["error"]["code"]) == (409, "idempotency_in_progress")
     play.polled.release()
-    play.end_in(following, ("request", "abandoned", 1, PRICE))
+    assert play.ended(following) == [("request", "abandoned", 1, PRICE)]
     assert again(following).json["error"]["code"] == "idempotency_response_gone"
     assert len(play.polled.tasks) == 1
 
@@ -147,7 +147,7 @@ def test_several_tasks_of_one_request_are_one_entry(play: Play) -> None:
     play.kill()
     following = play.start()
     play.polled.release_all_but(one)
-    play.end_in(following, ("request", "abandoned", 2, 2 * PRICE))
+    assert play.ended(following) == [("request", "abandoned", 2, 2 * PRICE)]
 
 
 def test_successors_are_killed_too(play: Play) -> None:
@@ -159,7 +159,7 @@ def test_successors_are_killed_too(play: Play) -> None:
         wait_for(lambda polls=polls: play.polled.polls > polls, "a look")  # type: ignore[misc]
         play.scene.kill(following)
     play.polled.release()
-    play.end_in(play.start(), ("request", "abandoned", 1, PRICE))
+    assert play.ended(play.start()) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_another_gateway_of_the_folder_lives(play: Play) -> None:
@@ -167,7 +167,7 @@ def test_another_gateway_of_the_folder_lives(play: Play) -> None:
     play.begin()
     play.kill()
     play.polled.release()
-    play.end_in(other, ("request", "abandoned", 1, PRICE))
+    assert play.ended(other) == [("request", "abandoned", 1, PRICE)]
 
 
 @pytest.mark.parametrize(("end", "outcome"), [("moderated", "refused"), ("failed", "failed"), ("unknown", "failed")])
@@ -175,7 +175,7 @@ def test_a_task_without_an_image_costs_nothing(play: Play, end: str, outcome: st
     play.begin()
     play.kill()
     play.polled.release(end)
-    play.end_in(play.start(), ("request", outcome, 0, 0))
+    assert play.ended(play.start()) == [("request", outcome, 0, 0)]
 
 
 @pytest.mark.parametrize("dialect", ["fal", "replicate"])
@@ -189,10 +189,10 @@ def test_at_the_other_providers(provider: SampleProvider, tmp_path: Path, dialec
         following = play.start()
         if client_gone == "cancel":
             wait_for(lambda: polled.only.cancelled, "the task's end")
-            play.end_in(following, ("request", "failed", 0, 0))
+            assert play.ended(following) == [("request", "failed", 0, 0)]
         else:
             polled.release()
-            play.end_in(following, ("request", "abandoned", 1, PRICE))
+            assert play.ended(following) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_the_lease_expired_before_anybody_came(
@@ -207,7 +207,7 @@ def test_the_lease_expired_before_anybody_came(
         assert outcomes(other, play.key) == [("request", "expired", 0, 0)]
         polled.release()
         following = play.start()
-        play.end_in(following, ("request", "expired", 0, 0), ("late", "abandoned", 1, PRICE))
+        assert play.ended(following, 2) == [("request", "expired", 0, 0), ("late", "abandoned", 1, PRICE)]
 
 
 @pytest.mark.parametrize("end", ["unknown", "failed"])
@@ -220,7 +220,7 @@ def test_by_a_setting_what_nobody_knows_the_end_of_costs_all_of_it(
         play.kill()
         polled.release(end)
         wanted = ("request", "expired", 0, PRICE) if end == "unknown" else ("request", "failed", 0, 0)
-        play.end_in(play.start(), wanted)
+        assert play.ended(play.start()) == [wanted]
 
 
 def test_the_store_is_away_when_the_successor_settles(play: Play) -> None:
@@ -231,7 +231,7 @@ def test_the_store_is_away_when_the_successor_settles(play: Play) -> None:
     play.polled.release()
     wait_for(lambda: "lightmeter_journal_pending_settlements 1.0" in following.metrics(), "the journal")
     play.scene.to_store.come_back()
-    play.end_in(following, ("request", "abandoned", 1, PRICE))
+    assert play.ended(following) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_a_provider_that_answers_nothing_for_a_while(play: Play) -> None:
@@ -239,7 +239,7 @@ def test_a_provider_that_answers_nothing_for_a_while(play: Play) -> None:
     play.kill()
     play.polled.looks = [Look(503)] * 20
     play.polled.release()
-    play.end_in(play.start(), ("request", "abandoned", 1, PRICE))
+    assert play.ended(play.start()) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_a_task_that_outlasts_the_drain_is_left_to_the_next(
@@ -254,7 +254,7 @@ def test_a_task_that_outlasts_the_drain_is_left_to_the_next(
         following = play.start()
         assert outcomes(following, play.key) == []
         polled.release()
-        play.end_in(following, ("request", "abandoned", 1, PRICE))
+        assert play.ended(following) == [("request", "abandoned", 1, PRICE)]
 
 
 def test_nothing_stays_behind_in_the_folder(play: Play, tmp_path: Path) -> None:

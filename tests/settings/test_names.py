@@ -128,8 +128,10 @@ def test_a_model_and_an_alias_may_retire() -> None:
 
 def test_a_replacement_may_retire_later_or_be_an_alias_of_another_model() -> None:
     ends = {"retires": DAY, "replaced_by": "b"}
-    read(made("a") | ends, made("b") | {"retires": date(2026, 12, 2)})
-    read(made("a") | ends, made("c"), alias("b", "c"))
+    later = read(made("a") | ends, made("b") | {"retires": date(2026, 12, 2)}).catalog().retirements
+    assert (later["a"].replaced_by, later["b"].day) == ("b", "2026-12-02")
+    another = read(made("a") | ends, made("c"), alias("b", "c")).catalog().retirements
+    assert another["a"].replaced_by == "b"
 
 
 @pytest.mark.parametrize("value", ["2026-12-01", 1_764_547_200, datetime(2026, 12, 1, tzinfo=UTC), True])

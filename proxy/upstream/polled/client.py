@@ -10,7 +10,7 @@ from http import HTTPStatus
 from time import time
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp import ClientResponse, TraceConfig
 from typing_extensions import override
 from yarl import URL
 
@@ -19,8 +19,7 @@ from proxy.domain.errors import NoCredentials, TaskUnknown, UpstreamUncertain
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
-from proxy.upstream.client import ANSWER, KEEP_ALIVE_S, READ_BUFFER_BYTES, ProviderClient
-from proxy.upstream.connector import WatchedConnector
+from proxy.upstream.client import ProviderClient, open_session
 from proxy.upstream.decompression import decompressed, too_long
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.polled.course import BACK_OFF, Course
@@ -65,25 +64,12 @@ class PolledClient(ProviderClient):
         self._poll_hosts = AllowedHosts(poll_hosts, URL(provider.base_url))
         self._result_hosts = AllowedHosts(result_hosts)
         self._cancelling: set[asyncio.Task[None]] = set()
-        self._images = ClientSession(
-            connector=WatchedConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                ttl_dns_cache=30,
-                # Its own certificate is for the provider alone, as its key is.
-                ssl=True if provider.tls is None else TlsFiles(ca_file=provider.tls.ca_file).context(),
-            ),
-            proxy=provider.proxy_url or None,
-            cookie_jar=DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=provider.connect_timeout_s),
-            auto_decompress=False,
-            trust_env=False,
-            trace_configs=list(trace_configs),
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=ANSWER.header_bytes,
-            max_field_size=ANSWER.header_bytes,
-            max_headers=ANSWER.headers_most,
-            headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lightmeter"},
+        self._images = open_session(
+            provider,
+            # Its own certificate is for the provider alone, as its key is.
+            provider.tls and TlsFiles(ca_file=provider.tls.ca_file),
+            trace_configs,
+            {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lightmeter"},
         )
 
     @override

@@ -182,7 +182,8 @@ async def test_one_that_may_be_another_one_is_fetched_again_while_it_is_good() -
     source = Source(answer)
     held = Tokens("acme", source)
     try:
-        await held.current()
-        await eventually(lambda: source.fetches >= 2)
+        assert (await held.current()).headers["Authorization"] == "Bearer token-number-1"
+        await eventually(lambda: source.fetches >= 3)
+        assert (await held.current()).headers["Authorization"] != "Bearer token-number-1"
     finally:
         await held.close()
