@@ -4,55 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from proxy.admin_side import AdminSide, text_limits
 from proxy.domain.catalog import Catalog
 from proxy.domain.money import Money
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
-from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
+from proxy.listeners import Listeners
+from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.embedded.server import EmbeddedStore
 from proxy.metering.journal.journal import Journal, JournalError
 from proxy.metering.journal.tasks import TaskJournal
-from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
-from proxy.metering.ledger.pages import LedgerPages
 from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.meter import Meter
-from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis.durability import DurabilityReport
 from proxy.metering.redis.pool import open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.traced_store import TracedStore
 from proxy.settings.mistakes import ConfigurationError
-from proxy.settings.sections import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
 from proxy.settings.settings import Settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
-from proxy.telemetry.version import package_version
 from proxy.upstream.pool import Pool
-from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
-from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
-from proxy.web.admin.audit import AuditRoutes
-from proxy.web.admin.ledger import LedgerRoutes
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.body_pieces import Patience
 from proxy.web.intake.form_reader import FormLimits
-from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.intake.spool import Spools
 from proxy.web.intake.uploads import UploadLimits
@@ -60,20 +50,15 @@ from proxy.web.middleware.client_address import ClientAddresses
 from proxy.web.middleware.cors import Cors
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.metering import Endpoint, RequestReader, metering
-from proxy.web.middleware.observe import OTHER, Refusals, number, observe
+from proxy.web.middleware.observe import observe
 from proxy.web.pending_tasks import PendingTasks
 from proxy.web.public.images import CHAT, EDITS, GENERATIONS, VARIATIONS, ImageRoutes
 from proxy.web.public.key import KeyRoutes
 from proxy.web.public.models import ModelRoutes
 from proxy.web.relay import RelayLimits
-from proxy.web.server.certificate import Certificate
-from proxy.web.server.connection import ConnectionLimits
 from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
 from proxy.web.server.lifecycle import Lifecycle
-from proxy.web.server.listener import Listener, why_not
-from proxy.web.server.open_connections import OpenConnections
-from proxy.web.server.openapi import describe
-from proxy.web.server.operations import Description, OperationRoutes
+from proxy.web.server.operations import OperationRoutes
 from proxy.web.server.routes import Route, add_routes
 
 if TYPE_CHECKING:
@@ -84,7 +69,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
 JOURNAL_FOLDER = "journal"
 LAST_TRACES_S = 3.0
 """How long the collector may take at the end for the spans that it has not been sent; after that they are lost."""
@@ -107,6 +91,8 @@ class Gateway:
     """One Lightmeter process: a public listener, an admin listener, and what they share."""
 
     metrics: Metrics
+    _admin: AdminSide
+    _listeners: Listeners
     _catalog: Catalog
     _pool: Pool
 
@@ -120,10 +106,7 @@ class Gateway:
         self._log_writer = log_writer or standard_error()
         self._clients = ClientAddresses(settings.server.trusted_proxies)
         self._parts = AsyncExitStack()
-        self._listeners: list[Listener] = []
         self._public_routes: list[Route] = []
-        self._admin_routes: list[Route] = []
-        self._description = Description()
         self.lifecycle = Lifecycle()
         self.public_address = ""
         self.admin_address = ""
@@ -144,8 +127,7 @@ class Gateway:
         if self._settings.server.reuse_port:
             # Whoever shares the port takes what comes from now on.
             self.lifecycle.leaving = True
-            for listener in self._listeners:
-                await listener.close_door()
+            await self._listeners.close_doors()
             drain_s -= await self.lifecycle.until_quiet(drain_s)
         broken_off = await self.lifecycle.drain(drain_s)
         if broken_off:
@@ -171,8 +153,8 @@ class Gateway:
     async def _start(self) -> None:
         settings, parts = self._settings, self._parts
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
-        self.admin_token = self._find_admin_token()
-        KNOWN_SECRETS.add([self.admin_token])
+        admin = self._admin = AdminSide(settings, self._environment, self._money, self._clients)
+        self.admin_token = admin.token
         self.store_url = await self._start_store()
         traces = self._start_traces()
         metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams, money=self._money)
@@ -195,25 +177,17 @@ class Gateway:
             figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
             parts.push_async_callback(figures.stop)
             await figures.start()
-        admin = self._admin_app(
-            [
-                *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), self._body_limits(), self._money).routes(),
-                *TeamAdminRoutes(teams, self._body_limits(), self._money).routes(),
-                *LedgerRoutes(LedgerPages(redis_pool, store), books, self._body_limits(), self._money).routes(),
-                *AuditRoutes(AuditLog(redis_pool, store), self._money).routes(),
-            ],
-            OperationRoutes(self.lifecycle, meter, runner, metrics),
-        )
+        operations = OperationRoutes(self.lifecycle, meter, runner, metrics)
+        admin_app = admin.app(runner, redis_pool, store, operations.routes())
         descriptors = raise_descriptor_limit()
         caps = connection_caps(descriptors, settings.server.max_connections)
         logger.info(
             "%d descriptors: at most %d connections of clients, and %d of the admin listener", descriptors, *caps
         )
-        self.public_address = await self._listen(public, "server", settings.server.listen, caps.public, log)
-        self.admin_address = await self._listen(admin, "admin", settings.admin.listen, caps.admin, log)
-        self._description.tell(
-            describe(self._public_routes, self._admin_routes, version=package_version(), public_url=self.public_address)
-        )
+        listeners = self._listeners = Listeners(settings, metrics, log, parts)
+        self.public_address = await listeners.open(public, "server", caps.public)
+        self.admin_address = await listeners.open(admin_app, "admin", caps.admin)
+        admin.describe(self._public_routes, self.public_address)
         report = DurabilityReport(redis_pool, min_replicas=settings.store.min_replicas)
         report.start()
         parts.push_async_callback(report.stop)
@@ -314,25 +288,11 @@ class Gateway:
         add_routes(app, self._public_routes)
         return app
 
-    def _admin_app(self, routes: Iterable[Route], operations: OperationRoutes) -> web.Application:
-        wrong = WrongTokens()
-        access = require_token(self._admin_tokens(), wrong)
-        app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
-        app.on_shutdown.append(wrong.let_go)
-        self._admin_routes = [*routes, *operations.routes(), *self._description.routes()]
-        add_routes(app, self._admin_routes)
-        return app
-
     async def _close_while_leaving(self, _request: web.Request, response: web.StreamResponse) -> None:
         if self.lifecycle.leaving:
             # aiohttp has chosen the header by now.
             response.force_close()
             response.headers["Connection"] = "close"
-
-    def _body_limits(self) -> BodyLimits:
-        """Of the admin listener, and of whatever of a request is text."""
-        server = self._settings.server
-        return BodyLimits(max_body_bytes=min(server.max_body, TEXT_BYTES_LIMIT), body_timeout_s=server.body_timeout)
 
     def _make_pool(self, catalog: Catalog, metrics: Metrics, traces: Traces | None) -> Pool:
         trace_configs = () if traces is None else (traces.client_config(),)
@@ -341,7 +301,7 @@ class Gateway:
         return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs, shows_tokens=shows_tokens)
 
     def _reader(self) -> RequestReader:
-        server, texts = self._settings.server, self._body_limits()
+        server, texts = self._settings.server, text_limits(self._settings)
         limits = BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
         memory = BodyMemory(server.max_body_memory, max_body_bytes=server.max_body)
         of_one_key = max(server.max_upload_disk // KEY_SHARE, server.max_upload)
@@ -374,74 +334,7 @@ class Gateway:
         self._parts.push_async_callback(store.stop)
         return store.url
 
-    async def _listen(
-        self, app: web.Application, section: str, address: str, max_connections: int, log: RequestLog
-    ) -> str:
-        server = self._settings.server
-        host, _, port = address.rpartition(":")
-        name = "public" if section == "server" else section
-        refusals = Refusals(OTHER if section == "server" else section, self.metrics, log, request_ids())
-        opened = OpenConnections(name, max_connections, self.metrics, refusals.next_id)
-        limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout, server.max_header_line)
-        listener = Listener(app, opened, limits, refusals, self._certificate_of(section))
-        self._parts.push_async_callback(listener.close)
-        self._listeners.append(listener)
-        try:
-            return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
-        except OSError as error:
-            raise ConfigurationError(why_not(error, address, f"{section}.listen")) from None
-
-    def _certificate_of(self, section: str) -> Certificate | None:
-        settings = self._settings.server if section == "server" else self._settings.admin
-        if settings.tls_cert_file is None:
-            return None
-        return Certificate(settings.tls_cert_file, settings.tls_key_file)
-
-    def _admin_tokens(self) -> list[AdminToken]:
-        tokens = self._settings.admin_tokens(self._environment)
-        own = AdminToken.of(ADMIN_TOKEN_NAME, Role.ADMIN, self.admin_token)
-        for token in tokens:
-            # The one that was made at the first start is not known where the configuration is checked.
-            if token.sha256 == own.sha256:
-                raise ConfigurationError(
-                    f"admin.tokens: {token.name!r} is the gateway's own admin token: give it one of its own"
-                )
-        return [own, *tokens]
-
-    def _find_admin_token(self) -> str:
-        given = self._environment.get(ADMIN_TOKEN_VARIABLE, "").strip()
-        if given:
-            return given
-        path = self._settings.data_folder / ADMIN_TOKEN_FILE
-        try:
-            return _read_or_make_token(path)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{path}: the admin token cannot be kept there ({error.strerror}): "
-                f"set {ADMIN_TOKEN_VARIABLE}, or server.data_folder to a folder that can be written"
-            ) from None
-
 
 def _warn(settings: Settings) -> None:
     for warning in settings.warnings(time()):
         logger.warning("%s", warning)
-
-
-def _read_or_make_token(path: Path) -> str:
-    make_private_folder(path.parent)
-    if path.exists():
-        token = path.read_text().strip()
-        if len(token) < TOKEN_LENGTH_LEAST:
-            raise ConfigurationError(
-                f"{path}: holds no token of at least {TOKEN_LENGTH_LEAST} characters: remove it, and a new one is made"
-            )
-        logger.info("the admin token is in %s", path)
-        return token
-    token = secrets.token_urlsafe(32)
-    # Under another name until it is whole: what is in place is never empty, whenever the process is killed.
-    half_made = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(half_made, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
-        file.write(token + "\n")
-    half_made.rename(path)
-    logger.warning("an admin token was made, and is kept in %s", path)
-    return token

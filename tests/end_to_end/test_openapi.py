@@ -141,13 +141,13 @@ async def test_every_route_is_described_and_everything_described_is_a_route(
     try:
         served = {
             (route.method, plain_path(route.resource.canonical))
-            for listener in gateway._listeners
+            for listener in gateway._listeners.opened
             for route in listener._runner.app.router.routes()
             if route.resource is not None
         }
     finally:
         await gateway.stop()
-    routes = [*gateway._public_routes, *gateway._admin_routes]
+    routes = [*gateway._public_routes, *gateway._admin.routes]
     # Whatever may be got may be asked for its headers alone.
     described = {(route.method, plain_path(route.path)) for route in routes}
     assert served == described | {("HEAD", path) for method, path in described if method == "GET"}

@@ -1,0 +1,142 @@
+"""The admin listener's side of a gateway: its tokens, its application, and what describes it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proxy.domain.money import Money
+from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
+from proxy.metering.ledger.audit_log import AuditLog
+from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.pages import LedgerPages
+from proxy.metering.private_folder import make_private_folder
+from proxy.metering.redis_store.store import RedisStore
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.sections import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
+from proxy.settings.settings import Settings
+from proxy.telemetry.observation import request_ids
+from proxy.telemetry.secrets import KNOWN_SECRETS
+from proxy.telemetry.version import package_version
+from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
+from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
+from proxy.web.admin.audit import AuditRoutes
+from proxy.web.admin.ledger import LedgerRoutes
+from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
+from proxy.web.intake.request_body import BodyLimits
+from proxy.web.middleware.client_address import ClientAddresses
+from proxy.web.middleware.errors import errors
+from proxy.web.middleware.observe import number
+from proxy.web.server.lifecycle import Lifecycle
+from proxy.web.server.openapi import describe
+from proxy.web.server.operations import Description
+from proxy.web.server.routes import Route, add_routes
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
+    from proxy.metering.redis.runner import ScriptRunner
+
+logger = logging.getLogger(__name__)
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name
+
+
+def text_limits(settings: Settings) -> BodyLimits:
+    """Of the admin listener, and of whatever of a request is text."""
+    server = settings.server
+    return BodyLimits(max_body_bytes=min(server.max_body, TEXT_BYTES_LIMIT), body_timeout_s=server.body_timeout)
+
+
+class AdminSide:
+    """What answers on the admin listener."""
+
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], money: Money, clients: ClientAddresses
+    ) -> None:
+        """Find the admin token, or make one. Raises ConfigurationError."""
+        self._settings = settings
+        self._environment = environment
+        self._money = money
+        self._clients = clients
+        self.routes: list[Route] = []
+        self._description = Description()
+        self.token = self._find_token()
+        KNOWN_SECRETS.add([self.token])
+
+    def app(
+        self, runner: ScriptRunner, redis_pool: ConnectionPool, store: RedisStore, operations: Iterable[Route]
+    ) -> web.Application:
+        """The application, with ``operations`` among its routes. Raises ConfigurationError."""
+        limits, money = text_limits(self._settings), self._money
+        books = LedgerBooks(runner, redis_pool, store)
+        self.routes = [
+            *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), limits, money).routes(),
+            *TeamAdminRoutes(TeamRegistry(runner, redis_pool, store), limits, money).routes(),
+            *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
+            *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
+            *operations,
+            *self._description.routes(),
+        ]
+        wrong = WrongTokens()
+        access = require_token(self._tokens(), wrong)
+        app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
+        app.on_shutdown.append(wrong.let_go)
+        add_routes(app, self.routes)
+        return app
+
+    def describe(self, public_routes: Iterable[Route], public_url: str) -> None:
+        """Answer ``/openapi.json`` with both listeners' routes from now on."""
+        self._description.tell(
+            describe(list(public_routes), self.routes, version=package_version(), public_url=public_url)
+        )
+
+    def _tokens(self) -> list[AdminToken]:
+        tokens = self._settings.admin_tokens(self._environment)
+        own = AdminToken.of(ADMIN_TOKEN_NAME, Role.ADMIN, self.token)
+        for token in tokens:
+            # The one that was made at the first start is not known where the configuration is checked.
+            if token.sha256 == own.sha256:
+                raise ConfigurationError(
+                    f"admin.tokens: {token.name!r} is the gateway's own admin token: give it one of its own"
+                )
+        return [own, *tokens]
+
+    def _find_token(self) -> str:
+        given = self._environment.get(ADMIN_TOKEN_VARIABLE, "").strip()
+        if given:
+            return given
+        path = self._settings.data_folder / ADMIN_TOKEN_FILE
+        try:
+            return _read_or_make_token(path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path}: the admin token cannot be kept there ({error.strerror}): "
+                f"set {ADMIN_TOKEN_VARIABLE}, or server.data_folder to a folder that can be written"
+            ) from None
+
+
+def _read_or_make_token(path: Path) -> str:
+    make_private_folder(path.parent)
+    if path.exists():
+        token = path.read_text().strip()
+        if len(token) < TOKEN_LENGTH_LEAST:
+            raise ConfigurationError(
+                f"{path}: holds no token of at least {TOKEN_LENGTH_LEAST} characters: remove it, and a new one is made"
+            )
+        logger.info("the admin token is in %s", path)
+        return token
+    token = secrets.token_urlsafe(32)
+    # Under another name until it is whole: what is in place is never empty, whenever the process is killed.
+    half_made = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(half_made, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
+        file.write(token + "\n")
+    half_made.rename(path)
+    logger.warning("an admin token was made, and is kept in %s", path)
+    return token

@@ -1,0 +1,63 @@
+"""The listeners of a process: opened by the settings, and closed with the process's other parts."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import Settings
+from proxy.telemetry.logs import RequestLog
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.observation import request_ids
+from proxy.web.middleware.observe import OTHER, Refusals
+from proxy.web.server.certificate import Certificate
+from proxy.web.server.connection import ConnectionLimits
+from proxy.web.server.listener import Listener, why_not
+from proxy.web.server.open_connections import OpenConnections
+
+
+class Listeners:
+    """Opens the listener of each section that has one: ``server`` and ``admin``."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, log: RequestLog, parts: AsyncExitStack) -> None:
+        """Nothing is open yet. ``parts`` close whatever is."""
+        self._settings = settings
+        self._metrics = metrics
+        self._log = log
+        self._parts = parts
+        self.opened: list[Listener] = []
+
+    async def open(self, app: web.Application, section: str, max_connections: int) -> str:
+        """Listen where ``section`` says; the URL. Raises ConfigurationError."""
+        server = self._settings.server
+        address = server.listen if section == "server" else self._settings.admin.listen
+        host, _, port = address.rpartition(":")
+        listener = self._make(app, section, max_connections)
+        try:
+            return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
+        except OSError as error:
+            raise ConfigurationError(why_not(error, address, f"{section}.listen")) from None
+
+    async def close_doors(self) -> None:
+        """Listen no more, and serve every connection that has come until now."""
+        for listener in self.opened:
+            await listener.close_door()
+
+    def _make(self, app: web.Application, section: str, max_connections: int) -> Listener:
+        server = self._settings.server
+        name = "public" if section == "server" else section
+        refusals = Refusals(OTHER if section == "server" else section, self._metrics, self._log, request_ids())
+        opened = OpenConnections(name, max_connections, self._metrics, refusals.next_id)
+        limits = ConnectionLimits(server.keepalive_timeout, server.write_timeout, server.max_header_line)
+        listener = Listener(app, opened, limits, refusals, self._certificate_of(section))
+        self._parts.push_async_callback(listener.close)
+        self.opened.append(listener)
+        return listener
+
+    def _certificate_of(self, section: str) -> Certificate | None:
+        settings = self._settings.server if section == "server" else self._settings.admin
+        if settings.tls_cert_file is None:
+            return None
+        return Certificate(settings.tls_cert_file, settings.tls_key_file)
