@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.journal.journal import Journal
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
+from proxy.metering.redis import scripts
 from proxy.metering.redis.pool import open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis.runner import ScriptRunner
@@ -156,6 +158,33 @@ async def open_bench(
         await meter.close(timeout_s=1)
     await runner.close()
     await pool.aclose()
+
+
+STRICT = """
+local declared, given = {}, redis
+for _, key in ipairs(KEYS) do declared[key] = true end
+local redis = {call = function(command, key, ...)
+  if key == nil then return given.call(command) end
+  if not declared[key] and key ~= 'lm:test-clock' then error('not declared: ' .. key) end
+  return given.call(command, key, ...)
+end}
+"""
+"""Before a script: it may touch only what it declares, as with the strictest proxies of a Cluster."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strict_scripts() -> Iterator[None]:
+    """Each script of these tests is refused a key that it has not declared."""
+    folders = files("proxy.metering.redis_store").joinpath("lua").iterdir()
+    parts = {
+        file.name.removesuffix(".lua") for folder in folders if folder.name == "parts" for file in folder.iterdir()
+    }
+    texts = {name: text if name in parts else STRICT + text for name, text in scripts._texts().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts, "_texts", lambda: texts)
+        scripts.load_script.cache_clear()
+        yield
+    scripts.load_script.cache_clear()
 
 
 @pytest.fixture

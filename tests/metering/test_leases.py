@@ -20,6 +20,7 @@ from proxy.metering.redis.scripts import load_script
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
+from tests.support.polling import eventually
 
 LEASES = "lm:{acme}:leases"
 
@@ -78,6 +79,28 @@ async def test_a_look_at_what_is_used_is_enough(bench: Bench) -> None:
         assert isinstance(counters, bytes)
         assert struct.unpack(">13q", counters)[0] == 0
         await bench.check_books(key)
+
+
+async def test_an_admission_that_has_room_does_not_wait_for_what_ran_out(bench: Bench) -> None:
+    key = await bench.make_key(20_000)
+    await bench.admit(key, "req_dead", 5_000)
+    await run_out(bench)
+    before = await scripts_run(bench)
+    alive = await bench.admit(key, "req_alive", 5_000)
+    assert await scripts_run(bench) == before + 1
+    await eventually(lambda: bench.metrics.registry.get_sample_value("lightmeter_expired_leases_total") == 1)
+    await bench.store.settle(settlement(alive, 1))
+    await bench.check_books(key)
+
+
+async def test_another_model_stands_in_on_what_ran_out(bench: Bench) -> None:
+    key = await bench.make_key(10_000)
+    await bench.admit(key, "req_dead", 5_000)
+    await run_out(bench)
+    alive = await bench.store.admit(
+        "req_alive", key, endpoint=ENDPOINT, model=MODEL, quote=quote(5_000), fallback_units={"dear/model": 10_000}
+    )
+    assert (alive.quote.units, alive.fallbacks) == (10_000, ("dear/model",))
 
 
 async def test_a_refused_request_takes_back_what_ran_out_and_nothing_else(bench: Bench) -> None:

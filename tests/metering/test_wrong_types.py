@@ -159,13 +159,13 @@ async def test_taking_leases_back_writes_all_or_nothing(store_url: str) -> None:
 
 
 async def test_an_admission_that_takes_leases_back_writes_all_or_nothing(bench: Bench) -> None:
-    first, second = await bench.make_key(10_000), await bench.make_key(10_000)
-    await bench.admit(first, "req_1", 5_000)
+    key = await bench.make_key(10_000)
+    await bench.admit(key, "req_1", 10_000)
     await bench.redis.zadd(f"{TEAM}leases", {"req_1": 1})
-    harm = [*account(first.key_id), (f"{TEAM}reservation:req_1", wrong_type)]
-    await check_each(bench, harm, lambda: bench.admit(second, "req_2", 5_000))
-    await bench.store.void("req_2", "acme", second.key_id)
-    await bench.check_books(first)
+    harm = [*account(key.key_id), (f"{TEAM}reservation:req_1", wrong_type)]
+    await check_each(bench, harm, lambda: bench.admit(key, "req_2", 5_000))
+    await bench.store.void("req_2", "acme", key.key_id)
+    await bench.check_books(key)
 
 
 async def test_a_refund_writes_all_or_nothing(bench: Bench) -> None:

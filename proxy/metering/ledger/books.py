@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 from redis.asyncio import ConnectionPool, Redis
 
-from proxy.domain.errors import Conflict, InvalidRequest, NotFound
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
+from proxy.metering.redis.connection import Argument
 from proxy.metering.redis.pool import names_after
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
@@ -26,6 +27,10 @@ TRIM_BATCH = 200
 
 LEASES_COMPARED = 2_000
 """Of a team, at one moment: each is read in the same call of a script as the counters that it belongs to."""
+
+TRIES_TO_READ = 40
+TRIES_WITH_LEASES = 20
+"""Before the rest is read without them: a team that admits ten thousand requests a second has others each time."""
 
 FIELDS_A_PAGE = 5_000
 """Of usage, after which a page of keys ends."""
@@ -81,11 +86,7 @@ class LedgerBooks:
     async def read(self, team: str, *, after: str, limit: int) -> BooksPage:
         """Up to ``limit`` keys of ``team``, beginning after the key ``after``, all at one moment."""
         await self._store.reclaim(team)
-        reply = await self._runner.run(
-            load_script("read_books"),
-            (key_names.leases(team),),
-            (f"books_{next(self._call_ids)}", after, limit, LEASES_COMPARED, FIELDS_A_PAGE),
-        )
+        reply = await self._read(team, after, limit)
         as_of, trimmed, strays, keys, more = reply
         return BooksPage(
             as_of=as_of.decode(),
@@ -95,17 +96,53 @@ class LedgerBooks:
             next_cursor=keys[-1][0].decode() if more else None,
         )
 
+    async def _read(self, team: str, after: str, limit: int) -> list[Any]:
+        """The reply of ``read_books.lua`` once it was told what is there; leases may come faster than that."""
+        key_ids: list[str] = []
+        reservations: list[str] = []
+        for tried in range(TRIES_TO_READ):
+            keys = [*_team_books(team)]
+            for key_id in key_ids:
+                keys += [
+                    key_names.key_record(team, key_id),
+                    key_names.key_usage(team, key_id),
+                    key_names.key_checkpoint(team, key_id),
+                ]
+            keys += [key_names.reservation(team, each) for each in reservations]
+            leases = LEASES_COMPARED if tried < TRIES_WITH_LEASES else -1
+            call: tuple[Argument, ...] = (f"books_{next(self._call_ids)}", after, limit, leases, FIELDS_A_PAGE)
+            call += (len(key_ids), *key_ids, *reservations)
+            verdict, *reply = await self._runner.run(load_script("read_books"), keys, call)
+            if verdict == b"books":
+                return reply
+            key_ids, reservations = ([each.decode() for each in names] for names in reply)
+        raise StoreUnavailable
+
     async def refund(self, team: str, stream_id: str, *, reason: str, by: Actor = NOBODY) -> str:
         """Reverse a ledger entry; the id of the entry that does. Raises NotFound, Conflict or InvalidRequest."""
         entry = f"{team}_{stream_id}"
-        call = by.asks(
-            (key_names.ledger(team), key_names.refunds(team)),
-            (f"refund_{secrets.token_hex(12)}", stream_id, orjson.dumps(reason)),
-            team=team,
-            action="ledger.refund",
-            target=entry,
-        )
-        reply = await self._runner.run(load_script("refund"), *call)
+        call_id = f"refund_{secrets.token_hex(12)}"
+
+        async def ask(key_id: str) -> list[Any]:
+            call = by.asks(
+                (
+                    key_names.ledger(team),
+                    key_names.refunds(team),
+                    key_names.team_record(team),
+                    key_names.team_usage(team),
+                    key_names.key_record(team, key_id),
+                    key_names.key_usage(team, key_id),
+                ),
+                (call_id, stream_id, orjson.dumps(reason), key_id),
+                team=team,
+                action="ledger.refund",
+                target=entry,
+            )
+            return await self._runner.run(load_script("refund"), *call)
+
+        reply = await ask("")
+        if reply[0] == b"key":
+            reply = await ask(reply[1].decode())
         if reply[0] == b"missing":
             raise NotFound(f"There is no ledger entry '{entry}'.")
         if reply[0] == b"nothing":
@@ -119,15 +156,38 @@ class LedgerBooks:
 
     async def trim(self, team: str, *, keep_ms: int) -> int:
         """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint; how many."""
-        keys = (key_names.ledger(team), key_names.checkpoint(team), key_names.refunds(team))
+        keys = (
+            key_names.ledger(team),
+            key_names.checkpoint(team),
+            key_names.refunds(team),
+            key_names.key_checkpoint(team, ""),
+        )
         trimmed = 0
+        key_ids: list[str] = []
         while True:
             reply = await self._runner.run(
-                load_script("trim"), keys, (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH)
+                load_script("trim"),
+                (*keys, *(key_names.key_checkpoint(team, key_id) for key_id in key_ids)),
+                (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH, *key_ids),
             )
             trimmed += int(reply[0])
-            if reply[0] < TRIM_BATCH:
+            if reply[1]:
+                key_ids = [key_id.decode() for key_id in reply[1]]
+            elif reply[0] < TRIM_BATCH:
                 return trimmed
+
+
+def _team_books(team: str) -> tuple[str, ...]:
+    """The keys that ``read_books.lua`` reads of the team itself."""
+    return (
+        key_names.leases(team),
+        key_names.checkpoint(team),
+        key_names.ledger(team),
+        key_names.team_keys(team),
+        key_names.team_record(team),
+        key_names.team_usage(team),
+        key_names.key_checkpoint(team, ""),
+    )
 
 
 def _key_books(reply: list[Any]) -> KeyBooks:

@@ -6,6 +6,7 @@ wherever the reservation's id goes, for ids are all of one length.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,20 @@ IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 REMEMBERED = 4_096
 _GAP = "\0"
 """In no name and in no text of a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What earlier replies to an admission have led to, see ``admit.lua``.
+
+    Expired leases were reclaimed; ``seen`` is the reservation that the client's name for the request stands for.
+    """
+
+    has_reclaimed: bool = False
+    seen: str = ""
+
+
+NOTHING = Learnt()
 
 
 class Commands:
@@ -52,13 +67,17 @@ class Commands:
         quote: Quote,
         idempotency: Idempotency | None = None,
         more: tuple[str, ...] = (),
+        learnt: Learnt = NOTHING,
     ) -> bytes:
-        """Admit a request; ``more`` are the last arguments of ``admit.lua``, from the alias on."""
-        if idempotency is None and not more:
+        """Admit a request; ``more`` are the last arguments of ``admit.lua``, from the alias on.
+
+        ``learnt`` is what the replies to the same admission have asked for.
+        """
+        if idempotency is None and not more and learnt is NOTHING:
             team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
             parts = self._admission_parts(len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote)
             return reservation_id.encode().join(parts)
-        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, more)
+        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, more, learnt)
 
     def settle(self, settlement: Settlement, found: str = "") -> bytes:
         """Settle it; ``found`` is what a look into the ledger has, see ``settle.lua``."""
@@ -95,6 +114,7 @@ class Commands:
         quote: Quote,
         idempotency: Idempotency | None = None,
         more: tuple[str, ...] = (),
+        learnt: Learnt = NOTHING,
     ) -> bytes:
         team, key_id = credential.team, credential.key_id
         keys: tuple[str, ...] = (
@@ -111,11 +131,13 @@ class Commands:
             quote.images,
             self._lease_ms,
             _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
-            self._settled_ids_ms,
+            int(not learnt.has_reclaimed),
             self._burst_us,
         )
         if idempotency is not None:
             keys += (_name(team, key_id, idempotency),)
+            if learnt.seen:
+                keys += (key_names.reservation(team, learnt.seen),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
         elif more:
             arguments += ("", "")
@@ -146,6 +168,7 @@ def _settlement_keys(team: str, key_id: str, reservation_id: str) -> tuple[str, 
         key_names.ledger(team),
         key_names.team_record(team),
         key_names.team_usage(team),
+        key_names.refunds(team),
     )
 
 

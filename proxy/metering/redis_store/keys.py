@@ -62,8 +62,13 @@ def refunds(team: str) -> str:
 
 
 def checkpoint(team: str) -> str:
-    """Hash: how far the ledger has been trimmed. With a key's id behind it: what its trimmed entries add up to."""
+    """Hash: how far the ledger has been trimmed."""
     return f"lm:{{{team}}}:checkpoint"
+
+
+def key_checkpoint(team: str, key_id: str) -> str:
+    """Hash: what the trimmed entries of a key add up to; with an empty id, those that the team's own record counts."""
+    return f"lm:{{{team}}}:checkpoint:{key_id}"
 
 
 def ledger(team: str) -> str:

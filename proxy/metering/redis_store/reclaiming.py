@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
+from proxy.metering.redis.connection import Argument
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import keys as key_names
@@ -14,7 +17,7 @@ from proxy.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 STEPS_LIMIT = 10_000
-"""Calls in one go: as many steps as a million leases take, should they go on running out all the time."""
+"""Calls in one go: more steps than a million leases take, should they go on running out all the time."""
 
 
 class Reclaiming:
@@ -35,14 +38,19 @@ class Reclaiming:
 
     async def reclaim(self, team: str) -> int:
         """Reclaim all that has expired; the store's time at the end, in microseconds. Raises StoreUnavailable."""
-        walk = self._next.get(team)
-        if walk is None:
-            walk = self._next[team] = asyncio.create_task(self._walk_after(self._walks.get(team), team))
-            walk.add_done_callback(_read_outcome)
-        return await asyncio.shield(walk)
+        return await asyncio.shield(self._next.get(team) or self._begin(team))
 
-    def count(self, leases: int) -> None:
-        """So many leases were reclaimed by a script."""
+    def reclaim_soon(self, team: str) -> None:
+        """The same without waiting for it; where one is under way already, that will do."""
+        if team not in self._walks and team not in self._next:
+            self._begin(team)
+
+    def _begin(self, team: str) -> asyncio.Task[int]:
+        walk = self._next[team] = asyncio.create_task(self._walk_after(self._walks.get(team), team))
+        walk.add_done_callback(_read_outcome)
+        return walk
+
+    def _count(self, leases: int) -> None:
         if leases:
             logger.warning("%d leases of a gateway that is gone had expired, and were reclaimed", leases)
             self._metrics.expired(leases)
@@ -59,16 +67,34 @@ class Reclaiming:
 
     async def _walk(self, team: str) -> int:
         expired = 0
+        reservations: Sequence[bytes] = ()
+        owners: Sequence[bytes] = ()
         try:
             for _ in range(STEPS_LIMIT):
-                arguments = (f"reclaim_{next(self._call_ids)}", self._remember_ms)
-                taken, more, now_us = await self._runner.run(self._script, (key_names.leases(team),), arguments)
+                taken, now_us, reservations, others = await self._step(team, reservations, owners)
                 expired += taken
-                if not more:
+                owners = others or owners
+                if not reservations:
                     break
         finally:
-            self.count(expired)
+            self._count(expired)
         return int(now_us)
+
+    async def _step(self, team: str, reservations: Sequence[bytes], owners: Sequence[bytes]) -> list[Any]:
+        """One call: the reply of ``reclaim.lua``."""
+        ids, key_ids = [each.decode() for each in reservations], [each.decode() for each in owners]
+        keys = [key_names.leases(team), key_names.ledger(team), key_names.team_record(team), key_names.team_usage(team)]
+        keys += [key_names.reservation(team, each) for each in ids]
+        for key_id in key_ids:
+            keys += [key_names.key_record(team, key_id), key_names.key_usage(team, key_id)]
+        arguments: tuple[Argument, ...] = (
+            f"reclaim_{next(self._call_ids)}",
+            self._remember_ms,
+            len(ids),
+            *ids,
+            *key_ids,
+        )
+        return await self._runner.run(self._script, keys, arguments)
 
 
 def _read_outcome(walk: asyncio.Task[int]) -> None:

@@ -17,12 +17,12 @@ from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Caller
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.redis.connection import Argument, pack_call
+from proxy.metering.redis.connection import Argument
 from proxy.metering.redis.runner import ScriptRunner
-from proxy.metering.redis.scripts import Script, load_script
+from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
-from proxy.metering.redis_store.commands import IDEMPOTENCY_MS, Commands
+from proxy.metering.redis_store.commands import IDEMPOTENCY_MS, NOTHING, Commands
 from proxy.metering.redis_store.ledger_search import LedgerSearch
 from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
@@ -33,8 +33,15 @@ from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-TRIES_TO_RECLAIM = 10
-"""How often a call is made again because very many leases have expired; more keep expiring meanwhile."""
+UNDECIDED = frozenset({b"again", b"seen"})
+"""Replies of ``admit.lua`` that ask for something first."""
+
+TRIES_TO_ADMIT = 5
+"""How often an admission is asked for: again once after leases were reclaimed, and for each reservation of a name."""
+
+
+Request = tuple[str, Credential, str, str, Quote, Idempotency | None, tuple[str, ...]]
+"""What ``Commands.admit`` is given."""
 
 
 class RedisStore(Store):
@@ -92,8 +99,13 @@ class RedisStore(Store):
             more = (alias or "", "\n".join(f"{name} {units}" for name, units in fallback_units.items()))
         elif alias is not None:
             more = (alias,)
-        command = self._commands.admit(reservation_id, credential, endpoint, model, quote, idempotency, more)
-        reply = await self._ask_and_reclaim(team, self._admit, reservation_id, command)
+        request: Request = (reservation_id, credential, endpoint, model, quote, idempotency, more)
+        command = self._commands.admit(*request)
+        reply = await self._runner.reply_to(self._runner.submit_command(self._admit, reservation_id, command))
+        if reply[0] in UNDECIDED:
+            reply = await self._admit_again(team, request, reply)
+        elif reply[-1]:
+            self._reclaiming.reclaim_soon(team)
         if reply[0] != b"admitted":
             raise read_refusal(reply, alias or model, quote)
         allowed: tuple[str, ...] = ()
@@ -113,6 +125,21 @@ class RedisStore(Store):
             idempotency=idempotency,
         )
 
+    async def _admit_again(self, team: str, request: Request, reply: list[Any]) -> list[Any]:
+        """The reply after what it takes: expired leases reclaimed, and the reservation of a name looked at."""
+        learnt = NOTHING
+        for _ in range(TRIES_TO_ADMIT):
+            if reply[0] == b"again":
+                await self._reclaiming.reclaim(team)
+                learnt = replace(learnt, has_reclaimed=True)
+            elif reply[0] == b"seen":
+                learnt = replace(learnt, seen=reply[1].decode())
+            else:
+                return reply
+            command = self._commands.admit(*request, learnt)
+            reply = await self._runner.reply_to(self._runner.submit_command(self._admit, request[0], command))
+        raise StoreUnavailable
+
     @override
     async def void(self, reservation_id: str, team: str, key_id: str) -> None:
         await self._runner.run(
@@ -122,6 +149,10 @@ class RedisStore(Store):
                 key_names.reservation(team, reservation_id),
                 key_names.leases(team),
                 key_names.team_record(team),
+                key_names.key_usage(team, key_id),
+                key_names.team_usage(team),
+                key_names.ledger(team),
+                key_names.refunds(team),
             ),
             # A client's name for the request is free again for as long as it is remembered.
             (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS)),
@@ -184,28 +215,19 @@ class RedisStore(Store):
             key_names.leases(credential.team),
             key_names.team_record(credential.team),
         )
-        arguments = (credential.key_id, credential.secret_sha256, self._settled_ids_ms)
-        command = pack_call(self._read_key, keys, arguments)
-        reply = await self._ask_and_reclaim(credential.team, self._read_key, credential.key_id, command)
+        reply = await self._runner.run(self._read_key, keys, (credential.key_id, credential.secret_sha256, 1))
+        if reply[0] == b"again":
+            await self._reclaiming.reclaim(credential.team)
+            reply = await self._runner.run(self._read_key, keys, (credential.key_id, credential.secret_sha256, 0))
         refusal = records.invalid_key(reply[0])
         if refusal:
             raise refusal
-        _ok, key, team, now_us, _count = reply
+        _ok, key, team, now_us = reply
         at = self.moment(now_us)
         return Caller(
             records.key_from_fields(credential.key_id, records.fields_from_pairs(key), at),
             records.team_from_fields(credential.team, records.fields_from_pairs(team), at),
         )
-
-    async def _ask_and_reclaim(self, team: str, script: Script, call_id: str, command: bytes) -> list[Any]:
-        """The reply of a script that reclaims a few leases itself, and says ``again`` where they are many."""
-        for _ in range(TRIES_TO_RECLAIM):
-            reply = await self._runner.reply_to(self._runner.submit_command(script, call_id, command))
-            self._reclaiming.count(reply[-1])
-            if reply[0] != b"again":
-                return reply
-            await self._reclaiming.reclaim(team)
-        raise StoreUnavailable
 
 
 def _entry_id(settlement: Settlement, reply: list[Any]) -> str:

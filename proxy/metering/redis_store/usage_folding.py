@@ -85,7 +85,7 @@ class UsageFolding:
             try:
                 # The day that is said in the usage goes for its checkpoint as well, so that comes second.
                 await self.fold(usage, "", first_day)
-                await self.fold(f"{key_names.checkpoint(team)}:{owner}", "usage:", first_day)
+                await self.fold(key_names.key_checkpoint(team, owner), "usage:", first_day)
             except BaseException:
                 self._waiting.append((team, owner))
                 raise

@@ -97,8 +97,9 @@ async def test_a_refund_whose_answer_was_lost_is_told_again(bench: Bench, books:
     key = await bench.make_key(15_000)
     entry = await deliver(bench, await bench.admit(key, "req_1", 5_000))
     script = load_script("refund")
+    names = ("ledger", "refunds", "team", "usage", f"key:{key.key_id}", f"usage:{key.key_id}")
     keys, arguments = NOBODY.asks(
-        *(("lm:{acme}:ledger", "lm:{acme}:refunds"), ("refund_1", entry, '"x"')),
+        *(tuple(f"lm:{{acme}}:{name}" for name in names), ("refund_1", entry, '"x"', key.key_id)),
         team="acme",
         action="ledger.refund",
         target=f"acme_{entry}",
@@ -235,3 +236,60 @@ async def test_leases_that_have_run_out_are_taken_back_before_the_books_are_read
     page = await books.read("acme", after="", limit=50)
     assert [each.held_reservations for each in page.keys] == [0, 0]
     await check(bench, books, key)
+
+
+async def test_books_are_read_while_leases_and_keys_come_and_go(bench: Bench, books: LedgerBooks) -> None:
+    made = [await bench.make_key(10_000_000) for _ in range(3)]
+
+    async def come_and_go(number: int) -> None:
+        for at in range(40):
+            await deliver(bench, await bench.admit(made[number % 3], f"req_{number}_{at}", 5_000))
+
+    async def look() -> int:
+        counted = 0
+        for _ in range(40):
+            page = await books.read("acme", after="", limit=50)
+            team, *keys = page.keys
+            if team.held_reservations is not None:
+                counted += 1
+                assert team.held_reservations == int(team.record["held"])
+                assert sum(team.held_units.values()) == int(team.record["reserved"])
+                assert sum(int(key.record["held"]) for key in keys if "held" in key.record) == team.held_reservations
+        return counted
+
+    coming = [asyncio.create_task(come_and_go(number)) for number in range(8)]
+    making = asyncio.create_task(bench.make_key())
+    assert await look() > 0
+    await asyncio.gather(making, *coming)
+    assert len((await books.read("acme", after="", limit=50)).keys) == 5
+
+
+async def test_books_of_a_team_whose_leases_never_stay_are_read_without_them(
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, run = await bench.make_key(10_000_000), bench.runner.run
+    held: list[Reservation] = []
+
+    async def admit_before(script: Any, keys: Any, arguments: Any) -> Any:
+        if script.name == "read_books":
+            held.append(await bench.admit(key, f"req_{len(held)}", 5_000))
+        return await run(script, keys, arguments)
+
+    monkeypatch.setattr(bench.runner, "run", admit_before)
+    page = await books.read("acme", after="", limit=50)
+    assert [one.held_reservations for one in page.keys] == [None, None]
+    assert int(page.keys[0].record["held"]) == len(held) == ledger_books.TRIES_WITH_LEASES + 1
+
+
+async def test_trimming_goes_on_over_the_keys_of_each_part(
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_books, "TRIM_BATCH", 3)
+    keys = [await bench.make_key(15_000) for _ in range(4)]
+    for number in range(12):
+        await deliver(bench, await bench.admit(keys[number % 4], f"req_{number}", 5_000))
+    await bench.teams.grant("acme", quota_units=5, reason="x")
+    assert await books.trim("acme", keep_ms=-60_000) == 13
+    page = await books.read("acme", after="", limit=50)
+    assert [one.checkpoint.get("posted") for one in page.keys] == ["60000"] + ["15000"] * 4
+    assert page.keys[0].checkpoint["granted"] == "5"

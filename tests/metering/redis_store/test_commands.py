@@ -50,7 +50,7 @@ def test_an_admission_has_its_own_id_in_each_place(ids: list[str], units: int, c
             b"2",
             b"30000",
             facts,
-            b"60000",
+            b"1",
             b"5",
         ]
 
@@ -82,7 +82,7 @@ def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, ch
     last = [] if ending is None else [b"bb" * 32, b"done", b"200 {}", b"86400000"]
     for _ in range(2):
         assert unpack(made.settle(settlement, "not found")) == [
-            *head("settle", 7 if ending is None else 8),
+            *head("settle", 8 if ending is None else 9),
             b"lm:{acme}:key:acme_0123456789",
             b"lm:{acme}:reservation:" + name.encode(),
             b"lm:{acme}:leases",
@@ -90,6 +90,7 @@ def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, ch
             b"lm:{acme}:ledger",
             b"lm:{acme}:team",
             b"lm:{acme}:usage",
+            b"lm:{acme}:refunds",
             *([] if ending is None else [b"lm:{acme}:idempotency:acme_0123456789:" + b"aa" * 32]),
             name.encode(),
             b"%d" % charged,

@@ -1,13 +1,18 @@
 -- Reverse a charge: give the key and its team their units back, and write that to the ledger. Once for each entry.
 --
--- KEYS[1]  ledger of the team (stream); the names of the team's other keys follow from its name
+-- KEYS[1]  ledger of the team (stream)
 -- KEYS[2]  refunds of the team (hash: ledger entry id to the refund's entry id and the call's id, or to the id of the entry
 --          that corrects it and 'corrected')
+-- KEYS[3]  team record (hash)
+-- KEYS[4]  usage of the team (hash)
+-- KEYS[5]  record of the entry's key (hash)
+-- KEYS[6]  usage of the entry's key (hash)
 -- ARGV[1]  an id for the call, given back in the reply; asked twice with it, it gives the first answer
 -- ARGV[2]  ledger entry id
 -- ARGV[3]  reason, as a JSON string
+-- ARGV[4]  id of the entry's key
 --
--- Reply: {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, {id, 'nothing'}
+-- Reply: {id, 'key', key id} where the entry is of another key than ARGV[4]; {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, {id, 'nothing'}
 -- where the entry charged nothing, or {id, 'corrected', late entry's id} where a later one has replaced its charge
 --
 -- @include calendar
@@ -28,25 +33,25 @@ local entry = {}
 for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
 local is_charge = entry.kind == 'request' or entry.kind == 'late'
 if not is_charge or tonumber(entry.charged) <= 0 then return {ARGV[1], 'nothing'} end
+if entry.key ~= ARGV[4] then return {ARGV[1], 'key', entry.key} end
 
 local about = cjson.decode(entry.facts)
 local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s}', cjson.encode(about.model),
   about.admitted_ms, ARGV[3])
 local overage = entry.overage == '0' and '0' or '-' .. entry.overage
 -- What cannot be added to is refused before the first write.
-local team = string.sub(KEYS[1], 1, -#'ledger' - 1)
-local before = redis.call('HGETALL', team .. 'key:' .. entry.key)
-local of_key, of_team = counters_of(team .. 'key:' .. entry.key), counters_of(team .. 'team')
+local before = redis.call('HGETALL', KEYS[5])
+local of_key, of_team = counters_of(KEYS[5]), counters_of(KEYS[3])
 local day = day_of(about.admitted_ms)
 local heading = utc_day(day) .. ':units:' .. about.model
-check_usage(team .. 'usage:' .. entry.key, heading)
-check_usage(team .. 'usage', heading)
+check_usage(KEYS[6], heading)
+check_usage(KEYS[4], heading)
 local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
   ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
-add_to(team .. 'key:' .. entry.key, of_key, day, 0, -entry.charged, overage + 0, 0, 0)
-add_to(team .. 'team', of_team, day, 0, -entry.charged, overage + 0, 0, 0)
-redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. entry.charged)
-redis.call('HINCRBY', team .. 'usage', heading, '-' .. entry.charged)
+add_to(KEYS[5], of_key, day, 0, -entry.charged, overage + 0, 0, 0)
+add_to(KEYS[3], of_team, day, 0, -entry.charged, overage + 0, 0, 0)
+redis.call('HINCRBY', KEYS[6], heading, '-' .. entry.charged)
+redis.call('HINCRBY', KEYS[4], heading, '-' .. entry.charged)
 redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])
-audit(before, redis.call('HGETALL', team .. 'key:' .. entry.key), entry.key)
+audit(before, redis.call('HGETALL', KEYS[5]), entry.key)
 return {ARGV[1], 'refunded', refund}

@@ -1,7 +1,7 @@
 -- Authenticate a key, check every limit of it and of its team, and reserve units for one request: all of it or nothing.
 -- Asked twice with the same reservation id, it gives the first answer and reserves nothing more.
--- Leases of the team that have expired are reclaimed first, so that what a dead gateway held can be reserved again. Where
--- they are many, that is left to reclaim.lua: no other call should wait for it. A key that is not good costs no such work.
+-- Where leases of the team have expired, it says so, and reclaim.lua should come; and where the request does not fit beside
+-- what they hold, it first asks for that. A key that is not good costs no such work.
 --
 -- KEYS[1]  key record (hash)
 -- KEYS[2]  reservation (string)
@@ -9,6 +9,7 @@
 -- KEYS[4]  team record (hash)
 -- KEYS[5]  only with an Idempotency-Key: what became of the request of that name (string: STATE BODY RESERVATION ANSWER,
 --          where STATE is running, done or gone)
+-- KEYS[6]  may be left out: the reservation that stands there (string), see the reply 'seen'
 -- ARGV[1]  reservation id
 -- ARGV[2]  SHA-256 of the key's text, in hexadecimal
 -- ARGV[3]  model id
@@ -16,25 +17,26 @@
 -- ARGV[5]  images asked for
 -- ARGV[6]  length of the lease, milliseconds
 -- ARGV[7]  facts of the request (JSON), for the ledger entry of an expired lease
--- ARGV[8]  how long the end of a reservation is remembered, milliseconds
+-- ARGV[8]  1 where expired leases should be reclaimed before a refusal, 0 where they just have been
 -- ARGV[9]  how much of a rate limit may come at once, microseconds of it
 -- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
 -- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
 -- ARGV[12] may be left out: the alias by which the client asks, or ''; who may use it may use the model
 -- ARGV[13] may be left out: other models that may make it instead, a line each: model id, blank, units they would reserve
 --
--- Reply, always led by the reservation id, and ended by the number of leases reclaimed:
---   {id, 'admitted', admitted_ms, remaining units or false, rates, count}, and with ARGV[13]
---   {id, 'admitted', admitted_ms, remaining units or false, rates, units reserved, {model id, …}, count}: of the others, those
---      that the key may use, and has the quota for
---   {id, 'unknown' | 'revoked' | 'expired', count}
---   {id, 'model_not_allowed', 'key' | 'team', count}
---   {id, 'answered', answer, count}, {id, 'in_progress' | 'answer_gone' | 'mismatch', count} for a name seen before
---   {id, 'insufficient_quota', 'key' | 'team', name of the limit, limit, posted, reserved, day of the window, count}
---   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, rates, count}, where
+-- Reply, always led by the reservation id, and ended by 1 where leases of the team have expired, or else 0:
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, expired}, and with ARGV[13]
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, units reserved, {model id, …}, expired}: of the others,
+--      those that the key may use, and has the quota for
+--   {id, 'unknown' | 'revoked' | 'expired', 0}
+--   {id, 'model_not_allowed', 'key' | 'team', expired}
+--   {id, 'answered', answer, expired}, {id, 'in_progress' | 'answer_gone' | 'mismatch', expired} for a name seen before
+--   {id, 'seen', reservation id, expired} for a name seen before: ask again with that reservation as KEYS[6]
+--   {id, 'insufficient_quota', 'key' | 'team', name of the limit, limit, posted, reserved, day of the window, expired}
+--   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, rates, expired}, where
 --      wait_us is -1 if no waiting helps: more images at once than the rate limit ever allows
---   {id, 'void', count} where void.lua came first, or where the lease has expired since
---   {id, 'again', 0} where so many leases have expired that reclaim.lua has to reclaim them first; nothing is reserved
+--   {id, 'void', expired} where void.lua came first, or where the lease has expired since
+--   {id, 'again', 1} where expired leases should be reclaimed first; nothing is reserved
 -- rates are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
 --
 -- @include clock
@@ -43,10 +45,6 @@
 -- @include limits
 -- @include rate
 -- @include authenticate
--- @include usage_part
--- @include reclaim_part
-
-local MOST_RECLAIMED = 10
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
 
@@ -83,35 +81,25 @@ local function may_use(models)
   return holds(models, ARGV[3]) or ((ARGV[12] or '') ~= '' and holds(models, ARGV[12]))
 end
 
-local reclaimed, before, state, then_ms, of_key, of_team = 0, nil, nil, nil, nil, nil
+local before = redis.call('GET', KEYS[2])
+local state, units_held, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
+if state == 'held' then units = tonumber(units_held) end
+local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
+  'previous_until_ms', 'models', 'limits', 'counters')
+local of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
 
-local function look()
-  before = redis.call('GET', KEYS[2])
-  local units_held
-  state, units_held, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
-  if state == 'held' then units = tonumber(units_held) end
-  of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
-    'previous_until_ms', 'models', 'limits', 'counters')
-  of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
-end
-
-look()
 -- This very call made before: the first answer stands, whatever has become of the key since.
 local verdict = before and 'ok' or authenticate(ARGV[2], of_key, of_team[1])
 if verdict ~= 'ok' then return {id, verdict, 0} end
-local ids = run_out(KEYS[3], MOST_RECLAIMED + 1)
-if #ids > MOST_RECLAIMED then return {id, 'again', 0} end
-if #ids > 0 then
-  -- Refuses a name of the wrong type before the first write.
-  if KEYS[5] then redis.call('GET', KEYS[5]) end
-  reclaimed = reclaim(KEYS[3], ids, ARGV[8])
-  look()
-end
-if state == 'void' or state == 'expired' then return {id, 'void', reclaimed} end
+local expired = #redis.call('ZRANGEBYSCORE', KEYS[3], 0, now_ms, 'LIMIT', 0, 1)
+-- What they hold may be what is wanted; other models take whatever room there is.
+local should_reclaim = expired == 1 and ARGV[8] == '1'
+if should_reclaim and (before or ARGV[13]) then return {id, 'again', 1} end
+if state == 'void' or state == 'expired' then return {id, 'void', expired} end
 local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
 local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
-if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', reclaimed} end
-if not before and not may_use(team.models) then return {id, 'model_not_allowed', 'team', reclaimed} end
+if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', expired} end
+if not before and not may_use(team.models) then return {id, 'model_not_allowed', 'team', expired} end
 
 -- --- The same request sent before ------------------------------------------------------------------------------------
 
@@ -120,13 +108,18 @@ local function seen_before()
   if not seen then return nil end
   local state, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
   if reservation == id then return nil end
-  if body ~= ARGV[10] then return {id, 'mismatch', reclaimed} end
-  if state == 'done' then return {id, 'answered', answer, reclaimed} end
-  if state == 'gone' then return {id, 'answer_gone', reclaimed} end
-  local held = redis.call('GET', string.sub(KEYS[2], 1, -#id - 1) .. reservation)
+  if body ~= ARGV[10] then return {id, 'mismatch', expired} end
+  if state == 'done' then return {id, 'answered', answer, expired} end
+  if state == 'gone' then return {id, 'answer_gone', expired} end
+  if not KEYS[6] or string.sub(KEYS[6], -#reservation - 1) ~= ':' .. reservation then
+    return {id, 'seen', reservation, expired}
+  end
+  -- An expired lease is not in progress.
+  if should_reclaim then return {id, 'again', 1} end
+  local held = redis.call('GET', KEYS[6])
   local is = held and string.match(held, '^%a+')
   if is == 'void' then return nil end
-  return {id, is == 'held' and 'in_progress' or 'answer_gone', reclaimed}
+  return {id, is == 'held' and 'in_progress' or 'answer_gone', expired}
 end
 
 local seen = KEYS[5] and not before and seen_before()
@@ -189,7 +182,7 @@ local function over(record, name, posted, reserved, window)
   local left = limit - posted - reserved
   if not remaining or left < remaining then remaining = left end
   if units <= left then return nil end
-  return {id, 'insufficient_quota', record.scope, name, limit, posted, reserved, window, reclaimed}
+  return {id, 'insufficient_quota', record.scope, name, limit, posted, reserved, window, expired}
 end
 
 local function over_any(record)
@@ -259,14 +252,15 @@ end
 -- --- At last the reservation -----------------------------------------------------------------------------------------
 
 local function admitted(at_ms, left, which)
-  if not others then return {id, 'admitted', at_ms, left, report_rates(which), reclaimed} end
-  return {id, 'admitted', at_ms, left, report_rates(which), units, others, reclaimed}
+  if not others then return {id, 'admitted', at_ms, left, report_rates(which), expired} end
+  return {id, 'admitted', at_ms, left, report_rates(which), units, others, expired}
 end
 
 if before then return admitted(state == 'held' and tonumber(then_ms) or now_ms, remaining, 'due') end
-if refusal then return refusal end
+if refusal then return should_reclaim and {id, 'again', 1} or refusal end
 if longest then
-  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates('due'), reclaimed}
+  if should_reclaim and longest.kind == 'concurrency' then return {id, 'again', 1} end
+  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates('due'), expired}
 end
 
 local function reserve(record)

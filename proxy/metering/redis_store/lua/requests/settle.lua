@@ -8,7 +8,8 @@
 -- KEYS[5]  ledger of the team (stream)
 -- KEYS[6]  team record (hash)
 -- KEYS[7]  usage of the team (hash, as the key's)
--- KEYS[8]  only with an Idempotency-Key: what became of the request of that name (string, see admit.lua)
+-- KEYS[8]  refunds of the team (hash)
+-- KEYS[9]  only with an Idempotency-Key: what became of the request of that name (string, see admit.lua)
 -- ARGV[1]  reservation id
 -- ARGV[2]  units charged
 -- ARGV[3]  units charged beyond the reservation
@@ -48,19 +49,18 @@ local of_key, of_team = counters_of(KEYS[1]), counters_of(KEYS[6])
 check_usage(KEYS[4], units_heading, images_heading)
 check_usage(KEYS[7], units_heading, images_heading)
 if state == 'held' then redis.call('ZCARD', KEYS[3]) end
-local running = KEYS[8] and redis.call('GET', KEYS[8])
+local running = KEYS[9] and redis.call('GET', KEYS[9])
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
 local entry
 if state == 'expired' then
   -- Its charge may have been given back since.
-  local refunds = string.sub(KEYS[5], 1, -#'ledger' - 1) .. 'refunds'
-  if second ~= '0' and redis.call('HEXISTS', refunds, first) == 1 then second = '0' end
+  if second ~= '0' and redis.call('HEXISTS', KEYS[8], first) == 1 then second = '0' end
   charged = string.format('%.0f', charged - second)
   overage = string.format('%.0f', math.max(0, tonumber(charged)))
   entry = redis.call('XADD', KEYS[5], '*', 'kind', 'late', 'key', ARGV[8], 'request', id, 'outcome', ARGV[9],
     'images', images, 'charged', charged, 'overage', overage, 'corrects', first, 'facts', ARGV[10])
-  if second ~= '0' then redis.call('HSET', refunds, first, entry .. ' corrected') end
+  if second ~= '0' then redis.call('HSET', KEYS[8], first, entry .. ' corrected') end
 else
   local facts = ARGV[10]
   if state ~= 'held' then
@@ -81,12 +81,12 @@ for at = 4, 7, 3 do
   if images ~= '0' then redis.call('HINCRBY', KEYS[at], images_heading, images) end
   if charged ~= '0' then redis.call('HINCRBY', KEYS[at], units_heading, charged) end
 end
-if KEYS[8] then
+if KEYS[9] then
   if not running or string.match(running, '^running %x+ (%S+)') == id then
     if ARGV[14] == 'free' then
-      redis.call('DEL', KEYS[8])
+      redis.call('DEL', KEYS[9])
     else
-      redis.call('SET', KEYS[8], ARGV[14] .. ' ' .. ARGV[13] .. ' ' .. id .. ' ' .. ARGV[15], 'PX', ARGV[16])
+      redis.call('SET', KEYS[9], ARGV[14] .. ' ' .. ARGV[13] .. ' ' .. id .. ' ' .. ARGV[15], 'PX', ARGV[16])
     end
   end
 end

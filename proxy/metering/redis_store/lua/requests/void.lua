@@ -5,6 +5,10 @@
 -- KEYS[2]  reservation (string)
 -- KEYS[3]  leases of the team (sorted set)
 -- KEYS[4]  team record (hash)
+-- KEYS[5]  usage of the key (hash)
+-- KEYS[6]  usage of the team (hash)
+-- KEYS[7]  ledger of the team (stream)
+-- KEYS[8]  refunds of the team (hash)
 -- ARGV[1]  reservation id
 -- ARGV[2]  how long the id is remembered, milliseconds
 --
@@ -28,22 +32,21 @@ end
 -- Its lease expired before, and by a setting that was charged: nothing was forwarded, so that is given back.
 local function correct()
   local expired, charged = string.match(reservation, '^expired (%S+) (%S+)')
-  local team = string.sub(KEYS[3], 1, -#'leases' - 1)
-  local found = redis.call('XRANGE', team .. 'ledger', expired, expired)[1]
-  if charged == '0' or not found or redis.call('HEXISTS', team .. 'refunds', expired) == 1 then return end
+  local found = redis.call('XRANGE', KEYS[7], expired, expired)[1]
+  if charged == '0' or not found or redis.call('HEXISTS', KEYS[8], expired) == 1 then return end
   local entry = {}
   for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
   local about = cjson.decode(entry.facts)
   local day = day_of(about.admitted_ms)
   local heading = utc_day(day) .. ':units:' .. about.model
-  check_usage(team .. 'usage:' .. entry.key, heading)
-  check_usage(team .. 'usage', heading)
-  local late = redis.call('XADD', team .. 'ledger', '*', 'kind', 'late', 'key', entry.key, 'request', id, 'outcome',
+  check_usage(KEYS[5], heading)
+  check_usage(KEYS[6], heading)
+  local late = redis.call('XADD', KEYS[7], '*', 'kind', 'late', 'key', entry.key, 'request', id, 'outcome',
     'unreachable', 'images', '0', 'charged', '-' .. charged, 'overage', '0', 'corrects', expired, 'facts', entry.facts)
-  redis.call('HSET', team .. 'refunds', expired, late .. ' corrected')
+  redis.call('HSET', KEYS[8], expired, late .. ' corrected')
   for at = 1, 4, 3 do add_to(KEYS[at], counters_of(KEYS[at]), day, 0, -charged, 0, 0, 0) end
-  redis.call('HINCRBY', team .. 'usage:' .. entry.key, heading, '-' .. charged)
-  redis.call('HINCRBY', team .. 'usage', heading, '-' .. charged)
+  redis.call('HINCRBY', KEYS[5], heading, '-' .. charged)
+  redis.call('HINCRBY', KEYS[6], heading, '-' .. charged)
 end
 
 -- What cannot be added to is refused before the first write.
