@@ -18,7 +18,7 @@ from proxy.domain.money import Money
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
-from proxy.listeners import Listeners
+from proxy.listeners import Listeners, clients_of
 from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.embedded.server import EmbeddedStore
@@ -46,7 +46,6 @@ from proxy.web.intake.form_reader import FormLimits
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.intake.spool import Spools
 from proxy.web.intake.uploads import UploadLimits
-from proxy.web.middleware.client_address import ClientAddresses
 from proxy.web.middleware.cors import Cors
 from proxy.web.middleware.errors import errors
 from proxy.web.middleware.metering import Endpoint, RequestReader, metering
@@ -59,6 +58,7 @@ from proxy.web.relay import RelayLimits
 from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
 from proxy.web.server.lifecycle import Lifecycle
 from proxy.web.server.operations import OperationRoutes
+from proxy.web.server.readiness import Readiness, health
 from proxy.web.server.routes import Route, add_routes
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ class Gateway:
         self._money = Money(settings.accounting.units_per_usd)
         self._environment = environment
         self._log_writer = log_writer or standard_error()
-        self._clients = ClientAddresses(settings.server.trusted_proxies)
         self._parts = AsyncExitStack()
         self._public_routes: list[Route] = []
         self.lifecycle = Lifecycle()
@@ -153,7 +152,7 @@ class Gateway:
     async def _start(self) -> None:
         settings, parts = self._settings, self._parts
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
-        admin = self._admin = AdminSide(settings, self._environment, self._money, self._clients)
+        admin = self._admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
         self.admin_token = admin.token
         self.store_url = await self._start_store()
         traces = self._start_traces()
@@ -169,6 +168,9 @@ class Gateway:
         parts.callback(log.flush)
 
         outermost = () if traces is None else (traces.middleware(),)
+        readiness = Readiness(self.lifecycle, meter, runner)
+        if settings.server.health_path is not None:
+            outermost = (health(settings.server.health_path, readiness), *outermost)
         public = self._public_app(meter, catalog, pool, metrics, log, outermost)
         books = LedgerBooks(runner, redis_pool, store)
         self._keep_house(store, books)
@@ -177,7 +179,7 @@ class Gateway:
             figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
             parts.push_async_callback(figures.stop)
             await figures.start()
-        operations = OperationRoutes(self.lifecycle, meter, runner, metrics)
+        operations = OperationRoutes(self.lifecycle, readiness, metrics)
         admin_app = admin.app(runner, redis_pool, store, operations.routes())
         descriptors = raise_descriptor_limit()
         caps = connection_caps(descriptors, settings.server.max_connections)
@@ -268,7 +270,7 @@ class Gateway:
         app = web.Application(
             middlewares=[
                 *outermost,
-                observe(self.lifecycle, metrics, log, request_ids(), self._clients),
+                observe(self.lifecycle, metrics, log, request_ids(), clients_of(self._settings, "server")),
                 errors(self.lifecycle),
                 *(() if cors is None else (cors.middleware(),)),
                 metering(

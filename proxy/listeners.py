@@ -7,15 +7,19 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.sections import AdminSettings, ServerSettings
 from proxy.settings.settings import Settings
 from proxy.telemetry.logs import RequestLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
+from proxy.web.middleware.client_address import ClientAddresses
 from proxy.web.middleware.observe import OTHER, Refusals
 from proxy.web.server.certificate import Certificate
 from proxy.web.server.connection import ConnectionLimits
 from proxy.web.server.listener import Listener, why_not
 from proxy.web.server.open_connections import OpenConnections
+from proxy.web.server.sockets.address import ListenAddress
+from proxy.web.server.sockets.opening import SocketAccess
 
 
 class Listeners:
@@ -31,14 +35,13 @@ class Listeners:
 
     async def open(self, app: web.Application, section: str, max_connections: int) -> str:
         """Listen where ``section`` says; the URL. Raises ConfigurationError."""
-        server = self._settings.server
-        address = server.listen if section == "server" else self._settings.admin.listen
-        host, _, port = address.rpartition(":")
+        given, reuse_port = _section(self._settings, section), self._settings.server.reuse_port
+        access = SocketAccess(int(given.socket_mode, 8), given.socket_user, given.socket_group)
         listener = self._make(app, section, max_connections)
         try:
-            return await listener.open(host.strip("[]"), int(port), reuse_port=server.reuse_port)
+            return await listener.listen(ListenAddress.of(given.listen), access, reuse_port=reuse_port)
         except OSError as error:
-            raise ConfigurationError(why_not(error, address, f"{section}.listen")) from None
+            raise ConfigurationError(why_not(error, given.listen, f"{section}.listen")) from None
 
     async def close_doors(self) -> None:
         """Listen no more, and serve every connection that has come until now."""
@@ -57,7 +60,17 @@ class Listeners:
         return listener
 
     def _certificate_of(self, section: str) -> Certificate | None:
-        settings = self._settings.server if section == "server" else self._settings.admin
+        settings = _section(self._settings, section)
         if settings.tls_cert_file is None:
             return None
         return Certificate(settings.tls_cert_file, settings.tls_key_file)
+
+
+def clients_of(settings: Settings, section: str) -> ClientAddresses:
+    """Whom the listener of this section takes its clients to be."""
+    through_unix = bool(ListenAddress.of(_section(settings, section).listen).path)
+    return ClientAddresses(settings.server.trusted_proxies, through_unix=through_unix)
+
+
+def _section(settings: Settings, name: str) -> ServerSettings | AdminSettings:
+    return settings.server if name == "server" else settings.admin

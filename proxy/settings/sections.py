@@ -12,8 +12,11 @@ from proxy.settings.values import (
     Address,
     Bytes,
     CorsOrigins,
+    HealthPath,
+    Name,
     Networks,
     Seconds,
+    SocketMode,
     StoreUrl,
     UnitsPerUsd,
     VariableName,
@@ -22,6 +25,7 @@ from proxy.settings.values import (
     one_of,
 )
 from proxy.web.admin.access import TOKEN_LENGTH_LEAST, Role
+from proxy.web.server.sockets.address import ListenAddress
 
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
@@ -37,6 +41,10 @@ class ServerSettings(Section):
     """The public listener."""
 
     listen: Address = "0.0.0.0:8080"
+    socket_mode: SocketMode = "0660"
+    socket_user: Name | None = None
+    socket_group: Name | None = None
+    health_path: HealthPath | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     reuse_port: bool = False
@@ -75,6 +83,9 @@ class AdminSettings(Section):
     """The admin listener."""
 
     listen: Address = "127.0.0.1:8081"
+    socket_mode: SocketMode = "0660"
+    socket_user: Name | None = None
+    socket_group: Name | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tokens: tuple[AdminTokenSettings, ...] = ()
@@ -117,6 +128,12 @@ class MetricsSettings(Section):
 
     label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 0
     team_refresh_seconds: Seconds = 15
+
+
+def check_listeners(server: ServerSettings, admin: AdminSettings) -> Iterator[str]:
+    """What is wrong with both listeners together."""
+    if ListenAddress.of(server.listen).overlaps(ListenAddress.of(admin.listen)):
+        yield f"admin.listen: {admin.listen} is taken by server.listen, {server.listen}: give each its own"
 
 
 def check_admin_tokens(tokens: Sequence[AdminTokenSettings], environment: Mapping[str, str]) -> Iterator[str]:

@@ -39,6 +39,7 @@ from proxy.settings.sections import (
     ServerSettings,
     StoreSettings,
     check_admin_tokens,
+    check_listeners,
 )
 from proxy.settings.traces import TracesSettings, check_traces
 from proxy.settings.values import EMBEDDED
@@ -184,6 +185,7 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
             *check_aliases(settings.all_models),
             *check_retirements(settings.all_models),
             *check_fallbacks(settings.all_models),
+            *check_listeners(settings.server, settings.admin),
             *_check_certificate("server", settings.server),
             *_check_certificate("admin", settings.admin),
             *_check_store(settings),

@@ -19,23 +19,22 @@ from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
 from proxy.upstream.polled.hosts import check_host
 from proxy.upstream.provider import MODEL_PLACE
+from proxy.web.middleware.client_address import UNIX_CLIENT
 from proxy.web.middleware.common_headers import ANY_ORIGIN
+from proxy.web.server.sockets.address import ListenAddress
 
 EMBEDDED = "embedded:"
-LAST_PORT = 65_535
 DAY_S = 86_400
 MULTIPLIER_LIMIT = Decimal(1_000_000)
 _origin = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _id = re.compile(r"[^\s\x00-\x1f]+")
+_mode = re.compile(r"0?[0-7]{3}")
+_path = re.compile(r"/[A-Za-z0-9._~/-]{0,199}")
 _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    good_port = port.isascii() and port.isdigit() and int(port) <= LAST_PORT
-    if not colon or not host or bare_ipv6 or not good_port:
-        raise ValueError("should be HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
+    ListenAddress.of(text)
     return text
 
 
@@ -95,10 +94,28 @@ def _any_origin_alone(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _network(text: str) -> str:
+    if text == UNIX_CLIENT:
+        return text
     try:
         return str(ip_network(text))
     except ValueError:
-        raise ValueError("should be an address, like 127.0.0.1, or a network, like 10.0.0.0/8 or fd00::/8") from None
+        raise ValueError(
+            "should be an address, like 127.0.0.1, a network, like 10.0.0.0/8 or fd00::/8, or unix for a Unix socket"
+        ) from None
+
+
+def _socket_mode(text: str) -> str:
+    if not _mode.fullmatch(text):
+        raise ValueError('should be three octal digits in quotes, like "0660"')
+    return text
+
+
+def _health_path(text: str) -> str:
+    if not _path.fullmatch(text):
+        raise ValueError("should be a path like /healthz, of letters, digits, and - _ . ~ /")
+    if f"{text}/".startswith("/v1/"):
+        raise ValueError("is a path of the API: choose one outside of /v1")
+    return text
 
 
 def no_boolean(value: object) -> object:
@@ -161,6 +178,8 @@ def _size(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+SocketMode = Annotated[str, AfterValidator(_socket_mode)]
+HealthPath = Annotated[str, AfterValidator(_health_path)]
 Whole = Annotated[int, BeforeValidator(no_boolean)]
 Day = Annotated[date, BeforeValidator(_day)]
 """In UTC."""

@@ -27,6 +27,10 @@ from tests.support.examples import examples
 GOOD = """\
 [server]
 listen = "0.0.0.0:9080"
+socket_mode = "0600"
+socket_user = "gateway"
+socket_group = "www-data"
+health_path = "/healthz"
 default_model = "acme/image-1"
 data_folder = "./state"
 max_body = 2048
@@ -51,6 +55,9 @@ drain_seconds = 0
 
 [admin]
 listen = "[::1]:9081"
+socket_mode = "0666"
+socket_user = "operator"
+socket_group = "operators"
 
 [[admin.tokens]]
 name = "ci"
@@ -172,6 +179,10 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     loaded = file.load(GOOD)
     assert loaded.server.model_dump() == {
         "listen": "0.0.0.0:9080",
+        "socket_mode": "0600",
+        "socket_user": "gateway",
+        "socket_group": "www-data",
+        "health_path": "/healthz",
         "tls_cert_file": None,
         "tls_key_file": None,
         "reuse_port": False,
@@ -199,6 +210,9 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
     }
     assert loaded.admin.model_dump() == {
         "listen": "[::1]:9081",
+        "socket_mode": "0666",
+        "socket_user": "operator",
+        "socket_group": "operators",
         "tls_cert_file": None,
         "tls_key_file": None,
         "tokens": ({"name": "ci", "role": "viewer", "token_env": "CI_TOKEN"},),
@@ -438,6 +452,23 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ('"0.0.0.0:9080"', '"localhost:\u00b2"', "server.listen", ["is 'localhost:\u00b2'", HOST_AND_PORT]),
     ('"0.0.0.0:9080"', "9080", "server.listen", ["is 9080", "string"]),
     ('"[::1]:9081"', '"::1"', "admin.listen", ["is '::1'", HOST_AND_PORT]),
+    ('"[::1]:9081"', '"0.0.0.0:9080"', "admin.listen", ["0.0.0.0:9080 is taken by server.listen, 0.0.0.0:9080"]),
+    ('"[::1]:9081"', '"127.0.0.1:9080"', "admin.listen", ["127.0.0.1:9080 is taken by server.listen, 0.0.0.0:9080"]),
+    ('"0.0.0.0:9080"', '"unix:public.sock"', "server.listen", ["is 'unix:public.sock'", "a whole path"]),
+    *(
+        ('"0600"', mode, "server.socket_mode", [words])
+        for mode, words in (
+            *(('"rw-rw----"', "in quotes"), ('"0888"', "in quotes"), ('"60"', "in quotes")),
+            *(("0o660", "string"), ("660", "string")),
+        )
+    ),
+    *(
+        ('"/healthz"', f'"{path}"', "server.health_path", [f"is '{path}'", words])
+        for path, words in (
+            *(("healthz", "a path like"), ("/a b", "a path like"), ("/{x}", "a path like"), ("", "a path like")),
+            *(("/v1/models", "outside of /v1"), ("/v1", "outside of /v1")),
+        )
+    ),
     ("max_body = 2048", "max_body = 1023", "server.max_body", ["is 1023", "greater than or equal to 1024"]),
     ("max_body = 2048", 'max_body = "2 MB"', "server.max_body", ["is '2 MB'", "integer"]),
     ("max_body = 2048", "max_body = 8193", "server.max_body_memory", ["less than server.max_body"]),

@@ -221,7 +221,7 @@ def running_gateway(
         **(environment or {}),
     }
     with running(command, folder / "gateway.log", variables) as server:
-        match = server.wait_for_output(r"listening on (https?://\S+), admin on (https?://[^\s\"]+)")
+        match = server.wait_for_output(r"listening on (\S+), admin on ([^\s\"]+)")
         yield RunningGateway(match[1], match[2], server)
 
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 import aiohttp
 import click
 
+from proxy.web.server.sockets.address import UNIX
+
 DEFAULT_URL = "http://127.0.0.1:8081"
 TIMEOUT_S = 30
 CLIENT = "proxy.cli.support.admin_client"
@@ -50,6 +52,8 @@ class AdminClient:
         """Nothing is sent yet."""
         self.url = url
         self._token = token
+        self._socket_path = url.removeprefix(UNIX) if url.startswith(UNIX) else ""
+        self._base_url = "http://localhost" if self._socket_path else url
         self._runner = asyncio.Runner()
         self._session: aiohttp.ClientSession | None = None
 
@@ -62,7 +66,7 @@ class AdminClient:
                 "set LIGHTMETER_ADMIN_TOKEN to the gateway's admin token; the gateway's log says where it is kept "
                 "(with the default store: export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token))"
             )
-        return cls(os.environ.get("LIGHTMETER_ADMIN_URL", DEFAULT_URL).rstrip("/"), token)
+        return cls(os.environ.get("LIGHTMETER_ADMIN_URL", "").rstrip("/") or DEFAULT_URL, token)
 
     def is_like(self, other: AdminClient) -> bool:
         """Whether it asks the same gateway with the same token."""
@@ -84,7 +88,7 @@ class AdminClient:
         """The decoded answer. Raises ClickException where there is none, or it is an error."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            return self._runner.run(self._call(method, self.url + path, body, given))
+            return self._runner.run(self._call(method, self._base_url + path, body, given))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise click.ClickException(
                 f"no gateway answers at {self.url} ({error}): start it with 'lightmeter serve', "
@@ -94,7 +98,9 @@ class AdminClient:
     async def _call(self, method: str, url: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Any:
         if self._session is None:
             headers = {"Authorization": f"Bearer {self._token}"}
-            self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+            connector = aiohttp.UnixConnector(self._socket_path) if self._socket_path else None
+            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         async with self._session.request(method, url, json=body, params=query, allow_redirects=False) as response:
             try:
                 answer = await response.json()

@@ -13,24 +13,38 @@ HOPS_LIMIT = 32
 """Addresses that are looked at, from the end; whoever writes more is not answered for with more work."""
 
 ADDRESSES_KEPT = 1_024
+UNIX_CLIENT = "unix"
+"""What whoever calls through a Unix socket is called, where nobody is reported to stand behind it."""
+
+MAPPED = "::ffff:"
+"""How an IPv6 socket that takes IPv4 as well tells of it (RFC 4291 section 2.5.5.2)."""
 
 
 class ClientAddresses:
     """Tells clients' addresses, where proxies at some networks are trusted to report whom they speak for."""
 
-    def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
-        """``trusted_proxies`` are addresses or networks, as ``10.0.0.0/8``."""
-        self._trusted: tuple[IPv4Network | IPv6Network, ...] = tuple(map(ip_network, trusted_proxies))
+    def __init__(self, trusted_proxies: Iterable[str] = (), *, through_unix: bool = False) -> None:
+        """``trusted_proxies`` are addresses or networks, as ``10.0.0.0/8``, or ``unix``.
+
+        With ``through_unix`` all requests come through a Unix socket.
+        """
+        self._peer = UNIX_CLIENT if through_unix else None
+        trusted = frozenset(trusted_proxies)
+        self._trusts_unix = UNIX_CLIENT in trusted
+        self._trusted: tuple[IPv4Network | IPv6Network, ...] = tuple(map(ip_network, trusted - {UNIX_CLIENT}))
+        self._trusts_any = bool(trusted)
         self._is_trusted = lru_cache(ADDRESSES_KEPT)(self._look_up)
 
     def of(self, request: web.Request) -> str:
-        """The address of the client, empty where the transport has none.
+        """The address of the client, empty where the transport has none, or ``unix``.
 
         Each proxy appends whom it was called by. So the header is read from its end, for as long as those who wrote it
         are trusted; whatever stands before that may have been made up by the client.
         """
-        nearest = request.remote or ""
-        if not self._trusted or not self._is_trusted(nearest):
+        nearest = self._peer or request.remote or ""
+        if nearest.startswith(MAPPED):
+            nearest = nearest.removeprefix(MAPPED)
+        if not self._trusts_any or not self._is_trusted(nearest):
             return nearest
         return self._first_untrusted(nearest, request.headers.getall(FORWARDED_FOR, ()))
 
@@ -46,6 +60,8 @@ class ClientAddresses:
         return nearest
 
     def _look_up(self, text: str) -> bool:
+        if text == UNIX_CLIENT:
+            return self._trusts_unix
         address = _address(text)
         return address is not None and any(address in network for network in self._trusted)
 

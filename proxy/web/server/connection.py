@@ -407,6 +407,11 @@ class Connection(web.RequestHandler):
 
     # --- What is no request -------------------------------------------------------------------------------------------
 
+    @property
+    def has_refusal(self) -> bool:
+        """Whether the request that is served now has to be refused."""
+        return self._refusal is not None
+
     def take_refusal(self) -> ProxyError | None:
         """Why the request that is served now has to be refused, where only its connection could see that; once."""
         refusal, self._refusal = self._refusal, None

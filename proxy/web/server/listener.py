@@ -14,8 +14,9 @@ from proxy.web.server.certificate import HANDSHAKE_TIMEOUT_S, Certificate
 from proxy.web.server.connection import Connection, ConnectionLimits, Refuse
 from proxy.web.server.open_connections import OpenConnections
 from proxy.web.server.request_factory import request_factory
+from proxy.web.server.sockets.address import UNIX, ListenAddress
+from proxy.web.server.sockets.opening import BACKLOG, SocketAccess, UnixSocketFile, ip_sockets, look_up
 
-BACKLOG = 4_096
 ACCEPT_LIMIT = 100_000
 
 
@@ -44,9 +45,33 @@ class Listener:
         self._refuse = refuse
         self._servers: list[asyncio.Server] = []
         self._doors: list[socket.socket] = []
+        self._file: UnixSocketFile | None = None
+
+    async def listen(self, address: ListenAddress, access: SocketAccess, *, reuse_port: bool) -> str:
+        """Listen at ``address``; the URL. ``access`` is to a Unix socket. Raises OSError.
+
+        With ``reuse_port`` other processes may listen there as well; a Unix socket takes the place of theirs.
+        """
+        if not address.path:
+            return await self.open(address.host, address.port, reuse_port=reuse_port)
+        await self._set_up()
+        self._file = UnixSocketFile(address.path)
+        await self._serve(self._file.bind(access, replace=reuse_port), keeps_door=reuse_port)
+        if self._certificate is not None:
+            self._certificate.start()
+        return f"{UNIX}{address.path}"
 
     async def open(self, host: str, port: int, *, reuse_port: bool) -> str:
         """Listen; the URL. With ``reuse_port`` other processes may listen there as well. Raises OSError."""
+        await self._set_up()
+        for listening in ip_sockets(await look_up(host, port), reuse_port=reuse_port):
+            await self._serve(listening, keeps_door=reuse_port)
+        if self._certificate is not None:
+            self._certificate.start()
+        bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
+        return f"http{'s' if self._tls else ''}://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+    async def _set_up(self) -> None:
         await self._runner.setup()
         server = self._runner.server
         # A client that leaves must not cancel its request: the task is the application's own, and settles.
@@ -55,20 +80,18 @@ class Listener:
         # Now, and not with the first client: aiohttp may have other settings one day.
         self._connect()
         server.request_factory = request_factory(server.request_factory)
+
+    async def _serve(self, listening: socket.socket, *, keeps_door: bool) -> None:
+        """Accept connections at ``listening``, which is bound."""
+        if keeps_door:
+            # The event loop closes what it is given before the last connections could be taken.
+            self._doors.append(listening.dup())
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _kind, _protocol, _name, address in dict.fromkeys(found):
-            listening = self._bind(family, address, reuse_port=reuse_port)
-            # Known before it is waited for: an opening that is cancelled leaves nothing that ``close`` does not find.
-            accepting = await loop.create_server(
-                self._connect, sock=listening, backlog=BACKLOG, start_serving=False, **self._tls
-            )
-            self._servers.append(accepting)
-            await accepting.start_serving()
-        if self._certificate is not None:
-            self._certificate.start()
-        bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
-        return f"http{'s' if self._tls else ''}://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        # Known before it is waited for: an opening that is cancelled leaves nothing that ``close`` does not find.
+        accepting = await create(self._connect, sock=listening, backlog=BACKLOG, start_serving=False, **self._tls)
+        self._servers.append(accepting)
+        await accepting.start_serving()
 
     async def close_door(self) -> None:
         """Listen no more, and serve every connection that has come until now.
@@ -101,6 +124,8 @@ class Listener:
         await self._runner.cleanup()
 
     def _stop_listening(self) -> None:
+        if self._file is not None:
+            self._file.remove()
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -110,24 +135,6 @@ class Listener:
         if server is None:
             raise RuntimeError("the listener is closed")
         return Connection(server, self._opened, self._limits, self._refuse)
-
-    def _bind(self, family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.setblocking(False)
-            listening.bind(address)
-        except OSError:
-            listening.close()
-            raise
-        if reuse_port:
-            # The event loop closes what it is given before the last connections could be taken.
-            self._doors.append(listening.dup())
-        return listening
 
 
 def _take_all(door: socket.socket) -> list[socket.socket]:
@@ -146,8 +153,12 @@ def _take_all(door: socket.socket) -> list[socket.socket]:
 def why_not(error: OSError, address: str, setting: str) -> str:
     """Why nothing can listen on ``address``, which is what ``setting`` says."""
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"{setting}: {address} is in use: stop what listens there, or choose another port "
-            "(port 0, or --port 0 on the command line, takes a free one)"
+        return f"{setting}: {address} is in use: stop what listens there, or " + (
+            "choose another path" if address.startswith(UNIX) else "choose another port (port 0 takes a free one)"
         )
-    return f"{setting}: cannot listen on {address}: {error.strerror or error}"
+    why = error.strerror or str(error)
+    if error.errno == errno.ENOENT and address.startswith(UNIX):
+        why += ": make its folder, which this process may write to"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        why += ": no interface of this machine has that address; 0.0.0.0 is all of IPv4, [::] all of IPv6 and IPv4"
+    return f"{setting}: cannot listen on {address}: {why}"

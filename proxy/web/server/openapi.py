@@ -23,6 +23,7 @@ from proxy.domain.requests import idempotency
 from proxy.domain.requests.kinds import Fields, reference
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route
+from proxy.web.server.sockets.address import UNIX
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
@@ -100,7 +101,7 @@ def describe(public: Sequence[Route], admin: Sequence[Route], *, version: str, p
     """The document, which the admin listener serves; the public one is at ``public_url``."""
     models, schemas = _schemas([*public, *admin])
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    public_server = {"url": _reachable(public_url), "description": "The public listener"}
+    public_server = {"url": _reachable(public_url), "description": f"The public listener{_through(public_url)}"}
     admin_server = {"url": "/", "description": "The admin listener"}
     for routes, server in ((public, public_server), (admin, admin_server)):
         for route in routes:
@@ -132,7 +133,13 @@ def plain_path(path: str) -> str:
 
 def _reachable(url: str) -> str:
     """Where a listener that listens on all addresses is found from the same machine."""
+    if url.startswith(UNIX):
+        return "http://localhost"
     return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+
+
+def _through(url: str) -> str:
+    return f", at the Unix socket {url.removeprefix(UNIX)}" if url.startswith(UNIX) else ""
 
 
 # --- One operation ----------------------------------------------------------------------------------------------------

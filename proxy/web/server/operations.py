@@ -9,24 +9,21 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy.domain.errors import JournalUnavailable
-from proxy.metering.meter import Meter
-from proxy.metering.redis.runner import ScriptRunner
 from proxy.telemetry.metrics import Metrics
 from proxy.web.admin.wire import StatusView
 from proxy.web.public.models import json_response
 from proxy.web.server.lifecycle import Lifecycle
+from proxy.web.server.readiness import Readiness
 from proxy.web.server.routes import Access, Route
 
 
 class OperationRoutes:
     """Handlers that need no token."""
 
-    def __init__(self, lifecycle: Lifecycle, meter: Meter, runner: ScriptRunner, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, readiness: Readiness, metrics: Metrics) -> None:
         """Tell of these."""
         self._lifecycle = lifecycle
-        self._meter = meter
-        self._runner = runner
+        self._readiness = readiness
         self._metrics = metrics
 
     def routes(self) -> Sequence[Route]:
@@ -44,14 +41,8 @@ class OperationRoutes:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """200 where requests should be sent here; otherwise 503 and why not."""
-        if self._lifecycle.draining or self._lifecycle.leaving:
-            return json_response({"status": "shutting_down"}, status=503)
-        refusal = self._meter.refusal
-        if isinstance(refusal, JournalUnavailable):
-            return json_response({"status": "journal_unavailable"}, status=503)
-        if refusal is not None or not await self._runner.ping():
-            return json_response({"status": "store_unavailable"}, status=503)
-        return json_response({"status": "ready"})
+        reason = await self._readiness.why_not()
+        return json_response({"status": reason or "ready"}, status=503 if reason else 200)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus's text format."""

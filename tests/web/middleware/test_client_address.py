@@ -57,6 +57,35 @@ def test_a_mapped_address_of_a_trusted_proxy_is_trusted() -> None:
     assert seen("::ffff:127.0.0.1", "198.51.100.1") == "198.51.100.1"
 
 
+def test_an_ipv4_client_of_an_ipv6_socket_is_called_by_its_ipv4_address() -> None:
+    assert seen("::ffff:203.0.113.7") == "203.0.113.7"
+    assert seen("::ffff:203.0.113.7", trusted=()) == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        (("unix",), ["198.51.100.1"], "198.51.100.1"),
+        (("unix", "10.0.0.0/8"), ["198.51.100.1, 10.1.2.3"], "198.51.100.1"),
+        (("unix",), ["198.51.100.1, 10.1.2.3"], "10.1.2.3"),
+        (("unix",), ["unix"], "unix"),
+        (("unix",), [], "unix"),
+        (PROXIES, ["198.51.100.1"], "unix"),
+        ((), ["198.51.100.1"], "unix"),
+    ],
+)
+def test_who_calls_through_a_unix_socket_is_believed_where_that_is_trusted(
+    trusted: tuple[str, ...], forwarded: list[str], client: str
+) -> None:
+    headers = CIMultiDict([("X-Forwarded-For", value) for value in forwarded])
+    request = make_mocked_request("GET", "/", headers).clone(remote="")
+    assert ClientAddresses(trusted, through_unix=True).of(request) == client
+
+
+def test_trusting_unix_sockets_trusts_no_address() -> None:
+    assert seen("127.0.0.1", "198.51.100.1", trusted=("unix",)) == "127.0.0.1"
+
+
 def test_a_long_header_is_looked_at_as_far_as_its_bound() -> None:
     beyond = "6.6.6.6," + ",".join(["10.0.0.1"] * HOPS_LIMIT)
     assert seen("127.0.0.1", beyond) == "10.0.0.1"

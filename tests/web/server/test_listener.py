@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from proxy.telemetry.logs import RequestLog
@@ -16,6 +17,8 @@ from proxy.web.server import listener as listener_module
 from proxy.web.server.connection import ConnectionLimits
 from proxy.web.server.listener import Listener
 from proxy.web.server.open_connections import OpenConnections
+from proxy.web.server.sockets.address import ListenAddress
+from proxy.web.server.sockets.opening import SocketAccess
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -65,6 +68,14 @@ async def answer_to(client: socket.socket) -> bytes:
     return answer
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def refuses(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -90,9 +101,7 @@ async def test_one_port_of_all_addresses_of_both_families(listener: Listener, mo
     with socket.socket() as finder:
         finder.bind(("127.0.0.1", 0))
         port = finder.getsockname()[1]
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
+    if not has_ipv6():
         pytest.skip("this machine has no IPv6")
     places = ((socket.AF_INET, ("0.0.0.0", port)), (socket.AF_INET6, ("::", port, 0, 0)))  # noqa: S104 - that is it
 
@@ -106,6 +115,35 @@ async def test_one_port_of_all_addresses_of_both_families(listener: Listener, mo
     for host in ("127.0.0.1", "::1"):
         with socket.create_connection((host, port), timeout=5) as client:
             assert client.getpeername()[:2] == (host, port)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_all_of_ipv6_is_all_of_ipv4_as_well(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+
+    async def answers() -> list[bytes]:
+        listener = make_listener()
+        port = port_of(await listener.listen(ListenAddress("::"), SocketAccess(), reuse_port=False))
+        clients = [socket.create_connection((host, port), timeout=5) for host in ("127.0.0.1", "::1")]
+        for client in clients:
+            client.sendall(REQUEST)
+            client.setblocking(False)
+        found = [await answer_to(client) for client in clients]
+        for client in clients:
+            client.close()
+        await listener.close()
+        return found
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert [answer[-6:] for answer in runner.run(answers())] == [b"served", b"served"]
+
+
+async def test_one_address_of_ipv6_is_no_other_one(listener: Listener) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    port = port_of(await listener.open("::1", 0, reuse_port=False))
+    assert refuses(port)
 
 
 async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open(listener: Listener) -> None:
