@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from proxy.domain.money import Money
+from proxy.metering.accounts.once import Once
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
@@ -24,10 +25,13 @@ from proxy.settings.settings import Settings
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
-from proxy.web.admin.access import TOKEN_LENGTH_LEAST, AdminToken, Role, WrongTokens, require_token
+from proxy.web.admin.access import TOKEN_LENGTH_LEAST, WrongTokens, require_token
 from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
 from proxy.web.admin.audit import AuditRoutes
 from proxy.web.admin.ledger import LedgerRoutes
+from proxy.web.admin.roles import AdminToken, Role, by_place
+from proxy.web.console.console import CONSOLE, Console
+from proxy.web.console.sessions import Sessions, Signer
 from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.middleware.client_address import ClientAddresses
@@ -57,6 +61,9 @@ def text_limits(settings: Settings) -> BodyLimits:
 class AdminSide:
     """What answers on the admin listener."""
 
+    _sessions: Sessions
+    _own_token: AdminToken
+
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], money: Money, clients: ClientAddresses
     ) -> None:
@@ -76,20 +83,34 @@ class AdminSide:
         """The application, with ``operations`` among its routes. Raises ConfigurationError."""
         limits, money = text_limits(self._settings), self._money
         books = LedgerBooks(runner, redis_pool, store)
+        keys, teams = KeyRegistry(runner, redis_pool, store), TeamRegistry(runner, redis_pool, store)
         self.routes = [
-            *KeyAdminRoutes(KeyRegistry(runner, redis_pool, store), limits, money).routes(),
-            *TeamAdminRoutes(TeamRegistry(runner, redis_pool, store), limits, money).routes(),
+            *KeyAdminRoutes(keys, teams, limits, money).routes(),
+            *TeamAdminRoutes(teams, limits, money).routes(),
             *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
             *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
             *operations,
             *self._description.routes(),
         ]
-        wrong = WrongTokens()
-        access = require_token(self._tokens(), wrong)
+        wrong, tokens = WrongTokens(), self._tokens()
+        sessions = self._sessions = self._make_sessions(tokens, Once(redis_pool))
+        with_console = self._settings.admin.console
+        access = require_token(tokens, wrong, by_place(self.routes), sessions if with_console else None)
         app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
         app.on_shutdown.append(wrong.let_go)
         add_routes(app, self.routes)
+        if with_console:
+            Console(sessions, tokens, wrong, limits, money).add_to(app)
         return app
+
+    def sign_in_path(self) -> str:
+        """The console's path that signs in as the gateway's own token, once, within two minutes."""
+        return f"{CONSOLE}#code={self._sessions.make_code(self._own_token)}"
+
+    def _make_sessions(self, tokens: Sequence[AdminToken], once: Once) -> Sessions:
+        admin, self._own_token = self._settings.admin, tokens[0]
+        secure = admin.tls_cert_file is not None or (admin.public_url or "").startswith("https:")
+        return Sessions(Signer(self.token), tokens, once, max_age_s=int(admin.session_hours * 3600), secure=secure)
 
     def describe(self, public_routes: Iterable[Route], public_url: str) -> None:
         """Answer ``/openapi.json`` with both listeners' routes from now on."""

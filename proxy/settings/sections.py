@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from proxy.domain.api_key import TEAM_ID_PATTERN
 from proxy.settings.mistakes import ENVIRONMENT
 from proxy.settings.values import (
     Address,
@@ -15,6 +16,7 @@ from proxy.settings.values import (
     HealthPath,
     Name,
     Networks,
+    PageUrl,
     Seconds,
     SocketMode,
     StoreUrl,
@@ -24,11 +26,18 @@ from proxy.settings.values import (
     no_boolean,
     one_of,
 )
-from proxy.web.admin.access import TOKEN_LENGTH_LEAST, Role
+from proxy.web.admin.access import TOKEN_LENGTH_LEAST
+from proxy.web.admin.roles import Role
 from proxy.web.server.sockets.address import ListenAddress
 
 ADMIN_TOKEN_VARIABLE = "LIGHTMETER_ADMIN_TOKEN"  # noqa: S105 - the variable's name, not the token
 ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
+
+
+TEAMS_LIMIT = 50
+"""Of one administrator: their names fit into a cookie."""
+
+TeamName = Annotated[str, Field(pattern=f"^{TEAM_ID_PATTERN}$")]
 
 
 class Section(BaseModel):
@@ -76,6 +85,7 @@ class AdminTokenSettings(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._@-]+$")]
     role: Annotated[str, one_of(*Role)]
+    teams: Annotated[tuple[TeamName, ...], Field(max_length=TEAMS_LIMIT)] = ()
     token_env: VariableName
 
 
@@ -88,6 +98,9 @@ class AdminSettings(Section):
     socket_group: Name | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+    public_url: PageUrl | None = None
+    console: bool = True
+    session_hours: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, le=720)] = 12
     tokens: tuple[AdminTokenSettings, ...] = ()
 
 
@@ -161,3 +174,13 @@ def check_admin_tokens(tokens: Sequence[AdminTokenSettings], environment: Mappin
         elif text in texts.values():
             yield f"{place}.token_env: {token.token_env} holds the text of another token: give each its own"
         texts.setdefault(token.name, text)
+        yield from _check_teams(place, token)
+
+
+def _check_teams(place: str, token: AdminTokenSettings) -> Iterator[str]:
+    if (token.role == Role.TEAM_ADMIN) == bool(token.teams):
+        return
+    if token.teams:
+        yield f'{place}.teams: goes with the role "team_admin" only: the role {token.role!r} sees every team'
+    else:
+        yield f'{place}.teams: is missing: name the teams of this "team_admin", like ["research"]'

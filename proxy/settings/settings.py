@@ -46,7 +46,7 @@ from proxy.settings.values import EMBEDDED
 from proxy.settings.warnings import warn_of_polling, warn_of_prices, warn_of_settling
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
-from proxy.web.admin.access import AdminToken, Role
+from proxy.web.admin.roles import AdminToken, Role
 from proxy.web.server.certificate import read_certificate
 
 UPLOAD_FOLDER = "uploads"
@@ -128,7 +128,7 @@ class Settings(Section):
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""
         return [
-            AdminToken.of(given.name, Role(given.role), environment.get(given.token_env, "").strip())
+            AdminToken.of(given.name, Role(given.role), environment.get(given.token_env, "").strip(), given.teams)
             for given in self.admin.tokens
         ]
 

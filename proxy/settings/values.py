@@ -87,6 +87,12 @@ def _cors_origin(text: str) -> str:
     return text
 
 
+def _own_origin(text: str) -> str:
+    if text == ANY_ORIGIN:
+        raise ValueError("should be the origin where people find the console, like https://meter.example")
+    return _cors_origin(text)
+
+
 def _any_origin_alone(origins: tuple[str, ...]) -> tuple[str, ...]:
     if ANY_ORIGIN in origins and len(origins) > 1:
         raise ValueError(f"should be [{ANY_ORIGIN!r}] alone, or a list without it")
@@ -191,6 +197,7 @@ ModelId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_mo
 Multiplier = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0, le=MULTIPLIER_LIMIT, decimal_places=18)]
 UnitsPerUsd = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(gt=0, le=10**12, decimal_places=18)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
+PageUrl = Annotated[str, AfterValidator(_own_origin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CorsOrigins = Annotated[
     tuple[Annotated[str, AfterValidator(_cors_origin)], ...],

@@ -21,7 +21,7 @@ from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings, read_settings
 from proxy.upstream.provider import Provider
-from proxy.web.admin.access import AdminToken, Role
+from proxy.web.admin.roles import AdminToken, Role
 from tests.support.examples import examples
 
 GOOD = """\
@@ -58,6 +58,9 @@ listen = "[::1]:9081"
 socket_mode = "0666"
 socket_user = "operator"
 socket_group = "operators"
+public_url = "https://meter.example"
+console = false
+session_hours = 8
 
 [[admin.tokens]]
 name = "ci"
@@ -215,7 +218,10 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "socket_group": "operators",
         "tls_cert_file": None,
         "tls_key_file": None,
-        "tokens": ({"name": "ci", "role": "viewer", "token_env": "CI_TOKEN"},),
+        "public_url": "https://meter.example",
+        "console": False,
+        "session_hours": 8,
+        "tokens": ({"name": "ci", "role": "viewer", "teams": (), "token_env": "CI_TOKEN"},),
     }
     assert loaded.store.model_dump() == {
         "url": "embedded:./quota",
@@ -860,6 +866,12 @@ def test_admin_tokens_have_their_texts_from_the_environment(file: File) -> None:
     assert "made-up" not in repr(token)
 
 
+def test_an_administrator_of_teams_has_them(file: File) -> None:
+    text = changed('role = "viewer"', 'role = "team_admin"\nteams = ["research", "design"]')
+    (token,) = file.load(text).admin_tokens(ENVIRONMENT)
+    assert (token.role, token.teams) == (Role.TEAM_ADMIN, frozenset({"research", "design"}))
+
+
 TOKEN = """
 [[admin.tokens]]
 name = "bob"
@@ -894,7 +906,23 @@ token_env = "BOB_TOKEN"
             {},
             "admin.tokens[0].name: there is another token 'admin'",
         ),
-        (changed('"viewer"', '"root"'), {}, "admin.tokens[0].role: is 'root': should be one of admin, viewer"),
+        (
+            changed('"viewer"', '"root"'),
+            {},
+            "admin.tokens[0].role: is 'root': should be one of admin, viewer, team_admin",
+        ),
+        (
+            changed('"viewer"', '"team_admin"'),
+            {},
+            'admin.tokens[0].teams: is missing: name the teams of this "team_admin"',
+        ),
+        (
+            changed('"viewer"', '"viewer"\nteams = ["a"]'),
+            {},
+            'admin.tokens[0].teams: goes with the role "team_admin" only',
+        ),
+        (changed('"viewer"', '"team_admin"\nteams = ["A b"]'), {}, "admin.tokens[0].teams[0]: is 'A b'"),
+        (changed('"https://meter.example"', '"*"'), {}, "admin.public_url: is '*': should be the origin where people"),
         (changed('name = "ci"', 'name = "c i"'), {}, "admin.tokens[0].name: is 'c i'"),
     ],
 )

@@ -241,8 +241,8 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
                 return await self.get(key_id), text
         raise Conflict(f"{IDS_TRIED} ids for a new key of '{team}' were all taken. Try again.")
 
-    async def page(self, team: str | None, *, cursor: str | None, limit: int) -> Page[KeyRecord]:
-        """Keys in the order of their ids, of one team or of all.
+    async def page(self, team: str | None, *, cursor: str | None, limit: int, prefix: str = "") -> Page[KeyRecord]:
+        """Keys in the order of their ids, of one team or of all; with a ``prefix``, those whose ids begin with it.
 
         A page may hold fewer than ``limit`` keys and still not be the last, where many teams have none: its cursor is a
         team's id then. Raises InvalidRequest for a cursor of another team.
@@ -255,14 +255,23 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
             teams = [team]
         else:
             begin, is_in_it = after_team or cursor, after_team is not None
-            teams = await names_after(self._redis, key_names.TEAMS, begin, inclusive=is_in_it, count=TEAMS_LIMIT + 1)
+            teams = await self._teams_for(prefix, begin, inclusive=is_in_it)
             teams, more_teams = teams[:TEAMS_LIMIT], len(teams) > TEAMS_LIMIT
-        ids = await self._ids_of(teams, cursor if after_team else None, limit + 1)
+        ids = await self._ids_of(teams, cursor if after_team else None, limit + 1, prefix)
         if len(ids) > limit:
             return Page(await self._read(ids[:limit]), ids[limit - 1])
         return Page(await self._read(ids), teams[-1] if more_teams else None)
 
-    async def _ids_of(self, teams: Sequence[str], after: str | None, count: int) -> list[str]:
+    async def _teams_for(self, prefix: str, begin: str | None, *, inclusive: bool) -> list[str]:
+        """Teams whose keys' ids may begin with ``prefix``, from ``begin`` on."""
+        team, has_more, _ = prefix.partition("_")
+        if has_more:
+            return [team] if begin is None or begin < team or (inclusive and begin == team) else []
+        return await names_after(
+            self._redis, key_names.TEAMS, begin, inclusive=inclusive, count=TEAMS_LIMIT + 1, prefix=prefix
+        )
+
+    async def _ids_of(self, teams: Sequence[str], after: str | None, count: int, prefix: str) -> list[str]:
         """Up to ``count`` ids of the keys of ``teams``, beginning after the key ``after``."""
         firsts = await ask_all(
             self._redis, [("ZRANGEBYLEX", key_names.team_keys(team), "-", "+", "LIMIT", 0, 1) for team in teams]
@@ -271,7 +280,8 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
         for team, first in zip(teams, firsts, strict=True):
             if first:
                 begin = after if after and team_of(after) == team else None
-                ids += await names_after(self._redis, key_names.team_keys(team), begin, count=count - len(ids))
+                index, left = key_names.team_keys(team), count - len(ids)
+                ids += await names_after(self._redis, index, begin, count=left, prefix=prefix)
             if len(ids) >= count:
                 break
         return ids
@@ -308,9 +318,13 @@ class TeamRegistry(AccountRegistry[TeamRecord]):
             raise Conflict(f"There is a team '{team}' already.")
         return self._after(team, reply[1], reply[2])
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
-        """Teams in the order of their ids."""
-        ids = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
+    async def page(self, *, cursor: str | None, limit: int, prefix: str = "") -> Page[TeamRecord]:
+        """Teams in the order of their ids; with a ``prefix``, those whose ids begin with it."""
+        ids = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1, prefix=prefix)
+        return await self.page_of(ids, limit=limit)
+
+    async def page_of(self, ids: Sequence[str], *, limit: int) -> Page[TeamRecord]:
+        """Of the teams with these ids, which are in order, the first ``limit``."""
         return Page(await self._read(ids[:limit]), ids[limit - 1] if len(ids) > limit else None)
 
 

@@ -24,6 +24,8 @@ SPARE_CONNECTIONS = 4
 """For what does not go through ``ask``."""
 
 FIELDS_A_COMMAND = 1_000
+PAST_ASCII = "\x7f"
+"""Behind every character of a name."""
 
 WAIT_S = 10.0
 """For a connection, where others use all of them."""
@@ -152,9 +154,19 @@ async def _ask(redis: Redis, words: tuple[str | int, ...]) -> Any:
 
 
 async def names_after(
-    redis: Redis, index: str, after: str | None, *, inclusive: bool = False, count: int | None = None
+    redis: Redis,
+    index: str,
+    after: str | None,
+    *,
+    inclusive: bool = False,
+    count: int | None = None,
+    prefix: str = "",
 ) -> list[str]:
-    """Names of a sorted set whose scores are all the same, in their order, from ``after`` on."""
-    start = f"{'[' if inclusive else '('}{after}" if after else "-"
+    """Names of a sorted set whose scores are all the same, in their order, from ``after`` on.
+
+    With a ``prefix``, which is ASCII, only those that begin with it.
+    """
+    start = f"{'[' if inclusive else '('}{after}" if after and after >= prefix else f"[{prefix}" if prefix else "-"
+    end = f"({prefix}{PAST_ASCII}" if prefix else "+"
     paging = () if count is None else ("LIMIT", 0, count)
-    return [name.decode() for name in await ask(redis, "ZRANGEBYLEX", index, start, "+", *paging)]
+    return [name.decode() for name in await ask(redis, "ZRANGEBYLEX", index, start, end, *paging)]

@@ -79,3 +79,8 @@ def ledger(team: str) -> str:
 def audit(team: str) -> str:
     """Stream: who changed what."""
     return f"lm:{{{team}}}:audit"
+
+
+def once(name: str) -> str:
+    """String: the memory that a sign-in link was used, or a session ended. It is no team's."""
+    return f"lm:once:{name}"

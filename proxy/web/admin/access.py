@@ -8,12 +8,8 @@ import logging
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from hashlib import sha256
 from ipaddress import ip_address
 from time import monotonic
-from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -21,12 +17,13 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.domain.errors import InvalidApiKey, RateLimitExceeded, RoleNotAllowed
 from proxy.metering.actor import Actor
 from proxy.telemetry.observation import OBSERVATION
+from proxy.web.admin.roles import ADMINISTRATOR, Administrator, AdminToken, Routes, check_role, hash_token
+from proxy.web.console.sessions import COOKIE_NEEDS, Sessions, comes_from_own_page
 
 logger = logging.getLogger(__name__)
 
 ADMIN_PREFIX = "/admin/"
 TOKEN_LENGTH_LEAST = 16
-READING = frozenset({"GET", "HEAD"})
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
@@ -37,31 +34,6 @@ WAITING_LIMIT = 1_000
 
 WAITING_LIMIT_A_NETWORK = 100
 """Of those, for one network: at the longest delay, 20 guesses a second."""
-
-
-class Role(StrEnum):
-    """What a token may do: ``admin`` everything, ``viewer`` only read."""
-
-    ADMIN = "admin"
-    VIEWER = "viewer"
-
-
-@dataclass(frozen=True, slots=True)
-class AdminToken:
-    """A token as it is kept here: by its name, and only the SHA-256 of its text."""
-
-    name: str
-    role: Role
-    sha256: bytes
-
-    @classmethod
-    def of(cls, name: str, role: Role, text: str) -> AdminToken:
-        """The token with this text."""
-        return cls(name, role, _hash(text))
-
-
-ADMINISTRATOR: Final = web.RequestKey("administrator", AdminToken)
-"""The token that a request on the admin API was made with."""
 
 
 class WrongTokens:
@@ -124,28 +96,36 @@ class WrongTokens:
         self._closing.set()
 
 
-def require_token(tokens: Iterable[AdminToken], wrong: WrongTokens) -> Middleware:
-    """A middleware that lets nobody at the admin routes without a token. Health and metrics need none."""
+def require_token(
+    tokens: Iterable[AdminToken], wrong: WrongTokens, routes: Routes, sessions: Sessions | None = None
+) -> Middleware:
+    """A middleware that lets nobody at the admin routes without a token or a session, nor past what a role may do.
+
+    Health, metrics and the console's own files need none. Where a token is sent, no cookie is looked at.
+    """
     known = tuple(tokens)
+
+    async def find(request: web.Request, client: str) -> Administrator:
+        wrong.check_flood(client)
+        text = bearer(request.headers.getall("Authorization", ()))
+        token = find_token(known, text)
+        if token is not None:
+            return token
+        if text:
+            await wrong.wait(client)
+        elif sessions is not None and (who := await sessions.of(request)) is not None:
+            if not comes_from_own_page(request):
+                raise RoleNotAllowed(COOKIE_NEEDS)
+            return who
+        raise InvalidApiKey("The admin API needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
 
     @web.middleware
     async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not request.path.startswith(ADMIN_PREFIX):
             return await handler(request)
-        client = request[OBSERVATION].client
-        wrong.check_flood(client)
-        text = _bearer(request.headers.getall("Authorization", ()))
-        token = _find(known, text)
-        if token is None:
-            if text:
-                await wrong.wait(client)
-            raise InvalidApiKey("The admin API needs 'Authorization: Bearer' with one of the gateway's admin tokens.")
-        if token.role is not Role.ADMIN and request.method not in READING:
-            raise RoleNotAllowed(
-                f"The admin token '{token.name}' is a {token.role}, which may read and change nothing; "
-                f"{request.method} needs a token with the role '{Role.ADMIN}'."
-            )
-        request[ADMINISTRATOR] = token
+        who = await find(request, request[OBSERVATION].client)
+        check_role(who, request, routes)
+        request[ADMINISTRATOR] = who
         return await handler(request)
 
     return check_token
@@ -156,22 +136,19 @@ def actor(request: web.Request) -> Actor:
     return Actor(request[ADMINISTRATOR].name, request[OBSERVATION].request_id)
 
 
-def _bearer(values: Sequence[str]) -> str:
+def bearer(values: Sequence[str]) -> str:
+    """The token of the ``Authorization`` headers of a request; empty where they hold none, or are several."""
     scheme, _, text = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
-def _find(known: Sequence[AdminToken], text: str) -> AdminToken | None:
+def find_token(known: Sequence[AdminToken], text: str) -> AdminToken | None:
     """The token with this text. It takes as long whichever of them it is, and however much of it is right."""
-    given, found = _hash(text), None
+    given, found = hash_token(text), None
     for token in known:
         if hmac.compare_digest(token.sha256, given):
             found = token
     return found
-
-
-def _hash(text: str) -> bytes:
-    return sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _network(address: str) -> str:

@@ -30,19 +30,21 @@ from proxy.web.admin.bodies import (
     read_request,
 )
 from proxy.web.admin.queries import KeysQuery, TeamsQuery, read_query
+from proxy.web.admin.roles import ADMINISTRATOR, Role, check_team
 from proxy.web.admin.views import charges_view, key_view, list_response, team_view
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
-from proxy.web.server.routes import Access, Route
+from proxy.web.server.routes import Access, Route, Scope
 
-READ, CHANGE = Access.VIEWER, Access.ADMIN
+READ = Access.VIEWER
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Record]):
     """What the API of keys and that of teams differ in: the models of what they take and answer, and how they tell it.
 
-    ``revoking`` is what the description says of ``DELETE``.
+    ``revoking`` is what the description says of ``DELETE``. ``change`` is who may change one, and ``all_of`` how a
+    request for all of them says which team it is about.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Kind(Generic[Record]):
     page: type[BaseModel]
     granted: type[BaseModel]
     revoking: str
+    change: Access
+    all_of: Scope
 
 
 KEY = Kind(
@@ -70,6 +74,8 @@ KEY = Kind(
     page=wire.KeyPage,
     granted=wire.GrantedKeyView,
     revoking="Refuse the key from the next request on; its record and its ledger stay.",
+    change=Access.TEAM_ADMIN,
+    all_of=Scope.QUERY,
 )
 TEAM = Kind(
     name="team",
@@ -83,6 +89,8 @@ TEAM = Kind(
     page=wire.TeamPage,
     granted=wire.GrantedTeamView,
     revoking="Refuse all of the team's keys from the next request on; its records and its ledger stay.",
+    change=Access.ADMIN,
+    all_of=Scope.HANDLER,
 )
 
 
@@ -101,19 +109,25 @@ class AccountRoutes(ABC, Generic[Record]):
         kind, all_of_them, one = self._kind, self._kind.path, f"{self._kind.path}/{{id}}"
         used = f"What a {kind.name} has used: per limit, by model and by day."
         topped_up = f"Top up a {kind.name}'s quota, or take back of it."
+        change, path = kind.change, Scope.PATH
         return (
-            Route("POST", all_of_them, self.create, CHANGE, {201: kind.created}, kind.create, errors=(Conflict,)),
-            Route("GET", all_of_them, self.page, READ, {200: kind.page}, query=kind.query),
-            Route("GET", one, self.show, READ, {200: kind.shown}, summary=f"One {kind.name}."),
-            Route("PATCH", one, self.update, CHANGE, {200: kind.shown}, kind.update, errors=(Conflict,)),
-            Route("DELETE", one, self.revoke, CHANGE, {200: kind.shown}, summary=kind.revoking),
+            Route(
+                *("POST", all_of_them, self.create, change, {201: kind.created}, kind.create),
+                errors=(Conflict,),
+                scope=Scope.HANDLER,
+            ),
+            Route("GET", all_of_them, self.page, READ, {200: kind.page}, query=kind.query, scope=kind.all_of),
+            Route("GET", one, self.show, READ, {200: kind.shown}, summary=f"One {kind.name}.", scope=path),
+            Route("PATCH", one, self.update, change, {200: kind.shown}, kind.update, errors=(Conflict,), scope=path),
+            Route("DELETE", one, self.revoke, change, {200: kind.shown}, summary=kind.revoking, scope=path),
             *self.own_routes(),
             Route(
-                *("POST", f"{one}/grants", self.grant, CHANGE, {201: kind.granted}, GrantBody),
+                *("POST", f"{one}/grants", self.grant, change, {201: kind.granted}, GrantBody),
                 errors=(Conflict,),
                 summary=topped_up,
+                scope=path,
             ),
-            Route("GET", f"{one}/usage", self.usage, READ, {200: wire.UsageView}, summary=used),
+            Route("GET", f"{one}/usage", self.usage, READ, {200: wire.UsageView}, summary=used, scope=path),
         )
 
     def own_routes(self) -> Sequence[Route]:
@@ -164,24 +178,31 @@ class AccountRoutes(ABC, Generic[Record]):
 class KeyAdminRoutes(AccountRoutes[KeyRecord]):
     """Handlers of ``/admin/v1/keys``."""
 
-    def __init__(self, keys: KeyRegistry, limits: BodyLimits, money: Money = NO_MONEY) -> None:
-        """Read and change ``keys``."""
+    def __init__(self, keys: KeyRegistry, teams: TeamRegistry, limits: BodyLimits, money: Money = NO_MONEY) -> None:
+        """Read and change ``keys`` of ``teams``."""
         super().__init__(KEY, keys, limits, money)
         self._keys = keys
+        self._teams = teams
 
     def own_routes(self) -> Sequence[Route]:
         """Only keys have a text."""
         return (
             Route(
-                *("POST", f"{KEY.path}/{{id}}/rotate", self.rotate, CHANGE, {200: wire.NewKeyView}, RotateBody),
+                *("POST", f"{KEY.path}/{{id}}/rotate", self.rotate, KEY.change, {200: wire.NewKeyView}, RotateBody),
                 body_may_be_left_out=True,
                 errors=(Conflict,),
+                scope=Scope.PATH,
             ),
         )
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a key; its text is in this answer and nowhere else."""
         body = await self._read(request, CreateKeyBody)
+        who = request[ADMINISTRATOR]
+        check_team(who, body.team)
+        if who.role is Role.TEAM_ADMIN:
+            # A new team would have no limits, and is not theirs to make.
+            await self._teams.get(body.team)
         expires_ms = milliseconds(body.expires_at)
         if expires_ms is not None and expires_ms <= time() * 1000:
             raise InvalidRequest("'expires_at' should be in the future.", param="expires_at")
@@ -193,7 +214,7 @@ class KeyAdminRoutes(AccountRoutes[KeyRecord]):
     async def page(self, request: web.Request) -> web.Response:
         """Keys, of one team or of all."""
         query = read_query(request, KeysQuery)
-        page = await self._keys.page(query.team, cursor=query.cursor, limit=query.limit)
+        page = await self._keys.page(query.team, cursor=query.cursor, limit=query.limit, prefix=query.prefix or "")
         return list_response([key_view(record, self._money) for record in page.items], page.next_cursor)
 
     async def rotate(self, request: web.Request) -> web.Response:
@@ -220,7 +241,12 @@ class TeamAdminRoutes(AccountRoutes[TeamRecord]):
         return self._answer(record, status=201)
 
     async def page(self, request: web.Request) -> web.Response:
-        """All teams."""
+        """All teams in the order of their ids; for a team's administrator, its own."""
         query = read_query(request, TeamsQuery)
-        page = await self._teams.page(cursor=query.cursor, limit=query.limit)
+        who, prefix = request[ADMINISTRATOR], query.prefix or ""
+        if who.role is Role.TEAM_ADMIN:
+            own = sorted(team for team in who.teams if team.startswith(prefix) and team > (query.cursor or ""))
+            page = await self._teams.page_of(own, limit=query.limit)
+        else:
+            page = await self._teams.page(cursor=query.cursor, limit=query.limit, prefix=prefix)
         return list_response([team_view(record, self._money) for record in page.items], page.next_cursor)

@@ -13,7 +13,7 @@ from proxy.metering.ledger.audit_log import AuditEntry, AuditLog
 from proxy.web.admin.queries import AuditQuery, read_query, since_ms
 from proxy.web.admin.views import key_view, stream_response, team_view
 from proxy.web.admin.wire import AuditPage
-from proxy.web.server.routes import Access, Route
+from proxy.web.server.routes import Access, Route, Scope
 from proxy.web.times import iso_time
 
 
@@ -27,7 +27,8 @@ class AuditRoutes:
 
     def routes(self) -> Sequence[Route]:
         """Where the handler stands."""
-        return (Route("GET", "/admin/v1/audit", self.list, Access.VIEWER, {200: AuditPage}, query=AuditQuery),)
+        where = "/admin/v1/audit"
+        return (Route("GET", where, self.list, Access.VIEWER, {200: AuditPage}, query=AuditQuery, scope=Scope.QUERY),)
 
     async def list(self, request: web.Request) -> web.Response:
         """Changes over the admin API: of one team oldest first, of all team by team, each oldest first."""

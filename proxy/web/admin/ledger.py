@@ -16,12 +16,12 @@ from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.redis_store.facts import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import RefundBody, read_request
-from proxy.web.admin.queries import LedgerQuery, PageQuery, TeamsQuery, read_query, since_ms, split_entry_id
+from proxy.web.admin.queries import BookTeamsQuery, LedgerQuery, PageQuery, read_query, since_ms, split_entry_id
 from proxy.web.admin.views import list_response, stream_response
 from proxy.web.admin.wire import BooksPage, EntryPage, MoneyView, RefundView, TeamNames
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
-from proxy.web.server.routes import Access, Route
+from proxy.web.server.routes import Access, Route, Scope
 from proxy.web.times import iso_time
 
 KEYS_A_PAGE = 50
@@ -43,11 +43,15 @@ class LedgerRoutes:
         books, team = "/admin/v1/ledger/books", "/admin/v1/ledger/books/{team}"
         refund, read = "/admin/v1/ledger/{entry}/refund", Access.VIEWER
         return (
-            Route("GET", "/admin/v1/ledger", self.list_entries, read, {200: EntryPage}, query=LedgerQuery),
+            Route(
+                *("GET", "/admin/v1/ledger", self.list_entries, read, {200: EntryPage}),
+                query=LedgerQuery,
+                scope=Scope.QUERY,
+            ),
             Route("POST", refund, self.refund, Access.ADMIN, {201: RefundView}, RefundBody, errors=(Conflict,)),
-            Route("GET", "/admin/v1/money", self.show_money, read, {200: MoneyView}),
-            Route("GET", books, self.list_teams, read, {200: TeamNames}, query=TeamsQuery),
-            Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery),
+            Route("GET", "/admin/v1/money", self.show_money, read, {200: MoneyView}, scope=Scope.ANYBODY),
+            Route("GET", books, self.list_teams, read, {200: TeamNames}, query=BookTeamsQuery),
+            Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery, scope=Scope.PATH),
         )
 
     async def list_entries(self, request: web.Request) -> web.Response:
@@ -77,7 +81,7 @@ class LedgerRoutes:
 
     async def list_teams(self, request: web.Request) -> web.Response:
         """Teams that have books, in the order of their ids."""
-        query = read_query(request, TeamsQuery)
+        query = read_query(request, BookTeamsQuery)
         page = await self._books.teams(cursor=query.cursor, limit=query.limit)
         return list_response([{"team": team} for team in page.items], page.next_cursor)
 

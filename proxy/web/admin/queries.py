@@ -24,6 +24,7 @@ from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK
 
 PAGE_LIMIT = 1_000
 PAGE_DEFAULT = 100
+ID_PREFIX_PATTERN = r"[a-z0-9][a-z0-9_-]{0,60}"
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -31,6 +32,7 @@ STREAM_CURSOR_PATTERN = rf"{ENTRY_ID_PATTERN}|{WALK_PATTERN}"
 
 _stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
 _stream_id = re.compile(STREAM_ID_PATTERN)
+_id_prefix = re.compile(ID_PREFIX_PATTERN)
 _time = re.compile(r"\d{4}-\d{2}-\d{2}.*", re.DOTALL)
 
 
@@ -53,6 +55,12 @@ def _limit(text: object) -> object:
 def _team(text: str) -> str:
     if not is_team_id(text):
         raise ValueError("should be a team's id")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not _id_prefix.fullmatch(text):
+        raise ValueError("should be how an id begins: a-z, 0-9, '-' and '_'")
     return text
 
 
@@ -115,6 +123,7 @@ PageLimit = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT}),
 ]
 TeamOf = Annotated[str, AfterValidator(_team), text_schema(TEAM_ID_PATTERN, "Only this team's")]
+IdPrefix = Annotated[str, AfterValidator(_prefix), text_schema(ID_PREFIX_PATTERN, "Only those whose ids begin so")]
 KeyOf = Annotated[str, AfterValidator(_key), text_schema(KEY_ID_PATTERN, "Only this key's")]
 KeyCursor = Annotated[str, AfterValidator(_key_cursor), text_schema(KEY_ID_PATTERN, CURSOR)]
 KeysCursor = Annotated[str, AfterValidator(_keys_cursor), text_schema(rf"{KEY_ID_PATTERN}|{TEAM_ID_PATTERN}", CURSOR)]
@@ -141,10 +150,19 @@ class KeysQuery(_Query):
     cursor: KeysCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
     team: TeamOf | None = None
+    prefix: IdPrefix | None = None
 
 
 class TeamsQuery(_Query):
     """``GET /admin/v1/teams``."""
+
+    cursor: TeamCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+    prefix: IdPrefix | None = None
+
+
+class BookTeamsQuery(_Query):
+    """``GET /admin/v1/ledger/books``."""
 
     cursor: TeamCursor | None = None
     limit: PageLimit = PAGE_DEFAULT

@@ -76,6 +76,7 @@ PATH_PARAMETERS = {
 SECURITY = {
     Access.KEY: ("apiKey", *KEY_HEADERS),
     Access.VIEWER: ("adminToken",),
+    Access.TEAM_ADMIN: ("adminToken",),
     Access.ADMIN: ("adminToken",),
 }
 """What each access takes, any one of them."""
@@ -89,7 +90,7 @@ SECURITY_SCHEMES = {
     "adminToken": {
         "type": "http",
         "scheme": "bearer",
-        "description": "An admin token; those with the role 'viewer' may only read",
+        "description": "An admin token; a 'viewer' reads, a 'team_admin' reads what is its teams', and manages keys",
     },
 }
 

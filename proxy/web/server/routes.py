@@ -31,12 +31,30 @@ BODY_ERRORS: tuple[type[ProxyError], ...] = (RequestTimeout, PayloadTooLarge, Un
 
 
 class Access(Enum):
-    """What a route asks of its caller: nothing, an API key, an admin token, or one that may change things."""
+    """What a route asks of its caller: nothing, an API key, an admin token, or one that may change things.
+
+    What is ``TEAM_ADMIN``'s changes the keys of one team.
+    """
 
     FREE = "free"
     KEY = "key"
     VIEWER = "viewer"
+    TEAM_ADMIN = "team_admin"
     ADMIN = "admin"
+
+
+class Scope(Enum):
+    """Whose an admin route is: where a request says which team it is about.
+
+    ``GATEWAY`` is about all teams. ``PATH`` and ``QUERY`` name a team, or a key of it. With ``HANDLER`` the handler
+    looks at the caller's teams itself. What is ``ANYBODY``'s belongs to no team.
+    """
+
+    GATEWAY = "gateway"
+    PATH = "path"
+    QUERY = "query"
+    HANDLER = "handler"
+    ANYBODY = "anybody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,7 @@ class Route:
     media_type: str = "application/json"
     streams: bool = False
     summary: str = ""
+    scope: Scope = Scope.GATEWAY
 
     @property
     def all_errors(self) -> tuple[type[ProxyError], ...]:
@@ -70,7 +89,7 @@ class Route:
         found: list[type[ProxyError]] = [InvalidRequest, ExpectationFailed, HeadersTooLarge, InternalError]
         if self.access is not Access.FREE:
             found += [InvalidApiKey, StoreUnavailable]
-        if self.access is Access.ADMIN:
+        if self.access in (Access.VIEWER, Access.TEAM_ADMIN, Access.ADMIN):
             found.append(RoleNotAllowed)
         if self.access is not Access.FREE and "{" in self.path:
             found.append(NotFound)

@@ -28,7 +28,7 @@ class Failing(TeamRegistry):
         self.flowing = asyncio.Event()
         self.flowing.set()
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[TeamRecord]:
+    async def page(self, *, cursor: str | None, limit: int, prefix: str = "") -> Page[TeamRecord]:
         self.asked += 1
         await self.flowing.wait()
         if self.away:

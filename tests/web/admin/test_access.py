@@ -17,11 +17,10 @@ from proxy.web.admin.access import (
     FORGET_AFTER_S,
     LONGEST_DELAY_S,
     WAITING_LIMIT_A_NETWORK,
-    AdminToken,
-    Role,
     WrongTokens,
     require_token,
 )
+from proxy.web.admin.roles import AdminToken, Role
 from proxy.web.middleware.errors import error_response
 from proxy.web.middleware.observe import number
 from tests.support.polling import eventually
@@ -118,7 +117,7 @@ async def test_a_right_token_is_not_looked_at_in_a_flood_from_its_own_network(
     monkeypatch.setattr(admin_access, "LONGEST_DELAY_S", 60.0)
     wrong = WrongTokens()
     right = AdminToken.of("admin", Role.ADMIN, "the-token-of-the-tests")
-    app = web.Application(middlewares=[number(request_ids()), answer_refusals, require_token((right,), wrong)])
+    app = web.Application(middlewares=[number(request_ids()), answer_refusals, require_token((right,), wrong, {})])
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response()
@@ -142,13 +141,13 @@ async def test_a_right_token_is_not_looked_at_in_a_flood_from_its_own_network(
 def test_only_the_whole_text_is_the_token(text: str) -> None:
     token = AdminToken.of("admin", Role.ADMIN, "the-token-of-the-tests")
     other = AdminToken.of("ci", Role.VIEWER, "another-token-of-the-tests")
-    assert admin_access._find((token, other), text) is None
-    assert admin_access._find((token, other), "the-token-of-the-tests") is token
-    assert admin_access._find((token, other), "another-token-of-the-tests") is other
+    assert admin_access.find_token((token, other), text) is None
+    assert admin_access.find_token((token, other), "the-token-of-the-tests") is token
+    assert admin_access.find_token((token, other), "another-token-of-the-tests") is other
 
 
 def test_an_empty_token_opens_nothing_even_if_it_were_one() -> None:
-    assert admin_access._bearer(["Bearer "]) == ""
-    assert admin_access._bearer(["Bearer a", "Bearer a"]) == ""
-    assert admin_access._bearer(["Basic a"]) == ""
-    assert admin_access._bearer(["bearer  a "]) == "a"
+    assert admin_access.bearer(["Bearer "]) == ""
+    assert admin_access.bearer(["Bearer a", "Bearer a"]) == ""
+    assert admin_access.bearer(["Basic a"]) == ""
+    assert admin_access.bearer(["bearer  a "]) == "a"

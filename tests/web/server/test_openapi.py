@@ -82,7 +82,7 @@ def test_each_access_has_its_security_and_its_errors(written: dict[str, Any]) ->
     assert "security" not in paths["/metrics"]["get"]
     every = {"400", "417", "431", "500"}
     assert set(paths["/v1/things/{model}"]["get"]["responses"]) == {*every, "200", "401", "404", "429", "503"}
-    assert set(paths["/admin/v1/things"]["get"]["responses"]) == {*every, "200", "401", "503"}
+    assert set(paths["/admin/v1/things"]["get"]["responses"]) == {*every, "200", "401", "403", "503"}
     assert set(paths["/admin/v1/things"]["post"]["responses"]) == {
         *(*every, "201", "401", "403", "408", "413", "415", "503"),
     }
