@@ -23,6 +23,7 @@ COMMANDS = {
     "journal": ("proxy.cli.journal", "journal"),
     "audit": ("proxy.cli.audit", "audit_log"),
     "apply": ("proxy.cli.apply", "apply"),
+    "completion": ("proxy.cli.completion", "completion"),
     "price": ("proxy.cli.price", "price_command"),
     "config": ("proxy.cli.serve", "config"),
 }

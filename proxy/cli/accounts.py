@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from proxy.cli.support.admin_client import call_admin
+from proxy.cli.support.admin_client import AdminRefusal, call_admin
 from proxy.cli.support.limit_options import Units, limit_options, limits_given
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
-from proxy.cli.support.paging import Paging, paged, show_more
+from proxy.cli.support.paging import Paging, check_whose_list, paged, show_more
+from proxy.domain.api_key import is_team_id
+
+PERIODS = {"quota_units": "total", "quota_units_per_day": "day", "quota_units_per_month": "month"}
+"""What the quota of each name is of."""
 
 COLUMNS = 3
 """Of a table of charges, without US dollars."""
@@ -65,13 +70,16 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--team", required=True, help="The team that owns the key; made if it is new.")
+@click.option("--team", required=True, help="The team that owns the key.")
+@click.option("--new-team", is_flag=True, help="Make the team, if there is none of this id.")
 @click.option("--name", default="", help="What the key is for.")
 @limit_options
 @click.option("--expires-at", help="When it stops working, like 2027-01-31T00:00:00Z.")
 @json_option
-def create_key(team: str, name: str, expires_at: str | None, as_json: bool, **given: Any) -> None:
+def create_key(team: str, name: str, expires_at: str | None, *, new_team: bool, as_json: bool, **given: Any) -> None:
     """Make a key. Its text is shown now and never again."""
+    if not new_team:
+        _check_team(team)
     body = {"team": team, "name": name, "limits": limits_given(given), "expires_at": expires_at}
     _show(_KEY, call_admin("POST", _KEY.path, body=body), as_json)
 
@@ -81,8 +89,10 @@ def create_key(team: str, name: str, expires_at: str | None, as_json: bool, **gi
 @paged
 @json_option
 def list_keys(team: str | None, paging: Paging, as_json: bool) -> None:
-    """List keys."""
-    _show_page(_KEY, paging.read(_KEY.path, {"team": team}), as_json)
+    """List keys, each with the quota that has least left."""
+    answer = paging.read(_KEY.path, {"team": team})
+    check_whose_list(answer["data"], team=team)
+    _show_page(_KEY, answer, as_json)
 
 
 @keys.command("update")
@@ -137,7 +147,7 @@ def create_team(team: str, name: str, as_json: bool, **given: Any) -> None:
 @paged
 @json_option
 def list_teams(paging: Paging, as_json: bool) -> None:
-    """List teams."""
+    """List teams, each with the quota that has least left."""
     _show_page(_TEAM, paging.read(_TEAM.path, {}), as_json)
 
 
@@ -209,6 +219,17 @@ def _usd(charges: Mapping[str, Any]) -> tuple[str, ...]:
     return (charges["quota_units_usd"],) if "quota_units_usd" in charges else ()
 
 
+def _check_team(team: str) -> None:
+    """The gateway makes a team where a key is made in a new one: a slip of the pen would be one."""
+    try:
+        call_admin("GET", _TEAM.path_of(team))
+    except AdminRefusal as error:
+        if error.status != HTTPStatus.NOT_FOUND or not is_team_id(team):
+            # What is no team's id is refused by the gateway, which says what one is.
+            return
+        raise click.ClickException(f"There is no team '{team}'. To make it with this key, add --new-team.") from None
+
+
 def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
     """The name and the limits that a command was given, as the admin API takes them."""
     limits = limits_given(given)
@@ -223,12 +244,18 @@ def _show_page(kind: _Kind, answer: dict[str, Any], as_json: bool) -> None:
         return show_json(answer)
     rows = []
     for account in answer["data"]:
-        quota = account["usage"]["quota_units"]
-        counters = (quota["limit"], quota["posted"], quota["reserved"], quota["remaining"], account["images"])
+        period, quota = _tightest(account["usage"])
+        counters = (quota["limit"], period, quota["posted"], quota["reserved"], quota["remaining"], account["images"])
         rows.append((account["id"], account["name"], *counters, *(account[name] for name in kind.moments.values())))
     moments = (heading.upper() for heading in kind.moments)
-    show_table((kind.name.upper(), "NAME", "LIMIT", "USED", "HELD", "LEFT", "IMAGES", *moments), rows)
+    show_table((kind.name.upper(), "NAME", "LIMIT", "OF", "USED", "HELD", "LEFT", "IMAGES", *moments), rows)
     return show_more(answer)
+
+
+def _tightest(usage: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """The quota with least left, and what it is of; where there is none, what was used in total."""
+    limited = [(period, usage[name]) for name, period in PERIODS.items() if usage[name]["limit"] is not None]
+    return min(limited, key=lambda each: each[1]["remaining"], default=(None, usage["quota_units"]))
 
 
 def _show(kind: _Kind, account: dict[str, Any], as_json: bool) -> None:

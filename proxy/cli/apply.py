@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import click
 
 from proxy.cli.provisioning import Change, ProvisioningError, Provisions, Standing, compare, read_provisions
-from proxy.cli.support.admin_client import AdminRefusal, call_admin
+from proxy.cli.support.admin_client import AdminRefusal, ask_money, call_admin
 from proxy.cli.support.output import json_option, show_json, show_table
 from proxy.cli.support.paging import read_pages
 from proxy.cli.support.secrets_file import SecretsFile
-from proxy.domain.money import Money
 
 DIFFERS = 3
 
@@ -45,7 +43,7 @@ def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets
     wrong, and with --dry-run 3 where there is a difference.
     """
     try:
-        provisions = read_provisions(path, _ask_money)
+        provisions = read_provisions(path, ask_money)
         changes = compare(path, provisions, _look(provisions), datetime.now(UTC))
     except ProvisioningError as error:
         raise click.ClickException(str(error)) from None
@@ -66,11 +64,6 @@ def apply(path: Path, secrets_path: Path | None, *, dry_run: bool, print_secrets
             keep = file.add
         made = _make(changes, keep)
     _print_changes(changes, made, secrets_path, as_json=as_json, print_secrets=print_secrets)
-
-
-def _ask_money() -> Money:
-    units = call_admin("GET", "/admin/v1/money")["units_per_usd"]
-    return Money(None if units is None else Decimal(units))
 
 
 def _look(provisions: Provisions) -> dict[str, Standing]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from proxy.cli.support.output import json_option, show_json, show_table
-from proxy.cli.support.paging import Paging, paged, show_more
+from proxy.cli.support.paging import Paging, check_whose_list, paged, show_more
 
 SHOWN = ("name", "limits", "granted_units", "expires_at", "revoked_at", "deleted_at")
 """What of a key or a team changes by what an operator does. Its counters change all the time."""
@@ -29,6 +29,7 @@ def list_audit(team: str | None, since: str | None, paging: Paging, as_json: boo
     The order is that of the teams' ids, and oldest first within a team.
     """
     answer = paging.read("/admin/v1/audit", {"team": team, "since": since})
+    check_whose_list(answer["data"], team=team)
     if as_json:
         return show_json(answer)
     rows = [(each["at"], each["by"], each["action"], each["target"], _changes(each)) for each in answer["data"]]

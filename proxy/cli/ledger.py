@@ -11,10 +11,11 @@ from urllib.parse import quote
 import click
 import orjson
 
-from proxy.cli.support.admin_client import call_admin
+from proxy.cli.support.admin_client import ask_money, call_admin
 from proxy.cli.support.output import json_option, leave_output, show_json, show_table
-from proxy.cli.support.paging import Paging, paged, read_pages, show_more
+from proxy.cli.support.paging import LIMIT, Paging, check_whose_list, paged, read_pages, show_more
 from proxy.cli.verify import Audit
+from proxy.domain.billing.months import FIGURES, Months
 
 CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
@@ -35,18 +36,29 @@ def ledger() -> None:
 @ledger.command("list")
 @click.option("--team", help="Only this team's.")
 @click.option("--key", "key_id", help="Only this key's.")
+@click.option("--request", help="Only this request's, by the id in x-request-id and in the log.")
 @click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@click.option("--until", help="Only before this time.")
 @click.option("--outcome", help="Only entries that ended so: delivered, empty, refused, failed, …")
+@click.option("--newest-first", is_flag=True, help="Of one team or key: begin with the last entry.")
+@click.option("--by-month", is_flag=True, help="Show the totals of each month in place of the entries.")
 @paged
 @json_option
-def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str | None) -> None:
+def list_ledger(
+    as_json: bool, key_id: str | None, paging: Paging, *, newest_first: bool, by_month: bool, **query: str | None
+) -> None:
     """List ledger entries in the order of the teams' ids, oldest first within a team."""
-    answer = paging.read("/admin/v1/ledger", {"key": key_id, **query})
+    asked = {"key": key_id, "order": "newest" if newest_first else None, **query}
+    if by_month:
+        return _show_months(paging, asked, as_json)
+    answer = paging.read("/admin/v1/ledger", asked)
+    check_whose_list(answer["data"], team=query["team"], key_id=key_id)
     if as_json:
         return show_json(answer)
     has_usd = any("charged_usd" in entry or "quota_units_usd" in entry for entry in answer["data"])
     rows = [
         (
+            entry["id"],
             entry["at"],
             entry["kind"],
             entry["key"],
@@ -58,8 +70,27 @@ def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str 
         )
         for entry in answer["data"]
     ]
-    show_table(("AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS", *(["USD"] if has_usd else [])), rows)
+    headings = ("ENTRY", "AT", "KIND", "KEY", "MODEL", "OUTCOME", "IMAGES", "UNITS", "USD")
+    show_table(headings if has_usd else headings[:-1], rows)
     return show_more(answer)
+
+
+def _show_months(paging: Paging, query: dict[str, str | None], as_json: bool) -> None:
+    """Totals of all that was asked for: a part of a month would not be its total."""
+    if paging.cursor is not None or paging.limit != LIMIT:
+        raise click.UsageError("--by-month reads everything that is asked for: --cursor and --limit do not go with it.")
+    totals = Months()
+    for page in read_pages("/admin/v1/ledger", query):
+        for entry in page["data"]:
+            totals.add(entry)
+    rows = totals.rows(ask_money())
+    check_whose_list(rows, team=query["team"], key_id=query["key"])
+    if as_json:
+        return show_json({"data": rows})
+    has_usd = any("quota_units_usd" in row for row in rows)
+    shown = ["month", "team", *FIGURES, *(["quota_units_usd"] if has_usd else [])]
+    headings = (*("MONTH", "TEAM", "REQUESTS", "IMAGES", "UNITS", "OVERAGE", "REFUNDED", "GRANTED"), "USD")
+    return show_table(headings[: len(shown)], [[row[name] for name in shown] for row in rows])
 
 
 @ledger.command("export")
@@ -68,6 +99,7 @@ def list_ledger(as_json: bool, key_id: str | None, paging: Paging, **query: str 
 @click.option("--team", help="Only this team's.")
 @click.option("--key", "key_id", help="Only this key's.")
 @click.option("--since", help="Only from this time on, like 2026-11-23T00:00:00Z.")
+@click.option("--until", help="Only before this time.")
 @click.option("--cursor", help="Where the export before this one ended; no heading is written then.")
 def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: str | None) -> None:
     """Write the ledger to standard output.
@@ -82,6 +114,8 @@ def export_ledger(form: str, key_id: str | None, cursor: str | None, **query: st
             _write(_csv_line(CSV_COLUMNS))
         for page in read_pages("/admin/v1/ledger", {"key": key_id, **query}, cursor):
             export.write(page)
+        if cursor is None:
+            check_whose_list(export.last_id, team=query["team"], key_id=key_id)
     except click.ClickException as error:
         export.break_off(error.format_message())
     except KeyboardInterrupt:
@@ -98,14 +132,14 @@ class _Export:
 
     def __init__(self, form: str, cursor: str | None) -> None:
         self._form = form
-        self._last: str | None = None
+        self.last_id = ""
         self.cursor = cursor
 
     def write(self, page: dict[str, Any]) -> None:
         entries = page["data"]
         lines = [_csv_row(entry) if self._form == "csv" else orjson.dumps(entry) + b"\n" for entry in entries]
         _write(b"".join(lines))
-        self._last = entries[-1]["id"] if entries else self._last
+        self.last_id = entries[-1]["id"] if entries else self.last_id
         self.cursor = page["next_cursor"] or page["resume_cursor"] or self.cursor
 
     def break_off(self, why: str) -> NoReturn:
@@ -113,7 +147,7 @@ class _Export:
         if self.cursor is None:
             click.echo(f"{why}; no entry was written whole: begin again", err=True)
         else:
-            cut = f"cut whatever follows entry {self._last}, and " if self._last else ""
+            cut = f"cut whatever follows entry {self.last_id}, and " if self.last_id else ""
             click.echo(f"{why}; {cut}go on with --cursor {self.cursor}", err=True)
         raise SystemExit(1)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -44,6 +45,9 @@ class Audit:
 
     def run(self, team: str | None) -> None:
         """Look at one team, or at all. Raises click.ClickException where the gateway cannot be asked."""
+        if team:
+            # Of a team that does not exist, every counter would be right.
+            call_admin("GET", f"/admin/v1/teams/{quote(team, safe='')}")
         for each in [team] if team else _teams():
             self._look_at(each)
 

@@ -264,7 +264,7 @@ def stack(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) ->
 def test_an_image_goes_through_the_image(stack: Stack) -> None:
     gateway, net = stack.gateway, stack.net
     wait_for(gateway.is_healthy, "the health check")
-    create = "lightmeter keys create --team research --name first --json"
+    create = "lightmeter keys create --team research --new-team --name first --json"
     made = gateway.exec("sh", "-c", f"LIGHTMETER_ADMIN_TOKEN=$(cat /data/admin-token) {create}")
     assert made.returncode == 0, made.stderr
     answer = net.curl(

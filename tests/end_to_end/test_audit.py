@@ -58,9 +58,9 @@ def test_every_route_that_changes_something_is_recorded(audited: RunningGateway)
     entry = audited.ledger(made["key"])[-1]["id"]
     refund = "/admin/v1/ledger/{entry}/refund"
     change(refund, "POST", f"/admin/v1/ledger/{entry}/refund", {"reason": "the image was black"})
+    change(f"{keys}/{{id}}/grants", "POST", f"{key}/grants", {"quota_units": 5, "reason": "goodwill"})
     change(f"{keys}/{{id}}", "PATCH", key, {"limits": {"quota_units": None}})
     change(f"{keys}/{{id}}/rotate", "POST", f"{key}/rotate", {})
-    change(f"{keys}/{{id}}/grants", "POST", f"{key}/grants", {"quota_units": 5, "reason": "goodwill"})
     change(f"{keys}/{{id}}", "DELETE", key)
     change(f"{teams}/{{id}}", "DELETE", f"{teams}/books")
 
@@ -74,10 +74,10 @@ def test_every_route_that_changes_something_is_recorded(audited: RunningGateway)
     assert [each["request"] for each in found] == requests
     assert {each["by"] for each in found} == {"bob"}
     assert [each["action"] for each in found] == [
-        *("team.create", "team.update", "team.grant", "key.create", "ledger.refund", "key.update", "key.rotate"),
-        *("key.grant", "key.revoke", "team.delete"),
+        *("team.create", "team.update", "team.grant", "key.create", "ledger.refund", "key.grant", "key.update"),
+        *("key.rotate", "key.revoke", "team.delete"),
     ]
-    updated = found[5]
+    updated = found[6]
     assert updated["target"] == made["id"]
     assert updated["before"]["limits"]["quota_units"] == 100_000
     assert updated["after"]["limits"]["quota_units"] is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.gateways import (
     SampleProvider,
     ask,
     configuration,
+    key_id,
     running_gateway,
 )
 from tests.support.processes import free_port, python_module, running
@@ -49,12 +51,12 @@ def admin(gateway: RunningGateway) -> dict[str, str]:
 def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> None:
     made = json.loads(
         lightmeter(
-            *("keys", "create", "--team", "cli-team", "--name", "nightly", "--quota", "20000"),
+            *("keys", "create", "--team", "cli-team", "--new-team", "--name", "nightly", "--quota", "20000"),
             *("--model", "acme/*", "--expires-at", "2099-01-01T00:00:00Z", "--json"),
             environment=admin,
         )
     )
-    key, key_id = made["key"], made["id"]
+    key, own_id = made["key"], made["id"]
     assert {name: value for name, value in made["limits"].items() if value is not None} == {
         "quota_units": 20_000,
         "models": ["acme/*"],
@@ -64,33 +66,42 @@ def test_the_life_of_a_key(gateway: RunningGateway, admin: dict[str, str]) -> No
 
     listed = lightmeter("keys", "list", "--team", "cli-team", environment=admin)
     assert listed.splitlines()[0].split() == [
-        *("KEY", "NAME", "LIMIT", "USED", "HELD", "LEFT", "IMAGES", "EXPIRES", "REVOKED"),
+        *("KEY", "NAME", "LIMIT", "OF", "USED", "HELD", "LEFT", "IMAGES", "EXPIRES", "REVOKED"),
     ]
-    assert listed.splitlines()[1].split()[:7] == [key_id, "nightly", "20,000", "10,000", "0", "10,000", "2"]
-    shown = lightmeter("keys", "show", key_id, environment=admin)
+    assert listed.splitlines()[1].split()[:8] == [
+        made["id"],
+        "nightly",
+        "20,000",
+        "total",
+        "10,000",
+        "0",
+        "10,000",
+        "2",
+    ]
+    shown = lightmeter("keys", "show", own_id, environment=admin)
     assert key not in shown
     assert ["quota_units", "-", "20,000", "10,000", "0", "10,000"] in [line.split() for line in shown.splitlines()]
 
-    lightmeter("keys", "grant", key_id, "5000", "--reason", "goodwill", environment=admin)
-    lightmeter("keys", "grant", "--reason", "mistake", "--", key_id, "-2000", environment=admin)
-    changed = json.loads(lightmeter("keys", "update", key_id, "--quota", "30000", "--json", environment=admin))
+    lightmeter("keys", "grant", own_id, "5000", "--reason", "goodwill", environment=admin)
+    lightmeter("keys", "grant", "--reason", "mistake", "--", own_id, "-2000", environment=admin)
+    changed = json.loads(lightmeter("keys", "update", own_id, "--quota", "30000", "--json", environment=admin))
     assert changed["usage"]["quota_units"] == {"limit": 33_000, "posted": 10_000, "reserved": 0, "remaining": 23_000}
     free = json.loads(
-        lightmeter("keys", "update", key_id, "--quota", "none", "--no-expiry", "--json", environment=admin)
+        lightmeter("keys", "update", own_id, "--quota", "none", "--no-expiry", "--json", environment=admin)
     )
     assert (free["limits"]["quota_units"], free["expires_at"]) == (None, None)
 
-    renewed = json.loads(lightmeter("keys", "rotate", key_id, "--json", environment=admin))["key"]
+    renewed = json.loads(lightmeter("keys", "rotate", own_id, "--json", environment=admin))["key"]
     assert gateway.generate(key).status == 401
     assert gateway.generate(renewed).status == 200
-    lightmeter("keys", "revoke", key_id, environment=admin)
+    lightmeter("keys", "revoke", own_id, environment=admin)
     assert gateway.generate(renewed).status == 401
 
-    used = lightmeter("usage", key_id, environment=admin)
+    used = lightmeter("usage", own_id, environment=admin)
     assert "acme/image-1       3  15,000" in used
-    entries = json.loads(lightmeter("ledger", "list", "--key", key_id, "--json", environment=admin))["data"]
+    entries = json.loads(lightmeter("ledger", "list", "--key", own_id, "--json", environment=admin))["data"]
     assert [entry["kind"] for entry in entries] == ["request", "grant", "grant", "request"]
-    table = lightmeter("ledger", "list", "--key", key_id, "--outcome", "delivered", environment=admin)
+    table = lightmeter("ledger", "list", "--key", own_id, "--outcome", "delivered", environment=admin)
     assert len(table.splitlines()) == 3
 
 
@@ -110,7 +121,7 @@ def test_the_life_of_a_team(gateway: RunningGateway, admin: dict[str, str]) -> N
     lightmeter("teams", "grant", "cli-budget", "5000", "--reason", "a good cause", environment=admin)
     assert gateway.generate(key, n=2).status == 200
     listed = lightmeter("teams", "list", "--limit", "1000", environment=admin)
-    assert ["cli-budget", "Budget", "20,000", "20,000", "0", "0", "4", "-"] in [
+    assert ["cli-budget", "Budget", "20,000", "total", "20,000", "0", "0", "4", "-"] in [
         line.split() for line in listed.splitlines()
     ]
     lightmeter("teams", "delete", "cli-budget", environment=admin)
@@ -118,6 +129,102 @@ def test_the_life_of_a_team(gateway: RunningGateway, admin: dict[str, str]) -> N
     made = run("keys", "create", "--team", "cli-budget", environment=admin)
     assert "has been deleted" in made.stderr
     assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
+
+
+def test_a_list_of_accounts_shows_the_quota_that_is_tightest_now(
+    gateway: RunningGateway, admin: dict[str, str]
+) -> None:
+    key = gateway.make_key(60_000, team="tight", quota_units_per_day=20_000, quota_units_per_month=40_000)
+    bare = gateway.make_key(team="tight")
+    assert gateway.generate(key, n=2).status == gateway.generate(bare, n=1).status == 200
+    lightmeter("teams", "update", "tight", "--quota-per-month", "90000", environment=admin)
+
+    def row(account: str, *command: str) -> list[str]:
+        listed = lightmeter(*command, "--all", environment=admin).splitlines()
+        (found,) = [line.split() for line in listed if line.split()[0] == account]
+        return found
+
+    keys = ("keys", "list", "--team", "tight")
+    assert row(key_id(key), *keys)[1:7] == ["20,000", "day", "10,000", "0", "10,000", "2"]
+    lightmeter("keys", "update", key_id(key), "--quota", "15000", environment=admin)
+    assert row(key_id(key), *keys)[1:7] == ["15,000", "total", "10,000", "0", "5,000", "2"]
+    assert row(key_id(bare), *keys)[1:7] == ["-", "-", "5,000", "0", "-", "1"]
+    assert row("tight", "teams", "list")[1:7] == ["90,000", "month", "15,000", "0", "75,000", "3"]
+
+
+def test_a_key_makes_a_new_team_only_where_that_is_said(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    refused = run("keys", "create", "--team", "cli-tipo", environment=admin)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "There is no team 'cli-tipo'. To make it with this key, add --new-team." in refused.stderr
+    assert gateway.admin("GET", "/admin/v1/teams/cli-tipo").status == 404
+    for flags in (("--new-team",), (), ("--new-team",)):
+        lightmeter("keys", "create", "--team", "cli-typo", *flags, environment=admin)
+    assert len(gateway.admin("GET", "/admin/v1/keys?team=cli-typo").json["data"]) == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("keys", "list"), ("ledger", "list"), ("ledger", "list", "--by-month"), ("ledger", "export"), ("audit", "list")],
+)
+def test_a_list_of_a_team_that_does_not_exist_says_so(
+    gateway: RunningGateway, admin: dict[str, str], command: tuple[str, ...]
+) -> None:
+    done = run(*command, "--team", "nobody", "--json", environment=admin)
+    assert done.returncode == 1
+    assert "There is no team 'nobody'." in done.stderr
+    gateway.admin("POST", "/admin/v1/teams", body={"id": "idle"})
+    lightmeter(*command, "--team", "idle", "--json", environment=admin)
+
+
+def test_what_does_not_exist_has_no_entries_and_no_books_that_are_right(admin: dict[str, str]) -> None:
+    done = run("ledger", "list", "--key", "nobody_0000000000", environment=admin)
+    assert (done.returncode, "There is no key 'nobody_0000000000'." in done.stderr) == (1, True)
+    done = run("ledger", "verify", "--team", "nobody", environment=admin)
+    assert (done.returncode, "There is no team 'nobody'." in done.stderr) == (2, True)
+
+
+def test_the_ledger_is_searched_and_added_up(gateway: RunningGateway, admin: dict[str, str]) -> None:
+    key = gateway.make_key(100_000, team="searched")
+    answers = [gateway.generate(key, n=count) for count in (1, 2, 3)]
+    entries = gateway.ledger(key)
+
+    def listed(*flags: str) -> list[str]:
+        lines = lightmeter("ledger", "list", "--team", "searched", *flags, environment=admin).splitlines()
+        assert lines[0].split()[0] == "ENTRY"
+        return [line.split()[0] for line in lines[1:] if line.startswith("searched_")]
+
+    ids = [entry["id"] for entry in entries]
+    assert listed() == ids
+    assert listed("--newest-first") == ids[::-1]
+    assert listed("--newest-first", "--limit", "2") == ids[:0:-1]
+    assert listed("--newest-first", "--cursor", ids[1]) == ids[:1]
+    assert listed("--request", answers[1].headers["x-request-id"]) == ids[1:2]
+    assert listed("--since", entries[1]["at"], "--until", entries[2]["at"]) == [
+        entry["id"] for entry in entries if entries[1]["at"] <= entry["at"] < entries[2]["at"]
+    ]
+    refused = run("ledger", "list", "--newest-first", environment=admin)
+    assert (refused.returncode, "'order' should be 'oldest'" in refused.stderr) == (1, True)
+
+    lightmeter("ledger", "refund", ids[1], "--reason", "black", environment=admin)
+    lightmeter("keys", "grant", key_id(key), "7", "--reason", "x", environment=admin)
+    by_month = ("ledger", "list", "--team", "searched", "--by-month")
+    month = entries[0]["at"][:7]
+    assert json.loads(lightmeter(*by_month, "--json", environment=admin))["data"] == [
+        {"month": month, "team": "searched", "requests": 3, "images": 6, "quota_units": 20_000}
+        | {"overage": 0, "refunded": 10_000, "granted": 7}
+    ]
+    table = lightmeter(*by_month, environment=admin).splitlines()
+    assert table[1].split() == [month, "searched", "3", "6", "20,000", "0", "10,000", "7"]
+    assert run("ledger", "list", "--by-month", "--limit", "5", environment=admin).returncode == 2
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_LIGHTMETER_COMPLETE" in lightmeter("completion", shell)
+    asked = {"_LIGHTMETER_COMPLETE": "bash_complete", "COMP_WORDS": "lightmeter ledger list --new", "COMP_CWORD": "3"}
+    program = [str(Path(sys.executable).parent / "lightmeter")]
+    done = subprocess.run(program, check=True, capture_output=True, text=True, env={**os.environ, **asked}, timeout=30)
+    assert done.stdout.split() == ["plain,--newest-first"]
 
 
 def test_pages(gateway: RunningGateway, admin: dict[str, str]) -> None:
@@ -171,8 +278,11 @@ def test_serve_tells_scripts_its_addresses(provider: SampleProvider, tmp_path: P
     [
         (("keys", "show", "nobody_0000000000"), "There is no key 'nobody_0000000000'"),
         (("keys", "create", "--team", "No Such Name"), "'team': should be 1 to 40 of a-z"),
-        (("keys", "create", "--team", "a", "--expires-at", "yesterday"), "'expires_at'"),
-        (("keys", "create", "--team", "a", "--model", "a*b"), "'limits.models.0': should be a model's id"),
+        (("keys", "create", "--team", "a", "--new-team", "--expires-at", "yesterday"), "'expires_at'"),
+        (
+            ("keys", "create", "--team", "a", "--new-team", "--model", "a*b"),
+            "'limits.models.0': should be a model's id",
+        ),
         (("ledger", "list", "--since", "yesterday"), "'since' should be a time like"),
         (("ledger", "list", "--outcome", "nice"), "'outcome' should be one of delivered"),
         (("keys", "update", "nobody_0000000000"), "Nothing to change"),

@@ -91,7 +91,7 @@ def secure(provider: SampleProvider, tmp_path: Path) -> Iterator[Secure]:
 def test_the_sdk_and_the_command_line_speak_tls_to_it(secure: Secure) -> None:
     assert secure.gateway.url.startswith("https://")
     assert secure.gateway.admin_url.startswith("https://")
-    key = secure.lightmeter("keys", "create", "--team", "research", "--name", "first")["key"]
+    key = secure.lightmeter("keys", "create", "--team", "research", "--new-team", "--name", "first")["key"]
     client = OpenAI(
         api_key=key,
         base_url=f"{secure.gateway.url}/v1",
@@ -140,7 +140,7 @@ def test_what_is_no_tls_gets_no_answer_and_leaves_the_listener_alone(secure: Sec
 
 
 def test_a_client_that_closes_has_left_and_its_image_is_charged(secure: Secure) -> None:
-    key = secure.lightmeter("keys", "create", "--team", "research", "--name", "first")["key"]
+    key = secure.lightmeter("keys", "create", "--team", "research", "--new-team", "--name", "first")["key"]
     body = json.dumps({"model": "acme/image-1", "prompt": "[sample delay_ms=700] a cube"})
     head = (
         f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"

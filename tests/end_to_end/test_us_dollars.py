@@ -90,7 +90,7 @@ def test_what_is_no_such_limit_is_refused(priced: RunningGateway, limit: str) ->
 
 def test_the_command_line_takes_and_shows_dollars(priced: RunningGateway) -> None:
     admin = environment(priced)
-    arguments = ("keys", "create", "--team", "cli-usd", "--quota", "$250", "--requests-per-minute", "600", "--json")
+    arguments = ("keys", "create", "--team", "cli-usd", "--new-team", "--quota", "$250", "--json")
     made = json.loads(lightmeter(*arguments, environment=admin))
     assert made["limits"]["quota_units"] == 25_000_000
     lightmeter("keys", "grant", made["id"], "$0.50", "--reason", "more", environment=admin)

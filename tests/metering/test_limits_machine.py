@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.settlement import Delivery, Reservation, settle
-from proxy.domain.errors import InsufficientQuota, ProxyError, RateLimitExceeded
+from proxy.domain.errors import Conflict, InsufficientQuota, ProxyError, RateLimitExceeded
 from proxy.domain.limits import Limits, whole_seconds
 from proxy.metering.redis import scripts
 from tests.metering.conftest import Bench, open_bench
@@ -199,11 +199,15 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["first", "second", "team"]), images=st.integers(-3, 5))
     def grant(self, name: str, images: int) -> None:
         account = self.model.team if name == "team" else self.model.keys[name]
-        account.granted += images * PRICE
-        if name == "team":
-            self.run(self.bench.teams.grant("acme", quota_units=images * PRICE, reason="test"))
+        whose = "acme" if name == "team" else self.keys[name].key_id
+        make = self.bench.teams.grant if name == "team" else self.bench.keys.grant
+        try:
+            self.run(make(whose, quota_units=images * PRICE, reason="test"))
+        except Conflict:
+            assert account.limits.quota_units is None
         else:
-            self.run(self.bench.keys.grant(self.keys[name].key_id, quota_units=images * PRICE, reason="test"))
+            assert account.limits.quota_units is not None
+            account.granted += images * PRICE
 
     @invariant()
     def counters_are_the_same(self) -> None:

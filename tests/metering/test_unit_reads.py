@@ -19,6 +19,7 @@ from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
+from proxy.metering.ledger.walk import Span
 from proxy.metering.pages import Page
 from proxy.metering.redis import pool as redis_connection
 from proxy.metering.redis.pool import ask, ask_all, read_hash
@@ -200,7 +201,14 @@ async def test_unit_the_ledger_is_searched(reads: Reads) -> None:
     assert await ids() == await ids(team="acme") == wanted
     assert await ids(team="acme", key_id=first) == [wanted[0], wanted[2]]
     assert await ids(outcome="failed") == wanted[1:]
-    assert await ids(since_ms=200) == await ids(team="acme", since_ms=200) == wanted[1:]
+    assert await ids(span=Span(200)) == await ids(team="acme", span=Span(200)) == wanted[1:]
+    newest = Span(newest_first=True)
+    least = await reads.ledger.list_entries(LedgerFilter("acme", span=newest), cursor="acme_0-0", limit=10)
+    assert least.items == []
+    before = Span(until_ms=200)
+    assert await ids(span=before) == await ids(team="acme", span=before) == wanted[:1]
+    assert await ids(team="acme", span=Span(200, newest_first=True)) == wanted[:0:-1]
+    assert await ids(request="req_200") == await ids(team="acme", request="req_200") == wanted[1:2]
     assert await ids(team="nobody") == []
     page = await reads.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=1)
     assert (page.items[0].at_ms, page.items[0].facts["model"], page.items[0].facts["charged"]) == (100, "m", 5)

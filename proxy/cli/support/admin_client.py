@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Self
 
 import aiohttp
 import click
 
+from proxy.domain.money import Money
 from proxy.web.server.sockets.address import UNIX
 
 DEFAULT_URL = "http://127.0.0.1:8081"
@@ -43,6 +45,12 @@ def call_admin(
     if known is None or not known.is_like(client):
         known = root.meta[CLIENT] = root.with_resource(client)
     return known.call(method, path, body, query)
+
+
+def ask_money() -> Money:
+    """What a unit is worth to the running gateway. Raises click.ClickException."""
+    units = call_admin("GET", "/admin/v1/money")["units_per_usd"]
+    return Money(None if units is None else Decimal(units))
 
 
 class AdminClient:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 
@@ -67,6 +68,14 @@ def read_pages(
             left -= len(page["data"])
         if cursor is None or left == 0:
             return
+
+
+def check_whose_list(rows: Sequence[object], *, team: str | None, key_id: str | None = None) -> None:
+    """Tell an empty list from one of a team or key that does not exist. Raises click.ClickException for the latter."""
+    if not rows and key_id is not None:
+        call_admin("GET", f"/admin/v1/keys/{quote(key_id, safe='')}")
+    elif not rows and team is not None:
+        call_admin("GET", f"/admin/v1/teams/{quote(team, safe='')}")
 
 
 def show_more(answer: Mapping[str, Any]) -> None:

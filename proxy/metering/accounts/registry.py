@@ -141,6 +141,12 @@ class AccountRegistry(Generic[Record]):
         )
         reply = await self._runner.run(load_script("grant"), *call)
         self._raise_verdict(reply[0], account_id)
+        if reply[0] == b"no_quota":
+            name = self._kind.name
+            raise Conflict(
+                f"The {name} '{account_id}' has no quota in total (quota_units), so a grant would change nothing: "
+                "what a day or a month may take is raised by changing that limit."
+            )
         if reply[0] == b"too_much":
             raise InvalidRequest(
                 f"'quota_units' brings the sum of grants, now {reply[1]:,}, past what can be counted exactly.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.limits import KeyRecord, TeamRecord
-from proxy.metering.ledger.walk import StreamPage, StreamWalk
+from proxy.metering.ledger.walk import Span, StreamPage, StreamWalk
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
@@ -50,7 +50,7 @@ class AuditLog:
         A page may hold fewer than ``limit``, even none, and still not be the last. Raises InvalidRequest for a cursor
         of another list.
         """
-        return await self._walk.read(team, since_ms=since_ms, cursor=cursor, limit=limit, convert=self._entry)
+        return await self._walk.read(team, Span(since_ms), cursor=cursor, limit=limit, convert=self._entry)
 
     def _entry(self, team: str, stream_id: str, fields: Mapping[bytes, bytes]) -> AuditEntry:
         at_ms = int(stream_id.partition("-")[0])

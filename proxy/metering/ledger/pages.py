@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.billing.settlement import LedgerEntry
-from proxy.metering.ledger.walk import StreamPage, StreamWalk
+from proxy.metering.ledger.walk import WHOLE, Span, StreamPage, StreamWalk
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
@@ -16,18 +16,18 @@ from proxy.metering.redis_store.store import RedisStore
 
 @dataclass(frozen=True, slots=True)
 class LedgerFilter:
-    """Which ledger entries are asked for; None asks for all. ``since_ms`` is milliseconds since the epoch."""
+    """Which ledger entries are asked for; None asks for all. ``newest_first`` goes with a team."""
 
     team: str | None = None
     key_id: str | None = None
     outcome: str | None = None
-    since_ms: int | None = None
+    request: str | None = None
+    span: Span = WHOLE
 
     def wants(self, entry: LedgerEntry) -> bool:
         """Whether an entry of the right team and time is asked for."""
-        return (self.key_id is None or entry.facts.get("key") == self.key_id) and (
-            self.outcome is None or entry.facts.get("outcome") == self.outcome
-        )
+        asked = (("key", self.key_id), ("outcome", self.outcome), ("request", self.request))
+        return all(value is None or entry.facts.get(name) == value for name, value in asked)
 
 
 class LedgerPages:
@@ -40,7 +40,7 @@ class LedgerPages:
         )
 
     async def list_entries(self, wanted: LedgerFilter, *, cursor: str | None, limit: int) -> StreamPage[LedgerEntry]:
-        """Entries of one team, oldest first; or of all, team by team, up to the moment of the first page.
+        """Entries of one team in their order; or of all, team by team, up to the moment of the first page.
 
         A page may hold fewer than ``limit`` entries, even none, and still not be the last: see its cursor. Raises
         InvalidRequest for a cursor of another list.
@@ -50,4 +50,4 @@ class LedgerPages:
             entry = records.entry_from_stream(team, stream_id, records.texts(fields.items()))
             return entry if wanted.wants(entry) else None
 
-        return await self._walk.read(wanted.team, since_ms=wanted.since_ms, cursor=cursor, limit=limit, convert=convert)
+        return await self._walk.read(wanted.team, wanted.span, cursor=cursor, limit=limit, convert=convert)

@@ -1,6 +1,7 @@
 """Reading a stream that each team has, page by page: whatever is written between two pages is seen exactly once.
 
-One team's stream is read on from an entry's id: what comes later has a later one. Over all teams that is not enough: a
+One team's stream is read on from an entry's id: what comes later has a later one (newest first, what comes later is not
+in the list). Over all teams that is not enough: a
 team that was passed gets entries as well. There a walk has an end, a moment by the store's clock that is past. It sees
 the entries up to then, team by team; and the next walk, which begins where this one has its end, sees those since.
 """
@@ -22,6 +23,9 @@ from proxy.metering.redis.pool import ask, ask_all, names_after
 from proxy.metering.redis_store import keys as key_names
 
 T = TypeVar("T")
+
+Convert = Callable[[str, str, Mapping[bytes, bytes]], T | None]
+"""What a page has of a team's entry, given the team, the entry's id and its fields; None for one not asked for."""
 
 STREAM_ID_PATTERN = r"[0-9]{1,19}-[0-9]{1,19}"
 ENTRY_ID_PATTERN = rf"{TEAM_ID_PATTERN}_{STREAM_ID_PATTERN}"
@@ -67,6 +71,22 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """From when on, and before when; both in milliseconds since the epoch, None is no bound.
+
+    ``newest_first`` turns the order around. Only one team's stream can be read so: of all teams there is no order.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    newest_first: bool = False
+
+
+WHOLE = Span()
+"""Everything, from the oldest to the newest."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamPage(Page[T]):
     """A page; at the end of the list, where a later look begins for what has come since."""
 
@@ -90,37 +110,47 @@ class StreamWalk(Generic[T]):
     async def read(
         self,
         team: str | None,
+        span: Span,
         *,
-        since_ms: int | None,
         cursor: str | None,
         limit: int,
-        convert: Callable[[str, str, Mapping[bytes, bytes]], T | None],
+        convert: Convert[T],
     ) -> StreamPage[T]:
-        """Up to ``limit`` of what ``convert`` makes of a team's entries; it says None to those that are not asked for.
+        """Up to ``limit`` of what ``convert`` makes of a team's entries within ``span``.
 
         Raises InvalidRequest for a cursor of another list, and StoreUnavailable.
         """
         page = _Filling(limit, convert)
         if team is None:
-            return await self._read_all(page, Place.read(cursor) if cursor else Place(0), since_ms or 0)
+            return await self._read_all(page, Place.read(cursor) if cursor else Place(0), span)
         after_team, _, after = (cursor or "").rpartition("_")
         if cursor and after_team != team:
             raise InvalidRequest(f"'cursor' should be of the team '{team}': an entry's id.", param="cursor")
         if self._prepare is not None:
             await self._prepare([team])
-        async for entry, fields in self._entries(team, f"({after}" if after else str(since_ms or "-"), "+", limit):
+        first = str(span.since_ms or "-")
+        # A moment alone names its last entry where a range ends.
+        last = "+" if span.until_ms is None else str(max(0, span.until_ms - 1))
+        if after and span.newest_first:
+            # Nothing is before the least id there is, and Redis refuses to be asked for that.
+            last = f"({after}" if after.strip("0-") else "0"
+        elif after:
+            first = f"({after}"
+        async for entry, fields in self._entries(team, first, last, limit, newest_first=span.newest_first):
             after = entry
             if page.is_full_after(team, entry, fields):
                 return StreamPage(page.found, f"{team}_{entry}", None)
-        return StreamPage(page.found, None, f"{team}_{after}" if after else None)
+        return StreamPage(page.found, None, f"{team}_{after}" if after and not span.newest_first else None)
 
-    async def _read_all(self, page: _Filling[T], at: Place, since_ms: int) -> StreamPage[T]:
+    async def _read_all(self, page: _Filling[T], at: Place, span: Span) -> StreamPage[T]:
         names = await self._teams(at)
         if self._prepare is not None:
             await self._prepare(names[:TEAMS_LIMIT])
-        begin_ms, end_ms = max(at.begin_ms, since_ms), at.end_ms
+        begin_ms, end_ms = max(at.begin_ms, span.since_ms or 0), at.end_ms
         if end_ms is None:
             end_ms = await self._moment_that_is_past()
+            if span.until_ms is not None:
+                end_ms = max(0, min(end_ms, span.until_ms - 1))
             # A team that was made before the end belongs into this walk.
             names = await self._teams(at)
         teams = names[:TEAMS_LIMIT]
@@ -153,21 +183,24 @@ class StreamWalk(Generic[T]):
         return int(seconds) * 1_000 + int(micros) // 1_000
 
     async def _entries(
-        self, team: str, start: str, end: str, batch_size: int
+        self, team: str, start: str, end: str, batch_size: int, *, newest_first: bool = False
     ) -> AsyncIterator[tuple[str, Mapping[bytes, bytes]]]:
+        name = self._name_of(team)
         while True:
-            batch: list[Any] = await ask(self._redis, "XRANGE", self._name_of(team), start, end, "COUNT", batch_size)
+            asked = ("XREVRANGE", name, end, start) if newest_first else ("XRANGE", name, start, end)
+            batch: list[Any] = await ask(self._redis, *asked, "COUNT", batch_size)
             for stream_id, fields in batch:
                 yield stream_id.decode(), fields
             if len(batch) < batch_size:
                 return
-            start = f"({batch[-1][0].decode()}"
+            passed = f"({batch[-1][0].decode()}"
+            start, end = (start, passed) if newest_first else (passed, end)
 
 
 class _Filling(Generic[T]):
     """A page that is being filled."""
 
-    def __init__(self, limit: int, convert: Callable[[str, str, Mapping[bytes, bytes]], T | None]) -> None:
+    def __init__(self, limit: int, convert: Convert[T]) -> None:
         self.limit = limit
         self.found: list[T] = []
         self._convert = convert

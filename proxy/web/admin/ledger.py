@@ -13,6 +13,7 @@ from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.books import KeyBooks, LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
+from proxy.metering.ledger.walk import Span
 from proxy.metering.redis_store.facts import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import RefundBody, read_request
@@ -55,7 +56,7 @@ class LedgerRoutes:
         )
 
     async def list_entries(self, request: web.Request) -> web.Response:
-        """Ledger entries: of one team oldest first, of all team by team, each oldest first."""
+        """Ledger entries: of one team oldest first, or newest first; of all team by team, each oldest first."""
         query = read_query(request, LedgerQuery)
         team = query.team
         if query.key is not None:
@@ -63,7 +64,11 @@ class LedgerRoutes:
             if team not in (None, key_team):
                 raise InvalidRequest("'key' should be a key's id, of the team that 'team' names.", param="key")
             team = key_team
-        wanted = LedgerFilter(team=team, key_id=query.key, outcome=query.outcome, since_ms=since_ms(query.since))
+        newest_first = query.order == "newest"
+        if newest_first and team is None:
+            raise InvalidRequest("'order' should be 'oldest' where neither 'team' nor 'key' is given.", param="order")
+        span = Span(since_ms(query.since), since_ms(query.until), newest_first=newest_first)
+        wanted = LedgerFilter(team, query.key, query.outcome, query.request, span)
         page = await self._pages.list_entries(wanted, cursor=query.cursor, limit=query.limit)
         return stream_response([entry_view(entry, self._money) for entry in page.items], page)
 

@@ -30,6 +30,12 @@ Query = TypeVar("Query", bound=BaseModel)
 
 STREAM_CURSOR_PATTERN = rf"{ENTRY_ID_PATTERN}|{WALK_PATTERN}"
 
+REQUEST_PATTERN = r"[A-Za-z0-9_-]{1,100}"
+
+ORDERS = ("oldest", "newest")
+"""Which of a team's entries come first."""
+
+_request_id = re.compile(REQUEST_PATTERN)
 _stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
 _stream_id = re.compile(STREAM_ID_PATTERN)
 _id_prefix = re.compile(ID_PREFIX_PATTERN)
@@ -100,6 +106,18 @@ def _outcome(text: str) -> str:
     return text
 
 
+def _order(text: str) -> str:
+    if text not in ORDERS:
+        raise ValueError(f"should be {' or '.join(ORDERS)}")
+    return text
+
+
+def _request(text: str) -> str:
+    if not _request_id.fullmatch(text):
+        raise ValueError("should be a request's id, as x-request-id has it")
+    return text
+
+
 def _moment(text: object) -> object:
     wrong = "should be a time like 2026-11-23T00:00:00Z"
     if not isinstance(text, str) or not _time.fullmatch(text):
@@ -131,6 +149,17 @@ TeamCursor = Annotated[str, AfterValidator(_team_cursor), text_schema(TEAM_ID_PA
 EntryCursor = Annotated[str, AfterValidator(_entry_cursor), text_schema(STREAM_CURSOR_PATTERN, RESUME_CURSOR)]
 OutcomeOf = Annotated[str, AfterValidator(_outcome), WithJsonSchema({"type": "string", "enum": list(Outcome)})]
 Since = Annotated[AwareDatetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+Until = Annotated[
+    AwareDatetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "Only before this moment"}),
+]
+OrderOf = Annotated[
+    str,
+    AfterValidator(_order),
+    WithJsonSchema({"type": "string", "enum": list(ORDERS), "default": ORDERS[0], "description": "Of one team"}),
+]
+RequestOf = Annotated[str, AfterValidator(_request), text_schema(REQUEST_PATTERN, "Only this request's")]
 
 
 class _Query(BaseModel):
@@ -173,8 +202,11 @@ class LedgerQuery(_Query):
 
     team: TeamOf | None = None
     key: KeyOf | None = None
+    request: RequestOf | None = None
     since: Since | None = None
+    until: Until | None = None
     outcome: OutcomeOf | None = None
+    order: OrderOf = ORDERS[0]
     cursor: EntryCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
 

@@ -113,6 +113,16 @@ async def test_grants_cannot_pass_what_can_be_counted(bench: Bench) -> None:
     assert (await bench.record(key)).granted_units == 2**51
 
 
+async def test_a_grant_that_would_change_nothing_is_refused_with_the_reason(bench: Bench) -> None:
+    key = await bench.make_key(limits=Limits(quota_units_per_month=5_000))
+    with pytest.raises(Conflict, match=f"'{key.key_id}' has no quota in total"):
+        await bench.keys.grant(key.key_id, quota_units=5, reason="x")
+    with pytest.raises(Conflict, match="team 'acme' has no quota in total"):
+        await bench.teams.grant("acme", quota_units=5, reason="x")
+    assert (await bench.record(key)).granted_units == (await bench.teams.get("acme")).granted_units == 0
+    assert (await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)).items == []
+
+
 async def test_parallel_grants_all_count(bench: Bench) -> None:
     key = await bench.make_key(0)
     await asyncio.gather(*(bench.keys.grant(key.key_id, quota_units=10, reason="x") for _ in range(50)))

@@ -145,7 +145,7 @@ async def test_trimmed_entries_go_into_the_checkpoint(
     bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_books, "TRIM_BATCH", 3)
-    key = await bench.make_key(None)
+    key = await bench.make_key(100_000)
     for number in range(7):
         await deliver(bench, await bench.admit(key, f"req_{number}", 5_000), images=number % 3)
     await bench.keys.grant(key.key_id, quota_units=-7, reason="x")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from proxy.domain.billing.settlement import Delivery, settle
 from proxy.metering.ledger.pages import LedgerFilter
+from proxy.metering.ledger.walk import Span
 from tests.metering.conftest import Bench
 
 
@@ -33,7 +34,7 @@ async def test_the_ledger_is_searched_by_key_outcome_and_time(bench: Bench) -> N
         delivery.end(complete=True)
         await bench.store.settle(settle(reservation, delivery))
 
-    async def requests(**wanted: str | int) -> list[str]:
+    async def requests(**wanted: str | Span) -> list[str]:
         page = await bench.ledger.list_entries(LedgerFilter(team="acme", **wanted), cursor=None, limit=10)  # type: ignore[arg-type]
         return [entry.facts["request"] for entry in page.items]
 
@@ -41,5 +42,5 @@ async def test_the_ledger_is_searched_by_key_outcome_and_time(bench: Bench) -> N
     assert await requests(outcome="empty") == ["req_0"]
     assert await requests(key_id=key.key_id, outcome="delivered") == ["req_2"]
     everything = await bench.ledger.list_entries(LedgerFilter(team="acme"), cursor=None, limit=10)
-    assert await requests(since_ms=everything.items[-1].at_ms + 1) == []
-    assert await requests(since_ms=everything.items[0].at_ms) == ["req_0", "req_1", "req_2"]
+    assert await requests(span=Span(everything.items[-1].at_ms + 1)) == []
+    assert await requests(span=Span(everything.items[0].at_ms)) == ["req_0", "req_1", "req_2"]

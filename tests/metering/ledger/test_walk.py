@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from proxy.domain.errors import InvalidRequest
 from proxy.metering.ledger import walk as stream_walk
-from proxy.metering.ledger.walk import Place, StreamPage, StreamWalk
+from proxy.metering.ledger.walk import Place, Span, StreamPage, StreamWalk
 from proxy.metering.redis_store import keys as key_names
 from tests.metering.conftest import Bench
 from tests.support.examples import examples
@@ -42,7 +42,7 @@ class Reader:
         self.seen: list[str] = []
 
     async def read(self, limit: int) -> StreamPage[str]:
-        page = await self._walk.read(self._team, since_ms=None, cursor=self._cursor, limit=limit, convert=entry_id)
+        page = await self._walk.read(self._team, Span(), cursor=self._cursor, limit=limit, convert=entry_id)
         assert len(page.items) <= limit
         assert page.next_cursor is None or page.resume_cursor is None
         self._cursor = page.next_cursor or page.resume_cursor or self._cursor
@@ -133,7 +133,7 @@ async def test_unit_an_entry_of_a_team_that_was_passed_comes_in_the_next_list() 
 async def test_unit_a_cursor_of_another_list_is_refused(team: str | None, cursor: str) -> None:
     walk: StreamWalk[str] = StreamWalk(FakeAsyncRedis(), key_names.ledger)
     with pytest.raises(InvalidRequest, match="'cursor' should be"):
-        await walk.read(team, since_ms=None, cursor=cursor, limit=1, convert=entry_id)
+        await walk.read(team, Span(), cursor=cursor, limit=1, convert=entry_id)
 
 
 @pytest.mark.parametrize("cursor", ["0.", "17.18..", "17.18.acme.", "17.18.a-b.1700-2"])
@@ -161,9 +161,9 @@ async def test_unit_the_teams_of_a_page_are_prepared_and_no_others() -> None:
 
     preparing: Callable[[object], Awaitable[None]] = prepare
     walk: StreamWalk[str] = StreamWalk(redis, key_names.ledger, preparing)
-    page = await walk.read(None, since_ms=None, cursor=None, limit=10, convert=entry_id)
+    page = await walk.read(None, Span(), cursor=None, limit=10, convert=entry_id)
     assert (len(page.items), prepared) == (2, [["a", "b"]])
-    page = await walk.read(None, since_ms=None, cursor=page.next_cursor, limit=10, convert=entry_id)
+    page = await walk.read(None, Span(), cursor=page.next_cursor, limit=10, convert=entry_id)
     assert (len(page.items), prepared[1:], page.next_cursor) == (1, [["c"]], None)
     await redis.aclose()
 
@@ -179,7 +179,7 @@ async def test_unit_a_team_that_is_made_while_a_walk_begins_is_seen_by_it_or_by_
     seen: list[str] = []
     cursor = None
     for _ in range(6):
-        page = await walk.read(None, since_ms=None, cursor=cursor, limit=10, convert=entry_id)
+        page = await walk.read(None, Span(), cursor=cursor, limit=10, convert=entry_id)
         seen += page.items
         cursor = page.next_cursor or page.resume_cursor
     assert len(set(seen)) == len(seen)

@@ -10,8 +10,8 @@
 -- ARGV[5]  key id, '' for the team
 -- ARGV[6]  the entry's other facts (JSON)
 --
--- Reply: {id, 'ok', ledger entry id, {field, value, …}, now_us} with the record after it, {id, 'missing'}, {id, 'revoked'}, or
--- {id, 'too_much', sum of the grants so far}
+-- Reply: {id, 'ok', ledger entry id, {field, value, …}, now_us} with the record after it, {id, 'missing'}, {id, 'revoked'},
+-- {id, 'no_quota'} where there is no quota in total that it could go to, or {id, 'too_much', sum of the grants so far}
 --
 -- @include clock
 -- @include limits
@@ -21,6 +21,7 @@ local made = redis.call('GET', KEYS[2])
 if made then return {id, 'ok', made, redis.call('HGETALL', KEYS[1]), now_us} end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {id, 'missing'} end
 if redis.call('HEXISTS', KEYS[1], 'revoked_ms') == 1 then return {id, 'revoked'} end
+if redis.call('HEXISTS', KEYS[1], 'quota_units') == 0 then return {id, 'no_quota'} end
 
 local sum = tonumber(redis.call('HGET', KEYS[1], 'granted') or 0)
 if math.abs(sum + ARGV[2]) > tonumber(ARGV[3]) then return {id, 'too_much', sum} end
