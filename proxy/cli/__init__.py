@@ -10,7 +10,7 @@ import click
 
 from proxy.cli.support.failures import explain, open_standard_descriptors
 from proxy.cli.support.output import leave_output
-from proxy.telemetry.version import package_version
+from proxy.telemetry.version import package_version, read_build
 
 COMMANDS = {
     "serve": ("proxy.cli.serve", "serve"),
@@ -28,6 +28,9 @@ COMMANDS = {
     "config": ("proxy.cli.serve", "config"),
 }
 """The module and the name of each; imported when it is asked for, since a gateway takes half a second to import."""
+
+POSIX_MODULES = ("fcntl", "resource", "uvloop")
+"""What a gateway needs and no Python on Windows has."""
 
 
 class _Commands(click.Group):
@@ -52,11 +55,51 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         module, attribute = COMMANDS[name]
-        command: click.Command = getattr(import_module(module), attribute)
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name not in POSIX_MODULES:
+                raise
+            return _not_here(name, error.name)
         return command
 
 
+def _not_here(name: str, module: str) -> click.Command:
+    """The command ``name`` where it cannot run: it says so, and what works instead."""
+
+    def refuse() -> None:
+        raise click.ClickException(
+            f"'lightmeter {name}' runs on Linux and macOS: Python has no {module} here. On Windows, run the gateway in "
+            "WSL or in a container; there, store.server names the server of an embedded store, and "
+            "store.url = 'redis://…' a Redis anywhere. The commands that talk to a running gateway, such as "
+            "'lightmeter keys', work here."
+        )
+
+    return click.Command(
+        name,
+        callback=refuse,
+        help="Linux and macOS only.",
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED, expose_value=False)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )
+
+
+def _show_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    build = read_build()
+    click.echo(f"lightmeter, version {package_version()} (commit {build.commit}, {build.date})")
+    context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_version(), prog_name="lightmeter")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, its commit and the commit's date.",
+)
 def main() -> None:
     """Lightmeter: an async reverse proxy for image generation that meters what it forwards."""

@@ -1,4 +1,4 @@
-"""``lightmeter config recipe`` and ``config init``: configurations of providers that work as they are."""
+"""``lightmeter config recipe``, ``example`` and ``init``: configurations that work as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import proxy
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import read_settings
 
-_PLACES = (Path(__file__).parent / "recipe_files", Path(proxy.__file__).parents[1] / "config" / "recipes")
+_CHECKOUT = Path(proxy.__file__).parents[1] / "config"
+_PLACES = (Path(__file__).parent / "recipe_files", _CHECKOUT / "recipes")
+_EXAMPLES = (Path(__file__).parent / "example.toml", _CHECKOUT / "lightmeter.toml")
 """Where they are in a wheel, and in a checkout."""
 
 
@@ -49,6 +51,14 @@ def recipe(name: str | None, *, as_json: bool) -> None:
     else:
         for each, text in about.items():
             click.echo(f"{each:26}{text}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def example(*, as_json: bool) -> None:
+    """Print a configuration with every setting that there is, and what each stands at."""
+    text = next((place for place in _EXAMPLES if place.is_file()), _EXAMPLES[0]).read_text(encoding="utf-8")
+    click.echo(orjson.dumps({"toml": text}).decode() if as_json else text, nl=as_json)
 
 
 @click.command()

@@ -13,7 +13,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from proxy.app import Gateway
-from proxy.cli.recipes import init, recipe
+from proxy.cli.recipes import example, init, recipe
 from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
 from proxy.metering.embedded.server import EmbeddedStoreError
@@ -118,6 +118,7 @@ def config() -> None:
 
 
 config.add_command(recipe)
+config.add_command(example)
 config.add_command(init)
 
 

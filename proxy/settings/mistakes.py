@@ -48,7 +48,9 @@ def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str], kn
     if error["type"] == "extra_forbidden" and ALIAS_TAG in error["loc"]:
         wrong = "stands beside alias_of: it belongs to the model that the alias stands for"
     elif error["type"] == "extra_forbidden":
-        wrong = f"is not a setting; see config/lightmeter.toml for all that there are{_meant(str(place[-1]), known)}"
+        wrong = (
+            f"is not a setting; 'lightmeter config example' prints all that there are{_meant(str(place[-1]), known)}"
+        )
     elif error["type"] == "missing":
         wrong = "is missing"
     elif error["type"] in ("model_type", "model_attributes_type"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import proxy
 from proxy.cli import main
 from proxy.cli.recipes import RECIPES, read_recipe
 from proxy.cli.serve import config
@@ -19,6 +20,14 @@ def run(*arguments: str, given: str | None = None) -> Result:
 def test_a_recipe_is_printed_as_it_is() -> None:
     assert run("recipe", "xai").stdout == read_recipe("xai")
     assert json.loads(run("recipe", "xai", "--json").stdout) == {"name": "xai", "toml": read_recipe("xai")}
+
+
+def test_the_example_has_every_setting_and_is_taken_as_it_is(tmp_path: Path) -> None:
+    text = (Path(proxy.__file__).parents[1] / "config" / "lightmeter.toml").read_text()
+    assert run("example").stdout == text
+    assert json.loads(run("example", "--json").stdout) == {"toml": text}
+    (tmp_path / "lightmeter.toml").write_text(text)
+    assert load_settings(tmp_path / "lightmeter.toml", {"OPENAI_API_KEY": "a-made-up-key"}).models
 
 
 def test_all_are_listed_with_what_they_are_for() -> None:

@@ -446,7 +446,7 @@ HOST_AND_PORT = "should be HOST:PORT, like 127.0.0.1:8080"
 AN_ADDRESS = "should be an address like https://api.openai.com/v1"
 A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://, redis+sentinel://"
 AN_ORIGIN = "should be an origin as browsers send it"
-NO_SETTING = "is not a setting; see config/lightmeter.toml for all that there are"
+NO_SETTING = "is not a setting; 'lightmeter config example' prints all that there are"
 
 MISTAKES: list[tuple[str, str, str, list[str]]] = [
     # What stood there, what stands there now, the key, and what the message has to say

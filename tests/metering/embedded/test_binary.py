@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,42 @@ async def test_without_any_the_error_says_what_to_install(tmp_path: Path) -> Non
     with pytest.raises(EmbeddedStoreError, match=r"pip install 'lightmeter\[embedded\]'.*store\.server.*store\.url"):
         await EmbeddedStore(tmp_path / "data").start()
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.usefixtures("without_the_package", "path")
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "kind"),
+    [
+        ("linux", "x86_64", "x86_64-alpine-linux-musl", "a system of musl, such as Alpine"),
+        ("linux", "riscv64", "riscv64-unknown-linux-gnu", "Linux on riscv64"),
+        ("linux", "armv7l", "arm-unknown-linux-gnueabihf", "Linux on armv7l"),
+        ("win32", "AMD64", None, "Windows on AMD64"),
+    ],
+)
+def test_where_the_package_has_no_binary_it_is_not_recommended(
+    system: str, machine: str, libc: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "system", lambda: {"linux": "Linux", "win32": "Windows"}[system])
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _name: libc)
+    with pytest.raises(ServerBinaryError) as refused:
+        find_server_binary(None)
+    assert f"has none for {kind}." in str(refused.value)
+    assert "pip install" not in str(refused.value)
+    assert "store.server" in str(refused.value)
+    assert "redis://" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"), [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "x86_64"), ("darwin", "arm64")]
+)
+def test_the_extra_is_installed_where_the_package_has_a_binary(
+    system: str, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert server_binary.without_a_wheel() is None
 
 
 @pytest.mark.usefixtures("without_the_package")
