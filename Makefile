@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tests/web
 
-.PHONY: help run test test-fast check bench soak draw format lock clean
+.PHONY: help run test test-fast check bench soak draw format lock dist release clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic"
 	@echo "make format  put the code in its standard form"
 	@echo "make lock    choose new versions for development"
+	@echo "make dist    sdist, wheel, SBOM and checksums, each tried on every Python that is here"
+	@echo "make release VERSION=1.2.3   whether this commit may be that version; then make dist"
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +63,12 @@ lock: $(READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-annotate --no-header --output-file tests/clients/requirements.lock $(ARGS) \
 		tests/clients/requirements.in
+
+dist: $(READY)
+	$(BIN)/python -m tests.release.dist $(ARGS)
+
+release: $(READY)
+	$(BIN)/python -m tests.release.ready $(VERSION)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
