@@ -33,7 +33,7 @@ from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.traced_store import TracedStore
 from proxy.settings.mistakes import ConfigurationError
-from proxy.settings.settings import Settings
+from proxy.settings.settings import JOURNAL_FOLDER, Settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-JOURNAL_FOLDER = "journal"
 LAST_TRACES_S = 3.0
 """How long the collector may take at the end for the spans that it has not been sent; after that they are lost."""
 

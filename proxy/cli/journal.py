@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from proxy.app import JOURNAL_FOLDER
 from proxy.cli.serve import config_option, load
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
 from proxy.metering.journal.records import JournalRecord, Posting
 from proxy.metering.journal.tasks import PendingRequest, requests_in
 from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.settings import JOURNAL_FOLDER
 
 
 @click.group()

@@ -39,7 +39,7 @@ def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str], kn
     settings.
     """
     key = ""
-    place = tuple(part for part in error["loc"] if part not in (MODEL_TAG, ALIAS_TAG, _KEY_OF_A_TABLE))
+    place = place_of(error)
     for part in place:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     if (name := key.partition("[")[0]) in overridden:
@@ -64,6 +64,11 @@ def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str], kn
     elif isinstance(error["input"], str | int | float) and not _may_hold_a_secret(key, str(error["input"])):
         wrong = f"is {error['input']!r}: {wrong[0].lower()}{wrong[1:]}"
     return f"{source}: {key}: {wrong}"
+
+
+def place_of(error: ErrorDetails) -> tuple[int | str, ...]:
+    """Where the mistake is: names of sections and settings, and numbers in lists."""
+    return tuple(part for part in error["loc"] if part not in (MODEL_TAG, ALIAS_TAG, _KEY_OF_A_TABLE))
 
 
 def with_name(mistake: str, content: Mapping[str, Any]) -> str:

@@ -7,9 +7,11 @@ overrides a key of ``[server]``, ``[admin]``, ``[store]``, ``[accounting]``, ``[
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,10 @@ from urllib.parse import unquote
 from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
-from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, ConfigurationError, describe, with_name
+from proxy.settings.checking.folders import unwritable
+from proxy.settings.checking.stand_ins import Repair
+from proxy.settings.checking.variables import override, unknown_variables
+from proxy.settings.mistakes import ENVIRONMENT, ConfigurationError, describe, place_of, with_name
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.names import (
     AliasSettings,
@@ -50,6 +55,7 @@ from proxy.web.admin.roles import AdminToken, Role
 from proxy.web.server.certificate import read_certificate
 
 UPLOAD_FOLDER = "uploads"
+JOURNAL_FOLDER = "journal"
 OVERRIDABLE = ("server", "admin", "store", "accounting", "logs", "metrics", "traces")
 
 
@@ -125,6 +131,20 @@ class Settings(Section):
         unheeded = (*warn_of_polling(self.providers, self.models), *warn_of_settling(self.models))
         return [*retiring, *warn_of_prices(list(self.catalog().all())), *unheeded]
 
+    def unknown_variables(self, environment: Mapping[str, str]) -> list[str]:
+        """A line for each variable of the environment that looks like a setting's, and is none's."""
+        named = {
+            *(token.token_env for token in self.admin.tokens),
+            *re.findall(r"LIGHTMETER_\w+", self.model_dump_json(include={"providers"})),
+        }
+        return [*unknown_variables(environment, OVERRIDABLE_SECTIONS, named)]
+
+    def unwritable_folders(self) -> list[str]:
+        """A line for each folder of this gateway's own that cannot be written to. Nothing is made."""
+        setting = "server.data_folder" if self.embedded_folder is None else "store.url"
+        folders = {setting: self.data_folder, f"{setting} (journal)": self.data_folder / JOURNAL_FOLDER}
+        return [*unwritable(folders | {"server.upload_folder": self.upload_folder})]
+
     def admin_tokens(self, environment: Mapping[str, str]) -> list[AdminToken]:
         """The tokens of ``[[admin.tokens]]``, whose texts come from the environment only."""
         return [
@@ -150,11 +170,38 @@ class Settings(Section):
         return [given.to_provider(environment) for given in self.providers]
 
 
+OVERRIDABLE_SECTIONS: Mapping[str, Section] = {name: Settings.model_fields[name].default for name in OVERRIDABLE}
+
+
 # --- Reading it -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A configuration, and every mistake in it. ``settings`` are the rest of it, None where there is no rest."""
+
+    settings: Settings | None
+    mistakes: list[str]
+
+    def unless_wrong(self) -> Settings:
+        """The settings. Raises ConfigurationError with every mistake."""
+        if self.mistakes or self.settings is None:
+            raise ConfigurationError("\n".join(self.mistakes))
+        return self.settings
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in the file, as the environment overrides them. Raises ConfigurationError with every mistake."""
+    return examine_file(path, environment).unless_wrong()
+
+
+def read_settings(content: dict[str, Any], source: str, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in ``content``. Raises ConfigurationError with every mistake, each led by ``source``."""
+    return examine(content, source, environment).unless_wrong()
+
+
+def examine_file(path: Path, environment: Mapping[str, str] = os.environ) -> Examined:
+    """What is in the file, as the environment overrides it. Raises ConfigurationError where it cannot be read."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -163,39 +210,48 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         raise ConfigurationError(f"{path}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
-    return read_settings(content, str(path), environment)
+    return examine(content, str(path), environment)
 
 
-def read_settings(content: dict[str, Any], source: str, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in ``content``. Raises ConfigurationError with every mistake, each led by ``source``."""
-    overridden = _override(content, environment)
+def examine(content: dict[str, Any], source: str, environment: Mapping[str, str] = os.environ) -> Examined:
+    """What is in ``content``; each mistake is led by ``source``, or by the environment that it comes from."""
+    overridden = override(content, environment, OVERRIDABLE_SECTIONS)
+    mistakes: list[str] = []
+    repair = None
     try:
         settings = Settings.model_validate(content)
     except ValidationError as invalid:
-        mistakes = [describe(error, source, overridden, known_names()) for error in invalid.errors()]
-    else:
-        described = (
-            *check_providers(settings.providers, environment),
-            *check_models(
-                settings.all_models,
-                {provider.name: provider.dialect for provider in settings.providers},
-                settings.server.default_model,
-                settings.accounting.units_per_usd,
-            ),
-            *check_aliases(settings.all_models),
-            *check_retirements(settings.all_models),
-            *check_fallbacks(settings.all_models),
-            *check_listeners(settings.server, settings.admin),
-            *_check_certificate("server", settings.server),
-            *_check_certificate("admin", settings.admin),
-            *_check_store(settings),
-            *check_traces(settings.traces),
-            *check_admin_tokens(settings.admin.tokens, environment),
-        )
-        mistakes = [mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}" for mistake in described]
-    if mistakes:
-        raise ConfigurationError("\n".join(with_name(mistake, content) for mistake in mistakes))
-    return settings
+        errors = invalid.errors()
+        mistakes = [describe(error, source, overridden, known_names()) for error in errors]
+        repair = Repair(content, [place_of(error) for error in errors], known_names())
+        try:
+            settings = Settings.model_validate(repair.content)
+        except ValidationError:
+            return Examined(None, [with_name(mistake, content) for mistake in mistakes])
+    for mistake in _check(settings, environment):
+        if repair is None or not repair.concerns(mistake):
+            mistakes.append(mistake if mistake.startswith(ENVIRONMENT) else f"{source}: {mistake}")
+    return Examined(settings, [with_name(mistake, content) for mistake in mistakes])
+
+
+def _check(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with values that are good by themselves."""
+    yield from check_providers(settings.providers, environment)
+    yield from check_models(
+        settings.all_models,
+        {provider.name: provider.dialect for provider in settings.providers},
+        settings.server.default_model,
+        settings.accounting.units_per_usd,
+    )
+    yield from check_aliases(settings.all_models)
+    yield from check_retirements(settings.all_models)
+    yield from check_fallbacks(settings.all_models)
+    yield from check_listeners(settings.server, settings.admin)
+    yield from _check_certificate("server", settings.server)
+    yield from _check_certificate("admin", settings.admin)
+    yield from _check_store(settings)
+    yield from check_traces(settings.traces)
+    yield from check_admin_tokens(settings.admin.tokens, environment)
 
 
 @cache
@@ -203,20 +259,6 @@ def known_names() -> frozenset[str]:
     """The names of all settings."""
     schema = Settings.model_json_schema()
     return frozenset(name for section in (schema, *schema["$defs"].values()) for name in section.get("properties", ()))
-
-
-def _override(content: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
-    overridden: dict[str, str] = {}
-    for section in OVERRIDABLE:
-        for key in Settings.model_fields[section].default.__class__.model_fields:
-            if f"{section}.{key}" in SECTION_LISTS:
-                # Sections of their own are not written in one variable.
-                continue
-            variable = f"LIGHTMETER_{section}_{key}".upper()
-            if variable in environment and isinstance(content.setdefault(section, {}), dict):
-                content[section][key] = environment[variable]
-                overridden[f"{section}.{key}"] = variable
-    return overridden
 
 
 def _check_certificate(section: str, listener: ServerSettings | AdminSettings) -> Iterator[str]:

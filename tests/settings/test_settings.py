@@ -679,17 +679,17 @@ def test_a_file_without_models_says_what_to_add(file: File) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("text", "keys"),
     [
-        ("store = 3", "store"),
-        ("[models]\nid = 1", "models"),
-        ("models = [3]", "models[0]"),
-        ("providers = 1", "providers"),
+        # Each but the second and the third has no model either.
+        ("store = 3", ["store", "models"]),
+        ("[models]\nid = 1", ["models"]),
+        ("models = [3]", ["models[0]"]),
+        ("providers = 1", ["providers", "models"]),
     ],
 )
-def test_a_section_that_is_none_is_told(file: File, text: str, key: str) -> None:
-    mistakes = file.mistakes(text)
-    assert [mistake.partition(":")[0] for mistake in mistakes] == [key]
+def test_a_section_that_is_none_is_told(file: File, text: str, keys: list[str]) -> None:
+    assert [mistake.partition(":")[0] for mistake in file.mistakes(text)] == keys
 
 
 @pytest.mark.parametrize("environment", [{}, {"ACME_API_KEY": ""}, {"acme_api_key": "made-up"}])
@@ -706,6 +706,31 @@ def test_all_mistakes_are_told_at_once(file: File) -> None:
     text = changed('"0.0.0.0:9080"', '"here"', changed("max_n = 4", "max_n = 0", changed("[logs]", "[log]")))
     keys = [mistake.partition(":")[0] for mistake in file.mistakes(text)]
     assert sorted(keys) == ["log", "models[0].max_n", "server.listen"]
+
+
+def test_wrong_values_and_what_does_not_fit_together_are_told_at_once(file: File) -> None:
+    text = changed('"0.0.0.0:9080"', '"here"', changed('provider = "acme"', 'provider = "acne"'))
+    text = changed('id = "acme/image-2"', 'id = "acme/image-2"\nmax_n = 0', text)
+    text = changed("[[models]]", '[[providers]]\nname = "b"\nbase_url = "x"\n\n[[models]]', text)
+    mistakes = file.mistakes(text, {})
+    assert sorted(mistake.partition(":")[0] for mistake in mistakes) == [
+        *("admin.tokens[0].token_env", "models[0].provider", "models[1].max_n"),
+        *("providers[0].api_key_env", "providers[1].base_url", "server.listen"),
+    ]
+    # What has a mistake is there all the same for whoever names it.
+    assert "there are ['acme', 'b']" in next(each for each in mistakes if each.startswith("models[0].provider"))
+
+
+def test_what_only_follows_from_a_mistake_is_no_mistake_of_its_own(file: File) -> None:
+    alias = '[[models]]\nid = "acme/old"\nalias_of = "acme/image-1"\nfallback = []\n'
+    for old, new, key in (
+        ('name = "acme"\n', "name = 5\n", "providers[0].name"),
+        ("max_n = 4", "max_n = 0", "models[0].max_n"),
+        ('id = "acme/image-1"\n', "id = 5\n", "models[0].id"),
+        ('"embedded:./quota"', '"redis://"\nmin_replicas = 1', "store.url"),
+    ):
+        keys = [mistake.partition(":")[0] for mistake in file.mistakes(changed(old, new) + alias)]
+        assert sorted(keys) == sorted([key, "models[2].fallback"])
 
 
 def test_all_wrong_references_are_told_at_once(file: File) -> None:
