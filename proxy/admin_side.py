@@ -17,6 +17,7 @@ from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerPages
+from proxy.metering.ledger.shipped import ShippedLedger
 from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis_store.store import RedisStore
 from proxy.settings.mistakes import ConfigurationError
@@ -30,6 +31,7 @@ from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
 from proxy.web.admin.audit import AuditRoutes
 from proxy.web.admin.ledger import LedgerRoutes
 from proxy.web.admin.roles import AdminToken, Role, by_place
+from proxy.web.admin.shipping import ShippingRoutes
 from proxy.web.console.console import CONSOLE, Console
 from proxy.web.console.sessions import Sessions, Signer
 from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
@@ -88,6 +90,7 @@ class AdminSide:
             *KeyAdminRoutes(keys, teams, limits, money).routes(),
             *TeamAdminRoutes(teams, limits, money).routes(),
             *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
+            *ShippingRoutes(ShippedLedger(runner, redis_pool, store, books), limits).routes(),
             *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
             *operations,
             *self._description.routes(),

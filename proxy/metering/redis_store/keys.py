@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 TEAMS = "lm:teams"
-"""Sorted set of team ids: the one key outside of a team's slot."""
+"""Sorted set of team ids: the one key outside of a team's slot, beside ``SHIPPERS``."""
+
+SHIPPERS = "lm:shippers"
+"""Hash: up to which millisecond each shipper of the ledger has shipped everything."""
 
 
 def team_record(team: str) -> str:

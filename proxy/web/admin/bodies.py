@@ -24,7 +24,8 @@ from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
 from proxy.domain.limits import EVERY_MODEL, Limits
 from proxy.domain.money import NO_MONEY, USD_PATTERN, Money
-from proxy.web.admin.queries import text_schema
+from proxy.metering.ledger.walk import ENTRY_ID_PATTERN
+from proxy.web.admin.queries import Shipper, Since, entry_team, text_schema
 from proxy.web.intake.request_body import BodyLimits, read_json_body
 
 QUOTA_LIMIT = UNITS_LIMIT // 4
@@ -32,6 +33,9 @@ RATE_LIMIT = 1_000_000
 """A minute has sixty million microseconds, and rates are counted in whole ones."""
 
 OVERLAP_LIMIT_S = 30 * 86_400
+POSITIONS_LIMIT = 1_000
+"""Teams in one report of a shipper."""
+
 MODELS_PATTERN = r"^(?:\*|[^*\s\x1c-\x1f\x85]+(?:/\*)?)$"
 MODELS_WORDS = "A model's id, 'prefix/*' or '*'"
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -177,6 +181,26 @@ class RefundBody(_AdminBody):
     """``POST …/refund``."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+def _entry_of_a_team(text: str) -> str:
+    if entry_team(text) is None:
+        raise ValueError("should be a ledger entry's id")
+    return text
+
+
+class ShippedBody(_AdminBody):
+    """``POST /admin/v1/ledger/shipped``: the last entry of each team that was shipped.
+
+    ``caught_up_to`` is a moment by the store's clock, up to which every entry of every team has been shipped.
+    """
+
+    shipper: Shipper
+    entries: Annotated[
+        list[Annotated[str, AfterValidator(_entry_of_a_team), text_schema(ENTRY_ID_PATTERN, "A ledger entry's id")]],
+        Field(max_length=POSITIONS_LIMIT),
+    ] = []
+    caught_up_to: Since | None = None
 
 
 def limits_of(body: LimitsBody) -> Limits:

@@ -36,6 +36,9 @@ ORDERS = ("oldest", "newest")
 """Which of a team's entries come first."""
 
 _request_id = re.compile(REQUEST_PATTERN)
+SHIPPER_PATTERN = r"[a-z][a-z0-9-]{0,39}"
+
+_shipper = re.compile(SHIPPER_PATTERN)
 _stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
 _stream_id = re.compile(STREAM_ID_PATTERN)
 _id_prefix = re.compile(ID_PREFIX_PATTERN)
@@ -118,6 +121,13 @@ def _request(text: str) -> str:
     return text
 
 
+def shipper_name(text: str) -> str:
+    """The name of a shipper. Raises ValueError."""
+    if not _shipper.fullmatch(text):
+        raise ValueError("should be 1 to 40 of a-z, 0-9 and '-', with a letter first")
+    return text
+
+
 def _moment(text: object) -> object:
     wrong = "should be a time like 2026-11-23T00:00:00Z"
     if not isinstance(text, str) or not _time.fullmatch(text):
@@ -147,6 +157,7 @@ KeyCursor = Annotated[str, AfterValidator(_key_cursor), text_schema(KEY_ID_PATTE
 KeysCursor = Annotated[str, AfterValidator(_keys_cursor), text_schema(rf"{KEY_ID_PATTERN}|{TEAM_ID_PATTERN}", CURSOR)]
 TeamCursor = Annotated[str, AfterValidator(_team_cursor), text_schema(TEAM_ID_PATTERN, CURSOR)]
 EntryCursor = Annotated[str, AfterValidator(_entry_cursor), text_schema(STREAM_CURSOR_PATTERN, RESUME_CURSOR)]
+Shipper = Annotated[str, AfterValidator(shipper_name), text_schema(SHIPPER_PATTERN, "The name of the shipper")]
 OutcomeOf = Annotated[str, AfterValidator(_outcome), WithJsonSchema({"type": "string", "enum": list(Outcome)})]
 Since = Annotated[AwareDatetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 Until = Annotated[
@@ -211,6 +222,14 @@ class LedgerQuery(_Query):
     limit: PageLimit = PAGE_DEFAULT
 
 
+class HeadsQuery(_Query):
+    """``GET /admin/v1/ledger/heads``."""
+
+    shipper: Shipper
+    cursor: TeamCursor | None = None
+    limit: PageLimit = PAGE_DEFAULT
+
+
 class AuditQuery(_Query):
     """``GET /admin/v1/audit``."""
 
@@ -239,6 +258,8 @@ def read_query(request: web.Request, kind: type[Query]) -> Query:
     except ValidationError as invalid:
         mistake = invalid.errors()[0]
         name, wrong = str(mistake["loc"][0]), mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "missing":
+            raise InvalidRequest(f"Missing required parameter: '{name}'.", param=name) from None
         raise InvalidRequest(f"'{name}' {wrong[0].lower()}{wrong[1:]}.", param=name) from None
 
 

@@ -241,3 +241,30 @@ class BooksPage(_View):
     trimmed: str
     stray_leases: list[str]
     next_cursor: str | None
+
+
+class HeadView(_View):
+    """Where a team's ledger ends, and how far it was trimmed and shipped; null where there is no such entry.
+
+    ``read_at`` is when this was read, by the store's clock.
+    """
+
+    team: str
+    last: str | None
+    trimmed: str | None
+    shipped: str | None
+    read_at: Time
+
+
+class HeadPage(_View):
+    """A page of them."""
+
+    data: list[HeadView]
+    next_cursor: str | None
+
+
+class ShippedView(_View):
+    """Whose report was taken, and of how many teams."""
+
+    shipper: str
+    teams: int

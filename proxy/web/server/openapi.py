@@ -182,11 +182,12 @@ def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
 def _query_parameters(route: Route, models: Models) -> Iterator[dict[str, Any]]:
     if route.query is None:
         return
-    for name, given in route.query.model_json_schema(ref_template=REFERENCE)["properties"].items():
+    described = route.query.model_json_schema(ref_template=REFERENCE)
+    for name, given in described["properties"].items():
         # Null is how pydantic leaves a parameter out; a query has no null.
         schema = next((one for one in given.get("anyOf", ()) if one != {"type": "null"}), given)
         schema = {key: value for key, value in schema.items() if key != "title"}
-        yield {"name": name, "in": "query", "required": False, "schema": schema}
+        yield {"name": name, "in": "query", "required": name in described.get("required", ()), "schema": schema}
 
 
 def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
