@@ -69,10 +69,11 @@ NOT_RUN = {
     "source .venv/bin/activate",
     "export OPENAI_API_KEY=sk-...",
     "export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token)",
+    "lightmeter ledger ship --to postgresql://lightmeter@db/finance",
 }
 """What needs a place, a key or a file that only its reader has."""
 
-INSTALLS = {"docker", "helm", "install", "kubectl", "python3", "systemctl"}
+INSTALLS = {"docker", "helm", "install", "kubectl", "pip", "python3", "systemctl"}
 """What changes a machine; tests/deploy does it on one of its own."""
 
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
@@ -124,7 +125,8 @@ def blocks_of(language: str) -> list[Block]:
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert sum(text.count("```") for text in TEXTS.values()) == 2 * len(BLOCKS)
-    assert {block.language for block in BLOCKS} == {"sh", "toml", "python"}
+    # Those of SQL are run by tests/shipping.
+    assert {block.language for block in BLOCKS} == {"sh", "toml", "python", "sql"}
 
 
 # --- TOML -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 import orjson
 
+from proxy.cli.ship import ship
 from proxy.cli.support.admin_client import ask_money, call_admin
 from proxy.cli.support.output import json_option, leave_output, show_json, show_table
 from proxy.cli.support.paging import LIMIT, Paging, check_whose_list, paged, read_pages, show_more
@@ -30,7 +31,10 @@ COULD_NOT_BE_ASKED = 2
 
 @click.group()
 def ledger() -> None:
-    """Read the ledger, export it, and see whether the books are right."""
+    """Read the ledger, export and ship it, and see whether the books are right."""
+
+
+ledger.add_command(ship)
 
 
 @ledger.command("list")

@@ -61,7 +61,7 @@ class AdminClient:
         self.url = url
         self._token = token
         self._socket_path = url.removeprefix(UNIX) if url.startswith(UNIX) else ""
-        self._base_url = "http://localhost" if self._socket_path else url
+        self.base_url = "http://localhost" if self._socket_path else url
         self._runner = asyncio.Runner()
         self._session: aiohttp.ClientSession | None = None
 
@@ -90,13 +90,20 @@ class AdminClient:
             self._runner.run(self._session.close())
         self._runner.close()
 
+    def open_session(self) -> aiohttp.ClientSession:
+        """Connections for who asks from a running event loop, and closes it; addresses begin with ``base_url``."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        connector = aiohttp.UnixConnector(self._socket_path) if self._socket_path else None
+        return aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str | None] | None
     ) -> Any:
         """The decoded answer. Raises ClickException where there is none, or it is an error."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            return self._runner.run(self._call(method, self._base_url + path, body, given))
+            return self._runner.run(self._call(method, self.base_url + path, body, given))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise click.ClickException(
                 f"no gateway answers at {self.url} ({error}): start it with 'lightmeter serve', "
@@ -105,10 +112,7 @@ class AdminClient:
 
     async def _call(self, method: str, url: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Any:
         if self._session is None:
-            headers = {"Authorization": f"Bearer {self._token}"}
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-            connector = aiohttp.UnixConnector(self._socket_path) if self._socket_path else None
-            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+            self._session = self.open_session()
         async with self._session.request(method, url, json=body, params=query, allow_redirects=False) as response:
             try:
                 answer = await response.json()

@@ -1,0 +1,1 @@
+"""Copying the ledger to where it outlives the store."""
