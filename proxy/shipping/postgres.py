@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import psycopg
@@ -25,7 +25,7 @@ from proxy.shipping.source import Head
 
 logger = logging.getLogger(__name__)
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_S = 10
 TRANSACTION_TIMEOUT_S = 60.0
@@ -92,7 +92,8 @@ class PostgreSql:
             await self._make_months(connection, {_month(entry) for entry in batch.entries})
             rows = await connection.execute(_INSERT, (units_per_usd, _json(batch.entries)))
             await connection.execute(_PUT_PLACES, (list(batch.ends), list(batch.ends.values())))
-        return len(batch.entries) - rows.rowcount
+            inserted = int(rows.rowcount)
+        return len(batch.entries) - inserted
 
     async def close(self) -> None:
         """End the connection."""
