@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.template import Forked, can_fork, fork
+
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.02
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 def free_port() -> int:
@@ -39,18 +43,28 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = START_
 class Server:
     """A process in a session of its own, so that Ctrl-C at a terminal does not reach it, and the file it writes to."""
 
-    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None, *, fresh: bool = False
+    ) -> None:
+        """``fresh`` runs it in an interpreter that has imported nothing yet, where a test is about that."""
         self.log = log
         # What the shell has set for another Lightmeter is not for this one.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
+        self.process = self._start(
+            command, {**inherited, **(environment or {})}, fresh=fresh or not can_fork(command, environment or {})
+        )
+
+    def _start(self, command: list[str], environment: dict[str, str], *, fresh: bool) -> Process:
+        if not fresh:
+            return fork(command, self.log, environment)
+        with self.log.open("wb") as output:
+            return subprocess.Popen(
                 command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**inherited, **(environment or {})},
+                env=environment,
                 start_new_session=True,
             )
 
