@@ -6,23 +6,26 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from proxy.domain.money import Money
+from proxy.listeners import Listeners
 from proxy.metering.accounts.once import Once
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerPages
+from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.ledger.shipped import ShippedLedger
 from proxy.metering.private_folder import make_private_folder
-from proxy.metering.redis_store.store import RedisStore
+from proxy.metering.redis.durability import DurabilityReport
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.sections import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
 from proxy.settings.settings import Settings
+from proxy.store_side import StoreSide
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
@@ -43,11 +46,7 @@ from proxy.web.server.lifecycle import Lifecycle
 from proxy.web.server.openapi import describe
 from proxy.web.server.operations import Description
 from proxy.web.server.routes import Route, add_routes
-
-if TYPE_CHECKING:
-    from redis.asyncio import ConnectionPool
-
-    from proxy.metering.redis.runner import ScriptRunner
+from proxy.web.server.sockets.opening import Bound
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +78,33 @@ class AdminSide:
         self.token = self._find_token()
         KNOWN_SECRETS.add([self.token])
 
-    def app(
-        self, runner: ScriptRunner, redis_pool: ConnectionPool, store: RedisStore, operations: Iterable[Route]
-    ) -> web.Application:
-        """The application, with ``operations`` among its routes. Raises ConfigurationError."""
+    async def open(
+        self,
+        side: StoreSide,
+        operations: Iterable[Route],
+        listeners: Listeners,
+        max_connections: int,
+        parts: AsyncExitStack,
+        bound: Bound | None = None,
+    ) -> str:
+        """Listen, with ``operations`` among the routes, and look after the ledger; the URL. ``parts`` end all of it.
+
+        Sockets that are ``bound`` already are taken. Raises ConfigurationError.
+        """
+        books = LedgerBooks(side.runner, side.redis_pool, side.store)
+        retention = LedgerRetention(books, days=self._settings.accounting.ledger_days)
+        retention.start()
+        parts.push_async_callback(retention.stop)
+        app = self._app(side, books, operations)
+        address = await listeners.open(app, "admin", max_connections, bound)
+        report = DurabilityReport(side.redis_pool, min_replicas=self._settings.store.min_replicas)
+        report.start()
+        parts.push_async_callback(report.stop)
+        return address
+
+    def _app(self, side: StoreSide, books: LedgerBooks, operations: Iterable[Route]) -> web.Application:
+        runner, redis_pool, store = side.runner, side.redis_pool, side.store
         limits, money = text_limits(self._settings), self._money
-        books = LedgerBooks(runner, redis_pool, store)
         keys, teams = KeyRegistry(runner, redis_pool, store), TeamRegistry(runner, redis_pool, store)
         self.routes = [
             *KeyAdminRoutes(keys, teams, limits, money).routes(),

@@ -19,26 +19,24 @@ from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
 from proxy.listeners import Listeners, clients_of
+from proxy.machine.place import Place
 from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
-from proxy.metering.embedded.server import EmbeddedStore
 from proxy.metering.journal.journal import Journal, JournalError
 from proxy.metering.journal.tasks import TaskJournal
-from proxy.metering.ledger.books import LedgerBooks
-from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.meter import Meter
-from proxy.metering.redis.durability import DurabilityReport
-from proxy.metering.redis.pool import open_pool
-from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
+from proxy.metering.store import Store
 from proxy.metering.traced_store import TracedStore
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import JOURNAL_FOLDER, Settings
+from proxy.store_side import open_store, start_embedded_store
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
+from proxy.telemetry.shared.values import SharedNumbers
 from proxy.upstream.pool import Pool
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.body_pieces import Patience
@@ -62,9 +60,6 @@ from proxy.web.server.readiness import Readiness, health
 from proxy.web.server.routes import Route, add_routes
 
 if TYPE_CHECKING:
-    from redis.asyncio import ConnectionPool
-
-    from proxy.metering.redis.runner import ScriptRunner
     from proxy.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
@@ -87,19 +82,29 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 
 
 class Gateway:
-    """One Lightmeter process: a public listener, an admin listener, and what they share."""
+    """One process that serves clients: a public listener and, where it is no worker, store and admin listener."""
 
     metrics: Metrics
+    readiness: Readiness
     _admin: AdminSide
     _listeners: Listeners
     _catalog: Catalog
     _pool: Pool
 
     def __init__(
-        self, settings: Settings, environment: Mapping[str, str] = os.environ, *, log_writer: LogWriter | None = None
+        self,
+        settings: Settings,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        log_writer: LogWriter | None = None,
+        place: Place | None = None,
     ) -> None:
-        """Nothing runs yet. Requests are logged by ``log_writer``, on standard error where there is none."""
+        """Nothing runs yet. Requests are logged by ``log_writer``, on standard error where there is none.
+
+        A worker has a ``place`` at its supervisor, which has the store and the admin listener.
+        """
         self._settings = settings
+        self._place = place
         self._money = Money(settings.accounting.units_per_usd)
         self._environment = environment
         self._log_writer = log_writer or standard_error()
@@ -121,15 +126,27 @@ class Gateway:
 
     async def stop(self) -> None:
         """Finish what is in flight, for as long as ``drain_seconds``, then stop everything."""
+        await self.drain(leaving=self._settings.server.reuse_port)
+        await self.close()
+
+    async def drain(self, *, leaving: bool, to_workers: bool = False) -> None:
+        """Finish what is in flight, for as long as ``drain_seconds``.
+
+        Where it is ``leaving``, others take what comes: ``to_workers`` of the same port, or another gateway. Else new
+        requests are refused, until ``close``.
+        """
         drain_s = self._settings.server.drain_seconds
-        if self._settings.server.reuse_port:
+        if leaving:
             # Whoever shares the port takes what comes from now on.
             self.lifecycle.leaving = True
-            await self._listeners.close_doors()
+            await self._listeners.close_doors(to_workers=to_workers)
             drain_s -= await self.lifecycle.until_quiet(drain_s)
         broken_off = await self.lifecycle.drain(drain_s)
         if broken_off:
             logger.error("%d requests did not end within %g seconds and were broken off", broken_off, drain_s)
+
+    async def close(self) -> None:
+        """Stop everything, whatever is in flight."""
         await self._parts.aclose()
 
     def reload(self, settings: Settings) -> None:
@@ -142,7 +159,6 @@ class Gateway:
         catalog = settings.model_copy(update={"accounting": self._settings.accounting}).catalog()
         self._pool.replace(providers, catalog.all())
         self._catalog.replace(catalog)
-        self.metrics.reloaded(taken=True)
         logger.info("the configuration was read again: %d models, %d providers", len(settings.models), len(providers))
         _warn(settings)
         for section in self._settings.changed_sections(settings):
@@ -151,12 +167,18 @@ class Gateway:
     async def _start(self) -> None:
         settings, parts = self._settings, self._parts
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
-        admin = self._admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
-        self.admin_token = admin.token
-        self.store_url = await self._start_store()
+        place = self._place
+        if place is None:
+            self._admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
+            self.admin_token = self._admin.token
+            self.store_url = await start_embedded_store(settings, parts)
+        else:
+            self.store_url = place.store_url
         traces = self._start_traces()
-        metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams, money=self._money)
-        runner, redis_pool, store, meter = await self._start_metering(metrics, traces)
+        keeper = None if place is None else SharedNumbers(place.segment)
+        metrics = self.metrics = Metrics(label_teams=settings.metrics.label_teams, money=self._money, keeper=keeper)
+        side = open_store(settings, self.store_url, metrics, parts)
+        meter = await self._start_meter(side.store, metrics, traces)
         catalog = self._catalog = settings.catalog()
         _warn(settings)
         pool = self._pool = self._make_pool(catalog, metrics, traces)
@@ -167,66 +189,49 @@ class Gateway:
         parts.callback(log.flush)
 
         outermost = () if traces is None else (traces.middleware(),)
-        readiness = Readiness(self.lifecycle, meter, runner)
+        self.readiness = Readiness(self.lifecycle, meter, side.runner)
         if settings.server.health_path is not None:
-            outermost = (health(settings.server.health_path, readiness), *outermost)
+            outermost = (health(settings.server.health_path, self.readiness), *outermost)
         public = self._public_app(meter, catalog, pool, metrics, log, outermost)
-        books = LedgerBooks(runner, redis_pool, store)
-        self._keep_house(store, books)
-        teams = TeamRegistry(runner, redis_pool, store)
+        side.store.folding.start()
+        parts.push_async_callback(side.store.folding.stop)
         if metrics.teams is not None:
+            teams = TeamRegistry(side.runner, side.redis_pool, side.store)
             figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
             parts.push_async_callback(figures.stop)
             await figures.start()
-        operations = OperationRoutes(self.lifecycle, readiness, metrics)
-        admin_app = admin.app(runner, redis_pool, store, operations.routes())
+        operations = OperationRoutes(self.lifecycle, self.readiness, metrics)
         descriptors = raise_descriptor_limit()
         caps = connection_caps(descriptors, settings.server.max_connections)
         logger.info(
             "%d descriptors: at most %d connections of clients, and %d of the admin listener", descriptors, *caps
         )
         listeners = self._listeners = Listeners(settings, metrics, log, parts)
-        self.public_address = await listeners.open(public, "server", caps.public)
-        self.admin_address = await listeners.open(admin_app, "admin", caps.admin)
-        admin.describe(self._public_routes, self.public_address)
-        report = DurabilityReport(redis_pool, min_replicas=settings.store.min_replicas)
-        report.start()
-        parts.push_async_callback(report.stop)
-        if not await runner.ping():
+        if place is not None:
+            most = caps.public if settings.server.max_connections is None else place.share_of(caps.public)
+            await listeners.share(public, most, place)
+        else:
+            self.public_address = await listeners.open(public, "server", caps.public)
+            self.admin_address = await self._admin.open(side, operations.routes(), listeners, caps.admin, parts)
+            self._admin.describe(self._public_routes, self.public_address)
+        if not await side.runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
 
-    async def _start_metering(
-        self, metrics: Metrics, traces: Traces | None
-    ) -> tuple[ScriptRunner, ConnectionPool, RedisStore, Meter]:
-        settings, parts, accounting = self._settings, self._parts, self._settings.accounting
-        redis_pool = open_pool(self.store_url, timeout_s=settings.store.timeout)
-        parts.push_async_callback(redis_pool.aclose)
-        runner = open_runner(
-            self.store_url, metrics, timeout_s=settings.store.timeout, min_replicas=settings.store.min_replicas
-        )
-        parts.push_async_callback(runner.close)
-        lease_ms = accounting.lease_seconds * 1000
-        store = RedisStore(
-            runner,
-            metrics,
-            lease_ms=lease_ms,
-            settled_ids_ms=accounting.settled_ids_seconds * 1000,
-            charge_expired=accounting.expired == "charge",
-            burst_ms=accounting.burst_seconds * 1000,
-        )
+    async def _start_meter(self, store: RedisStore, metrics: Metrics, traces: Traces | None) -> Meter:
+        settings, accounting = self._settings, self._settings.accounting
         journal = Journal(settings.data_folder / JOURNAL_FOLDER, metrics, store_url=settings.journal_store)
         meter = Meter(
             *(store if traces is None else TracedStore(store, traces), journal, metrics),
-            lease_ms=lease_ms,
+            lease_ms=accounting.lease_seconds * 1000,
             answer_bytes=accounting.idempotency_answer_bytes,
             tasks=TaskJournal(settings.data_folder / JOURNAL_FOLDER, store_url=settings.journal_store),
         )
-        parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
+        self._parts.push_async_callback(meter.close, LAST_SETTLEMENTS_S)
         try:
             await meter.start()
         except JournalError as error:
             raise ConfigurationError(str(error)) from None
-        return runner, redis_pool, store, meter
+        return meter
 
     async def _settle_pending_tasks(self, meter: Meter, pool: Pool) -> None:
         """Follow what processes that are gone have left at their providers, for as long as this one lives."""
@@ -236,13 +241,6 @@ class Gateway:
         )
         self._parts.push_async_callback(pending.stop)
         await pending.start()
-
-    def _keep_house(self, store: RedisStore, books: LedgerBooks) -> None:
-        """Trim ledgers, and sum up usage of days that are long past, for as long as the process lives."""
-        retention = LedgerRetention(books, days=self._settings.accounting.ledger_days)
-        for chore in (retention, store.folding):
-            chore.start()
-            self._parts.push_async_callback(chore.stop)
 
     def _public_app(
         self,
@@ -254,17 +252,6 @@ class Gateway:
         outermost: Iterable[Middleware],
     ) -> web.Application:
         server = self._settings.server
-        images = ImageRoutes(
-            pool,
-            RelayLimits(
-                write_timeout_s=server.write_timeout,
-                keep_alive_s=server.stream_keepalive_seconds,
-                json_keep_alive_s=server.json_keepalive_seconds,
-                overage_images=self._settings.accounting.overage_images,
-            ),
-            finish_for_nobody=self._settings.accounting.client_gone == "finish",
-        )
-        models = ModelRoutes(meter.store, catalog, self._money)
         cors = Cors(server.cors_origins) if server.cors_origins else None
         app = web.Application(
             middlewares=[
@@ -283,9 +270,9 @@ class Gateway:
         )
         if cors is not None:
             cors.add_to(app)
-        if server.reuse_port:
+        if server.reuse_port or self._place is not None:
             app.on_response_prepare.append(self._close_while_leaving)
-        self._public_routes = [*images.routes(), *models.routes(), *KeyRoutes(meter.store, self._money).routes()]
+        self._public_routes = public_routes(self._settings, pool, catalog, meter.store)
         add_routes(app, self._public_routes)
         return app
 
@@ -299,14 +286,31 @@ class Gateway:
         trace_configs = () if traces is None else (traces.client_config(),)
         providers = self._settings.provider_list(self._environment)
         shows_tokens = self._settings.server.usage == "tokens"
-        return Pool(providers, catalog.all(), metrics, trace_configs=trace_configs, shows_tokens=shows_tokens)
+        limits = None if self._place is None else self._place.limits
+        return Pool(
+            providers,
+            catalog.all(),
+            metrics,
+            trace_configs=trace_configs,
+            shows_tokens=shows_tokens,
+            limits=limits,
+        )
 
     def _reader(self) -> RequestReader:
         server, texts = self._settings.server, text_limits(self._settings)
         limits = BodyLimits(max_body_bytes=server.max_body, body_timeout_s=server.body_timeout)
-        memory = BodyMemory(server.max_body_memory, max_body_bytes=server.max_body)
-        of_one_key = max(server.max_upload_disk // KEY_SHARE, server.max_upload)
-        spools = Spools(self._settings.upload_folder, max_disk_bytes=server.max_upload_disk, max_key_bytes=of_one_key)
+        limits_of_all = None if self._place is None else self._place.limits
+        memory = BodyMemory(
+            server.max_body_memory,
+            max_body_bytes=server.max_body,
+            shared=None if limits_of_all is None else limits_of_all.count("body memory"),
+        )
+        spools = Spools(
+            self._settings.upload_folder,
+            max_disk_bytes=server.max_upload_disk,
+            max_key_bytes=max(server.max_upload_disk // KEY_SHARE, server.max_upload),
+            shared=None if limits_of_all is None else limits_of_all.count("upload disk"),
+        )
         self._parts.callback(spools.close)
         self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes, memory.held_bytes))
         form = FormLimits(
@@ -325,15 +329,21 @@ class Gateway:
         self._parts.push_async_callback(traces.close, LAST_TRACES_S)
         return traces
 
-    async def _start_store(self) -> str:
-        settings = self._settings
-        folder = settings.embedded_folder
-        if folder is None:
-            return settings.store.url
-        store = EmbeddedStore(folder, server=settings.store.server, appendfsync=settings.store.appendfsync)
-        await store.start()
-        self._parts.push_async_callback(store.stop)
-        return store.url
+
+def public_routes(settings: Settings, pool: Pool, catalog: Catalog, store: Store) -> list[Route]:
+    """Every route of the public listener."""
+    server, money = settings.server, Money(settings.accounting.units_per_usd)
+    images = ImageRoutes(
+        pool,
+        RelayLimits(
+            write_timeout_s=server.write_timeout,
+            keep_alive_s=server.stream_keepalive_seconds,
+            json_keep_alive_s=server.json_keepalive_seconds,
+            overage_images=settings.accounting.overage_images,
+        ),
+        finish_for_nobody=settings.accounting.client_gone == "finish",
+    )
+    return [*images.routes(), *ModelRoutes(store, catalog, money).routes(), *KeyRoutes(store, money).routes()]
 
 
 def _warn(settings: Settings) -> None:

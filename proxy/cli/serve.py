@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from time import time
@@ -16,11 +17,14 @@ from proxy.app import Gateway
 from proxy.cli.recipes import example, init, recipe
 from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
+from proxy.cli.support.supervising import supervise
 from proxy.metering.embedded.server import EmbeddedStoreError
 from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.redis.pool import open_pool
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings
+from proxy.supervisor.cpus import count_workers
+from proxy.supervisor.worker import handed_over, serve_as_worker
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)
@@ -56,9 +60,15 @@ def load(path: Path) -> Settings:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with both addresses, once it serves.")
 def serve(path: Path, *, as_json: bool) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; on SIGHUP, read the file's models and providers again."""
+    handed = handed_over(os.environ)
+    if handed is not None:
+        raise SystemExit(run(serve_as_worker(handed)))
     try:
         settings = load(path)
         set_up_logs(settings.logs.level)
+        workers = count_workers(settings.server.workers)
+        if workers > 1:
+            raise SystemExit(run(supervise(settings, path, workers, as_json=as_json)))
         run(serve_until_stopped(settings, path, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
         raise click.ClickException(str(error)) from None
@@ -99,6 +109,7 @@ def reload(gateway: Gateway, path: Path, manager: ServiceManager) -> None:
     outcome = "the configuration was not taken, and the one before stays in force"
     try:
         gateway.reload(load_settings(path))
+        gateway.metrics.reloaded(taken=True)
         outcome = "the configuration was read again"
     except ConfigurationError as error:
         gateway.metrics.reloaded(taken=False)

@@ -23,6 +23,7 @@ from proxy.settings.values import (
     UnitsPerUsd,
     VariableName,
     Whole,
+    Workers,
     no_boolean,
     one_of,
 )
@@ -56,6 +57,7 @@ class ServerSettings(Section):
     health_path: HealthPath | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+    workers: Workers = 1
     reuse_port: bool = False
     default_model: str | None = None
     data_folder: str = "./data"

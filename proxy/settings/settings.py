@@ -200,17 +200,32 @@ def read_settings(content: dict[str, Any], source: str, environment: Mapping[str
     return examine(content, source, environment).unless_wrong()
 
 
+def parse_settings(text: str, source: str, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in the ``text`` of ``source``. Raises ConfigurationError with every mistake."""
+    return _examine_text(text, source, environment).unless_wrong()
+
+
 def examine_file(path: Path, environment: Mapping[str, str] = os.environ) -> Examined:
     """What is in the file, as the environment overrides it. Raises ConfigurationError where it cannot be read."""
+    return _examine_text(read_text(path), str(path), environment)
+
+
+def read_text(path: Path) -> str:
+    """What the file holds. Raises ConfigurationError."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+
+
+def _examine_text(text: str, source: str, environment: Mapping[str, str]) -> Examined:
+    try:
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
-    return examine(content, str(path), environment)
+        raise ConfigurationError(f"{source}: is not valid TOML: {error}") from None
+    return examine(content, source, environment)
 
 
 def examine(content: dict[str, Any], source: str, environment: Mapping[str, str] = os.environ) -> Examined:

@@ -24,6 +24,8 @@ from proxy.web.middleware.common_headers import ANY_ORIGIN
 from proxy.web.server.sockets.address import ListenAddress
 
 EMBEDDED = "embedded:"
+AUTO = "auto"
+WORKERS_MOST = 60
 DAY_S = 86_400
 MULTIPLIER_LIMIT = Decimal(1_000_000)
 _origin = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -36,6 +38,15 @@ _variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def _address(text: str) -> str:
     ListenAddress.of(text)
     return text
+
+
+def _workers(given: object) -> int | str:
+    text = str(given).strip()
+    if text == AUTO:
+        return AUTO
+    if isinstance(given, bool) or not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= WORKERS_MOST:
+        raise ValueError(f'should be a whole number from 1 to {WORKERS_MOST}, or "{AUTO}"')
+    return int(text)
 
 
 def _store_url(text: str) -> str:
@@ -186,6 +197,7 @@ def _size(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 SocketMode = Annotated[str, AfterValidator(_socket_mode)]
 HealthPath = Annotated[str, AfterValidator(_health_path)]
+Workers = Annotated[int | str, BeforeValidator(_workers)]
 Whole = Annotated[int, BeforeValidator(no_boolean)]
 Day = Annotated[date, BeforeValidator(_day)]
 """In UTC."""

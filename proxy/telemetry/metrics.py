@@ -9,7 +9,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.money import NO_MONEY, Money
 from proxy.telemetry.observation import REJECTED, Observation
-from proxy.telemetry.tallies import Families, TallyCollector
+from proxy.telemetry.tallies import Families, Keeper, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics
 from proxy.telemetry.version import package_version
 
@@ -20,17 +20,18 @@ SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 class Metrics:
     """Every metric, each updated by the event that it counts. One of these for each process."""
 
-    def __init__(self, *, label_teams: int = 0, money: Money = NO_MONEY) -> None:
+    def __init__(self, *, label_teams: int = 0, money: Money = NO_MONEY, keeper: Keeper | None = None) -> None:
         """Start at zero, in a registry of its own. At most ``label_teams`` teams are a label; 0 makes none one.
 
-        What was charged is told in ``money`` as well, where it says what a unit is worth.
+        What was charged is told in ``money`` as well, where it says what a unit is worth. The numbers are this
+        process's own, or kept by ``keeper``.
         """
         self._units_per_usd = money.units_per_usd
-        make = Families("lightmeter_")
+        make = Families("lightmeter_", keeper)
         self._add_requests(make)
         self._add_upstream(make)
         self._add_store(make)
-        build = make.gauge("build_info", "Always 1; the label is the version", "version")
+        build = make.gauge("build_info", "Always 1; the label is the version", "version", combine="max")
         build.values[(package_version(),)] = 1
         self.teams: TeamMetrics | None = None
         """Figures of teams, where teams may be a label."""
@@ -38,7 +39,9 @@ class Metrics:
             self.teams = TeamMetrics(
                 make.counter("team_charged_units", "Quota units charged, by team", "team", "model"),
                 make.counter("team_images", "Images that were generated and charged, by team", "team", "model"),
-                make.gauge("team_quota_units", "A team's quota as the store has it", "team", "limit", "state"),
+                make.gauge(
+                    "team_quota_units", "A team's quota as the store has it", "team", "limit", "state", combine="max"
+                ),
                 label_teams=label_teams,
             )
         self._before_render: list[Callable[[], None]] = []
@@ -105,7 +108,10 @@ class Metrics:
             "retries_over_budget", "Requests that were not sent again, to spare the providers"
         )
         self._deployments = make.gauge(
-            "deployment_state", "To the last key there: 0 closed, 1 half-open, 2 open or paused", "provider", "model"
+            "deployment_state",
+            "To the last key there: 0 closed, 1 half-open, 2 open or paused",
+            *("provider", "model"),
+            combine="max",
         )
         self._out_of_credit = make.counter(
             "upstream_out_of_credit", "Answers by which a provider refused the gateway's account", "provider"
@@ -124,15 +130,18 @@ class Metrics:
         # There from the start, so that the first error is seen as one.
         for operation in ("admit", "settle"):
             self._store_errors.values[(operation,)] = 0
-        self._store_up = make.gauge("store_up", "Whether the store answered the last time it was asked")
+        self._store_up = make.gauge("store_up", "Whether the store answered the last time it was asked", combine="min")
         self._pending = make.gauge(
             "journal_pending_settlements", "What the journal holds that the store has not taken yet"
         )
         self._parked = make.gauge(
             "journal_parked_settlements",
             "What the journal keeps for a person to decide, the store refusing it every time",
+            combine="max",
         )
-        self._journal_up = make.gauge("journal_up", "Whether the journal could be written the last time it was tried")
+        self._journal_up = make.gauge(
+            "journal_up", "Whether the journal could be written the last time it was tried", combine="min"
+        )
         self._expired = make.counter("expired_leases", "Expired leases of gateways that died, reclaimed by this one")
         self._reposted = make.counter(
             "reposted_settlements", "Settlements that the store had taken and lost, posted again"
@@ -161,6 +170,8 @@ class Metrics:
         units[model, "charged"] += settlement.charged_units
         units[model, "released"] += settlement.released_units
         units[model, "overage"] += settlement.overage_units
+        if self._units_per_usd is not None:
+            self._charged_usd.values[(model,)] = units[model, "charged"] / float(self._units_per_usd)
         self._held.values[(asked_model,)] -= quote.units
         self._in_flight.values[(asked_model,)] -= 1
         delivery = settlement.delivery
@@ -287,12 +298,12 @@ class Metrics:
         """The store had lost settlements that it had taken."""
         self._reposted.values[()] += settlements
 
-    def render(self) -> bytes:
-        """Prometheus's text format."""
+    def refresh(self) -> None:
+        """Look up what is only looked up at a scrape."""
         for report in self._before_render:
             report()
-        if self._units_per_usd is not None:
-            for (model, state), units in self._units.values.items():
-                if state == "charged":
-                    self._charged_usd.values[(model,)] = units / float(self._units_per_usd)
+
+    def render(self) -> bytes:
+        """Prometheus's text format."""
+        self.refresh()
         return generate_latest(self.registry)

@@ -12,6 +12,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from proxy.domain.errors import NoConnectionLeft, NoCredentials
+from proxy.machine.limits import SharedLimits, SharedSemaphore
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.auth.opening import open_auth
 from proxy.upstream.bodies.prepared import (
@@ -87,7 +88,7 @@ class ProviderClient:
         self.url = self._addresses.of
         self._query = constant.query
         self.signs = provider.auth.signs
-        self._connections = asyncio.Semaphore(provider.max_connections)
+        self._connections: asyncio.Semaphore | SharedSemaphore = asyncio.Semaphore(provider.max_connections)
         # With traces on, the library writes the headers, for a trace's own is among them; it knows proxies as well.
         self._prepares = not (trace_configs or provider.proxy_url)
         self._headers: Mapping[str, str] | None = None
@@ -104,6 +105,10 @@ class ProviderClient:
                 **constant.headers,
             },
         )
+
+    def share_connections(self, limits: SharedLimits) -> None:
+        """Have ``max_connections`` together with the other processes of this gateway."""
+        self._connections = limits.semaphore(f"connections:{self.provider.name}", self.provider.max_connections)
 
     async def sign(self, url: URL, content_type: str, body_sha256: str) -> Mapping[str, str]:
         """The headers of a POST to ``url`` of a body with this hash, in hexadecimal. Raises NoCredentials."""

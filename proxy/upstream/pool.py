@@ -18,6 +18,7 @@ from proxy.domain.billing.settlement import Delivery, Served
 from proxy.domain.catalog import Model
 from proxy.domain.errors import TaskUnknown, UpstreamUnreachable
 from proxy.domain.requests.image import ImageRequest
+from proxy.machine.limits import SharedLimits
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.client import ProviderClient
@@ -55,11 +56,14 @@ class Pool:
         *,
         trace_configs: Sequence[TraceConfig] = (),
         shows_tokens: bool = False,
+        limits: SharedLimits | None = None,
     ) -> None:
         """One client for each provider, reported to ``trace_configs``; needs a running event loop.
 
-        Clients see the providers' token counts where ``shows_tokens``.
+        Clients see the providers' token counts where ``shows_tokens``. Where other processes serve beside this one,
+        ``limits`` hold over all of them.
         """
+        self._limits = limits
         self._shows_tokens = shows_tokens
         self._watch = Watch()
         self._trace_configs = trace_configs
@@ -181,7 +185,10 @@ class Pool:
             kind = PolledClient
         elif provider.dialect in RAW_DIALECTS:
             kind = RawClient
-        return kind(provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens)
+        made = kind(provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens)
+        if self._limits is not None:
+            made.share_connections(self._limits)
+        return made
 
     def _retire(self, client: ProviderClient) -> None:
         if client not in self._retiring:
@@ -201,7 +208,14 @@ class Pool:
     def _balancer_of(self, model: Model) -> Balancer:
         balancer = self._balancers.get(model.id)
         # Where the models were replaced while a request was admitted, it still goes where its own model is made.
-        return balancer if balancer is not None and balancer.model == model else Balancer(model)
+        if balancer is not None and balancer.model == model:
+            return balancer
+        limits = self._limits
+        if limits is None:
+            return Balancer(model)
+        return Balancer(
+            model, share=lambda one: limits.count(f"in flight:{one.provider}:{one.upstream_model}:{model.id}")
+        )
 
     def _report_states(self) -> None:
         now_s = monotonic()

@@ -10,8 +10,9 @@ no more than none at one of weight 1. Of those that are alike, weights are kept 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from proxy.domain.catalog import Deployment, Model
 from proxy.domain.records import record
@@ -46,16 +47,41 @@ class RetryBudget:
         return True
 
 
+class SharedInFlight(Protocol):
+    """What all processes of a gateway have in flight at one deployment."""
+
+    @property
+    def used(self) -> int:
+        """All of it."""
+
+    def take(self, amount: int, limit: int) -> bool:
+        """Have ``amount`` more, unless that would be more than ``limit`` together."""
+
+    def give(self, amount: int) -> None:
+        """Have ``amount`` less."""
+
+
 class Target:
     """A deployment and how it is doing."""
 
     __slots__ = (
-        "_limited_key_id", "_limited_until_s", "_policy", "breaker", "deployment", "in_flight", "index", "last_key_id",
-        "passed", "paused_until_s", "stride",
+        "_limited_key_id", "_limited_until_s", "_policy", "_shared", "breaker", "deployment", "in_flight", "index",
+        "last_key_id", "passed", "paused_until_s", "stride",
     )  # fmt: skip
 
-    def __init__(self, index: int, deployment: Deployment, policy: BreakerPolicy, stride: int) -> None:
-        """Begin with nothing in flight. ``index`` is its place in the configuration, ``stride`` goes by 1 / weight."""
+    def __init__(
+        self,
+        index: int,
+        deployment: Deployment,
+        policy: BreakerPolicy,
+        stride: int,
+        shared: SharedInFlight | None = None,
+    ) -> None:
+        """Begin with nothing in flight. ``index`` is its place in the configuration, ``stride`` goes by 1 / weight.
+
+        Where several processes ask it, ``shared`` is what they have in flight together.
+        """
+        self._shared = shared
         self.index = index
         self.deployment = deployment
         self.breaker = FairBreaker(policy)
@@ -73,8 +99,22 @@ class Target:
     def available(self, now_s: float, key_id: str) -> bool:
         """Whether it may get a request of this key now."""
         limit = self.deployment.max_in_flight
-        has_room = limit is None or self.in_flight < limit
+        has_room = limit is None or (self.in_flight if self._shared is None else self._shared.used) < limit
         return has_room and not self.is_paused(now_s, key_id) and self.breaker.allows(now_s, key_id)
+
+    def enter(self) -> bool:
+        """Count one more in flight; False where other processes have taken the last room meanwhile."""
+        limit = self.deployment.max_in_flight
+        if self._shared is not None and limit is not None and not self._shared.take(1, limit):
+            return False
+        self.in_flight += 1
+        return True
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.in_flight -= 1
+        if self._shared is not None and self.deployment.max_in_flight is not None:
+            self._shared.give(1)
 
     @property
     def load(self) -> int:
@@ -124,8 +164,16 @@ class Attempt:
 class Balancer:
     """The deployments of one model."""
 
-    def __init__(self, model: Model, policy: BreakerPolicy = BREAKER) -> None:
-        """Begin with every breaker closed. ``models`` are the model as each deployment knows it."""
+    def __init__(
+        self,
+        model: Model,
+        policy: BreakerPolicy = BREAKER,
+        share: Callable[[Deployment], SharedInFlight | None] = lambda _deployment: None,
+    ) -> None:
+        """Begin with every breaker closed. ``models`` are the model as each deployment knows it.
+
+        What other processes have in flight at a deployment is known by ``share``.
+        """
         self.model = model
         self.models = tuple(
             replace(model, provider=one.provider, upstream_model=one.upstream_model, wording=one.wording)
@@ -134,7 +182,7 @@ class Balancer:
         # Strides are whole numbers, so that equal shares compare as equal.
         common = math.lcm(*(one.weight for one in model.deployments))
         self.targets = tuple(
-            Target(index, one, policy, common // one.weight) for index, one in enumerate(model.deployments)
+            Target(index, one, policy, common // one.weight, share(one)) for index, one in enumerate(model.deployments)
         )
         self.budget = RetryBudget()
         # Of each priority its own: the main ones' requests would lift all spares alike, and one would get everything.
@@ -157,8 +205,9 @@ class Balancer:
         # Always the very least would be the lightest one too often, which is often without any.
         alike = (one for one in choices if one.load < least + one_request)
         chosen = min(alike, key=lambda one: (one.passed, one.index))
+        if not chosen.enter():
+            return self.begin(now_s, key_id, tried | {chosen.index})
         chosen.passed += chosen.stride
-        chosen.in_flight += 1
         chosen.last_key_id = key_id
         return Attempt(chosen, key_id, chosen.breaker.begin(now_s, key_id))
 
@@ -169,7 +218,7 @@ class Balancer:
     def end(self, attempt: Attempt, now_s: float, result: Result, retry_after_s: float | None = None) -> None:
         """The request has ended; ``retry_after_s`` is what the provider asked for."""
         target = attempt.target
-        target.in_flight -= 1
+        target.leave()
         target.breaker.end(now_s, attempt.key_id, result, attempt.probes)
         if retry_after_s is not None:
             target.pause(now_s, attempt.key_id, retry_after_s)

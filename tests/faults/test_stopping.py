@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.faults.load import Load
 from tests.faults.scene import PRICE, SETTLE, Scene, held, outcomes, ready, scene
 from tests.support.gateways import SampleProvider
 from tests.support.processes import free_port, wait_for
@@ -99,41 +98,6 @@ def shared(provider: SampleProvider, tmp_path: Path) -> Iterator[Scene]:
     admin = {"listen": f"127.0.0.1:{free_port()}"}
     with scene(tmp_path, provider, server=server, admin=admin) as made:
         yield made
-
-
-class Load:
-    """Clients that keep their connections, take whatever is answered, and never try again."""
-
-    def __init__(self, url: str, key: str, count: int) -> None:
-        self.statuses: list[int] = []
-        self.failures: list[str] = []
-        self._address = urlsplit(url).netloc
-        self._key = key
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._go_on, args=(number,)) for number in range(count)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """End all of them."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _go_on(self, number: int) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=20)
-        body = json.dumps({"model": "acme/image-1", "prompt": f"[sample delay_ms={number * 7}] a cube"})
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        while not self._stop.is_set():
-            try:
-                connection.request("POST", "/v1/images/generations", body, headers)
-                answer = connection.getresponse()
-                answer.read()
-                self.statuses.append(answer.status)
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-        connection.close()
 
 
 def test_a_restart_under_load_loses_no_request(shared: Scene) -> None:

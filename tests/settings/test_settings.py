@@ -49,6 +49,7 @@ usage = "tokens"
 keepalive_timeout = 30
 max_header_line = 16_384
 max_connections = 700
+workers = 3
 cors_origins = ["https://studio.example", "http://localhost:5173"]
 trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1"]
 drain_seconds = 0
@@ -188,6 +189,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "health_path": "/healthz",
         "tls_cert_file": None,
         "tls_key_file": None,
+        "workers": 3,
         "reuse_port": False,
         "default_model": "acme/image-1",
         "data_folder": "./state",
@@ -485,6 +487,10 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ("body_timeout = 1.5", "body_timeout = nan", "server.body_timeout", ["is nan", "86400"]),
     ("max_connections = 700", "max_connections = 0", "server.max_connections", ["is 0", "greater than or equal to 1"]),
     ("max_connections = 700", "max_connections = true", "server.max_connections", ["should be an integer"]),
+    *(
+        ("workers = 3", f"workers = {given}", "server.workers", ['should be a whole number from 1 to 60, or "auto"'])
+        for given in ("0", "61", "true", '"all"', "2.5", "-1")
+    ),
     ("drain_seconds = 0", "drain_seconds = -1", "server.drain_seconds", ["is -1", "greater than or equal to 0"]),
     *(
         ('"10.0.0.0/8"', f'"{network}"', "server.trusted_proxies[1]", [f"is '{network}'", "a network, like 10.0.0.0/8"])

@@ -43,8 +43,9 @@ def on_hangup(act: Callable[[], None]) -> None:
 class StopSignals:
     """Waits for SIGTERM or SIGINT; the second one ends the process at once."""
 
-    def __init__(self) -> None:
-        """Listen from now on; needs a running event loop."""
+    def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
+        """Listen from now on; needs a running event loop. Before it ends the process at once, it calls ``at_once``."""
+        self._at_once = at_once
         self._asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,6 +69,7 @@ class StopSignals:
 
     def _ask(self, number: int) -> None:
         if self._asked.is_set():
+            self._at_once()
             standard_error().flush(LAST_LINES_S)
             os._exit(128 + number)
         self._asked.set()

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from proxy.domain.errors import BodiesUnavailable
+from proxy.machine.limits import SharedCount
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +18,13 @@ SHARE = 4
 class BodyMemory:
     """Counts the bytes of bodies that are held, from when they are read until their requests have ended."""
 
-    def __init__(self, max_bytes: int, *, max_body_bytes: int) -> None:
-        """Hold at most ``max_bytes`` bytes, of which one body may have ``max_body_bytes``."""
+    def __init__(self, max_bytes: int, *, max_body_bytes: int, shared: SharedCount | None = None) -> None:
+        """Hold at most ``max_bytes`` bytes, of which one body may have ``max_body_bytes``.
+
+        Where other processes serve beside this one, all together hold no more: ``shared`` is what they have. A key's
+        share is counted here alone.
+        """
+        self._shared = shared
         self._max_bytes = max_bytes
         self._max_key_bytes = max(max_bytes // SHARE, max_body_bytes)
         self._of_keys: dict[str, int] = {}
@@ -31,12 +37,14 @@ class BodyMemory:
     def take(self, key_id: str, size: int) -> None:
         """Count ``size`` bytes more. Raises BodiesUnavailable where they would be too many."""
         of_key = self._of_keys.get(key_id, 0) + size
-        if self.held_bytes + size > self._max_bytes:
+        if of_key > self._max_key_bytes and self.held_bytes + size <= self._max_bytes:
+            raise BodiesUnavailable
+        if self.held_bytes + size > self._max_bytes or (
+            self._shared is not None and not self._shared.take(size, self._max_bytes)
+        ):
             logger.warning(
                 "bodies would be more than the %d bytes of server.max_body_memory: one was refused", self._max_bytes
             )
-            raise BodiesUnavailable
-        if of_key > self._max_key_bytes:
             raise BodiesUnavailable
         self.held_bytes += size
         self._of_keys[key_id] = of_key
@@ -44,6 +52,8 @@ class BodyMemory:
     def give(self, key_id: str, size: int) -> None:
         """Count ``size`` bytes less."""
         self.held_bytes -= size
+        if self._shared is not None:
+            self._shared.give(size)
         left = self._of_keys.get(key_id, 0) - size
         if left > 0:
             self._of_keys[key_id] = left

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from proxy.domain.errors import UploadsUnavailable
 from proxy.domain.requests.inputs import Source
+from proxy.machine.limits import SharedCount
 from proxy.metering.private_folder import make_private_folder
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,20 @@ THREADS = 4
 class Spools:
     """Makes spools, whose files lie in one folder, and are not more than so many bytes together."""
 
-    def __init__(self, folder: Path, *, max_disk_bytes: int, max_key_bytes: int | None = None) -> None:
-        """``folder`` is made when it is needed for the first time. One key's may take ``max_key_bytes`` of it."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_disk_bytes: int,
+        max_key_bytes: int | None = None,
+        shared: SharedCount | None = None,
+    ) -> None:
+        """``folder`` is made when it is needed for the first time. One key's may take ``max_key_bytes`` of it.
+
+        Where other processes serve beside this one, all together take no more than ``max_disk_bytes``: ``shared`` is
+        what they have. A key's share is counted here alone.
+        """
+        self._shared = shared
         self.folder = folder
         self._max_disk_bytes = max_disk_bytes
         self._max_key_bytes = max_disk_bytes if max_key_bytes is None else max_key_bytes
@@ -52,7 +65,9 @@ class Spools:
         if self._of_keys[key_id] + size > self._max_key_bytes:
             logger.warning("uploads of key %s would be more than its share of server.max_upload_disk", key_id)
             raise UploadsUnavailable
-        if self.disk_bytes + size > self._max_disk_bytes:
+        if self.disk_bytes + size > self._max_disk_bytes or (
+            self._shared is not None and not self._shared.take(size, self._max_disk_bytes)
+        ):
             logger.warning(
                 "uploads on the disk would be more than the %d bytes of server.max_upload_disk: one was refused",
                 self._max_disk_bytes,
@@ -64,6 +79,8 @@ class Spools:
     def give_room(self, key_id: str, size: int) -> None:
         """Count ``size`` bytes less."""
         self.disk_bytes -= size
+        if self._shared is not None:
+            self._shared.give(size)
         self._of_keys[key_id] -= size
         if not self._of_keys[key_id]:
             del self._of_keys[key_id]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections import deque
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -18,6 +20,22 @@ from proxy.web.server.sockets.address import UNIX, ListenAddress
 from proxy.web.server.sockets.opening import BACKLOG, SocketAccess, UnixSocketFile, ip_sockets, look_up
 
 ACCEPT_LIMIT = 100_000
+DEFERENCE_S = 0.002
+"""How long a connection is left to processes that have fewer."""
+
+RETRY_ACCEPT_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Share(Protocol):
+    """What processes on one socket tell each other."""
+
+    def accepts(self, *, accepting: bool) -> None:
+        """Whether this process takes new connections."""
+
+    def has_more_connections(self, own: int) -> bool:
+        """Whether this process, with ``own``, has more than another that takes new ones."""
 
 
 class Listener:
@@ -46,6 +64,8 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._doors: list[socket.socket] = []
         self._file: UnixSocketFile | None = None
+        self._share: Share | None = None
+        self._connecting: set[asyncio.Task[Any]] = set()
 
     async def listen(self, address: ListenAddress, access: SocketAccess, *, reuse_port: bool) -> str:
         """Listen at ``address``; the URL. ``access`` is to a Unix socket. Raises OSError.
@@ -71,6 +91,26 @@ class Listener:
         bound_host, bound_port = self._servers[0].sockets[0].getsockname()[:2]
         return f"http{'s' if self._tls else ''}://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
+    async def open_on(self, bound: Iterable[socket.socket]) -> None:
+        """Listen on sockets that are bound. Raises OSError."""
+        await self._set_up()
+        for listening in bound:
+            await self._serve(listening, keeps_door=False)
+        if self._certificate is not None:
+            self._certificate.start()
+
+    async def share(self, doors: Sequence[socket.socket], share: Share) -> None:
+        """Accept from ``doors``, on which other processes listen as well, this one's part of the clients."""
+        await self._set_up()
+        self._share = share
+        share.accepts(accepting=True)
+        for door in doors:
+            door.setblocking(False)
+            self._doors.append(door)
+            asyncio.get_running_loop().add_reader(door, self._accept, door, False)
+        if self._certificate is not None:
+            self._certificate.start()
+
     async def _set_up(self) -> None:
         await self._runner.setup()
         server = self._runner.server
@@ -93,18 +133,57 @@ class Listener:
         self._servers.append(accepting)
         await accepting.start_serving()
 
-    async def close_door(self) -> None:
-        """Listen no more, and serve every connection that has come until now.
+    def _accept(self, door: socket.socket, has_waited: bool) -> None:
+        """Take one connection, unless another process has fewer: that one has a moment to take it first.
+
+        The event loop itself would take all that wait at once, and every process is woken by each.
+        """
+        loop = asyncio.get_running_loop()
+        if self._share is None:
+            return
+        if not has_waited and self._share.has_more_connections(len(self._opened)):
+            loop.remove_reader(door)
+            loop.call_later(DEFERENCE_S, self._accept, door, True)
+            return
+        try:
+            connection, _ = door.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            # Another process was faster, or the client has gone.
+            pass
+        except OSError as error:
+            logger.error("a connection cannot be accepted: %s", error.strerror or error)
+            loop.remove_reader(door)
+            loop.call_later(RETRY_ACCEPT_S, self._accept, door, True)
+            return
+        else:
+            connection.setblocking(False)
+            task = loop.create_task(loop.connect_accepted_socket(self._connect, connection, **self._tls))
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
+        if has_waited:
+            loop.add_reader(door, self._accept, door, False)
+
+    def _connected(self, task: asyncio.Task[Any]) -> None:
+        self._connecting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # As asyncio does: a client's handshake of TLS that fails is not the gateway's.
+            logger.debug("a connection could not be made", exc_info=task.exception())
+
+    async def close_door(self, *, to_workers: bool = False) -> None:
+        """Listen no more, and serve every connection that has come until now, unless they are left ``to_workers``.
 
         The kernel hands out new connections among all that listen, and drops those that a closed socket has not taken
         yet. So the last of them are taken here, and the socket is closed in the same breath.
         """
         loop = asyncio.get_running_loop()
         self._stop_listening()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
         taken: deque[socket.socket] = deque()
         while self._doors:
             door = self._doors.pop()
-            taken += _take_all(door)
+            if not to_workers:
+                taken += _take_all(door)
             door.close()
         try:
             while taken:
@@ -129,6 +208,11 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        if self._share is not None:
+            self._share.accepts(accepting=False)
+            self._share = None
+            for door in self._doors:
+                asyncio.get_running_loop().remove_reader(door)
 
     def _connect(self) -> Connection:
         server = self._runner.server

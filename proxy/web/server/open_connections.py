@@ -55,6 +55,10 @@ class OpenConnections:
         self._untold = {EVICTED: 0, REFUSED: 0}
         metrics.before_render(lambda: metrics.connections(listener, len(self._open)))
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for a new connection, which may have cost an idle one its place."""
         if len(self._open) >= self._limit:

@@ -15,6 +15,8 @@ from pathlib import Path
 from pwd import getpwnam
 from typing import Any
 
+from proxy.web.server.sockets.address import UNIX, ListenAddress
+
 DEFAULT_MODE = 0o660
 BACKLOG = 4_096
 
@@ -150,3 +152,40 @@ def _give_to(path: Path, access: SocketAccess) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
+
+
+# --- Either -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What one address has become: its sockets, which listen, and its name in the file system if it has one."""
+
+    sockets: Sequence[socket.socket]
+    file: UnixSocketFile | None = None
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self.file is not None:
+            self.file.remove()
+        for each in self.sockets:
+            each.close()
+
+
+async def bind_all(address: ListenAddress, access: SocketAccess, *, reuse_port: bool) -> Bound:
+    """Listen at ``address``, with nobody who accepts yet. Raises OSError."""
+    if address.path:
+        file = UnixSocketFile(address.path)
+        return Bound([file.bind(access, replace=reuse_port)], file)
+    bound = Bound([*ip_sockets(await look_up(address.host, address.port), reuse_port=reuse_port)])
+    for each in bound.sockets:
+        each.listen(BACKLOG)
+    return bound
+
+
+def url_of(address: ListenAddress, bound: Bound, *, tls: bool) -> str:
+    """Where clients reach it."""
+    if address.path:
+        return f"{UNIX}{address.path}"
+    host, port = bound.sockets[0].getsockname()[:2]
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,1 @@
+"""Metrics of several processes of one machine: each keeps its numbers in shared memory, one adds them up."""
