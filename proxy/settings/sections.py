@@ -141,7 +141,7 @@ class LogSettings(Section):
 class MetricsSettings(Section):
     """What Prometheus sees of teams: how many of them by name, and how often their quota is read from the store."""
 
-    label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 0
+    label_teams: Annotated[Whole, Field(ge=0, le=1_000)] = 100
     team_refresh_seconds: Seconds = 15
 
 

@@ -19,7 +19,7 @@ import click
 from tests.deploy import dashboards
 from tests.deploy.drawing import Drawn, Line, Picture, line_name
 from tests.deploy.prometheus import Prometheus, running_prometheus
-from tests.deploy.traffic import MODELS, Callers, make_callers, running_traffic
+from tests.deploy.traffic import DEPLOYED, MODELS, Callers, make_callers, running_traffic, spare_provider
 from tests.support.gateways import RunningGateway, configuration, running_gateway, sample_provider
 from tests.support.processes import ROOT, wait_for
 from tests.support.requirements import program
@@ -61,7 +61,8 @@ def running_stack(folder: Path) -> Iterator[Prometheus]:
         toml = configuration(
             url,
             provider.url,
-            models=MODELS,
+            models=[*MODELS, DEPLOYED],
+            others=[spare_provider(provider)],
             logs={"requests": False},
             metrics={"label_teams": 10, "team_refresh_seconds": 1},
         )

@@ -28,6 +28,8 @@ LARGEST_BYTES = 200_000
         (200_000, "s", "2.31 d"),
         (2_048, "bytes", "2 KiB"),
         (1_536, "Bps", "1.5 KiB/s"),
+        (150_000_000, "si: units", "150 M units"),
+        (12.5, "si: units/h", "12.5 units/h"),
         (20.94, "reqps", "20.9 req/s"),
         (1_764_000_000_000, "dateTimeAsIso", "2025-11-24 16:00"),
         (math.inf, "s", "∞"),

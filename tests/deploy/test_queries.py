@@ -9,7 +9,7 @@ import pytest
 
 from tests.deploy import dashboards
 from tests.deploy.prometheus import Prometheus, QueryError, running_prometheus
-from tests.deploy.traffic import MODELS, TEAMS, make_callers, running_traffic
+from tests.deploy.traffic import DEPLOYED, MODELS, TEAMS, make_callers, running_traffic, spare_provider
 from tests.support.gateways import configuration, running_gateway, sample_provider
 from tests.support.requirements import program
 
@@ -28,6 +28,8 @@ MAY_BE_EMPTY = {
 }
 """Panels by title that need not have data for limits with a window, and why."""
 
+GAUGE = "Used of the limit, now and at the end of its window"
+
 _comparison = re.compile(r" (==|<=|>=|<|>) (?!bool\b)")
 
 
@@ -39,8 +41,9 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
         toml = configuration(
             f"embedded:{tmp_path}/data",
             provider.url,
-            models=MODELS,
-            metrics={"label_teams": 10, "team_refresh_seconds": 0.5},
+            models=[*MODELS, DEPLOYED],
+            others=[spare_provider(provider)],
+            metrics={"team_refresh_seconds": 0.5},
             accounting={"units_per_usd": 100_000},
         )
         with running_gateway(tmp_path, toml) as gateway:
@@ -84,6 +87,17 @@ def empty_ones(prometheus: Prometheus, queries: dict[str, str]) -> dict[str, str
     return told
 
 
+def check_gauge_and_forecast(prometheus: Prometheus) -> None:
+    """The gauge is past its end exactly where the panel beside it has a time at which the limit runs out."""
+    by_title = {panel["title"]: panel for panel in dashboards.panels(dashboards.load("team-budget"))}
+    for limit in sorted(LIMITS - {"quota_units"}):
+        values = {**VALUES, "limit": limit}
+        (gauge,) = [text for text, legend in dashboards.expressions(by_title[GAUGE], values) if legend == "at the end"]
+        ((runs_out, _legend),) = dashboards.expressions(by_title["Runs out on"], values)
+        (agree,) = prometheus.query(f"(({gauge}) > bool 1) == bool (count({runs_out}) or vector(0))")
+        assert agree["value"][1] == "1", limit
+
+
 def test_every_query_of_dashboards_rules_and_alerts_returns_data(prometheus: Prometheus) -> None:
     queries = {**dict(panel_queries()), **dict(rule_queries(prometheus))}
     assert len(queries) > 80
@@ -98,5 +112,6 @@ def test_every_query_of_dashboards_rules_and_alerts_returns_data(prometheus: Pro
         for variable in dashboards.load(name)["templating"]["list"]:
             if variable["type"] == "query":
                 assert prometheus.label_values(*dashboards.variable_query(variable, VALUES)), variable["name"]
+    check_gauge_and_forecast(prometheus)
     assert set(TEAMS) <= set(prometheus.label_values("lightmeter_team_quota_units", "team"))
     assert set(prometheus.label_values('lightmeter_team_quota_units{team="design"}', "limit")) == LIMITS

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from tests.support.gateways import RunningGateway, ask, image_model
+from tests.support.gateways import RunningGateway, SampleProvider, ask, image_model
 
 MODELS = [image_model("acme/image-1"), image_model("acme/image-mini", "0.25"), image_model("north/photo", "1.5")]
 SHARES = (6, 3, 2)
+SPARE_PROVIDER = "spare"
+DEPLOYED = {
+    **{name: value for name, value in image_model("acme/spread").items() if name not in ("provider", "upstream_model")},
+    "deployments": [{"provider": name, "upstream_model": "image-1"} for name in ("sample", SPARE_PROVIDER)],
+}
+"""A model that is made in two places: breakers and retries are seen there."""
+
 TEAMS = {"design": 8, "research": 3, "shop": 5}
 """Each team's share of the traffic."""
 
@@ -36,6 +43,8 @@ KINDS = {
     "unknown key": 1,
     "unknown model": 1,
     "no quota": 2,
+    "spread": 3,
+    "spread, busy": 2,
 }
 """How often each kind of request comes."""
 
@@ -46,8 +55,14 @@ PROMPTS = {
     "dropped": "[sample drop_connection] no answer",
     "busy": "[sample status=429] too much",
     "refused": "[sample status=400] something improper",
+    "spread, busy": "[sample status=503] too much in both places",
     "truncated": "[sample image_bytes=3000 truncate_after=5000] two images, and one of them arrives",
 }
+
+
+def spare_provider(provider: SampleProvider) -> dict[str, Any]:
+    """The second place of ``DEPLOYED``: the same sample provider by another name."""
+    return {"name": SPARE_PROVIDER, "base_url": f"{provider.url}/v1", "api_key_env": "SAMPLE_PROVIDER_KEY"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,9 @@ class Traffic:
     def _fields(self, kind: str) -> dict[str, Any]:
         model = self._random.choices([model["id"] for model in MODELS], SHARES)[0]
         fields = {"model": model, "prompt": PROMPTS.get(kind, f"[sample delay_ms={self._delay_ms()}] a cube")}
-        if kind == "two images":
+        if kind.startswith("spread"):
+            fields["model"] = DEPLOYED["id"]
+        elif kind == "two images":
             fields["n"] = 2
         elif kind == "truncated":
             fields |= {"n": 2, "response_format": "b64_json"}

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 
 THOUSANDS = ("", " K", " Mil", " Bil", " Tri")
+SI = ("", " k", " M", " G", " T")
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 SPANS_S = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1), ("ms", 1e-3), ("µs", 1e-6))
 SUFFIXES = {"reqps": " req/s", "ops": " ops/s"}
@@ -24,7 +25,8 @@ def write_value(value: float, unit: str, decimals: int | None = None) -> str:
         return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     if unit in ("bytes", "Bps"):
         return _scaled(value, 1024, tuple(f" {size}" for size in SIZES), decimals) + ("/s" if unit == "Bps" else "")
-    return PREFIXES.get(unit, "") + _scaled(value, 1000, THOUSANDS, decimals) + SUFFIXES.get(unit, "")
+    names, suffix = (SI, unit.removeprefix("si:")) if unit.startswith("si:") else (THOUSANDS, SUFFIXES.get(unit, ""))
+    return PREFIXES.get(unit, "") + _scaled(value, 1000, names, decimals) + suffix
 
 
 def _span(seconds: float) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.domain.billing.pricing import DeliveredPrices, Quote, Terms, Tier
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, settle
 from proxy.domain.limits import QUOTAS, QuotaUsage
+from proxy.domain.money import Money
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 
@@ -45,6 +47,11 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def samples(metrics: Metrics) -> Samples:
     families = text_string_to_metric_families(metrics.render().decode())
     return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def test_what_a_unit_is_worth_is_told_where_it_is_set() -> None:
+    assert value(samples(Metrics(money=Money(Decimal(100_000)))), "lightmeter_units_per_usd") == 100_000
+    assert value(samples(Metrics()), "lightmeter_units_per_usd") is None
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
