@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,18 +13,21 @@ import click
 from proxy.cli.support.admin_client import AdminClient
 from proxy.cli.support.output import show_json
 from proxy.cli.support.running import StopSignals, run
+from proxy.shipping.cloud_events import CloudEvents, Credentials
 from proxy.shipping.errors import ShippingError
 from proxy.shipping.jsonl import JsonLines
 from proxy.shipping.shipper import Pace, Shipper
 from proxy.shipping.sink import Sink
 from proxy.shipping.source import Source
 from proxy.telemetry.logs import set_up_logs
+from proxy.telemetry.secrets import KNOWN_SECRETS
 
 LAST_BATCH_S = 10.0
 """How long the batch under way may take after a stop; after that it is as if the process had been killed."""
 
 ONCE_PATIENCE_S = 60.0
 JSONL = "jsonl:"
+SECRETS = ("LIGHTMETER_SHIP_BEARER", "LIGHTMETER_SHIP_SIGNING_KEY")
 POSTGRES = ("postgresql://", "postgres://")
 
 
@@ -35,7 +39,7 @@ POSTGRES = ("postgresql://", "postgres://")
     envvar="LIGHTMETER_SHIP_TO",
     show_envvar=True,
     metavar="TARGET",
-    help="postgresql://USER@HOST/DATABASE or jsonl:DIR.",
+    help="postgresql://USER@HOST/DATABASE, jsonl:DIR or https://RECEIVER.",
 )
 @click.option("--name", help="The shipper's, as accounting.ledger_shippers has it.  [default: the kind of its target]")
 @click.option("--once", is_flag=True, help="End when all entries of the start have been shipped.")
@@ -83,19 +87,31 @@ POSTGRES = ("postgresql://", "postgres://")
 @click.option(
     "--schema", default="lightmeter", show_default=True, help="Of the tables in PostgreSQL, one for each store."
 )
+@click.option("--source", default="/lightmeter", show_default=True, help="Of events sent by https, one for each store.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For an answer of a receiver.",
+)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 @click.option("--json", "as_json", is_flag=True, help="At the end, what was shipped as JSON.")
-def ship(target: str, *, as_json: bool, log_level: str, by: Literal["month", "day"], schema: str, **given: Any) -> None:
+def ship(target: str, *, as_json: bool, log_level: str, **given: Any) -> None:
     """Copy ledger entries to TARGET as they are written, each exactly once.
 
     It runs beside the gateway until it is stopped, and goes on where it was after a crash of anything. It needs an
-    admin token of the role admin, for it tells the gateway how far it is.
+    admin token of the role admin, for it tells the gateway how far it is. Events to an https RECEIVER come at least
+    once: LIGHTMETER_SHIP_BEARER holds a token for it, LIGHTMETER_SHIP_SIGNING_KEY what bodies are signed with.
     """
     set_up_logs(log_level)
     try:
-        totals = run(_ship(target, TargetOptions(by, schema), **given))
+        options = TargetOptions(**{each.name: given.pop(each.name) for each in fields(TargetOptions)})
+        totals = run(_ship(target, options, **given))
     except ShippingError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -110,6 +126,8 @@ class TargetOptions:
 
     by: Literal["month", "day"]
     schema: str
+    source: str
+    timeout_s: float
 
 
 async def _ship(
@@ -149,4 +167,11 @@ def open_sink(target: str, options: TargetOptions) -> tuple[Sink, str]:
         except ImportError:
             raise ShippingError("PostgreSQL's driver is not here: pip install 'lightmeter[postgres]'") from None
         return PostgreSql(target, options.schema), "postgresql"
-    raise click.UsageError("--to should be postgresql://USER@HOST/DATABASE or jsonl:DIR.")
+    if target.startswith(("https://", "http://")):
+        secrets = [os.environ.get(name, "").strip() for name in SECRETS]
+        KNOWN_SECRETS.add(secrets)
+        sink = CloudEvents(
+            target, source=options.source, credentials=Credentials(*secrets), timeout_s=options.timeout_s
+        )
+        return sink, "https"
+    raise click.UsageError("--to should be postgresql://USER@HOST/DATABASE, jsonl:DIR or https://RECEIVER.")
