@@ -26,6 +26,7 @@ class StoreSide:
     runner: ScriptRunner
     redis_pool: ConnectionPool
     store: RedisStore
+    metrics: Metrics
 
 
 async def start_embedded_store(settings: Settings, parts: AsyncExitStack) -> str:
@@ -54,4 +55,4 @@ def open_store(settings: Settings, url: str, metrics: Metrics, parts: AsyncExitS
         charge_expired=accounting.expired == "charge",
         burst_ms=accounting.burst_seconds * 1000,
     )
-    return StoreSide(runner, redis_pool, store)
+    return StoreSide(runner, redis_pool, store, metrics)

@@ -145,6 +145,12 @@ class Metrics:
         self._journal_up = make.gauge(
             "journal_up", "Whether the journal could be written the last time it was tried", combine="min"
         )
+        self._ship_lag = make.gauge(
+            "ledger_ship_lag_seconds",
+            "Since the moment up to which a shipper of accounting.ledger_shippers has shipped the whole ledger",
+            "shipper",
+            combine="max",
+        )
         self._expired = make.counter("expired_leases", "Expired leases of gateways that died, reclaimed by this one")
         self._reposted = make.counter(
             "reposted_settlements", "Settlements that the store had taken and lost, posted again"
@@ -296,6 +302,10 @@ class Metrics:
     def journal_health(self, *, healthy: bool) -> None:
         """Whether the journal could be written."""
         self._journal_up.values[()] = 1 if healthy else 0
+
+    def ship_lag(self, shipper: str, seconds: float) -> None:
+        """How far a shipper of the ledger is behind, at this scrape."""
+        self._ship_lag.values[(shipper,)] = seconds
 
     def reposted(self, settlements: int) -> None:
         """The store had lost settlements that it had taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -52,6 +53,14 @@ class KeyBooks:
     usage_from: str | None
     held_reservations: int | None
     held_units: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many entries were taken out, and whether as old ones wait to be shipped."""
+
+    entries: int
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +163,11 @@ class LedgerBooks:
             raise Conflict(f"The ledger entry '{entry}' has been refunded already, by '{refund}'.")
         return refund
 
-    async def trim(self, team: str, *, keep_ms: int) -> int:
-        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint; how many."""
+    async def trim(self, team: str, *, keep_ms: int, shippers: Sequence[str] = ()) -> Trimmed:
+        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint.
+
+        Those that one of ``shippers`` has not shipped stay.
+        """
         keys = (
             key_names.ledger(team),
             key_names.checkpoint(team),
@@ -168,13 +180,13 @@ class LedgerBooks:
             reply = await self._runner.run(
                 load_script("trim"),
                 (*keys, *(key_names.key_checkpoint(team, key_id) for key_id in key_ids)),
-                (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH, *key_ids),
+                (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH, len(shippers), *shippers, *key_ids),
             )
             trimmed += int(reply[0])
             if reply[1]:
                 key_ids = [key_id.decode() for key_id in reply[1]]
             elif reply[0] < TRIM_BATCH:
-                return trimmed
+                return Trimmed(trimmed, bool(reply[2]))
 
 
 def _team_books(team: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.ledger.books import LedgerBooks
@@ -19,10 +20,11 @@ DAY_MS = 86_400_000
 class LedgerRetention:
     """A task that trims all ledgers at the start and each hour."""
 
-    def __init__(self, books: LedgerBooks, *, days: int) -> None:
-        """Keep entries of ``days`` days; 0 keeps them for ever."""
+    def __init__(self, books: LedgerBooks, *, days: int, shippers: Sequence[str] = ()) -> None:
+        """Keep entries of ``days`` days, and those that one of ``shippers`` has not shipped; 0 keeps them for ever."""
         self._books = books
         self._days = days
+        self._shippers = shippers
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -47,12 +49,22 @@ class LedgerRetention:
 
     async def _trim_all(self) -> None:
         cursor = None
+        waiting = 0
         while True:
             page = await self._books.teams(cursor=cursor, limit=TEAMS_A_PAGE)
             for team in page.items:
-                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS)
-                if trimmed:
-                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed)
+                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS, shippers=self._shippers)
+                if trimmed.entries:
+                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed.entries)
+                waiting += trimmed.waits
             cursor = page.next_cursor
             if cursor is None:
-                return
+                break
+        if waiting:
+            logger.warning(
+                "the ledgers of %d teams have entries older than %d days that have not been shipped by %s: they stay "
+                "until they are",
+                waiting,
+                self._days,
+                " and ".join(self._shippers),
+            )

@@ -17,6 +17,9 @@ from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
 
+SHIPPER_PATTERN = r"[a-z][a-z0-9-]{0,39}"
+"""The name of a shipper."""
+
 SHIPPED = "shipped:"
 """Before a shipper's name, the field of a team's checkpoint that holds the last entry that it has shipped."""
 
@@ -78,9 +81,11 @@ class ShippedLedger:
         if caught_up_ms is not None:
             await ask(self._redis, "HSET", key_names.SHIPPERS, shipper, caught_up_ms)
 
-    async def caught_up_ms(self, shippers: Sequence[str]) -> Mapping[str, int]:
-        """Up to when each of ``shippers`` has shipped everything; one that has never been has no entry."""
+    async def behind_s(self, shippers: Sequence[str]) -> Mapping[str, float]:
+        """For how long each of ``shippers`` has not shipped everything; one that never has has no entry. In seconds."""
         if not shippers:
             return {}
         found: Iterable[bytes | None] = await ask(self._redis, "HMGET", key_names.SHIPPERS, *shippers)
-        return {name: int(at) for name, at in zip(shippers, found, strict=True) if at is not None}
+        seconds, micros = await ask(self._redis, "TIME")
+        now_s = int(seconds) + int(micros) / 1e6
+        return {name: now_s - int(at) / 1_000 for name, at in zip(shippers, found, strict=True) if at is not None}
