@@ -21,6 +21,7 @@ from proxy.metering.ledger.pages import LedgerPages
 from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.ledger.ship_lag import ShipLag
 from proxy.metering.ledger.shipped import ShippedLedger
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis.durability import DurabilityReport
 from proxy.settings.mistakes import ConfigurationError
@@ -36,6 +37,7 @@ from proxy.web.admin.audit import AuditRoutes
 from proxy.web.admin.ledger import LedgerRoutes
 from proxy.web.admin.roles import AdminToken, Role, by_place
 from proxy.web.admin.shipping import ShippingRoutes
+from proxy.web.admin.statements import StatementRoutes
 from proxy.web.console.console import CONSOLE, Console
 from proxy.web.console.sessions import Sessions, Signer
 from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
@@ -106,8 +108,9 @@ class AdminSide:
         self, side: StoreSide, books: LedgerBooks, shipped: ShippedLedger, parts: AsyncExitStack
     ) -> None:
         accounting = self._settings.accounting
+        statements = Statements(side.runner, side.redis_pool, side.store, self._money)
         for chore in (
-            LedgerRetention(books, days=accounting.ledger_days, shippers=accounting.ledger_shippers),
+            LedgerRetention(books, statements, days=accounting.ledger_days, shippers=accounting.ledger_shippers),
             ShipLag(shipped, side.metrics, accounting.ledger_shippers),
         ):
             chore.start()
@@ -124,6 +127,7 @@ class AdminSide:
             *TeamAdminRoutes(teams, limits, money).routes(),
             *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
             *ShippingRoutes(shipped, limits).routes(),
+            *StatementRoutes(Statements(runner, redis_pool, store, money), teams).routes(),
             *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
             *operations,
             *self._description.routes(),

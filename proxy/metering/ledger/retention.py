@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,13 @@ DAY_MS = 86_400_000
 class LedgerRetention:
     """A task that trims all ledgers at the start and each hour."""
 
-    def __init__(self, books: LedgerBooks, *, days: int, shippers: Sequence[str] = ()) -> None:
-        """Keep entries of ``days`` days, and those that one of ``shippers`` has not shipped; 0 keeps them for ever."""
+    def __init__(self, books: LedgerBooks, statements: Statements, *, days: int, shippers: Sequence[str] = ()) -> None:
+        """Keep entries of ``days`` days, and those that one of ``shippers`` has not shipped; 0 keeps them for ever.
+
+        What is trimmed has been counted in its team's statement before.
+        """
         self._books = books
+        self._statements = statements
         self._days = days
         self._shippers = shippers
         self._task: asyncio.Task[None] | None = None
@@ -53,6 +58,8 @@ class LedgerRetention:
         while True:
             page = await self._books.teams(cursor=cursor, limit=TEAMS_A_PAGE)
             for team in page.items:
+                # An hour more than is trimmed now: a month is stated while all of its entries are there.
+                await self._statements.advance(team, age_ms=self._days * DAY_MS - int(PAUSE_S * 1_000))
                 trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS, shippers=self._shippers)
                 if trimmed.entries:
                     logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed.entries)

@@ -16,6 +16,7 @@ from proxy.metering.ledger.books import LedgerBooks, Trimmed
 from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.ledger.shipped import ShippedLedger
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.pages import Page
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store.facts import utc_day
@@ -170,10 +171,11 @@ async def test_retention_trims_every_team_and_only_where_it_is_asked_to(
     bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_retention, "PAUSE_S", 0.02)
+    statements = Statements(bench.runner, bench.pool, bench.store)
     key = await bench.make_key(None)
     await deliver(bench, await bench.admit(key, "req_1", 5_000))
     await age(bench, 5)
-    for_ever, a_while = LedgerRetention(books, days=0), LedgerRetention(books, days=4)
+    for_ever, a_while = LedgerRetention(books, statements, days=0), LedgerRetention(books, statements, days=4)
     for_ever.start()
     await for_ever.stop()
     assert await bench.redis.xlen("lm:{acme}:ledger") == 1
@@ -219,7 +221,8 @@ async def test_retention_tells_what_waits_to_be_shipped(
     key = await bench.make_key(None)
     await deliver(bench, await bench.admit(key, "req_1", 5_000))
     await age(bench, 5)
-    retention = LedgerRetention(books, days=4, shippers=("books", "archive"))
+    statements = Statements(bench.runner, bench.pool, bench.store)
+    retention = LedgerRetention(books, statements, days=4, shippers=("books", "archive"))
     retention.start()
 
     async def is_told() -> bool:
