@@ -19,7 +19,9 @@ from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerPages
 from proxy.metering.ledger.retention import LedgerRetention
+from proxy.metering.ledger.ship_lag import ShipLag
 from proxy.metering.ledger.shipped import ShippedLedger
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis.durability import DurabilityReport
 from proxy.settings.mistakes import ConfigurationError
@@ -35,6 +37,7 @@ from proxy.web.admin.audit import AuditRoutes
 from proxy.web.admin.ledger import LedgerRoutes
 from proxy.web.admin.roles import AdminToken, Role, by_place
 from proxy.web.admin.shipping import ShippingRoutes
+from proxy.web.admin.statements import StatementRoutes
 from proxy.web.console.console import CONSOLE, Console
 from proxy.web.console.sessions import Sessions, Signer
 from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
@@ -92,17 +95,30 @@ class AdminSide:
         Sockets that are ``bound`` already are taken. Raises ConfigurationError.
         """
         books = LedgerBooks(side.runner, side.redis_pool, side.store)
-        retention = LedgerRetention(books, days=self._settings.accounting.ledger_days)
-        retention.start()
-        parts.push_async_callback(retention.stop)
-        app = self._app(side, books, operations)
+        shipped = ShippedLedger(side.runner, side.redis_pool, side.store, books)
+        self._look_after_ledger(side, books, shipped, parts)
+        app = self._app(side, books, shipped, operations)
         address = await listeners.open(app, "admin", max_connections, bound)
         report = DurabilityReport(side.redis_pool, min_replicas=self._settings.store.min_replicas)
         report.start()
         parts.push_async_callback(report.stop)
         return address
 
-    def _app(self, side: StoreSide, books: LedgerBooks, operations: Iterable[Route]) -> web.Application:
+    def _look_after_ledger(
+        self, side: StoreSide, books: LedgerBooks, shipped: ShippedLedger, parts: AsyncExitStack
+    ) -> None:
+        accounting = self._settings.accounting
+        statements = Statements(side.runner, side.redis_pool, side.store, self._money)
+        for chore in (
+            LedgerRetention(books, statements, days=accounting.ledger_days, shippers=accounting.ledger_shippers),
+            ShipLag(shipped, side.metrics, accounting.ledger_shippers),
+        ):
+            chore.start()
+            parts.push_async_callback(chore.stop)
+
+    def _app(
+        self, side: StoreSide, books: LedgerBooks, shipped: ShippedLedger, operations: Iterable[Route]
+    ) -> web.Application:
         runner, redis_pool, store = side.runner, side.redis_pool, side.store
         limits, money = text_limits(self._settings), self._money
         keys, teams = KeyRegistry(runner, redis_pool, store), TeamRegistry(runner, redis_pool, store)
@@ -110,7 +126,8 @@ class AdminSide:
             *KeyAdminRoutes(keys, teams, limits, money).routes(),
             *TeamAdminRoutes(teams, limits, money).routes(),
             *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
-            *ShippingRoutes(ShippedLedger(runner, redis_pool, store, books), limits).routes(),
+            *ShippingRoutes(shipped, limits).routes(),
+            *StatementRoutes(Statements(runner, redis_pool, store, money), teams).routes(),
             *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
             *operations,
             *self._description.routes(),

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.metering.embedded.server import EmbeddedStore
-from proxy.metering.redis.pool import StorePool, open_pool
+from proxy.metering.redis.pool import open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
 from proxy.settings.settings import Settings
 from proxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
     from proxy.metering.redis.runner import ScriptRunner
 
 
@@ -22,8 +24,9 @@ class StoreSide:
     """Scripts go by the runner, all else by the pool."""
 
     runner: ScriptRunner
-    redis_pool: StorePool
+    redis_pool: ConnectionPool
     store: RedisStore
+    metrics: Metrics
 
 
 async def start_embedded_store(settings: Settings, parts: AsyncExitStack) -> str:
@@ -52,4 +55,4 @@ def open_store(settings: Settings, url: str, metrics: Metrics, parts: AsyncExitS
         charge_expired=accounting.expired == "charge",
         burst_ms=accounting.burst_seconds * 1000,
     )
-    return StoreSide(runner, redis_pool, store)
+    return StoreSide(runner, redis_pool, store, metrics)

@@ -19,6 +19,7 @@ COMMANDS = {
     "keys": ("proxy.cli.accounts", "keys"),
     "teams": ("proxy.cli.accounts", "teams"),
     "usage": ("proxy.cli.accounts", "usage"),
+    "statement": ("proxy.cli.statement", "statement"),
     "ledger": ("proxy.cli.ledger", "ledger"),
     "journal": ("proxy.cli.journal", "journal"),
     "audit": ("proxy.cli.audit", "audit_log"),

@@ -60,7 +60,10 @@ def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json
     try:
         run(_demo(port, admin_port, folder, once=once, as_json=as_json))
     except (ConfigurationError, EmbeddedStoreError) as error:
-        raise click.ClickException(str(error)) from None
+        message = str(error)
+        for setting, option in (("server.listen:", "--port:"), ("admin.listen:", "--admin-port:")):
+            message = message.replace(setting, option)
+        raise click.ClickException(message) from None
 
 
 async def _demo(port: int, admin_port: int, folder: Path, *, once: bool, as_json: bool) -> None:

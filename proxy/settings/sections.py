@@ -18,6 +18,7 @@ from proxy.settings.values import (
     Networks,
     PageUrl,
     Seconds,
+    Shippers,
     SocketMode,
     StoreUrl,
     UnitsPerUsd,
@@ -125,6 +126,7 @@ class AccountingSettings(Section):
     units_per_usd: UnitsPerUsd | None = None
     overage_images: Annotated[Whole, Field(ge=1, le=1_000)] = 4
     ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
+    ledger_shippers: Shippers = ()
     client_gone: Annotated[str, one_of("finish", "cancel")] = "finish"
     idempotency_answer_bytes: Annotated[Whole, Field(ge=0, le=2**20)] = 65_536
     settled_ids_seconds: Annotated[Whole, Field(ge=60, le=30 * 86_400)] = 86_400

@@ -19,6 +19,7 @@ from proxy.domain.requests.size_words import read_size
 from proxy.metering.redis.address import check_store_address
 from proxy.upstream.polled.hosts import check_host
 from proxy.upstream.provider import MODEL_PLACE
+from proxy.web.admin.queries import shipper_name
 from proxy.web.middleware.client_address import UNIX_CLIENT
 from proxy.web.middleware.common_headers import ANY_ORIGIN
 from proxy.web.server.sockets.address import ListenAddress
@@ -217,6 +218,11 @@ CorsOrigins = Annotated[
     AfterValidator(_any_origin_alone),
 ]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_comma_separated)]
+Shippers = Annotated[
+    tuple[Annotated[str, AfterValidator(shipper_name)], ...],
+    BeforeValidator(_comma_separated),
+    Field(max_length=10),
+]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Size = Annotated[str, AfterValidator(_size)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(check_host)], ...], Field(max_length=100)]

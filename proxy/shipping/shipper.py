@@ -26,8 +26,8 @@ LONGEST_WAIT_S = 60.0
 LONGEST_ASKED_WAIT_S = 600.0
 """However long a destination asks to be left alone."""
 
-LOOKING_SHARE = 20
-"""Looking at the heads of idle teams takes one part in so many of the time: each is work of the gateway."""
+LOOKING_SHARE = 4
+"""So many times as long as it takes to look at all heads, nobody looks at them: each is work of the gateway."""
 
 
 @dataclass(slots=True)

@@ -134,9 +134,6 @@ class Metrics:
         for operation in ("admit", "settle"):
             self._store_errors.values[(operation,)] = 0
         self._store_up = make.gauge("store_up", "Whether the store answered the last time it was asked", combine="min")
-        self._store_node_up = make.gauge(
-            "store_node_up", "The same of each node of a Cluster, once it was asked for anything", "node", combine="min"
-        )
         self._pending = make.gauge(
             "journal_pending_settlements", "What the journal holds that the store has not taken yet"
         )
@@ -147,6 +144,12 @@ class Metrics:
         )
         self._journal_up = make.gauge(
             "journal_up", "Whether the journal could be written the last time it was tried", combine="min"
+        )
+        self._ship_lag = make.gauge(
+            "ledger_ship_lag_seconds",
+            "Since the moment up to which a shipper of accounting.ledger_shippers has shipped the whole ledger",
+            "shipper",
+            combine="max",
         )
         self._expired = make.counter("expired_leases", "Expired leases of gateways that died, reclaimed by this one")
         self._reposted = make.counter(
@@ -288,14 +291,6 @@ class Metrics:
         """Whether the store answered."""
         self._store_up.values[()] = 1 if healthy else 0
 
-    def store_node_health(self, node: str, *, healthy: bool) -> None:
-        """Whether a node of a Cluster answered; ``node`` is its host and port."""
-        self._store_node_up.values[(node,)] = 1 if healthy else 0
-
-    def store_node_left(self, node: str) -> None:
-        """It is a node of the store no more."""
-        self._store_node_up.values.pop((node,), None)
-
     def journal_pending(self, count: int) -> None:
         """How many settlements wait for the store."""
         self._pending.values[()] = count
@@ -307,6 +302,10 @@ class Metrics:
     def journal_health(self, *, healthy: bool) -> None:
         """Whether the journal could be written."""
         self._journal_up.values[()] = 1 if healthy else 0
+
+    def ship_lag(self, shipper: str, seconds: float) -> None:
+        """How far a shipper of the ledger is behind, at this scrape."""
+        self._ship_lag.values[(shipper,)] = seconds
 
     def reposted(self, settlements: int) -> None:
         """The store had lost settlements that it had taken."""

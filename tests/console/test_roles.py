@@ -30,6 +30,12 @@ TABLE = {
     ("GET", "/admin/v1/money"): (YES, YES, YES),
     ("GET", "/admin/v1/ledger/books"): (YES, NO, NO),
     ("GET", "/admin/v1/ledger/books/{team}"): (YES, YES, NO),
+    ("GET", "/admin/v1/ledger/heads"): (YES, NO, NO),
+    ("POST", "/admin/v1/ledger/shipped"): (NO, NO, NO),
+    ("GET", "/admin/v1/teams/{id}/statements"): (YES, YES, NO),
+    ("GET", "/admin/v1/teams/{id}/statements/{month}"): (YES, YES, NO),
+    ("GET", "/admin/v1/teams/{id}/statements/{month}/page"): (YES, YES, NO),
+    ("GET", "/admin/v1/teams/{id}/statements/{month}/csv"): (YES, YES, NO),
     ("GET", "/admin/v1/audit"): (YES, YES, NO),
 }
 NAMED_BY_QUERY = {"/admin/v1/keys", "/admin/v1/ledger", "/admin/v1/audit"}
@@ -50,6 +56,7 @@ def ids(gateway: RunningGateway) -> dict[str, dict[str, str]]:
 def may(gateway: RunningGateway, token: str, method: str, path: str, ids: dict[str, str]) -> bool:
     kind = "keys" if path.startswith("/admin/v1/keys") else "teams"
     place = path.replace("{id}", ids[kind]).replace("{entry}", ids["entry"]).replace("{team}", ids["team"])
+    place = place.replace("{month}", "2026-11")
     if path in NAMED_BY_QUERY and method == "GET":
         place += f"?team={ids['team']}"
     # Who may is told what is wrong with this body; only keys are made, to see whose they would be.

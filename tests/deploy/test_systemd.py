@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli.ship import ship
 from tests.deploy.machine import UNITS, Machine, running_machine
 from tests.support.gateways import (
     ADMIN_TOKEN,
@@ -29,6 +30,7 @@ from tests.support.processes import ROOT, wait_for
 from tests.support.requirements import program
 
 UNIT = ROOT / "deploy" / "systemd" / "lightmeter.service"
+SHIP_UNIT = UNIT.with_name("lightmeter-ship.service")
 WORST_EXPOSURE = 2.0
 CONFIGURATION = "/etc/lightmeter/lightmeter.toml"
 pytestmark = pytest.mark.slow
@@ -40,9 +42,9 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProvide
         yield running
 
 
-def analyze(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def analyze(folder: Path, text: str, *arguments: str, name: str = UNIT.name) -> subprocess.CompletedProcess[str]:
     """What systemd-analyze finds in a unit whose program is the one of this checkout."""
-    unit = folder / UNIT.name
+    unit = folder / name
     unit.write_text(text.replace("/opt/lightmeter/bin/lightmeter", shutil.which("true") or "/bin/true"))
     command = [program("systemd-analyze", "systemd"), *arguments, str(unit)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -53,6 +55,17 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
     misspelt = analyze(tmp_path, UNIT.read_text().replace("ProtectClock", "ProtectClok"), "verify", "--man=no")
     assert "ProtectClok" in misspelt.stderr
+
+
+def test_the_unit_of_the_shipper_is_as_strict(tmp_path: Path) -> None:
+    text = SHIP_UNIT.read_text()
+    verified = analyze(tmp_path, text, "verify", "--man=no", "--recursive-errors=no", name=SHIP_UNIT.name)
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    assert exposure(tmp_path, text) <= WORST_EXPOSURE
+    manual = (ROOT / "deploy" / "README.md").read_text()
+    for named in ("deploy/systemd/lightmeter-ship.service", "/etc/lightmeter/ship", "LIGHTMETER_SHIP_TO"):
+        assert named in manual
+    assert "LIGHTMETER_SHIP_TO" in {each.envvar for each in ship.params}
 
 
 def exposure(folder: Path, text: str) -> float:

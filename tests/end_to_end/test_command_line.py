@@ -18,6 +18,7 @@ from tests.support.gateways import (
     running_gateway,
 )
 from tests.support.processes import free_port, python_module, running
+from tests.support.template import can_fork, finish
 
 
 def lightmeter(*arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None) -> str:
@@ -31,14 +32,17 @@ def run(
     *arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
+    command, variables = python_module("proxy.cli", *arguments), environment or {}
+    if can_fork(command, variables):
+        return finish(command, {**inherited, **variables}, folder, 60)
     return subprocess.run(
-        python_module("proxy.cli", *arguments),
+        command,
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
         cwd=folder,
-        env={**inherited, "PYTHONPATH": str(Path.cwd()), **(environment or {})},
+        env={**inherited, "PYTHONPATH": str(Path.cwd()), **variables},
     )
 
 
@@ -351,7 +355,8 @@ def test_a_port_in_use_is_told(gateway: RunningGateway, provider: SampleProvider
     assert "Traceback" not in done.stderr
     done = run("demo", "--port", taken.rpartition(":")[2], folder=tmp_path)
     assert done.returncode == 1
-    assert "--port 0" in done.stderr
+    assert f"--port: {taken} is in use" in done.stderr
+    assert "(port 0 takes a free one)" in done.stderr
     done = run("sample-provider", "--port", provider.url.rpartition(":")[2])
     assert done.returncode == 1
     assert "--port 0" in done.stderr

@@ -81,6 +81,8 @@ burst_seconds = 10
 units_per_usd = 250
 tier = "delivered"
 overage_images = 2
+ledger_days = 30
+ledger_shippers = ["finance", "archive"]
 
 [logs]
 level = "warning"
@@ -237,7 +239,8 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "expired": "void",
         "tier": "delivered",
         "overage_images": 2,
-        "ledger_days": 0,
+        "ledger_days": 30,
+        "ledger_shippers": ("finance", "archive"),
         "client_gone": "finish",
         "idempotency_answer_bytes": 65_536,
         "settled_ids_seconds": 3_600,

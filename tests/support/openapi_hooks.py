@@ -17,6 +17,7 @@ NO_SCHEMA_SAYS_SO = (
     "should be the address of a public host",
     ".image_url' should have at most",
     "'key' should be a key's id, of the team that 'team' names.",
+    "'order' should be 'oldest' where neither 'team' nor 'key' is given.",
     # Which list a cursor is of.
     "'cursor' should be of the team '",
     "'cursor' should be the next_cursor or the resume_cursor of a list of all teams;",

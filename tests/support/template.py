@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ IMPORTED = (
     "proxy.cli.accounts",
     "proxy.cli.demo",
     "proxy.cli.ledger",
+    "proxy.cli.price",
     "proxy.cli.serve",
     "proxy.sample_provider.command",
 )
@@ -90,10 +92,19 @@ class Template:
         self._unread = b""
         atexit.register(self._close)
 
-    def fork(self, command: list[str], log: Path, environment: Mapping[str, str]) -> Forked:
+    def fork(
+        self, command: list[str], output: Path, errors: Path, environment: Mapping[str, str], folder: Path
+    ) -> Forked:
         """Run the arguments after ``python -m proxy.cli`` of ``command`` in a process of its own."""
-        log.write_bytes(b"")
-        request = {"arguments": command[3:], "log": str(log), "environment": dict(environment)}
+        for path in {output, errors}:
+            path.write_bytes(b"")
+        request = {
+            "arguments": command[3:],
+            "output": str(output),
+            "errors": str(errors),
+            "environment": dict(environment),
+            "folder": str(folder),
+        }
         with self._lock:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -144,10 +155,30 @@ def can_fork(command: list[str], environment: Mapping[str, str]) -> bool:
 
 
 def fork(command: list[str], log: Path, environment: Mapping[str, str]) -> Forked:
-    """A fork of this test process's own template, which the first call starts."""
+    """A server, whose errors go to its log as well: a fork of this test process's own template."""
+    return _template().fork(command, log, log, environment, ROOT)
+
+
+def finish(
+    command: list[str], environment: Mapping[str, str], folder: Path | None, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself. Raises TimeoutExpired, and kills it, where it does not."""
+    with TemporaryDirectory() as place:
+        output, errors = Path(place, "output"), Path(place, "errors")
+        process = _template().fork(command, output, errors, environment, folder or ROOT)
+        try:
+            status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(command, status, output.read_text(), errors.read_text())
+
+
+def _template() -> Template:
     if not _templates:
         _templates.append(Template())
-    return _templates[0].fork(command, log, environment)
+    return _templates[0]
 
 
 def _comes_too_late(name: str) -> bool:
@@ -209,11 +240,14 @@ def _reap() -> tuple[int, int] | None:
 
 def _become(request: dict[str, Any]) -> None:
     os.setsid()
-    for path, flags, numbers in ((os.devnull, os.O_RDONLY, (0,)), (request["log"], os.O_WRONLY | os.O_TRUNC, (1, 2))):
+    # Appended to: output and errors may be one file.
+    written = os.O_WRONLY | os.O_APPEND
+    paths = ((os.devnull, os.O_RDONLY), (request["output"], written), (request["errors"], written))
+    for number, (path, flags) in enumerate(paths):
         descriptor = os.open(path, flags)
-        for number in numbers:
-            os.dup2(descriptor, number)
+        os.dup2(descriptor, number)
         os.close(descriptor)
+    os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["lightmeter", *request["arguments"]]

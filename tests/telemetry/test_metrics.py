@@ -54,6 +54,13 @@ def test_what_a_unit_is_worth_is_told_where_it_is_set() -> None:
     assert value(samples(Metrics()), "lightmeter_units_per_usd") is None
 
 
+def test_how_far_each_shipper_is_behind() -> None:
+    metrics = Metrics()
+    assert value(samples(metrics), "lightmeter_ledger_ship_lag_seconds", shipper="books") is None
+    metrics.ship_lag("books", 12.5)
+    assert value(samples(metrics), "lightmeter_ledger_ship_lag_seconds", shipper="books") == 12.5
+
+
 def value(found: Samples, name: str, **labels: str) -> float | None:
     return found.get((name, frozenset(labels.items())))
 

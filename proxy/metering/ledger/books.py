@@ -9,19 +9,19 @@ from itertools import count
 from typing import Any
 
 import orjson
+from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
 from proxy.metering.redis.connection import Argument
-from proxy.metering.redis.pool import StorePool, reads_of
+from proxy.metering.redis.pool import names_after
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.charges import FIRST_DAY
 from proxy.metering.redis_store.store import RedisStore
-from proxy.metering.redis_store.team_index import TeamIndex
 
 TRIM_BATCH = 200
 """Entries in one call of a script, which no other call may wait long for."""
@@ -56,6 +56,14 @@ class KeyBooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many entries were taken out, and whether as old ones wait to be shipped."""
+
+    entries: int
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BooksPage:
     """Keys of a team as they were when the ledger's last entry was ``as_of``, and ``trimmed`` the last taken out."""
 
@@ -69,29 +77,19 @@ class BooksPage:
 class LedgerBooks:
     """Everything here raises StoreUnavailable where the store cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore) -> None:
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
         """Run scripts on ``runner``, list teams through ``pool``.
 
         ``store`` reclaims what expired leases hold, before each look at the counters.
         """
         self._runner = runner
-        self._index = TeamIndex(reads_of(pool))
+        self._redis = Redis(connection_pool=pool)
         self._store = store
         self._call_ids = count(1)
 
     async def teams(self, *, cursor: str | None = None, limit: int) -> Page[str]:
         """Teams in the order of their ids."""
-        names = await self._index.after(cursor, count=limit + 1)
-        return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
-
-    @property
-    def team_parts(self) -> Sequence[str]:
-        """Parts of the list of teams, for those who go on with the others where one cannot be read."""
-        return self._index.parts
-
-    async def teams_of(self, part: str, *, cursor: str | None = None, limit: int) -> Page[str]:
-        """The teams of one part, in the order of their ids."""
-        names = await self._index.part_after(part, cursor, count=limit + 1)
+        names = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
         return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
 
     async def read(self, team: str, *, after: str, limit: int) -> BooksPage:
@@ -165,8 +163,11 @@ class LedgerBooks:
             raise Conflict(f"The ledger entry '{entry}' has been refunded already, by '{refund}'.")
         return refund
 
-    async def trim(self, team: str, *, keep_ms: int) -> int:
-        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint; how many."""
+    async def trim(self, team: str, *, keep_ms: int, shippers: Sequence[str] = ()) -> Trimmed:
+        """Take entries older than ``keep_ms`` out of a team's ledger, into its checkpoint.
+
+        Those that one of ``shippers`` has not shipped stay.
+        """
         keys = (
             key_names.ledger(team),
             key_names.checkpoint(team),
@@ -179,13 +180,13 @@ class LedgerBooks:
             reply = await self._runner.run(
                 load_script("trim"),
                 (*keys, *(key_names.key_checkpoint(team, key_id) for key_id in key_ids)),
-                (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH, *key_ids),
+                (f"trim_{next(self._call_ids)}", keep_ms, TRIM_BATCH, len(shippers), *shippers, *key_ids),
             )
             trimmed += int(reply[0])
             if reply[1]:
                 key_ids = [key_id.decode() for key_id in reply[1]]
             elif reply[0] < TRIM_BATCH:
-                return trimmed
+                return Trimmed(trimmed, bool(reply[2]))
 
 
 def _team_books(team: str) -> tuple[str, ...]:

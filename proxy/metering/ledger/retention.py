@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -19,10 +21,15 @@ DAY_MS = 86_400_000
 class LedgerRetention:
     """A task that trims all ledgers at the start and each hour."""
 
-    def __init__(self, books: LedgerBooks, *, days: int) -> None:
-        """Keep entries of ``days`` days; 0 keeps them for ever."""
+    def __init__(self, books: LedgerBooks, statements: Statements, *, days: int, shippers: Sequence[str] = ()) -> None:
+        """Keep entries of ``days`` days, and those that one of ``shippers`` has not shipped; 0 keeps them for ever.
+
+        What is trimmed has been counted in its team's statement before.
+        """
         self._books = books
+        self._statements = statements
         self._days = days
+        self._shippers = shippers
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -37,24 +44,34 @@ class LedgerRetention:
 
     async def _keep_trimming(self) -> None:
         while True:
-            for part in self._books.team_parts:
-                # What cannot be reached of a Cluster holds nothing else up.
-                try:
-                    await self._trim_part(part)
-                except StoreUnavailable:
-                    logger.warning("some ledgers could not be trimmed; it will be tried again in an hour")
-                except Exception:
-                    logger.exception("some ledgers could not be trimmed; it will be tried again in an hour")
+            try:
+                await self._trim_all()
+            except StoreUnavailable:
+                logger.warning("the ledger could not be trimmed; it will be tried again in an hour")
+            except Exception:
+                logger.exception("the ledger could not be trimmed; it will be tried again in an hour")
             await asyncio.sleep(PAUSE_S)
 
-    async def _trim_part(self, part: str) -> None:
+    async def _trim_all(self) -> None:
         cursor = None
+        waiting = 0
         while True:
-            page = await self._books.teams_of(part, cursor=cursor, limit=TEAMS_A_PAGE)
+            page = await self._books.teams(cursor=cursor, limit=TEAMS_A_PAGE)
             for team in page.items:
-                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS)
-                if trimmed:
-                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed)
+                # An hour more than is trimmed now: a month is stated while all of its entries are there.
+                await self._statements.advance(team, age_ms=self._days * DAY_MS - int(PAUSE_S * 1_000))
+                trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS, shippers=self._shippers)
+                if trimmed.entries:
+                    logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed.entries)
+                waiting += trimmed.waits
             cursor = page.next_cursor
             if cursor is None:
-                return
+                break
+        if waiting:
+            logger.warning(
+                "the ledgers of %d teams have entries older than %d days that have not been shipped by %s: they stay "
+                "until they are",
+                waiting,
+                self._days,
+                " and ".join(self._shippers),
+            )

@@ -7,13 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from redis.asyncio import ConnectionPool, Redis
+
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.pages import Page
-from proxy.metering.redis.pool import StorePool, ask, ask_all, reads_of
+from proxy.metering.redis.pool import ask, ask_all
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
+
+SHIPPER_PATTERN = r"[a-z][a-z0-9-]{0,39}"
+"""The name of a shipper."""
 
 SHIPPED = "shipped:"
 """Before a shipper's name, the field of a team's checkpoint that holds the last entry that it has shipped."""
@@ -36,10 +41,10 @@ class LedgerHead:
 class ShippedLedger:
     """Everything here raises StoreUnavailable where the store cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore, books: LedgerBooks) -> None:
+    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore, books: LedgerBooks) -> None:
         """``books`` lists the teams; ``store`` reclaims what expired leases hold, whose entries are shipped as well."""
         self._runner = runner
-        self._redis = reads_of(pool)
+        self._redis = Redis(connection_pool=pool)
         self._store = store
         self._books = books
         self._call_ids = count(1)
@@ -76,9 +81,11 @@ class ShippedLedger:
         if caught_up_ms is not None:
             await ask(self._redis, "HSET", key_names.SHIPPERS, shipper, caught_up_ms)
 
-    async def caught_up_ms(self, shippers: Sequence[str]) -> Mapping[str, int]:
-        """Up to when each of ``shippers`` has shipped everything; one that has never been has no entry."""
+    async def behind_s(self, shippers: Sequence[str]) -> Mapping[str, float]:
+        """For how long each of ``shippers`` has not shipped everything; one that never has has no entry. In seconds."""
         if not shippers:
             return {}
         found: Iterable[bytes | None] = await ask(self._redis, "HMGET", key_names.SHIPPERS, *shippers)
-        return {name: int(at) for name, at in zip(shippers, found, strict=True) if at is not None}
+        seconds, micros = await ask(self._redis, "TIME")
+        now_s = int(seconds) + int(micros) / 1e6
+        return {name: now_s - int(at) / 1_000 for name, at in zip(shippers, found, strict=True) if at is not None}

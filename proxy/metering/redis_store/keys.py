@@ -74,6 +74,11 @@ def key_checkpoint(team: str, key_id: str) -> str:
     return f"lm:{{{team}}}:checkpoint:{key_id}"
 
 
+def statements(team: str) -> str:
+    """Hash: the statements of months that have ended, and the book of the one that is open."""
+    return f"lm:{{{team}}}:statements"
+
+
 def ledger(team: str) -> str:
     """Stream: the ledger."""
     return f"lm:{{{team}}}:ledger"

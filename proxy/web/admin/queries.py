@@ -20,6 +20,7 @@ from pydantic import (
 from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, team_of
 from proxy.domain.billing.settlement import Outcome
 from proxy.domain.errors import InvalidRequest, NotFound
+from proxy.metering.ledger.shipped import SHIPPER_PATTERN
 from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
 
 PAGE_LIMIT = 1_000
@@ -36,8 +37,6 @@ ORDERS = ("oldest", "newest")
 """Which of a team's entries come first."""
 
 _request_id = re.compile(REQUEST_PATTERN)
-SHIPPER_PATTERN = r"[a-z][a-z0-9-]{0,39}"
-
 _shipper = re.compile(SHIPPER_PATTERN)
 _stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
 _stream_id = re.compile(STREAM_ID_PATTERN)

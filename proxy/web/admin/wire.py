@@ -160,6 +160,76 @@ class EntryPage(_View):
     resume_cursor: str | None
 
 
+class LedgerRange(_View):
+    """The entries behind ``after`` up to ``to``; null is the ledger's beginning."""
+
+    after: str | None
+    to: str | None
+
+
+class StatedSums(_View):
+    """What was charged under one heading, without what was refunded."""
+
+    images: int
+    quota_units: int
+    quota_units_usd: Usd | None = None
+
+
+class LateSums(StatedSums):
+    """What requests of an earlier month are in a statement."""
+
+    entries: int
+
+
+class BroughtForward(StatedSums):
+    """What was trimmed from the ledger before a statement had it; it is in the totals."""
+
+    overage: int
+    overage_usd: Usd | None = None
+
+
+class StatementView(_View):
+    """What a team's ledger adds up to in a UTC month: the entries that were written in it.
+
+    One that is ``stated`` never changes: what is written later goes into the one that is ``open``, and under ``late``
+    there, by the month that the request was admitted in. ``quota_units`` is ``charged`` without ``refunded``;
+    ``overage`` is a part of it. US dollars are by ``units_per_usd``, as it was when the month was stated.
+    """
+
+    team: str
+    month: str
+    state: Annotated[str, Field(description="open or stated")]
+    stated_at: Time | None
+    ledger: LedgerRange
+    entries: int
+    requests: int
+    images: int
+    charged: int
+    charged_usd: Usd | None = None
+    refunded: int
+    refunded_usd: Usd | None = None
+    quota_units: int
+    quota_units_usd: Usd | None = None
+    overage: int
+    overage_usd: Usd | None = None
+    granted: int
+    granted_usd: Usd | None = None
+    by_model: dict[str, StatedSums]
+    by_key: dict[str, StatedSums]
+    late: dict[str, LateSums]
+    late_entries: list[str]
+    late_entries_omitted: int
+    brought_forward: BroughtForward | None
+    units_per_usd: str | None
+
+
+class StatementPage(_View):
+    """A team's statements; there is one page."""
+
+    data: list[StatementView]
+    next_cursor: str | None
+
+
 class RefundView(_View):
     """A refund: its own ledger entry, and the one that it reverses."""
 

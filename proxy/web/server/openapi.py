@@ -71,6 +71,7 @@ PATH_PARAMETERS = {
     "id": "The id of a key or of a team, as the path says",
     "entry": "A ledger entry's id",
     "team": "A team's id",
+    "month": "A UTC month, like 2026-11",
     "model": "A model's id; its slashes may be escaped",
 }
 SECURITY = {

@@ -12,9 +12,11 @@ from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.metering.actor import NOBODY
 from proxy.metering.ledger import books as ledger_books
 from proxy.metering.ledger import retention as ledger_retention
-from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.books import LedgerBooks, Trimmed
 from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.ledger.retention import LedgerRetention
+from proxy.metering.ledger.shipped import ShippedLedger
+from proxy.metering.ledger.statements import Statements
 from proxy.metering.pages import Page
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store.facts import utc_day
@@ -154,9 +156,9 @@ async def test_trimmed_entries_go_into_the_checkpoint(
     await books.refund("acme", old, reason="x")
     await bench.admit(key, "req_held", 5_000)
     await deliver(bench, await bench.admit(key, "req_new", 5_000))
-    assert await books.trim("acme", keep_ms=3 * 86_400_000) == 0
-    assert await books.trim("acme", keep_ms=86_400_000) == 8
-    assert await books.trim("acme", keep_ms=86_400_000) == 0
+    assert (await books.trim("acme", keep_ms=3 * 86_400_000)).entries == 0
+    assert (await books.trim("acme", keep_ms=86_400_000)).entries == 8
+    assert (await books.trim("acme", keep_ms=86_400_000)).entries == 0
     assert await bench.redis.xlen("lm:{acme}:ledger") == 2
     assert await bench.redis.hget("lm:{acme}:checkpoint", "entries") == b"8"
     assert await bench.redis.hlen("lm:{acme}:refunds") == 0
@@ -169,10 +171,11 @@ async def test_retention_trims_every_team_and_only_where_it_is_asked_to(
     bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_retention, "PAUSE_S", 0.02)
+    statements = Statements(bench.runner, bench.pool, bench.store)
     key = await bench.make_key(None)
     await deliver(bench, await bench.admit(key, "req_1", 5_000))
     await age(bench, 5)
-    for_ever, a_while = LedgerRetention(books, days=0), LedgerRetention(books, days=4)
+    for_ever, a_while = LedgerRetention(books, statements, days=0), LedgerRetention(books, statements, days=4)
     for_ever.start()
     await for_ever.stop()
     assert await bench.redis.xlen("lm:{acme}:ledger") == 1
@@ -184,6 +187,50 @@ async def test_retention_trims_every_team_and_only_where_it_is_asked_to(
     await eventually(is_empty)
     await a_while.stop()
     await check(bench, books, key)
+
+
+async def test_only_what_every_shipper_has_shipped_is_trimmed(bench: Bench, books: LedgerBooks) -> None:
+    key, day = await bench.make_key(100_000), 86_400_000
+    shipped = ShippedLedger(bench.runner, bench.pool, bench.store, books)
+    for number in range(6):
+        await deliver(bench, await bench.admit(key, f"req_{number}", 5_000), images=number % 3)
+    await age(bench, 2)
+    places = [stream_id.decode() for stream_id, _fields in await stream(bench)]
+    await deliver(bench, await bench.admit(key, "req_new", 5_000))
+    both = ("books", "archive")
+    assert await books.trim("acme", keep_ms=day, shippers=both) == Trimmed(0, waits=True)
+    await shipped.report("books", {"acme": places[3]}, None)
+    assert await books.trim("acme", keep_ms=day, shippers=both) == Trimmed(0, waits=True)
+    await shipped.report("archive", {"acme": places[1]}, None)
+    # Of two that have shipped entries of one millisecond, the one that is behind counts.
+    assert await books.trim("acme", keep_ms=day, shippers=both) == Trimmed(2, waits=True)
+    await check(bench, books, key)
+    await shipped.report("archive", {"acme": places[5]}, None)
+    assert await books.trim("acme", keep_ms=day, shippers=both) == Trimmed(2, waits=True)
+    assert await books.trim("acme", keep_ms=3 * day, shippers=both) == Trimmed(0, waits=False)
+    # What is younger stays, however far it has been shipped.
+    await shipped.report("books", {"acme": f"{int(places[5].partition('-')[0]) + 3 * day}-0"}, None)
+    assert await books.trim("acme", keep_ms=day, shippers=both) == Trimmed(2, waits=False)
+    assert await bench.redis.xlen("lm:{acme}:ledger") == 1
+    await check(bench, books, key)
+
+
+async def test_retention_tells_what_waits_to_be_shipped(
+    bench: Bench, books: LedgerBooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await bench.make_key(None)
+    await deliver(bench, await bench.admit(key, "req_1", 5_000))
+    await age(bench, 5)
+    statements = Statements(bench.runner, bench.pool, bench.store)
+    retention = LedgerRetention(books, statements, days=4, shippers=("books", "archive"))
+    retention.start()
+
+    async def is_told() -> bool:
+        return "1 teams have entries older than 4 days that have not been shipped by books and archive" in caplog.text
+
+    await eventually(is_told)
+    await retention.stop()
+    assert await bench.redis.xlen("lm:{acme}:ledger") == 1
 
 
 async def test_books_are_read_in_pages(bench: Bench, books: LedgerBooks) -> None:
@@ -288,9 +335,9 @@ async def test_trimming_goes_on_over_the_keys_of_each_part(
     keys = [await bench.make_key(15_000) for _ in range(4)]
     for number in range(12):
         await deliver(bench, await bench.admit(keys[number % 4], f"req_{number}", 5_000))
-    await bench.teams.update("acme", {"quota_units": 1_000_000})
+    await bench.teams.update("acme", {"quota_units": 100_000})
     await bench.teams.grant("acme", quota_units=5, reason="x")
-    assert await books.trim("acme", keep_ms=-60_000) == 13
+    assert (await books.trim("acme", keep_ms=-60_000)).entries == 13
     page = await books.read("acme", after="", limit=50)
     assert [one.checkpoint.get("posted") for one in page.keys] == ["60000"] + ["15000"] * 4
     assert page.keys[0].checkpoint["granted"] == "5"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
 from proxy.domain.billing.settlement import Delivery, Reservation, Served, settle
+from proxy.metering.ledger import ship_lag
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.shipped import LedgerHead, ShippedLedger
 from tests.metering.conftest import Bench, open_bench
+from tests.support.polling import eventually
 
 
 @pytest.fixture
@@ -41,10 +44,12 @@ async def test_heads_come_in_pages_with_how_far_each_shipper_is(
     (other,) = (await shipped.heads("books", cursor=page.next_cursor, limit=1)).items
     assert (other.team, other.last, other.shipped) == ("other", "0-0", "0-0")
     assert (await shipped.heads("elsewhere", cursor=None, limit=1)).items[0].shipped == "0-0"
-    assert await shipped.caught_up_ms(["books", "elsewhere"]) == {"books": 1_794_000_000_000}
+    now_s = (await bench.redis.time())[0]
+    behind = await shipped.behind_s(["books", "elsewhere"])
+    assert behind == {"books": pytest.approx(now_s - 1_794_000_000, abs=5)}
     # One that is trimmed to its end has an end all the same.
     await asyncio.sleep(0.005)
-    assert await books.trim("acme", keep_ms=1) == 2
+    assert (await books.trim("acme", keep_ms=1)).entries == 2
     (head,) = (await shipped.heads("books", cursor=None, limit=1)).items
     assert (head.last, head.trimmed, head.shipped) == (entries[1], entries[1], entries[0])
 
@@ -54,8 +59,40 @@ async def test_a_destination_that_was_restored_may_be_further_back(bench: Bench,
     for place in ("1794000000000-5", "1794000000000-2"):
         await shipped.report("books", {"acme": place}, None)
         assert (await shipped.heads("books", cursor=None, limit=1)).items[0].shipped == place
-    assert await shipped.caught_up_ms(["books"]) == {}
-    assert await shipped.caught_up_ms([]) == {}
+    assert await shipped.behind_s(["books"]) == {}
+    assert await shipped.behind_s([]) == {}
+
+
+async def test_how_far_behind_a_shipper_is_can_be_scraped_and_is_told(
+    bench: Bench, shipped: ShippedLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(ship_lag, "REFRESH_S", 0.01)
+    store_s = (await bench.redis.time())[0]
+    await shipped.report("books", {}, (store_s - 7_500) * 1_000)
+    lag = ship_lag.ShipLag(shipped, bench.metrics, ("books", "never"))
+    lag.start()
+
+    def seconds(shipper: str) -> float:
+        found = re.search(rf'ledger_ship_lag_seconds{{shipper="{shipper}"}} (\S+)', bench.metrics.render().decode())
+        assert found is not None
+        return float(found[1])
+
+    async def is_late() -> bool:
+        return seconds("books") == pytest.approx(7_500, abs=10)
+
+    async def is_told() -> bool:
+        return "'books' has shipped the whole ledger again" in caplog.text
+
+    await eventually(is_late)
+    # One that has never shipped anything is behind since the process began.
+    assert seconds("never") < 60
+    await shipped.report("books", {}, store_s * 1_000)
+    await eventually(is_told)
+    assert seconds("books") < 60
+    assert caplog.text.count("'books' has not shipped the whole ledger for 2.1 hours") == 1
+    assert "never" not in caplog.text
+    await lag.stop()
 
 
 async def test_an_expired_lease_is_reclaimed_so_that_its_entry_is_shipped(store_url: str) -> None:

@@ -1,1 +1,0 @@
-"""A store of several primaries, each of which has the teams of some slots; see ``runner`` and ``reads``."""
