@@ -13,6 +13,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from proxy.admin_side import AdminSide, text_limits
+from proxy.alerts.alerts import Alerts
+from proxy.alerts.marks import Marks
 from proxy.domain.catalog import Catalog
 from proxy.domain.money import Money
 from proxy.domain.requests.chat import parse_chat_request
@@ -20,7 +22,7 @@ from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
 from proxy.listeners import Listeners, clients_of
 from proxy.machine.place import Place
-from proxy.metering.accounts.registry import TeamRegistry
+from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.journal.journal import Journal, JournalError
 from proxy.metering.journal.tasks import TaskJournal
@@ -30,7 +32,7 @@ from proxy.metering.store import Store
 from proxy.metering.traced_store import TracedStore
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import JOURNAL_FOLDER, Settings
-from proxy.store_side import open_store, start_embedded_store
+from proxy.store_side import StoreSide, open_store, start_embedded_store
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
@@ -200,6 +202,7 @@ class Gateway:
             figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
             parts.push_async_callback(figures.stop)
             await figures.start()
+        self._start_alerts(side)
         operations = OperationRoutes(self.lifecycle, self.readiness, metrics)
         descriptors = raise_descriptor_limit()
         caps = connection_caps(descriptors, settings.server.max_connections)
@@ -318,6 +321,20 @@ class Gateway:
         )
         patience = Patience(server.upload_timeout, server.body_timeout, server.min_upload_rate)
         return RequestReader(limits, UploadLimits(form, server.max_upload, patience), spools, memory, self._catalog)
+
+    def _start_alerts(self, side: StoreSide) -> None:
+        given = self._settings.alerts
+        if not given:
+            return
+        rules = [each.rule(self._environment) for each in given]
+        marks = side.metrics.marks = Marks()
+        registries = (
+            KeyRegistry(side.runner, side.redis_pool, side.store),
+            TeamRegistry(side.runner, side.redis_pool, side.store),
+        )
+        alerts = Alerts(rules, marks, *registries, side.redis_pool, side.metrics.refused_accounts)
+        self._parts.push_async_callback(alerts.stop)
+        alerts.start()
 
     def _start_traces(self) -> Traces | None:
         given = self._settings.traces

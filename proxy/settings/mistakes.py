@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 ENVIRONMENT = "the environment"
-SECTION_LISTS = ("providers", "models", "models.deployments", "models.prices", "admin.tokens")
+SECTION_LISTS = ("providers", "models", "models.deployments", "models.prices", "admin.tokens", "alerts")
 MODEL_TAG, ALIAS_TAG = "<model>", "<alias>"
 """What distinguishes the kinds of ``[[models]]``; the place of a mistake holds it, and nobody reads it."""
 

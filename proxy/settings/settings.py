@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from pydantic import Field, ValidationError
 
 from proxy.domain.catalog import Catalog
+from proxy.settings.alerts import AlertSettings, check_alerts
 from proxy.settings.checking.folders import unwritable
 from proxy.settings.checking.stand_ins import Repair
 from proxy.settings.checking.variables import override, unknown_variables
@@ -69,6 +70,7 @@ class Settings(Section):
     logs: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     traces: TracesSettings = TracesSettings()
+    alerts: tuple[AlertSettings, ...] = ()
     providers: tuple[ProviderSettings, ...] = ()
     all_models: Annotated[tuple[AnyModel, ...], Field(alias="models")] = ()
     """Aliases among them, in the order of the file."""
@@ -107,7 +109,7 @@ class Settings(Section):
         """The sections that ``other`` has differently, beside what ``catalog`` and ``provider_list`` hold."""
         same_default = {"default_model": self.server.default_model}
         adapted = other.model_copy(update={"server": other.server.model_copy(update=same_default)})
-        return [name for name in OVERRIDABLE if getattr(self, name) != getattr(adapted, name)]
+        return [name for name in (*OVERRIDABLE, "alerts") if getattr(self, name) != getattr(adapted, name)]
 
     def catalog(self) -> Catalog:
         """The models on offer."""
@@ -135,6 +137,7 @@ class Settings(Section):
         """A line for each variable of the environment that looks like a setting's, and is none's."""
         named = {
             *(token.token_env for token in self.admin.tokens),
+            *(name for each in self.alerts for name in (each.secret_env, each.smtp_password_env) if name),
             *re.findall(r"LIGHTMETER_\w+", self.model_dump_json(include={"providers"})),
         }
         return [*unknown_variables(environment, OVERRIDABLE_SECTIONS, named)]
@@ -157,6 +160,7 @@ class Settings(Section):
         for given in self.providers:
             yield from given.secret_texts(environment)
         yield from (environment.get(given.token_env, "").strip() for given in self.admin.tokens)
+        yield from (alert.secret(environment) for alert in self.alerts)
         userinfo = self.store.url.partition("://")[2].rpartition("@")[0]
         query = self.store.url.partition("?")[2]
         for password in (
@@ -267,6 +271,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     yield from _check_store(settings)
     yield from check_traces(settings.traces)
     yield from check_admin_tokens(settings.admin.tokens, environment)
+    yield from check_alerts(settings.alerts, environment)
 
 
 @cache

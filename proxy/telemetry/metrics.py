@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, generate_latest
 
@@ -15,6 +16,21 @@ from proxy.telemetry.version import package_version
 
 FAST_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 SLOW_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+
+
+OUT_OF_QUOTA = "insufficient_quota"
+
+
+class Marks(Protocol):
+    """Who wants to know whose quota has changed."""
+
+    def charged(self, key_id: str) -> None:
+        """A request of the key was charged."""
+        ...
+
+    def refused(self, key_id: str) -> None:
+        """A request of the key was refused for want of quota."""
+        ...
 
 
 class Metrics:
@@ -38,6 +54,8 @@ class Metrics:
             worth.values[()] = float(money.units_per_usd)
         self.teams: TeamMetrics | None = None
         """Figures of teams, where teams may be a label."""
+        self.marks: Marks | None = None
+        """Where alerts are configured: whose quota has changed."""
         if label_teams:
             self.teams = TeamMetrics(
                 make.counter("team_charged_units", "Quota units charged, by team", "team", "model"),
@@ -191,6 +209,8 @@ class Metrics:
             self._images.values[model, quote.tier.value] += delivery.images
         if self.teams is not None:
             self.teams.settled(settlement)
+        if self.marks is not None and settlement.charged_units:
+            self.marks.charged(settlement.reservation.key_id)
         asked = delivery.terms.asked_size
         if asked is not None:
             smaller = sum(size is not None and asked.is_larger_than(*size) for size in delivery.sizes)
@@ -205,6 +225,8 @@ class Metrics:
         self._overhead.observe((), observation.own_s(ended))
         if observation.outcome == REJECTED:
             self._rejections.values[(observation.error,)] += 1
+            if self.marks is not None and observation.error == OUT_OF_QUOTA and observation.key_id:
+                self.marks.refused(observation.key_id)
         if observation.response_bytes:
             self._response_bytes.values[(model,)] += observation.response_bytes
         # Each deployment that was asked has been counted by ``attempted``.
@@ -223,6 +245,10 @@ class Metrics:
     def has_provider(self, provider: str) -> None:
         """It may be asked from now on; its series is there before the first event, which is seen as one."""
         self._out_of_credit.values[(provider,)] += 0
+
+    def refused_accounts(self) -> dict[str, float]:
+        """How often each provider refused the gateway's account."""
+        return {provider: count for (provider,), count in self._out_of_credit.values.items()}
 
     def out_of_credit(self, provider: str) -> None:
         """A provider refused the gateway's account."""

@@ -103,6 +103,10 @@ class AccountRegistry(Generic[Record]):
             raise self._missing(account_id)
         return self._kind.read(account_id, records.texts(fields.items()), at)
 
+    async def read_many(self, ids: Sequence[str]) -> list[Record]:
+        """The accounts of these ids that there are."""
+        return await self._read(ids)
+
     async def usage(self, account_id: str) -> tuple[Record, dict[str, Charges], dict[str, Charges]]:
         """An account, and what it was charged by model and by UTC day. Raises NotFound."""
         record = await self.get(account_id)

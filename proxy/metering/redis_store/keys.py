@@ -74,6 +74,11 @@ def key_checkpoint(team: str, key_id: str) -> str:
     return f"lm:{{{team}}}:checkpoint:{key_id}"
 
 
+def alert(team: str | None, rule: str, name: str) -> str:
+    """String: the memory that somebody was told of something; where it is no team's, outside of all slots."""
+    return f"lm:alert:{rule}:{name}" if team is None else f"lm:{{{team}}}:alert:{rule}:{name}"
+
+
 def statements(team: str) -> str:
     """Hash: the statements of months that have ended, and the book of the one that is open."""
     return f"lm:{{{team}}}:statements"
