@@ -29,12 +29,19 @@ class StoreSide:
     metrics: Metrics
 
 
-async def start_embedded_store(settings: Settings, parts: AsyncExitStack) -> str:
-    """Start the embedded store, where the settings ask for it; where the store is. Raises EmbeddedStoreError."""
+def embedded_store(settings: Settings) -> EmbeddedStore | None:
+    """The embedded store, where the settings ask for it; it does not run yet."""
     folder = settings.embedded_folder
     if folder is None:
+        return None
+    return EmbeddedStore(folder, server=settings.store.server, appendfsync=settings.store.appendfsync)
+
+
+async def start_embedded_store(settings: Settings, parts: AsyncExitStack) -> str:
+    """Start the embedded store, where the settings ask for it; where the store is. Raises EmbeddedStoreError."""
+    store = embedded_store(settings)
+    if store is None:
         return settings.store.url
-    store = EmbeddedStore(folder, server=settings.store.server, appendfsync=settings.store.appendfsync)
     await store.start()
     parts.push_async_callback(store.stop)
     return store.url

@@ -70,8 +70,9 @@ NOT_RUN = {
     "export OPENAI_API_KEY=sk-...",
     "export LIGHTMETER_ADMIN_TOKEN=$(cat data/admin-token)",
     "lightmeter ledger ship --to postgresql://lightmeter@db/finance",
+    "lightmeter restart",
 }
-"""What needs a place, a key or a file that only its reader has."""
+"""What needs a place, a key, a file or a gateway with workers that only its reader has."""
 
 INSTALLS = {"docker", "helm", "install", "kubectl", "pip", "python3", "systemctl"}
 """What changes a machine; tests/deploy does it on one of its own."""

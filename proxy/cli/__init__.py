@@ -14,6 +14,7 @@ from proxy.telemetry.version import package_version, read_build
 
 COMMANDS = {
     "serve": ("proxy.cli.serve", "serve"),
+    "restart": ("proxy.cli.restart", "restart"),
     "demo": ("proxy.cli.demo", "demo"),
     "sample-provider": ("proxy.sample_provider.command", "sample_provider"),
     "keys": ("proxy.cli.accounts", "keys"),

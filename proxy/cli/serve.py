@@ -17,14 +17,15 @@ from proxy.app import Gateway
 from proxy.cli.recipes import example, init, recipe
 from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
-from proxy.cli.support.supervising import supervise
+from proxy.cli.support.supervising import supervise, supervise_again
 from proxy.metering.embedded.server import EmbeddedStoreError
 from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
 from proxy.metering.redis.pool import open_pool
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings
 from proxy.supervisor.cpus import count_workers
-from proxy.supervisor.worker import handed_over, serve_as_worker
+from proxy.supervisor.handover import handed_over, read_handed
+from proxy.supervisor.worker import serve_as_worker
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,17 @@ def load(path: Path) -> Settings:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with both addresses, once it serves.")
 def serve(path: Path, *, as_json: bool) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; on SIGHUP, read the file's models and providers again."""
-    handed = handed_over(os.environ)
-    if handed is not None:
+    handed = handed_over(os.environ) or {}
+    if "control" in handed:
         raise SystemExit(run(serve_as_worker(handed)))
     try:
         settings = load(path)
+        if "trial" in handed:
+            return
         set_up_logs(settings.logs.level)
         workers = count_workers(settings.server.workers)
+        if "supervisor" in handed:
+            raise SystemExit(run(supervise_again(settings, path, workers, read_handed(handed["supervisor"]))))
         if workers > 1:
             raise SystemExit(run(supervise(settings, path, workers, as_json=as_json)))
         run(serve_until_stopped(settings, path, as_json=as_json))

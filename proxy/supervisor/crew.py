@@ -110,7 +110,9 @@ class Crew:
     async def wait(self) -> None:
         """Return when all are gone."""
         self._ending.set()
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            # Whoever waits here may be told to wait no more; they go on.
+            await asyncio.wait(self._tasks)
         if self._watch is not None:
             self._watch.cancel()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 from prometheus_client import PLATFORM_COLLECTOR, CollectorRegistry, generate_latest
 
@@ -16,7 +18,8 @@ from proxy.machine.limits import Board
 from proxy.machine.segment import Segment
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.settings.settings import Settings
-from proxy.store_side import open_store, start_embedded_store
+from proxy.store_side import embedded_store, open_store
+from proxy.supervisor.operations import WorkersRoutes
 from proxy.telemetry.logs import RequestLog, standard_error
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.secrets import KNOWN_SECRETS
@@ -25,7 +28,6 @@ from proxy.telemetry.shared.totals import Gone, TotalsCollector
 from proxy.telemetry.shared.values import SharedNumbers
 from proxy.upstream.pool import Pool
 from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
-from proxy.web.server.routes import Route
 from proxy.web.server.sockets.address import ListenAddress
 from proxy.web.server.sockets.opening import Bound, url_of
 
@@ -63,18 +65,22 @@ class Front:
         self._settings = settings
         self._environment = environment
         self._parts = AsyncExitStack()
+        self._store = embedded_store(settings)
         self._money = Money(settings.accounting.units_per_usd)
         self.board = Board(Segment.create())
         self.figures = Figures(Gone(Segment.create()), Segment.create())
-        self.doors = Bound(())
+        self.doors = self._admin_doors = Bound(())
         self.store_url = ""
         self.public_address = ""
         self.admin_address = ""
 
-    async def start(self, operations: Iterable[Route]) -> None:
-        """Start all of it. Raises ConfigurationError or EmbeddedStoreError, and leaves nothing running then."""
+    async def start(self, operations: WorkersRoutes, handed: Mapping[str, Any] | None = None) -> None:
+        """Start all of it, or go on with what another program has ``handed`` over to this process.
+
+        Raises ConfigurationError or EmbeddedStoreError, and leaves nothing running then.
+        """
         try:
-            await self._start(operations)
+            await self._start(operations, handed)
         except BaseException:
             await self.close()
             raise
@@ -82,29 +88,70 @@ class Front:
     async def close(self) -> None:
         """Stop all of it; what waits at the doors is lost."""
         self.close_doors()
+        self._admin_doors.close()
         await self._parts.aclose()
+        if self._store is not None:
+            await self._store.stop()
+
+    async def hand_over(self) -> dict[str, Any]:
+        """End what cannot outlive this program; what the next one in this process has to know of the rest."""
+        await self._parts.aclose()
+        self.figures.gone.add(self.figures.own)
+        for segment in (self.figures.gone.segment, self.board.segment):
+            os.set_inheritable(segment.descriptor, True)
+        return {
+            "store": None if self._store is None else await self._store.hand_over(),
+            "doors": self.doors.hand_over(),
+            "admin_doors": self._admin_doors.hand_over(),
+            "gone": self.figures.gone.segment.descriptor,
+            "gone_cpu_s": self.figures.processes.gone_cpu_s,
+            "board": self.board.segment.descriptor,
+        }
 
     def close_doors(self) -> None:
         """Listen no more, for its own part."""
         self.doors.close()
 
-    async def _start(self, operations: Iterable[Route]) -> None:
+    async def _start(self, operations: WorkersRoutes, handed: Mapping[str, Any] | None) -> None:
         settings, parts = self._settings, self._parts
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
         admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
-        self.store_url = await start_embedded_store(settings, parts)
+        await self._take_places(handed)
         metrics = self.metrics = Metrics(money=self._money, keeper=SharedNumbers(self.figures.own))
         side = open_store(settings, self.store_url, metrics, parts)
         self.runner = side.runner
-        self.doors = await bind_section(settings, "server")
         server = settings.server
         self.public_address = url_of(ListenAddress.of(server.listen), self.doors, tls=server.tls_cert_file is not None)
         log = RequestLog(standard_error() if settings.logs.requests else None)
         parts.callback(log.flush)
         caps = connection_caps(raise_descriptor_limit(), settings.server.max_connections)
         listeners = Listeners(settings, metrics, log, parts)
-        self.admin_address = await admin.open(side, operations, listeners, caps.admin, parts)
+        self.admin_address = await admin.open(
+            side, operations.routes(), listeners, caps.admin, parts, self._admin_doors
+        )
         # It asks nobody: the routes are only described here.
         described = Pool((), (), metrics)
         parts.push_async_callback(described.close)
         admin.describe(public_routes(settings, described, settings.catalog(), side.store), self.public_address)
+
+    async def _take_places(self, handed: Mapping[str, Any] | None) -> None:
+        """The store and the sockets, of which there is one each, whichever program this process runs."""
+        settings, store = self._settings, self._store
+        if handed is None:
+            if store is not None:
+                await store.start()
+            self.doors = await bind_section(settings, "server")
+            self._admin_doors = await bind_section(settings, "admin")
+        else:
+            self.doors, self._admin_doors = Bound.again(handed["doors"]), Bound.again(handed["admin_doors"])
+            self.board = Board(_not_inherited(handed["board"]))
+            self.figures = Figures(Gone(_not_inherited(handed["gone"])), Segment.create())
+            self.figures.processes.gone_cpu_s = handed["gone_cpu_s"]
+            if store is not None:
+                await store.take_over(handed["store"])
+        self.store_url = settings.store.url if store is None else store.url
+
+
+def _not_inherited(descriptor: int) -> Segment:
+    os.set_inheritable(descriptor, False)
+    return Segment(descriptor)

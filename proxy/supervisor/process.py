@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,9 @@ from typing import Any
 
 from proxy.machine.segment import Segment
 from proxy.supervisor.channel import Channel
+from proxy.supervisor.handover import VARIABLE, command
 
 logger = logging.getLogger(__name__)
-
-VARIABLE = "LIGHTMETER_HANDED_OVER"
-"""Holds the descriptors that a process has of its supervisor."""
 
 BAD_CONFIGURATION = 78
 """EX_CONFIG of sysexits(3): another try would end alike."""
@@ -57,6 +54,9 @@ class Given:
     text: str
     now: str
     """The configuration that is in force now, where it has been read again since the start."""
+
+
+TOLD = ("index", "workers", "column", "store_url", "source", "text", "now")
 
 
 class WorkerProcess:
@@ -103,7 +103,7 @@ class WorkerProcess:
                 "doors": [door.fileno() for door in doors],
             }
             process = subprocess.Popen(  # noqa: S603 - it is this process's own command
-                [sys.executable, *sys.orig_argv[1:]],
+                command(given.source),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, VARIABLE: json.dumps(handed)},
                 pass_fds=(theirs.fileno(), segment.descriptor, board.descriptor, *handed["doors"]),  # type: ignore[misc]
@@ -123,9 +123,7 @@ class WorkerProcess:
         """Listen to it; one that ``is_new`` is told what it needs for its start."""
         channel = self._channel = await Channel.open(self.end)
         if is_new:
-            given = self.given
-            names = ("index", "workers", "column", "store_url", "source", "text", "now")
-            channel.send(**{name: getattr(given, name) for name in names})
+            channel.send(**{name: getattr(self.given, name) for name in TOLD})
         for message in self._unsaid:
             channel.send(**message)
         self._listening = asyncio.create_task(self._listen(channel))
@@ -175,14 +173,26 @@ class WorkerProcess:
     def record(self) -> Mapping[str, Any]:
         """What another program needs to know of it that takes this one's place."""
         given = self.given
+        for descriptor in (self.segment.descriptor, self.end.fileno()):
+            os.set_inheritable(descriptor, True)
         return {
             "process_id": self.process_id,
             "generation": self.generation,
             "segment": self.segment.descriptor,
             "end": self.end.fileno(),
-            "index": given.index,
-            "column": given.column,
+            "is_ready": self.is_ready,
+            "given": {name: getattr(given, name) for name in TOLD},
         }
+
+    @classmethod
+    def again(cls, record: Mapping[str, Any]) -> WorkerProcess:
+        """One that another program has started in this process, and has made a ``record`` of."""
+        for descriptor in (record["segment"], record["end"]):
+            os.set_inheritable(descriptor, False)
+        end, segment = socket.socket(fileno=record["end"]), Segment(record["segment"])
+        made = cls(record["process_id"], Given(**record["given"]), record["generation"], segment, end)
+        made.state = State.READY if record["is_ready"] else State.STARTING
+        return made
 
     def release(self) -> None:
         """It is gone, and has been counted."""

@@ -7,12 +7,11 @@ cases nothing that it has begun is broken off.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from proxy.app import Gateway
@@ -23,18 +22,12 @@ from proxy.metering.journal.journal import JournalError
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import parse_settings
 from proxy.supervisor.channel import Channel
-from proxy.supervisor.process import BAD_CONFIGURATION, VARIABLE
+from proxy.supervisor.process import BAD_CONFIGURATION
 from proxy.telemetry.logs import set_up_logs
 
 logger = logging.getLogger(__name__)
 
 READY = "ready"
-
-
-def handed_over(environment: MutableMapping[str, str]) -> Mapping[str, Any] | None:
-    """What a supervisor has handed over to this process, which is a worker then; nobody else gets to see it."""
-    given = environment.pop(VARIABLE, None)
-    return None if given is None else dict(json.loads(given))
 
 
 class Worker:

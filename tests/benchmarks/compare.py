@@ -72,9 +72,16 @@ def _read_kinds(_context: click.Context, _parameter: click.Parameter, text: str)
     help="Another checkout of Lightmeter, with its .venv, as one more subject: the commit before.",
 )
 @click.option("--limits", "limited", is_flag=True, help="Lightmeter once more, with every limit on key and team.")
+@click.option("--workers", type=click.IntRange(2, 60), help="Lightmeter once more, with so many workers.")
 @click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 def main(
-    seconds: float, rounds: int, kinds: frozenset[str], beside: Path | None, limited: bool, path: Path | None
+    seconds: float,
+    rounds: int,
+    kinds: frozenset[str],
+    beside: Path | None,
+    limited: bool,
+    workers: int | None,
+    path: Path | None,
 ) -> None:
     """How fast is Lightmeter beside a bare forwarder and nginx? A figure that is not met is no failure."""
     wrk = throughput.find_wrk()
@@ -88,7 +95,7 @@ def main(
     figures = Figures(seconds, rounds)
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-bench-") as folder:
-            Comparison(figures, Path(folder), wrk).run(kinds, beside, limited=limited)
+            Comparison(figures, Path(folder), wrk).run(kinds, beside, limited=limited, workers=workers or 0)
     except (OSError, RuntimeError, subprocess.TimeoutExpired, psutil.Error) as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(figures, DIRECT, _titles(figures)))
@@ -110,11 +117,11 @@ class Comparison:
         self._folder = folder
         self._wrk = wrk
 
-    def run(self, kinds: frozenset[str], beside: Path | None, *, limited: bool) -> None:
+    def run(self, kinds: frozenset[str], beside: Path | None, *, limited: bool, workers: int = 0) -> None:
         """Start every subject, measure what is asked for, and stop them."""
         figures = self._figures
         _print("starting the servers")
-        with running_bench(self._folder, beside, limited=limited) as bench:
+        with running_bench(self._folder, beside, limited=limited, workers=workers) as bench:
             at_start = _memory(bench)
             after_small: Mapping[str, float] = {}
             after_large: Mapping[str, float] = {}
@@ -205,7 +212,7 @@ def _run_generator(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def _memory(bench: Bench) -> dict[str, float]:
-    memory = {one.name: resident_megabytes(one.process) for one in bench.forwarders}
+    memory = {one.name: one.megabytes() for one in bench.forwarders}
     stores = {f"{one.name}'s store": resident_megabytes(one.store) for one in bench.forwarders if one.store}
     return memory | stores
 

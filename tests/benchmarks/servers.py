@@ -113,7 +113,8 @@ parameters = ["size"]
 class Subject:
     """A server under load, the process that does its work, and the process of its store where it has one.
 
-    ``key`` is the text that it is called with; those that meter nothing take any.
+    ``key`` is the text that it is called with; those that meter nothing take any. Its ``workers`` do the work where it
+    has some.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Subject:
     process: psutil.Process
     store: psutil.Process | None = None
     key: str = "lm_any"
+    workers: tuple[psutil.Process, ...] = ()
 
     @property
     def port(self) -> int:
@@ -131,8 +133,14 @@ class Subject:
         """Whether it speaks to a provider in that one's own words; the others pass on what they are given."""
         return self.name not in {DIRECT, NGINX, BARE}
 
-    def processes(self) -> list[psutil.Process]:
-        return [self.process, *([self.store] if self.store else [])]
+    def cpu_seconds(self) -> tuple[float, float]:
+        """What it has used, and what its store has."""
+        own = sum(cpu_seconds(process) for process in (self.process, *self.workers))
+        return own, cpu_seconds(self.store) if self.store else 0.0
+
+    def megabytes(self) -> float:
+        """The memory that it has in use, without its store."""
+        return sum(resident_megabytes(process) for process in (self.process, *self.workers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +161,13 @@ class Bench:
 
 
 @contextmanager
-def running_bench(folder: Path, beside: Path | None = None, *, limited: bool = False) -> Iterator[Bench]:
+def running_bench(
+    folder: Path, beside: Path | None = None, *, limited: bool = False, workers: int = 0
+) -> Iterator[Bench]:
     """Every subject that this machine has the programs for, started; their files are in ``folder``.
 
     ``beside`` is another checkout of Lightmeter, as a subject of its own. Where ``limited``, Lightmeter is called with
-    another key as well, which has every limit, as its team has.
+    another key as well, which has every limit, as its team has. With ``workers``, it is there once more with so many.
     """
     with ExitStack() as stack:
         command = python_module("proxy.sample_provider", "--port", "0")
@@ -177,6 +187,9 @@ def running_bench(folder: Path, beside: Path | None = None, *, limited: bool = F
         if beside is not None:
             programs = beside.resolve() / ".venv" / "bin"
             subjects.append(_start_lightmeter(stack, folder, provider, BESIDE, programs)[0])
+        if workers:
+            programs, name = Path(sys.executable).parent, f"{workers} workers"
+            subjects.append(_start_lightmeter(stack, folder, provider, name, programs, workers)[0])
         yield Bench(tuple(subjects))
 
 
@@ -255,14 +268,16 @@ Admin = Callable[[str, str, dict[str, Any]], Any]
 
 
 def _start_lightmeter(
-    stack: ExitStack, folder: Path, provider: str, name: str, programs: Path
+    stack: ExitStack, folder: Path, provider: str, name: str, programs: Path, workers: int = 1
 ) -> tuple[Subject, Admin]:
-    own = folder / name
+    own = folder / name.replace(" ", "-")
     own.mkdir()
     configuration = own / "lightmeter.toml"
     configuration.write_text(
         LIGHTMETER_CONFIGURATION.format(folder=own, provider=provider, model=MODEL, gemini_model=GEMINI_MODEL)
     )
+    if workers > 1:
+        configuration.write_text(configuration.read_text().replace("[server]", f"[server]\nworkers = {workers}", 1))
     token = secrets.token_urlsafe(32)
     command = [str(programs / "lightmeter"), "serve", "--config", str(configuration)]
     environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}
@@ -277,7 +292,10 @@ def _start_lightmeter(
         return json.loads(answer)
 
     key = admin("POST", "/admin/v1/keys", {"team": "bench", "limits": {"quota_units": QUOTA_UNITS}})["key"]
-    return Subject(name, found[1], psutil.Process(server.process.pid), _only_child(server), key), admin
+    process = psutil.Process(server.process.pid)
+    (store,) = [child for child in process.children() if "valkey" in child.name()]
+    served_by = tuple(child for child in process.children() if child != store)
+    return Subject(name, found[1], process, store, key, served_by), admin
 
 
 @contextmanager

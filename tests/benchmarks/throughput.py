@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.benchmarks.figures import Slice
-from tests.benchmarks.servers import GEMINI_MODEL, GEMINI_PATH, MODEL, PATH, Subject, call, cpu_seconds, key_header
+from tests.benchmarks.servers import GEMINI_MODEL, GEMINI_PATH, MODEL, PATH, Subject, call, key_header
 
 GIGABYTE = 10**9
 ANSWER_TIMEOUT_S = 10
@@ -130,7 +130,7 @@ def press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path) 
     # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
     limit_s = math.ceil(seconds) + 1
     command = [wrk, "-t1", f"-c{load.connections}", f"-d{limit_s}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
-    cpu_before = [cpu_seconds(process) for process in subject.processes()]
+    before = subject.cpu_seconds()
     process = subprocess.Popen(
         [*command, "-s", str(script), subject.address + request.path],
         stdin=subprocess.DEVNULL,
@@ -146,8 +146,8 @@ def press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path) 
             output, _ = process.communicate(timeout=LATE_S)
         finally:
             process.kill()
-    cpu_after = [cpu_seconds(process) for process in subject.processes()]
-    cpu_s = [after - before for before, after in zip(cpu_before, cpu_after, strict=True)]
+    after = subject.cpu_seconds()
+    cpu_s = [after[0] - before[0], after[1] - before[1]]
     return _read(output, subject, load, cpu_s)
 
 

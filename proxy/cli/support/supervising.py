@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -13,6 +17,7 @@ from proxy.cli.support.running import StopSignals, on_hangup, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_text
+from proxy.supervisor.handover import SIGNALS
 from proxy.supervisor.supervisor import AFTER_THE_DRAIN_S, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -24,24 +29,55 @@ async def supervise(settings: Settings, path: Path, workers: int, *, as_json: bo
     stop = StopSignals(supervisor.kill)
     if not await stop.unless_asked(supervisor.start()):
         return 0
+    public, admin = supervisor.front.public_address, supervisor.front.admin_address
+    listening = f"listening on {public}, admin on {admin}"
+    logger.info("%d workers are %s", workers, listening)
+    if as_json:
+        click.echo(orjson.dumps({"public": public, "admin": admin}).decode())
+    return await _serve(settings, supervisor, stop, manager, listening)
+
+
+async def supervise_again(settings: Settings, path: Path, workers: int, handed: Mapping[str, Any]) -> int:
+    """The same with workers that run already, and are replaced by so many new ones."""
+    supervisor, manager = Supervisor(settings, read_text(path), path, workers), ServiceManager()
+    stop = StopSignals(supervisor.kill)
+    await supervisor.take_over(handed, workers)
+    listening = f"listening on {supervisor.front.public_address}, admin on {supervisor.front.admin_address}"
+    logger.info("this version has taken over, %s", listening)
+    return await _serve(settings, supervisor, stop, manager, listening)
+
+
+async def _serve(
+    settings: Settings, supervisor: Supervisor, stop: StopSignals, manager: ServiceManager, status: str
+) -> int:
     try:
         settle_memory()
         on_hangup(partial(_reload, supervisor, manager))
-        public, admin = supervisor.front.public_address, supervisor.front.admin_address
-        listening = f"listening on {public}, admin on {admin}"
-        logger.info("%d workers are %s", workers, listening)
-        if as_json:
-            click.echo(orjson.dumps({"public": public, "admin": admin}).decode())
-        manager.ready(listening)
-        await stop.wait()
+        # Where another program was here before, they have waited since.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        manager.ready(status)
+        if await _is_to_restart(supervisor, stop):
+            logger.info("restarting: another version takes over in this process")
+            manager.reloading()
+            await supervisor.hand_over()
         on_hangup(_nothing)
         stopping = f"stopping: {supervisor.crew.ready} workers"
         logger.info(stopping)
         manager.stopping(stopping, within_s=settings.server.drain_seconds + AFTER_THE_DRAIN_S)
     finally:
-        status = await supervisor.stop()
+        exit_status = await supervisor.stop()
         manager.close()
-    return status
+    return exit_status
+
+
+async def _is_to_restart(supervisor: Supervisor, stop: StopSignals) -> bool:
+    """Wait for one or the other; a stop comes first."""
+    stopped, asked = asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.restart_asked())
+    await asyncio.wait((stopped, asked), return_when=asyncio.FIRST_COMPLETED)
+    is_to_stop = stopped.done()
+    for task in (stopped, asked):
+        task.cancel()
+    return not is_to_stop
 
 
 def _reload(supervisor: Supervisor, manager: ServiceManager) -> None:

@@ -13,9 +13,10 @@ import fcntl
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -23,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
 from proxy.metering.embedded import bound_child
+from proxy.metering.embedded.adopted_child import AdoptedChild
 from proxy.metering.embedded.binary import ServerBinaryError, find_server_binary
 from proxy.metering.private_folder import make_private_folder, take_back_from_others
 from proxy.metering.tasks import end_task
@@ -64,7 +66,7 @@ class EmbeddedStore:
         self._appendfsync = appendfsync
         self._lock: IO[str] | None = None
         self._shortcut: Path | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | AdoptedChild | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -93,6 +95,29 @@ class EmbeddedStore:
         except BaseException:
             await self.stop()
             raise
+        self._watch = asyncio.create_task(self._keep_running(binary))
+
+    async def hand_over(self) -> dict[str, Any]:
+        """Leave the server to another program that takes the place of this one in its process; what it has to know."""
+        if self._watch is not None:
+            await end_task(self._watch)
+            self._watch = None
+        if self._lock is None:
+            raise EmbeddedStoreError("The embedded store does not run.")
+        os.set_inheritable(self._lock.fileno(), True)
+        shortcut = None if self._shortcut is None else str(self._shortcut)
+        return {"process_id": self.process_id, "lock": self._lock.fileno(), "shortcut": shortcut}
+
+    async def take_over(self, handed: Mapping[str, Any]) -> None:
+        """Go on with the server that another program has left to this process. Raises EmbeddedStoreError."""
+        try:
+            binary = await asyncio.to_thread(find_server_binary, self._server)
+        except ServerBinaryError as error:
+            raise EmbeddedStoreError(str(error)) from None
+        os.set_inheritable(handed["lock"], False)
+        self._lock = os.fdopen(handed["lock"], "a+")
+        self._shortcut = None if handed["shortcut"] is None else Path(handed["shortcut"])
+        self._process = AdoptedChild(handed["process_id"])
         self._watch = asyncio.create_task(self._keep_running(binary))
 
     async def stop(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -20,6 +20,30 @@ class StatusView(_View):
     """How the process does."""
 
     status: str
+
+
+class WorkerView(_View):
+    """One process that serves. ``index`` is its place among those of its ``generation``."""
+
+    index: int
+    process_id: int
+    generation: int
+    state: Literal["starting", "ready", "leaving", "gone"]
+
+
+class WorkersView(_View):
+    """All of them. ``generation`` is that of those that new clients come to; each restart makes a next one."""
+
+    generation: int
+    restarting: bool
+    why_not_restarted: str | None
+    data: list[WorkerView]
+
+
+class RestartView(_View):
+    """The generation that the workers will be of."""
+
+    generation: int
 
 
 # --- Keys and teams ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from grp import getgrnam
 from pathlib import Path
@@ -75,8 +75,9 @@ class UnixSocketFile:
 
     def __init__(self, path: str) -> None:
         """Nothing is bound yet."""
-        self._path = Path(path)
-        self._made: tuple[int, int] | None = None
+        self.path = Path(path)
+        self.made: tuple[int, ...] | None = None
+        """Which file it is, once it is bound."""
 
     def bind(self, access: SocketAccess, *, replace: bool) -> socket.socket:
         """A socket of this name that listens, in place of one that nobody listens on any more. Raises OSError.
@@ -85,7 +86,7 @@ class UnixSocketFile:
         connections that it has. The name is there only once ``access`` holds, and is never missing in between.
         """
         self._check_place(replace=replace)
-        half_made = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        half_made = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             half_made.unlink(missing_ok=True)
@@ -94,8 +95,8 @@ class UnixSocketFile:
             half_made.chmod(access.mode)
             _give_to(half_made, access)
             listening.listen(BACKLOG)
-            self._made = _identity(half_made)
-            half_made.rename(self._path)
+            self.made = _identity(half_made)
+            half_made.rename(self.path)
         except OSError:
             listening.close()
             with contextlib.suppress(OSError):
@@ -105,21 +106,21 @@ class UnixSocketFile:
 
     def remove(self) -> None:
         """Take the name away, where it has not become another process's meanwhile."""
-        made, self._made = self._made, None
+        made, self.made = self.made, None
         with contextlib.suppress(OSError):
-            if made is not None and _identity(self._path) == made:
-                self._path.unlink()
+            if made is not None and _identity(self.path) == made:
+                self.path.unlink()
 
     def _check_place(self, *, replace: bool) -> None:
         """Raise OSError where something else is at this place that must stay."""
         try:
-            kind = self._path.lstat().st_mode
+            kind = self.path.lstat().st_mode
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(kind):
-            raise FileExistsError(errno.EEXIST, "something else than a socket has this name", str(self._path))
-        if not replace and _is_listened_on(self._path):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(self._path))
+            raise FileExistsError(errno.EEXIST, "something else than a socket has this name", str(self.path))
+        if not replace and _is_listened_on(self.path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(self.path))
 
 
 def _is_listened_on(path: Path) -> bool:
@@ -149,7 +150,7 @@ def _give_to(path: Path, access: SocketAccess) -> None:
         raise PermissionError(errno.EPERM, f"only root, or a member of the group, may give it to {whom}") from None
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, ...]:
     found = path.lstat()
     return found.st_dev, found.st_ino
 
@@ -163,6 +164,28 @@ class Bound:
 
     sockets: Sequence[socket.socket]
     file: UnixSocketFile | None = None
+
+    @classmethod
+    def again(cls, handed: Mapping[str, Any]) -> Bound:
+        """What another program has left to this process, see ``hand_over``."""
+        file = None
+        if handed["path"] is not None:
+            file = UnixSocketFile(handed["path"])
+            file.made = tuple(handed["made"])
+        sockets = [socket.socket(fileno=each) for each in handed["sockets"]]
+        for each in sockets:
+            each.set_inheritable(False)
+        return cls(sockets, file)
+
+    def hand_over(self) -> dict[str, Any]:
+        """What a program has to know that takes the place of this one in its process."""
+        for each in self.sockets:
+            each.set_inheritable(True)
+        return {
+            "sockets": [each.fileno() for each in self.sockets],
+            "path": None if self.file is None else str(self.file.path),
+            "made": None if self.file is None else self.file.made,
+        }
 
     def close(self) -> None:
         """Listen no more."""
