@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.metering.embedded.server import EmbeddedStore
-from proxy.metering.redis.pool import open_pool
+from proxy.metering.redis.pool import StorePool, open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis_store.store import RedisStore
 from proxy.settings.settings import Settings
 from proxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from redis.asyncio import ConnectionPool
-
     from proxy.metering.redis.runner import ScriptRunner
 
 
@@ -24,7 +22,7 @@ class StoreSide:
     """Scripts go by the runner, all else by the pool."""
 
     runner: ScriptRunner
-    redis_pool: ConnectionPool
+    redis_pool: StorePool
     store: RedisStore
     metrics: Metrics
 

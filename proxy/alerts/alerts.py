@@ -15,8 +15,6 @@ from hashlib import sha256
 from math import inf
 from time import time
 
-from redis.asyncio import ConnectionPool, Redis
-
 from proxy.alerts.marks import Marks
 from proxy.alerts.rules import Rule, SendingError
 from proxy.domain.alerts import KEY_EXPIRY, Alert, credit_alert, expiry_alert
@@ -25,7 +23,7 @@ from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Account
 from proxy.metering.accounts.once import Once
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
-from proxy.metering.redis.pool import ask
+from proxy.metering.redis.pool import StorePool, ask, reads_of
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.facts import utc_day
 from proxy.metering.tasks import end_task
@@ -58,7 +56,7 @@ class Alerts:
         marks: Marks,
         keys: KeyRegistry,
         teams: TeamRegistry,
-        pool: ConnectionPool,
+        pool: StorePool,
         refused_accounts: Callable[[], Mapping[str, float]],
     ) -> None:
         """``refused_accounts`` counts by provider how often it refused the gateway's account."""
@@ -66,7 +64,7 @@ class Alerts:
         self._marks = marks
         self._keys = keys
         self._teams = teams
-        self._redis = Redis(connection_pool=pool)
+        self._redis = reads_of(pool)
         self._once = Once(pool)
         self._refused_accounts = refused_accounts
         self._seen_refusals = dict(refused_accounts())

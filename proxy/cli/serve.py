@@ -19,7 +19,7 @@ from proxy.cli.support.running import StopSignals, on_hangup, run, settle_memory
 from proxy.cli.support.service_manager import ServiceManager
 from proxy.cli.support.supervising import supervise, supervise_again
 from proxy.metering.embedded.server import EmbeddedStoreError
-from proxy.metering.redis.durability import Finding, StoreFacts, judge, read_facts
+from proxy.metering.redis.durability import Finding, StoreFacts, judge, survey
 from proxy.metering.redis.pool import open_pool
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings
@@ -176,7 +176,7 @@ async def _look_at_the_store(settings: Settings) -> list[Finding]:
     pool = open_pool(store.url, timeout_s=store.timeout)
     try:
         async with asyncio.timeout(store.timeout):
-            return list(judge(await read_facts(pool), min_replicas=store.min_replicas))
+            return await survey(pool, min_replicas=store.min_replicas)
     except (RedisError, OSError) as error:
         why = str(error) or f"no answer within {store.timeout:g} seconds"
         return [Finding(logging.WARNING, f"it cannot be asked now what it may lose ({why})")]

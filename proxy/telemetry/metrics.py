@@ -152,6 +152,9 @@ class Metrics:
         for operation in ("admit", "settle"):
             self._store_errors.values[(operation,)] = 0
         self._store_up = make.gauge("store_up", "Whether the store answered the last time it was asked", combine="min")
+        self._store_node_up = make.gauge(
+            "store_node_up", "The same of each node of a Cluster, once it was asked for anything", "node", combine="min"
+        )
         self._pending = make.gauge(
             "journal_pending_settlements", "What the journal holds that the store has not taken yet"
         )
@@ -316,6 +319,14 @@ class Metrics:
     def store_health(self, *, healthy: bool) -> None:
         """Whether the store answered."""
         self._store_up.values[()] = 1 if healthy else 0
+
+    def store_node_health(self, node: str, *, healthy: bool) -> None:
+        """Whether a node of a Cluster answered; ``node`` is its host and port."""
+        self._store_node_up.values[(node,)] = 1 if healthy else 0
+
+    def store_node_left(self, node: str) -> None:
+        """It is a node of the store no more."""
+        self._store_node_up.values.pop((node,), None)
 
     def journal_pending(self, count: int) -> None:
         """How many settlements wait for the store."""

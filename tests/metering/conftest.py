@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
@@ -21,13 +22,14 @@ from proxy.metering.journal.journal import Journal
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.meter import Meter
 from proxy.metering.redis import scripts
-from proxy.metering.redis.pool import open_pool
+from proxy.metering.redis.pool import StorePool, open_pool
 from proxy.metering.redis.replicated import open_runner
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis_store.charges import Charges
 from proxy.metering.redis_store.facts import utc_day
 from proxy.metering.redis_store.store import RedisStore
 from proxy.telemetry.metrics import Metrics
+from tests.support.clusters import client_of
 
 MODEL = "acme/image-1"
 ENDPOINT = "/v1/images/generations"
@@ -42,7 +44,7 @@ def quote(units: int, images: int = 1) -> Quote:
 class Bench:
     """Everything of metering, on one store."""
 
-    pool: ConnectionPool
+    pool: StorePool
     runner: ScriptRunner
     store: RedisStore
     keys: KeyRegistry
@@ -135,7 +137,7 @@ async def open_bench(
         charge_expired=charge_expired,
         burst_ms=burst_ms,
     )
-    redis: Redis = Redis(connection_pool=pool)
+    redis: Any = Redis(connection_pool=pool) if isinstance(pool, ConnectionPool) else client_of(store_url)
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(
             store,
@@ -157,6 +159,8 @@ async def open_bench(
         )
         await meter.close(timeout_s=1)
     await runner.close()
+    if not isinstance(pool, ConnectionPool):
+        await redis.aclose()
     await pool.aclose()
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from redis.asyncio import ConnectionPool, Redis
-
-from proxy.metering.redis.pool import ask
+from proxy.metering.redis.pool import StorePool, ask, reads_of
 from proxy.metering.redis_store.keys import once
 
 
 class Once:
     """Names that were taken, each remembered for as long as it could be used. Raises StoreUnavailable."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: StorePool) -> None:
         """Remember in Redis, through ``pool``."""
-        self._redis = Redis(connection_pool=pool)
+        self._redis = reads_of(pool)
 
     async def take(self, name: str, *, for_s: int) -> bool:
         """Whether ``name`` is taken by this call, and was not before; it is remembered ``for_s`` seconds."""

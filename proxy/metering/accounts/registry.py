@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import orjson
-from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.api_key import hash_key, is_team_id, make_key_id, make_key_text, team_of
 from proxy.domain.catalog import UNITS_LIMIT
@@ -21,13 +20,14 @@ from proxy.domain.limits import Account, KeyRecord, Limits, TeamRecord
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
 from proxy.metering.redis.connection import Argument
-from proxy.metering.redis.pool import ask, ask_all, names_after, read_hash
+from proxy.metering.redis.pool import StorePool, ask, ask_all, names_after, read_hash, reads_of
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.charges import Charges, charges
 from proxy.metering.redis_store.store import RedisStore
+from proxy.metering.redis_store.team_index import TeamIndex
 
 RECORDS_A_ROUND_TRIP = 100
 
@@ -84,7 +84,7 @@ TEAM = Kind(
 class AccountRegistry(Generic[Record]):
     """Accounts of one kind. Everything here raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, kind: Kind[Record], runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, kind: Kind[Record], runner: ScriptRunner, pool: StorePool, store: RedisStore) -> None:
         """Change through scripts on ``runner``, read through ``pool``.
 
         ``store`` reclaims what expired leases hold, before each look at what is used.
@@ -92,7 +92,8 @@ class AccountRegistry(Generic[Record]):
         self._kind = kind
         self._runner = runner
         self._store = store
-        self._redis = Redis(connection_pool=pool)
+        self._redis = reads_of(pool)
+        self._index = TeamIndex(self._redis)
 
     async def get(self, account_id: str) -> Record:
         """One account. Raises NotFound."""
@@ -162,7 +163,7 @@ class AccountRegistry(Generic[Record]):
 
     async def _enter_team(self, team: str) -> None:
         """Put the team into the index, which is outside of its slot. One in it that has no record does no harm."""
-        await ask(self._redis, "ZADD", key_names.TEAMS, 0, team)
+        await self._index.enter(team)
 
     async def _read(self, ids: Sequence[str]) -> list[Record]:
         """The accounts of these ids, without those that have no record: their making was broken off."""
@@ -221,7 +222,7 @@ class AccountRegistry(Generic[Record]):
 class KeyRegistry(AccountRegistry[KeyRecord]):
     """Keys in Redis."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore) -> None:
         """What each is for, ``AccountRegistry`` says."""
         super().__init__(KEY, runner, pool, store)
 
@@ -277,9 +278,7 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
         team, has_more, _ = prefix.partition("_")
         if has_more:
             return [team] if begin is None or begin < team or (inclusive and begin == team) else []
-        return await names_after(
-            self._redis, key_names.TEAMS, begin, inclusive=inclusive, count=TEAMS_LIMIT + 1, prefix=prefix
-        )
+        return await self._index.after(begin, inclusive=inclusive, count=TEAMS_LIMIT + 1, prefix=prefix)
 
     async def _ids_of(self, teams: Sequence[str], after: str | None, count: int, prefix: str) -> list[str]:
         """Up to ``count`` ids of the keys of ``teams``, beginning after the key ``after``."""
@@ -308,7 +307,7 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
 class TeamRegistry(AccountRegistry[TeamRecord]):
     """Teams in Redis."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore) -> None:
         """What each is for, ``AccountRegistry`` says."""
         super().__init__(TEAM, runner, pool, store)
 
@@ -330,7 +329,7 @@ class TeamRegistry(AccountRegistry[TeamRecord]):
 
     async def page(self, *, cursor: str | None, limit: int, prefix: str = "") -> Page[TeamRecord]:
         """Teams in the order of their ids; with a ``prefix``, those whose ids begin with it."""
-        ids = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1, prefix=prefix)
+        ids = await self._index.after(cursor, count=limit + 1, prefix=prefix)
         return await self.page_of(ids, limit=limit)
 
     async def page_of(self, ids: Sequence[str], *, limit: int) -> Page[TeamRecord]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redis.asyncio import ConnectionPool, Redis
-
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.metering.ledger.walk import Span, StreamPage, StreamWalk
+from proxy.metering.redis.pool import StorePool, reads_of
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
@@ -37,9 +36,9 @@ class AuditEntry:
 class AuditLog:
     """The audit records in Redis. Everything here raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, pool: StorePool, store: RedisStore) -> None:
         """Read through ``pool``; ``store`` knows what it takes to read records."""
-        self._walk: StreamWalk[AuditEntry] = StreamWalk(Redis(connection_pool=pool), key_names.audit)
+        self._walk: StreamWalk[AuditEntry] = StreamWalk(reads_of(pool), key_names.audit)
         self._store = store
 
     async def list_entries(

@@ -9,19 +9,19 @@ from itertools import count
 from typing import Any
 
 import orjson
-from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
 from proxy.metering.redis.connection import Argument
-from proxy.metering.redis.pool import names_after
+from proxy.metering.redis.pool import StorePool, reads_of
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.charges import FIRST_DAY
 from proxy.metering.redis_store.store import RedisStore
+from proxy.metering.redis_store.team_index import TeamIndex
 
 TRIM_BATCH = 200
 """Entries in one call of a script, which no other call may wait long for."""
@@ -77,19 +77,29 @@ class BooksPage:
 class LedgerBooks:
     """Everything here raises StoreUnavailable where the store cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore) -> None:
         """Run scripts on ``runner``, list teams through ``pool``.
 
         ``store`` reclaims what expired leases hold, before each look at the counters.
         """
         self._runner = runner
-        self._redis = Redis(connection_pool=pool)
+        self._index = TeamIndex(reads_of(pool))
         self._store = store
         self._call_ids = count(1)
 
     async def teams(self, *, cursor: str | None = None, limit: int) -> Page[str]:
         """Teams in the order of their ids."""
-        names = await names_after(self._redis, key_names.TEAMS, cursor, count=limit + 1)
+        names = await self._index.after(cursor, count=limit + 1)
+        return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
+
+    @property
+    def team_parts(self) -> Sequence[str]:
+        """Parts of the list of teams, for those who go on with the others where one cannot be read."""
+        return self._index.parts
+
+    async def teams_of(self, part: str, *, cursor: str | None = None, limit: int) -> Page[str]:
+        """The teams of one part, in the order of their ids."""
+        names = await self._index.part_after(part, cursor, count=limit + 1)
         return Page(names[:limit], names[limit - 1] if len(names) > limit else None)
 
     async def read(self, team: str, *, after: str, limit: int) -> BooksPage:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redis.asyncio import ConnectionPool, Redis
-
 from proxy.domain.billing.settlement import LedgerEntry
 from proxy.metering.ledger.walk import WHOLE, Span, StreamPage, StreamWalk
+from proxy.metering.redis.pool import StorePool, reads_of
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.store import RedisStore
@@ -33,11 +32,9 @@ class LedgerFilter:
 class LedgerPages:
     """The ledger in Redis. Raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, pool: ConnectionPool, store: RedisStore) -> None:
+    def __init__(self, pool: StorePool, store: RedisStore) -> None:
         """Read through ``pool``; ``store`` reclaims what expired leases hold, before each look."""
-        self._walk: StreamWalk[LedgerEntry] = StreamWalk(
-            Redis(connection_pool=pool), key_names.ledger, store.reclaim_all
-        )
+        self._walk: StreamWalk[LedgerEntry] = StreamWalk(reads_of(pool), key_names.ledger, store.reclaim_all)
 
     async def list_entries(self, wanted: LedgerFilter, *, cursor: str | None, limit: int) -> StreamPage[LedgerEntry]:
         """Entries of one team in their order; or of all, team by team, up to the moment of the first page.

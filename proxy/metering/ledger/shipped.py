@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from redis.asyncio import ConnectionPool, Redis
-
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.pages import Page
-from proxy.metering.redis.pool import ask, ask_all
+from proxy.metering.redis.pool import StorePool, ask, ask_all, earliest_time_ms, reads_of
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import keys as key_names
@@ -41,10 +39,10 @@ class LedgerHead:
 class ShippedLedger:
     """Everything here raises StoreUnavailable where the store cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore, books: LedgerBooks) -> None:
+    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore, books: LedgerBooks) -> None:
         """``books`` lists the teams; ``store`` reclaims what expired leases hold, whose entries are shipped as well."""
         self._runner = runner
-        self._redis = Redis(connection_pool=pool)
+        self._redis = reads_of(pool)
         self._store = store
         self._books = books
         self._call_ids = count(1)
@@ -86,6 +84,5 @@ class ShippedLedger:
         if not shippers:
             return {}
         found: Iterable[bytes | None] = await ask(self._redis, "HMGET", key_names.SHIPPERS, *shippers)
-        seconds, micros = await ask(self._redis, "TIME")
-        now_s = int(seconds) + int(micros) / 1e6
+        now_s = await earliest_time_ms(self._redis) / 1_000
         return {name: now_s - int(at) / 1_000 for name, at in zip(shippers, found, strict=True) if at is not None}

@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Any
 
 import orjson
-from redis.asyncio import ConnectionPool, Redis
 
 from proxy.domain.billing.statements import (
     NO_ENTRY,
@@ -21,7 +20,7 @@ from proxy.domain.billing.statements import (
 )
 from proxy.domain.errors import NotFound, StoreBusy
 from proxy.domain.money import NO_MONEY, Money
-from proxy.metering.redis.pool import ask, read_hash
+from proxy.metering.redis.pool import StorePool, ask, read_hash, reads_of
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
@@ -61,13 +60,13 @@ class Stated:
 class Statements:
     """The statements of all teams. Everything here raises StoreUnavailable where Redis cannot be asked."""
 
-    def __init__(self, runner: ScriptRunner, pool: ConnectionPool, store: RedisStore, money: Money = NO_MONEY) -> None:
+    def __init__(self, runner: ScriptRunner, pool: StorePool, store: RedisStore, money: Money = NO_MONEY) -> None:
         """Write through scripts on ``runner``, read through ``pool``; ``store`` reclaims what expired leases hold.
 
         Statements say what a unit is worth in ``money`` on the day that they are made.
         """
         self._runner = runner
-        self._redis = Redis(connection_pool=pool)
+        self._redis = reads_of(pool)
         self._store = store
         self._money = money
 

@@ -14,13 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
-from redis.asyncio import Redis
-
 from proxy.domain.api_key import TEAM_ID_PATTERN
 from proxy.domain.errors import InvalidRequest
 from proxy.metering.pages import Page
-from proxy.metering.redis.pool import ask, ask_all, names_after
-from proxy.metering.redis_store import keys as key_names
+from proxy.metering.redis.pool import StoreReads, ask, ask_all, earliest_time_ms
+from proxy.metering.redis_store.team_index import TeamIndex
 
 T = TypeVar("T")
 
@@ -98,12 +96,13 @@ class StreamWalk(Generic[T]):
 
     def __init__(
         self,
-        redis: Redis,
+        redis: StoreReads,
         name_of: Callable[[str], str],
         prepare: Callable[[Sequence[str]], Awaitable[object]] | None = None,
     ) -> None:
         """``name_of`` is a team's stream; ``prepare`` is called with the teams of a page, before it is read."""
         self._redis = redis
+        self._index = TeamIndex(redis)
         self._name_of = name_of
         self._prepare = prepare
 
@@ -174,13 +173,13 @@ class StreamWalk(Generic[T]):
         return StreamPage(page.found, None, str(Place(end_ms + 1)))
 
     async def _teams(self, at: Place) -> list[str]:
-        return await names_after(self._redis, key_names.TEAMS, at.team, inclusive=bool(at.entry), count=TEAMS_LIMIT + 1)
+        return await self._index.after(at.team, inclusive=bool(at.entry), count=TEAMS_LIMIT + 1)
 
     async def _moment_that_is_past(self) -> int:
         """A millisecond of the store's clock in which nothing is written any more."""
-        seconds, micros = await ask(self._redis, "TIME")
+        now_ms = await earliest_time_ms(self._redis)
         await asyncio.sleep(CLOCK_STEP_S)
-        return int(seconds) * 1_000 + int(micros) // 1_000
+        return now_ms
 
     async def _entries(
         self, team: str, start: str, end: str, batch_size: int, *, newest_first: bool = False

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-from proxy.metering.redis.sentinel import SCHEME as SENTINEL
+from proxy.metering.redis.cluster.address import SCHEMES as CLUSTER
+from proxy.metering.redis.cluster.address import parse_cluster_url
+from proxy.metering.redis.sentinel import SCHEMES as SENTINEL
 from proxy.metering.redis.sentinel import parse_sentinel_url
 
-SCHEMES = ("redis://", "rediss://", "unix://", SENTINEL)
+SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL, *CLUSTER)
 DELIMITERS = {"/": "%2F", "#": "%23", "?": "%3F"}
 LAST_PORT = 65_535
 
@@ -52,7 +54,7 @@ def check_store_address(text: str) -> None:
         raise ValueError(f"should be embedded:PATH, or begin with {', '.join(SCHEMES)}")
     _check_delimiters(text)
     try:
-        if text.startswith(SENTINEL):
+        if text.startswith((*SENTINEL, *CLUSTER)):
             urlsplit(text)
         else:
             _check(text)
@@ -63,6 +65,11 @@ def check_store_address(text: str) -> None:
         raise ValueError("should be an address; a host that is an IPv6 address stands in brackets") from None
     if text.startswith(SENTINEL):
         parse_sentinel_url(text)
+    elif text.startswith(CLUSTER):
+        parse_cluster_url(text)
+    else:
+        return
+    _check_values(urlsplit(text).query, _TLS)
 
 
 class _WrongAddress(ValueError):
@@ -103,9 +110,14 @@ def _check(text: str) -> None:
 
 
 def _check_options(query: str, known: Mapping[str, tuple[Callable[[str], bool], str]]) -> None:
-    for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for name, _value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
         if name not in known:
             raise _WrongAddress(f"may have only the options {', '.join(sorted(known))}")
-        is_good, what = known[name]
+    _check_values(query, known)
+
+
+def _check_values(query: str, known: Mapping[str, tuple[Callable[[str], bool], str]]) -> None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        is_good, what = known.get(name, (_any, ""))
         if not is_good(value):
             raise _WrongAddress(f"should have {what} as its option {name}")

@@ -19,7 +19,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError
 
 from proxy.metering.redis.scripts import Script
-from proxy.metering.redis.sentinel import SCHEME, parse_sentinel_url, sentinels_of
+from proxy.metering.redis.sentinel import SCHEMES, parse_sentinel_url, sentinels_of
 
 Argument = str | bytes | int
 
@@ -30,6 +30,23 @@ WORDS_BEFORE_KEYS = 3
 
 class ConnectError(OSError):
     """No connection to Redis could be had; the message says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """Where in a Cluster a call goes: ``began`` is when it was first sent on its way, in the event loop's time.
+
+    ``asks`` where a node that is being given the slot has to take it. ``redirects`` counts the nodes that have sent it
+    on, and ``place`` is the one that it was sent to last. It is ``in_doubt`` once a connection was lost on which it may
+    have been done.
+    """
+
+    slot: int
+    began: float
+    asks: bool = False
+    redirects: int = 0
+    place: tuple[str, int] = ("", 0)
+    in_doubt: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +63,7 @@ class Call:
     tries: int = 0
     sent: float = 0.0
     with_text: bool = False
+    route: Route | None = None
 
     def packed(self) -> bytes:
         """The command as it is sent: by the script's name, or with its text where Redis does not know it."""
@@ -59,12 +77,15 @@ class Call:
 class Wait:
     """``WAIT`` for what went before it on the same connection; its reply is the number of replicas that have it.
 
-    ``held`` are replies that nobody gets before that number is known.
+    ``held`` are replies that nobody gets before that number is known. What another connection wrote is in it only where
+    ``mark`` was written on this one, and the number ``counts`` where that has gone well.
     """
 
     replicas: int
     timeout_ms: int
     held: list[tuple[Call, list[Any]]] = field(default_factory=list)
+    mark: Call | None = None
+    counts: bool = True
     sent: float = 0.0
 
     def packed(self) -> bytes:
@@ -72,7 +93,31 @@ class Wait:
         return pack("WAIT", self.replicas, self.timeout_ms)
 
 
-Sent = Call | Wait
+@dataclass(slots=True, eq=False)
+class Asking:
+    """Lets a node of a Cluster take the next command on the connection, though the slot is not its own yet."""
+
+    sent: float = 0.0
+
+    def packed(self) -> bytes:
+        """The command as it is sent (https://redis.io/docs/latest/commands/asking/)."""
+        return pack("ASKING")
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """A command that is no script's; its reply may be an error."""
+
+    words: tuple[Argument, ...]
+    reply: asyncio.Future[Any]
+    sent: float = 0.0
+
+    def packed(self) -> bytes:
+        """The command as it is sent."""
+        return pack(*self.words)
+
+
+Sent = Call | Wait | Asking | Question
 
 
 class ScriptConnection(asyncio.Protocol):
@@ -176,22 +221,53 @@ async def open_connection(
                     lambda: connection,
                     options.get("host", "localhost"),
                     options.get("port", DEFAULT_PORT),
-                    ssl=_ssl_context(options) if url.startswith("rediss://") else None,
+                    ssl=_ssl_context(options) if url.startswith("rediss") else None,
                 )
             await connection.greet(_greeting(options))
     except TimeoutError:
         connection.abort()
         raise ConnectError(f"no connection within {timeout_s:g} seconds") from None
-    except ConnectError:
+    except OSError as error:
+        connection.abort()
+        raise error if isinstance(error, ConnectError) else ConnectError(str(error)) from error
+    except BaseException:
         connection.abort()
         raise
-    except OSError as error:
-        raise ConnectError(str(error)) from error
     return connection
 
 
+async def ask_once(url: str, *commands: tuple[Argument, ...], timeout_s: float) -> list[Any]:
+    """The replies to commands on a connection of their own. Raises ConnectError, also for one that is refused."""
+
+    def take(question: Question, reply: Any) -> None:
+        if not question.reply.done():
+            question.reply.set_result(reply)
+
+    def lose(_connection: ScriptConnection, _lost: list[Sent]) -> None:
+        for question in questions:
+            if not question.reply.done():
+                question.reply.set_exception(ConnectError("the connection was closed"))
+                question.reply.exception()
+
+    loop = asyncio.get_running_loop()
+    questions = [Question(words, loop.create_future()) for words in commands]
+    connection = await open_connection(url, take, lose, timeout_s=timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection.send(questions, loop.time())
+            replies = [await each.reply for each in questions]
+    except TimeoutError:
+        raise ConnectError(f"no answer within {timeout_s:g} seconds") from None
+    finally:
+        connection.abort()
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise ConnectError(str(reply))
+    return replies
+
+
 async def _find(url: str, timeout_s: float) -> dict[str, Any]:
-    if not url.startswith(SCHEME):
+    if not url.startswith(SCHEMES):
         return dict[str, Any](parse_url(url))
     address = parse_sentinel_url(url)
     # Time for another one, where the first does not answer.

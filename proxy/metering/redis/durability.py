@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from proxy.domain.errors import StoreUnavailable
+from proxy.metering.redis.cluster.reads import ClusterReads
+from proxy.metering.redis.pool import StorePool
 from proxy.metering.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
-SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy")
+SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "cluster-require-full-coverage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class StoreFacts:
     maxmemory_policy: str | None = None
     is_replica: bool = False
     replicas: int = 0
+    needs_all_slots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +126,51 @@ def _memory(facts: StoreFacts) -> Iterator[Finding]:
         )
 
 
+def _cluster(facts: StoreFacts) -> Iterator[Finding]:
+    if facts.needs_all_slots:
+        yield Finding(
+            logging.WARNING,
+            "cluster-require-full-coverage is yes: while any slot has no primary, the requests of every team get 503: "
+            "set cluster-require-full-coverage no",
+        )
+    if not facts.replicas:
+        yield Finding(logging.WARNING, "no replica is connected: nobody takes over when the primary is lost")
+
+
 # --- Asking the store -------------------------------------------------------------------------------------------------
 
 
-async def read_facts(pool: ConnectionPool) -> StoreFacts:
-    """What the store says of itself. Raises RedisError or OSError where it cannot be asked."""
-    redis: Any = Redis(connection_pool=pool)
-    info: Mapping[str, Any] = await redis.info()
+async def survey(pool: StorePool, *, min_replicas: int) -> list[Finding]:
+    """What the store, or any node of a Cluster, may lose. Raises RedisError or OSError where it cannot be asked."""
+    if not isinstance(pool, ClusterReads):
+        return list(judge(await read_facts(Redis(connection_pool=pool)), min_replicas=min_replicas))
     try:
-        given: Mapping[str, str] = await redis.config_get(*SETTINGS)
+        nodes = await pool.primaries()
+    except StoreUnavailable as error:
+        raise ConnectionError(str(error.__cause__ or error)) from error
+    asked = await asyncio.gather(*(read_facts(node) for node in nodes.values()), return_exceptions=True)
+    told: dict[Finding, list[str]] = defaultdict(list)
+    for (host, port), facts in zip(nodes, asked, strict=True):
+        if isinstance(facts, (RedisError, OSError, RuntimeError)):
+            found: Iterable[Finding] = [Finding(logging.ERROR, f"it does not answer ({facts})")]
+        elif isinstance(facts, BaseException):
+            raise facts
+        else:
+            found = [*judge(facts, min_replicas=min_replicas), *_cluster(facts)]
+        for finding in found:
+            told[finding].append(f"{host}:{port}")
+    return [
+        finding if len(places) == len(nodes) else Finding(finding.level, f"{', '.join(sorted(places))}: {finding.text}")
+        for finding, places in told.items()
+    ]
+
+
+async def read_facts(redis: Redis) -> StoreFacts:
+    """What a server says of itself. Raises RedisError or OSError where it cannot be asked."""
+    asked: Any = redis
+    info: Mapping[str, Any] = await asked.info()
+    try:
+        given: Mapping[str, str] = await asked.config_get(*SETTINGS)
         named = {_text(name): _text(value) for name, value in given.items()}
     except ResponseError:
         # Managed services forbid it.
@@ -143,6 +184,7 @@ async def read_facts(pool: ConnectionPool) -> StoreFacts:
         maxmemory_policy=named.get("maxmemory-policy", info.get("maxmemory_policy")),
         is_replica=info.get("role") == "slave",
         replicas=int(info.get("connected_slaves", 0)),
+        needs_all_slots=bool(info.get("cluster_enabled")) and named.get("cluster-require-full-coverage") == "yes",
     )
 
 
@@ -153,7 +195,7 @@ def _text(value: str | bytes) -> str:
 class DurabilityReport:
     """Tells once, in the log, what the store may lose; when it can be asked, be it later."""
 
-    def __init__(self, pool: ConnectionPool, *, min_replicas: int) -> None:
+    def __init__(self, pool: StorePool, *, min_replicas: int) -> None:
         """Ask through ``pool``."""
         self._pool = pool
         self._min_replicas = min_replicas
@@ -171,10 +213,10 @@ class DurabilityReport:
     async def _log_what_may_be_lost(self) -> None:
         while True:
             try:
-                facts = await read_facts(self._pool)
+                findings = await survey(self._pool, min_replicas=self._min_replicas)
             except (RedisError, OSError, RuntimeError):
                 await asyncio.sleep(RETRY_S)
             else:
                 break
-        for finding in judge(facts, min_replicas=self._min_replicas):
+        for finding in findings:
             logger.log(finding.level, "store: %s", finding.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from proxy.telemetry.metrics import Metrics
 
@@ -21,6 +22,9 @@ ADVICE = {
     "WRONGPASS": "the password in store.url is wrong",
     "NOPERM": "its user may not run scripts on keys that begin with lm: ; allow it",
     "NOREPLICAS": "too few of its replicas are connected",
+    "MOVED": "it is a node of a Cluster; set store.url to redis+cluster://",
+    "CLUSTERDOWN": "slots have no primary, and with cluster-require-full-coverage yes no slot is served then",
+    "TRYAGAIN": "a slot has been half moved for long; see whether its move goes on",
     "BUSY": "another script has kept it busy for long; SCRIPT KILL ends that",
 }
 
@@ -28,9 +32,11 @@ ADVICE = {
 class StoreHealth:
     """What all connections to one store have seen last."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Begin well: nothing has been asked yet."""
+    def __init__(self, metrics: Metrics, name: str = "the store", tell: Callable[[bool], None] | None = None) -> None:
+        """Begin well: nothing has been asked yet. ``tell`` is told when that changes, in place of ``metrics``."""
         self._metrics = metrics
+        self._name = name
+        self._tell = tell
         self._told: dict[str, float] = {}
         self.healthy = True
 
@@ -39,7 +45,7 @@ class StoreHealth:
         if not self.healthy:
             self._set(healthy=True)
             if self.may_log("again"):
-                logger.warning("the store answers again")
+                logger.warning("%s answers again", self._name)
 
     def failed(self, error: Exception) -> None:
         """The store could not be reached, or did not answer."""
@@ -47,7 +53,8 @@ class StoreHealth:
             self._set(healthy=False)
             advice = ADVICE.get(str(error).partition(" ")[0], "")
             logger.error(
-                "the store cannot be reached (%r)%s: requests get 503 until it can", error, advice and f": {advice}"
+                "%s cannot be reached (%r)%s: requests get 503 until it can",
+                *(self._name, error, advice and f": {advice}"),
             )
 
     def refused(self, script: str, refusal: str) -> None:
@@ -57,7 +64,8 @@ class StoreHealth:
         if self.may_log(code):
             advice = ADVICE.get(code, "see its log")
             logger.error(
-                "the store refused the script %s (%s): %s. Requests get 503 until then", script, refusal, advice
+                "%s refused the script %s (%s): %s. Requests get 503 until then",
+                *(self._name, script, refusal, advice),
             )
 
     def may_log(self, what: str) -> bool:
@@ -70,4 +78,7 @@ class StoreHealth:
 
     def _set(self, *, healthy: bool) -> None:
         self.healthy = healthy
-        self._metrics.store_health(healthy=healthy)
+        if self._tell is None:
+            self._metrics.store_health(healthy=healthy)
+        else:
+            self._tell(healthy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,10 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.domain.errors import StoreBusy, StoreUnavailable
-from proxy.metering.redis.sentinel import SCHEME, parse_sentinel_url, sentinels_of
+from proxy.metering.redis.cluster.address import SCHEMES as CLUSTER
+from proxy.metering.redis.cluster.address import parse_cluster_url
+from proxy.metering.redis.cluster.reads import ClusterReads
+from proxy.metering.redis.sentinel import SCHEMES, parse_sentinel_url, sentinels_of
 
 CONNECTIONS = 32
 SPARE_CONNECTIONS = 4
@@ -34,7 +38,25 @@ READ_TIMEOUT_S = 10.0
 """Of one command of the admin API; a connection that took longer is closed, and its reply reaches nobody."""
 
 
-def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
+StorePool = ConnectionPool | ClusterReads
+StoreReads = Redis | ClusterReads
+"""What reads of the store go through: a client of one server, or of all nodes of a Cluster."""
+
+
+def reads_of(pool: StorePool) -> StoreReads:
+    """What reads through ``pool``."""
+    return pool if isinstance(pool, ClusterReads) else Redis(connection_pool=pool)
+
+
+def open_pool(url: str, *, timeout_s: float) -> StorePool:
+    """Pools of connections to the nodes of a Cluster, or one; nothing is sent yet. ``timeout_s`` is as below."""
+    if not url.startswith(CLUSTER):
+        return open_server_pool(url, timeout_s=timeout_s)
+    make_pool = partial(open_server_pool, timeout_s=timeout_s)
+    return ClusterReads(parse_cluster_url(url), make_pool, _send_to_node, timeout_s=timeout_s)
+
+
+def open_server_pool(url: str, *, timeout_s: float) -> ConnectionPool:
     """A pool of connections to ``url``; nothing is sent yet. ``timeout_s`` holds for making a connection.
 
     The library's retries are off, for ours go by reservation id. RESP2 is spoken, for RESP3 turns maintenance
@@ -49,14 +71,14 @@ def open_pool(url: str, *, timeout_s: float) -> ConnectionPool:
         # A name by SETNAME is refused to a user without CLIENT, and the connection with it; this one is only a wish.
         "driver_info": DriverInfo("lightmeter"),
     }
-    if not url.startswith(SCHEME):
+    if not url.startswith(SCHEMES):
         return ConnectionPool.from_url(url, **settings)
     address = parse_sentinel_url(url)
     # The sentinels' own time is part of that for making a connection.
     sentinels = sentinels_of(address, timeout_s / 2)
     # The library's types end here.
     return SentinelPool(  # type: ignore[no-untyped-call]
-        address.service, sentinels, **settings, **address.store_options
+        address.service, sentinels, ssl=address.has_tls, **settings, **address.store_options
     )
 
 
@@ -89,20 +111,36 @@ async def _place(pool: ConnectionPool) -> AsyncIterator[None]:
         places.release()
 
 
-async def ask(redis: Redis, *words: str | int) -> Any:
+async def _send_to_node(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    """The replies of one node, errors among them. Raises what happens to the connection, and StoreBusy."""
+    async with _place(redis.connection_pool):
+        try:
+            return await _send_all(redis, commands, raises=False)
+        except RedisTimeoutError as error:
+            raise StoreUnavailable from error
+        except (RedisError, OSError, RuntimeError):
+            await redis.connection_pool.disconnect(inuse_connections=False)
+        return await _send_all(redis, commands, raises=False)
+
+
+async def ask(redis: StoreReads, *words: str | int) -> Any:
     """The reply to a command that may be sent twice. Raises StoreUnavailable, or StoreBusy.
 
     A connection that broke while nobody used it is noticed by its next user only, so there is a second try on new ones.
     Who finds all connections in use waits for one: the library would say that the store is away.
     """
+    if isinstance(redis, ClusterReads):
+        return await redis.ask(*words)
     async with _place(redis.connection_pool):
         return await _ask(redis, words)
 
 
-async def ask_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+async def ask_all(redis: StoreReads, commands: Sequence[Sequence[str | int]]) -> list[Any]:
     """The replies to commands that may be sent twice, in one round trip. Raises StoreUnavailable, or StoreBusy."""
     if not commands:
         return []
+    if isinstance(redis, ClusterReads):
+        return await redis.ask_all(commands)
     async with _place(redis.connection_pool):
         try:
             return await _send_all(redis, commands)
@@ -116,21 +154,42 @@ async def ask_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list
             raise StoreUnavailable from error
 
 
-async def _send_all(redis: Redis, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+async def earliest_time_ms(redis: StoreReads) -> int:
+    """Now by the clock of the store, in milliseconds; of those of several nodes, the one that is behind the others.
+
+    Raises StoreUnavailable, or StoreBusy.
+    """
+    if isinstance(redis, ClusterReads):
+        times = [*(await redis.ask_primaries("TIME")).values()]
+    else:
+        times = [await ask(redis, "TIME")]
+    return min(int(seconds) * 1_000 + int(micros) // 1_000 for seconds, micros in times)
+
+
+async def _send_all(redis: Redis, commands: Sequence[Sequence[str | int]], *, raises: bool = True) -> list[Any]:
     async with redis.pipeline(transaction=False) as pipe:
         for words in commands:
             pipe.execute_command(*words)
-        return await pipe.execute()
+        return await pipe.execute(raise_on_error=raises)
 
 
-async def read_hash(redis: Redis, name: str) -> dict[bytes, bytes]:
+def _place_of(redis: StoreReads, name: str) -> object:
+    return redis.place_of(name) if isinstance(redis, ClusterReads) else None
+
+
+async def read_hash(redis: StoreReads, name: str) -> dict[bytes, bytes]:
     """All fields of a hash that may be large, a part of them a command. Raises StoreUnavailable, or StoreBusy.
 
     What is written meanwhile may be in it or not.
     """
     fields: dict[bytes, bytes] = {}
     cursor = 0
+    place = _place_of(redis, name)
     while True:
+        if place != (place := _place_of(redis, name)):
+            # A cursor means nothing to another node.
+            fields.clear()
+            cursor = 0
         after, found = await ask(redis, "HSCAN", name, cursor, "COUNT", FIELDS_A_COMMAND)
         fields.update(found)
         cursor = int(after)
@@ -154,7 +213,7 @@ async def _ask(redis: Redis, words: tuple[str | int, ...]) -> Any:
 
 
 async def names_after(
-    redis: Redis,
+    redis: StoreReads,
     index: str,
     after: str | None,
     *,
@@ -166,7 +225,15 @@ async def names_after(
 
     With a ``prefix``, which is ASCII, only those that begin with it.
     """
+    words = names_command(index, after, inclusive=inclusive, count=count, prefix=prefix)
+    return [name.decode() for name in await ask(redis, *words)]
+
+
+def names_command(
+    index: str, after: str | None, *, inclusive: bool = False, count: int | None = None, prefix: str = ""
+) -> tuple[str | int, ...]:
+    """The command whose reply ``names_after`` gives."""
     start = f"{'[' if inclusive else '('}{after}" if after and after >= prefix else f"[{prefix}" if prefix else "-"
     end = f"({prefix}{PAST_ASCII}" if prefix else "+"
     paging = () if count is None else ("LIMIT", 0, count)
-    return [name.decode() for name in await ask(redis, "ZRANGEBYLEX", index, start, end, *paging)]
+    return ("ZRANGEBYLEX", index, start, end, *paging)

@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Protocol
 
 import hiredis
 
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.redis.connection import (
     Argument,
+    Asking,
     Call,
     ConnectError,
     ScriptConnection,
@@ -39,11 +40,39 @@ LOOKS_A_TIMEOUT = 8
 """How often the clock is looked at within the time of one call: a stall is noticed an eighth of it late."""
 
 
+class Router(Protocol):
+    """Who sends calls to the nodes of a Cluster, each of which has a runner; it gets back what a node does not take."""
+
+    def take_refused(self, call: Call, refusal: str) -> bool:
+        """A node has refused it; False where the call ends with that."""
+        ...
+
+    def take_lost(self, calls: Sequence[Call]) -> None:
+        """The node's connection was lost before they had a reply, or none was made."""
+        ...
+
+    def ping_key(self, url: str) -> str:
+        """A key of no meaning that the node at ``url`` has."""
+        ...
+
+
 class ScriptRunner:
     """Runs scripts on one Redis, or says StoreUnavailable within about twice ``timeout_s``."""
 
-    def __init__(self, url: str, metrics: Metrics, *, timeout_s: float, health: StoreHealth | None = None) -> None:
-        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds."""
+    def __init__(
+        self,
+        url: str,
+        metrics: Metrics,
+        *,
+        timeout_s: float,
+        health: StoreHealth | None = None,
+        router: Router | None = None,
+    ) -> None:
+        """Connect to ``url`` when first asked; give each try of a call ``timeout_s`` seconds.
+
+        ``router`` is there where it is a node of a Cluster.
+        """
+        self._router = router
         self.health = health or StoreHealth(metrics)
         self._url = url
         self._metrics = metrics
@@ -67,14 +96,17 @@ class ScriptRunner:
 
     def submit_command(self, script: Script, call_id: str, command: bytes) -> Call:
         """The same for a call that ``pack_call`` has packed; ``call_id`` is its first argument."""
-        return self._submit(Call(script, call_id.encode(), command, asyncio.get_running_loop().create_future()))
+        return self.submit_call(Call(script, call_id.encode(), command, asyncio.get_running_loop().create_future()))
 
     def submit_again(self, script: Script, command: bytes) -> Call:
         """The same for a call of ``script`` that was sent as ``command``."""
         _evalsha, _sha1, key_count, *words = unpack(command)
-        return self._submit(Call(script, words[int(key_count)], command, asyncio.get_running_loop().create_future()))
+        return self.submit_call(
+            Call(script, words[int(key_count)], command, asyncio.get_running_loop().create_future())
+        )
 
-    def _submit(self, call: Call) -> Call:
+    def submit_call(self, call: Call) -> Call:
+        """The same for a call that has been made; every other way leads here."""
         self._waiting.append(call)
         if self._turn_ends is None:
             self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
@@ -101,10 +133,21 @@ class ScriptRunner:
     async def ping(self) -> bool:
         """Whether the store answers now."""
         try:
-            await self.run(load_script("ping"), (PING,), ("ping",))
+            await self.run(load_script("ping"), (self._ping_key,), ("ping",))
         except StoreUnavailable:
             return False
         return True
+
+    @property
+    def _ping_key(self) -> str:
+        return PING if self._router is None else self._router.ping_key(self._url)
+
+    def let_go(self) -> None:
+        """Close the connection at once; its router gets back what has no reply yet."""
+        calls, self._waiting = self._waiting, []
+        if self._connection is not None:
+            self._connection.abort()
+        self._try_again(calls)
 
     async def close(self) -> None:
         """Close the connection; calls still under way fail."""
@@ -137,7 +180,9 @@ class ScriptRunner:
     def _take_waiting(self) -> Sequence[Sent]:
         """All that is to be sent now."""
         calls, self._waiting = self._waiting, []
-        return calls
+        if self._router is None:
+            return calls
+        return [sent for call in calls for sent in _with_asking(call)]
 
     async def _before_connecting(self) -> None:
         """What has to be done before a new connection is of use. Raises StoreUnavailable."""
@@ -173,8 +218,9 @@ class ScriptRunner:
     # --- What comes back ----------------------------------------------------------------------------------------------
 
     def _take(self, sent: Sent, reply: Any) -> None:
-        """What the connection gives for each that was sent; only calls are."""
-        self._take_reply(cast("Call", sent), reply)
+        """What the connection gives for each that was sent."""
+        if type(sent) is Call:
+            self._take_reply(sent, reply)
 
     def _take_reply(self, call: Call, reply: Any) -> None:
         if type(reply) is list and reply and reply[0] == call.id:
@@ -191,7 +237,7 @@ class ScriptRunner:
             call.with_text = True
             self._waiting.append(call)
             self._end_turn()
-        else:
+        elif self._router is None or not self._router.take_refused(call, str(reply)):
             self.health.refused(call.script.name, str(reply))
             self._fail(call, may_have_happened=call.tries > 0, refusal=str(reply))
             if str(reply).startswith("READONLY") and self._connection is not None:
@@ -210,6 +256,9 @@ class ScriptRunner:
         return [sent for sent in lost if isinstance(sent, Call)]
 
     def _try_again(self, calls: list[Call]) -> None:
+        if self._router is not None:
+            self._router.take_lost(calls)
+            return
         for call in calls:
             call.tries += 1
             if call.tries >= TRIES:
@@ -222,3 +271,7 @@ class ScriptRunner:
     def _fail(self, call: Call, *, may_have_happened: bool, refusal: str = "") -> None:
         if not call.reply.done():
             call.reply.set_exception(StoreUnavailable(may_have_happened=may_have_happened, refusal=refusal))
+
+
+def _with_asking(call: Call) -> tuple[Sent, ...]:
+    return (Asking(), call) if call.route is not None and call.route.asks else (call,)

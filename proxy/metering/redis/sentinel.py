@@ -1,7 +1,9 @@
 """A store whose primary Sentinel knows: ``redis+sentinel://[user:password@]host:port,host:port/service``.
 
-The user and password are the store's own. Options after ``?``: ``db``, and ``sentinel_username`` and
-``sentinel_password`` for the sentinels themselves. See https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
+The user and password are the store's own. With ``rediss+sentinel://`` both the sentinels and the store are asked over
+TLS, by the same ``ssl_…`` options. Options after ``?``: ``db``; ``sentinel_username`` and ``sentinel_password`` for the
+sentinels themselves; and ``sentinel_tls=false`` where these have no TLS.
+See https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
 """
 
 from __future__ import annotations
@@ -9,44 +11,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio.sentinel import Sentinel
 
-SCHEME = "redis+sentinel://"
+from proxy.metering.redis.hosts import Place, parse_hosts
+
+SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
 DEFAULT_PORT = 26_379
-LAST_PORT = 65_535
-OPTIONS = frozenset({"db", "sentinel_username", "sentinel_password"})
+OPTIONS = ("db", "sentinel_username", "sentinel_password")
+TLS_OPTION = "sentinel_tls"
 
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
     """Where the sentinels are, what they call the store, and how both let one in."""
 
-    sentinels: tuple[tuple[str, int], ...]
+    sentinels: tuple[Place, ...]
     service: str
     store_options: Mapping[str, Any]
     sentinel_options: Mapping[str, Any]
+    has_tls: bool = False
 
 
 def parse_sentinel_url(url: str) -> SentinelAddress:
     """What the address says. Raises ValueError, which says what is wrong without repeating a secret."""
-    parts = urlsplit(url)
-    user_info, _, hosts = parts.netloc.rpartition("@")
-    service = parts.path.strip("/")
-    if not hosts or not service or "/" in service:
-        raise ValueError(f"should be {SCHEME}host:port,host:port/service, with the name that the sentinels know")
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if not OPTIONS.issuperset(given):
-        raise ValueError(f"may have only the options {', '.join(sorted(OPTIONS))}")
-    username, _, password = user_info.partition(":")
-    store: dict[str, Any] = _login(unquote(username), unquote(password))
+    options = (*OPTIONS, TLS_OPTION) if url.startswith(SCHEMES[1]) else OPTIONS
+    hosts = parse_hosts(url, DEFAULT_PORT, options, what="sentinel")
+    service = hosts.path.strip("/")
+    if not hosts.places or not service or "/" in service:
+        raise ValueError(f"should be {SCHEMES[0]}host:port,host:port/service, with the name that the sentinels know")
+    given = hosts.options
+    login = _login(hosts.username, hosts.password)
+    tls = hosts.tls_options() if hosts.has_tls else {}
+    store: dict[str, Any] = {**login, **tls}
     if "db" in given:
         if not (given["db"].isascii() and given["db"].isdigit()):
             raise ValueError("should have a number as its option db")
         store["db"] = int(given["db"])
-    sentinels = _login(given.get("sentinel_username", ""), given.get("sentinel_password", ""))
-    return SentinelAddress(tuple(_place(host) for host in hosts.split(",")), unquote(service), store, sentinels)
+    sentinels: dict[str, Any] = _login(given.get("sentinel_username", ""), given.get("sentinel_password", ""))
+    if given.get(TLS_OPTION, "true") not in ("true", "false"):
+        raise ValueError(f"should have true or false as its option {TLS_OPTION}")
+    if hosts.has_tls and given.get(TLS_OPTION) != "false":
+        sentinels |= {"ssl": True, **tls}
+    return SentinelAddress(hosts.places, unquote(service), store, sentinels, hosts.has_tls)
 
 
 def sentinels_of(address: SentinelAddress, timeout_s: float) -> Sentinel:
@@ -63,15 +71,6 @@ def sentinels_of(address: SentinelAddress, timeout_s: float) -> Sentinel:
     )
 
 
-def _login(username: str, password: str) -> dict[str, Any]:
+def _login(username: str, password: str) -> dict[str, str]:
     named = {"username": username, "password": password}
     return {name: text for name, text in named.items() if text}
-
-
-def _place(host: str) -> tuple[str, int]:
-    name, colon, port = host.rpartition(":")
-    if not colon or port.endswith("]"):
-        name, port = host, str(DEFAULT_PORT)
-    if not name or not (port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
-        raise ValueError("should name each sentinel as host:port")
-    return name.strip("[]"), int(port)

@@ -24,6 +24,9 @@ FIELDS_LEFT_ALONE = 1_000
 FIELDS_A_CALL = 200
 PAUSE_S = 60.0
 
+FAILING_S = 20.0
+"""After the first failure; what has had no turn by then waits for the next time."""
+
 NAMES_LIMIT = 200_000
 """Keys and teams that have their turn on one day; others have it on another."""
 
@@ -77,18 +80,29 @@ class UsageFolding:
             await asyncio.sleep(PAUSE_S)
 
     async def fold_waiting(self) -> None:
-        """Sum up what settlements have noted. Raises StoreUnavailable, and forgets nothing then."""
+        """Sum up what settlements have noted. Raises StoreUnavailable where some was not, and forgets nothing then."""
         first_day = records.utc_day((self._day - DAYS_KEPT) * records.DAY_MS)
-        while self._waiting:
-            team, owner = self._waiting.pop()
+        waiting, self._waiting = self._waiting, []
+        failed: StoreUnavailable | None = None
+        time = asyncio.get_running_loop().time
+        end = float("inf")
+        while waiting and time() < end:
+            team, owner = waiting.pop()
             usage = key_names.key_usage(team, owner) if owner else key_names.team_usage(team)
             try:
                 # The day that is said in the usage goes for its checkpoint as well, so that comes second.
                 await self.fold(usage, "", first_day)
                 await self.fold(key_names.key_checkpoint(team, owner), "usage:", first_day)
-            except BaseException:
+            except StoreUnavailable as error:
+                # What one node of a Cluster does not take holds nothing else up.
+                failed, end = error, min(end, time() + FAILING_S)
                 self._waiting.append((team, owner))
+            except BaseException:
+                self._waiting += [*waiting, (team, owner)]
                 raise
+        self._waiting += waiting
+        if failed is not None:
+            raise failed
 
     async def fold(self, name: str, prefix: str, first_day: str) -> None:
         """Sum up the days before ``first_day`` in the hash of this name. Raises StoreUnavailable."""

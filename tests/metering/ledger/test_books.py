@@ -335,7 +335,7 @@ async def test_trimming_goes_on_over_the_keys_of_each_part(
     keys = [await bench.make_key(15_000) for _ in range(4)]
     for number in range(12):
         await deliver(bench, await bench.admit(keys[number % 4], f"req_{number}", 5_000))
-    await bench.teams.update("acme", {"quota_units": 100_000})
+    await bench.teams.update("acme", {"quota_units": 1_000_000})
     await bench.teams.grant("acme", quota_units=5, reason="x")
     assert (await books.trim("acme", keep_ms=-60_000)).entries == 13
     page = await books.read("acme", after="", limit=50)

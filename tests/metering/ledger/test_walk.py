@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from proxy.domain.errors import InvalidRequest
 from proxy.metering.ledger import walk as stream_walk
 from proxy.metering.ledger.walk import Place, Span, StreamPage, StreamWalk
+from proxy.metering.redis.pool import StoreReads, reads_of
 from proxy.metering.redis_store import keys as key_names
 from tests.metering.conftest import Bench
 from tests.support.examples import examples
@@ -35,7 +36,7 @@ def entry_id(team: str, stream_id: str, _fields: Mapping[bytes, bytes]) -> str |
 class Reader:
     """Reads on and on, and notes what it has seen."""
 
-    def __init__(self, redis: Redis, team: str | None = None) -> None:
+    def __init__(self, redis: StoreReads, team: str | None = None) -> None:
         self._walk: StreamWalk[str] = StreamWalk(redis, key_names.ledger)
         self._team = team
         self._cursor: str | None = None
@@ -104,7 +105,7 @@ async def test_every_entry_is_seen_exactly_once_while_writers_write(bench: Bench
             written.extend(await write(bench.redis, team, 1))
             await asyncio.sleep(0)
 
-    everybody = Reader(bench.redis)
+    everybody = Reader(reads_of(bench.pool))
     writers = [asyncio.create_task(keep_writing(team)) for team in ("a", "b", "m", "y", "z")]
     while not all(writer.done() for writer in writers):
         await everybody.read(3)

@@ -19,6 +19,9 @@ GOOD = [
     "unix:///run/redis.sock",
     "unix://ann:secret@/run/redis.sock?db=1",
     "redis+sentinel://ann:secret@a:1,b,[::1]:3/quota?db=2&sentinel_password=s",
+    "rediss+sentinel://ann:secret@a:1,b/quota?ssl_ca_certs=/etc/ca.crt&sentinel_tls=false&sentinel_password=s",
+    "redis+cluster://ann:p%2Fa@a:1,b,[::1]:3",
+    "rediss+cluster://a/?ssl_cert_reqs=none",
 ]
 BAD = [
     ("redis://", "should be redis://"),
@@ -43,6 +46,16 @@ BAD = [
     ("redis://:p/a?s#s@store", "%2F for /, %23 for #, %3F for \\?"),
     ("redis+sentinel://:pa/ss@a:1/quota", "%2F for /"),
     ("redis+sentinel://[::1/quota", "brackets"),
+    ("redis+sentinel://a/quota?ssl_ca_certs=x", "may have only the options db"),
+    ("redis+sentinel://a/quota?sentinel_tls=false", "may have only the options db"),
+    ("rediss+sentinel://a/quota?sentinel_tls=no", "true or false as its option sentinel_tls"),
+    ("rediss+sentinel://a/quota?ssl_cert_reqs=no", "none, optional or required"),
+    ("redis+cluster://", "should be redis\\+cluster://host:port"),
+    ("redis+cluster://a/1", "without a database"),
+    ("redis+cluster://a,:7000", "name each node as host:port"),
+    ("redis+cluster://a?db=1", "may have no options"),
+    ("redis+cluster://:pa/ss@a", "%2F for /"),
+    ("rediss+cluster://a?ssl_min_version=x", "a number as its option ssl_min_version"),
     ("unix://", "should be unix://"),
     ("unix://redis.sock", "should be unix://"),
     ("unix:///run/redis.sock?timeout=1", "may have only"),
@@ -53,7 +66,7 @@ BAD = [
 @pytest.mark.parametrize("address", GOOD)
 def test_a_good_address_is_one_for_the_library_as_well(address: str) -> None:
     check_store_address(address)
-    if not address.startswith("redis+sentinel"):
+    if "+" not in address.partition(":")[0]:
         parse_url(address)
 
 
@@ -63,7 +76,10 @@ def test_what_is_wrong_is_told(address: str, why: str) -> None:
         check_store_address(address)
 
 
-SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "reds://", "")
+SCHEMES = (
+    *("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://"),
+    *("rediss+cluster://", "reds://", ""),
+)
 
 
 @given(st.sampled_from(SCHEMES), st.text(st.sampled_from("a1:/@?#[]&=%,. \n"), max_size=30), st.booleans())
@@ -75,6 +91,6 @@ def test_no_message_repeats_a_secret_and_nothing_else_is_raised(scheme: str, res
         told = str(error)
     else:
         told = ""
-        if not scheme.startswith("redis+sentinel"):
+        if "+" not in scheme:
             parse_url(address)
     assert "hunter2" not in told

@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 
 from proxy.domain.errors import StoreBusy, StoreUnavailable
 from proxy.metering.redis import pool as redis_connection
-from proxy.metering.redis.pool import CONNECTIONS, ask, open_pool
+from proxy.metering.redis.pool import CONNECTIONS, ask, open_server_pool
 from tests.metering.conftest import open_bench
 from tests.support.stores import store_server
 
 
 async def test_a_connection_that_broke_while_nobody_used_it_is_not_noticed(store_url: str) -> None:
-    pool = open_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=2)
     client = Redis(connection_pool=pool)
     assert await ask(client, "ECHO", "one") == b"one"
     with redis.Redis.from_url(store_url) as other:
@@ -29,7 +29,7 @@ async def test_a_connection_that_broke_while_nobody_used_it_is_not_noticed(store
 
 
 async def test_what_the_store_refuses_is_asked_once(store_url: str) -> None:
-    pool = open_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=2)
     client = Redis(connection_pool=pool)
     await ask(client, "SET", "word", "x")
     with pytest.raises(StoreUnavailable):
@@ -41,7 +41,7 @@ async def test_what_the_store_refuses_is_asked_once(store_url: str) -> None:
 
 async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path) -> None:
     with store_server("valkey", tmp_path) as (url, server):
-        pool = open_pool(url, timeout_s=2)
+        pool = open_server_pool(url, timeout_s=2)
         client = Redis(connection_pool=pool)
         await ask(client, "ECHO", "one")
         server.stop()
@@ -51,7 +51,7 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path) -> None:
 
 
 async def test_more_readers_than_connections_wait_for_one(store_url: str) -> None:
-    pool = open_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=2)
     client = Redis(connection_pool=pool)
     readers = range(4 * CONNECTIONS)
     assert await asyncio.gather(*(ask(client, "ECHO", str(reader)) for reader in readers)) == [
@@ -64,7 +64,7 @@ async def test_more_readers_than_connections_wait_for_one(store_url: str) -> Non
 
 async def test_who_waits_too_long_is_told_that_others_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_connection, "WAIT_S", 0.05)
-    pool = open_pool(store_url, timeout_s=20)
+    pool = open_server_pool(store_url, timeout_s=20)
     client = Redis(connection_pool=pool)
     with redis.Redis.from_url(store_url) as other:
         # Nothing of that ends it early: also on a busy machine all connections are taken by then.
