@@ -20,6 +20,7 @@ from proxy.domain.money import Money
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
+from proxy.domain.requests.people import People, Users
 from proxy.listeners import Listeners, clients_of
 from proxy.machine.place import Place
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
@@ -268,6 +269,7 @@ class Gateway:
                     ENDPOINTS,
                     self._reader(),
                     by_delivered_size=self._settings.accounting.tier == "delivered",
+                    people=People(Users(self._settings.accounting.users), server.user_header),
                 ),
             ]
         )

@@ -23,7 +23,7 @@ CSV_COLUMNS = (
     "unit_price", "reserved", "charged", "overage", "quota_units", "provider", "provider_status", "provider_ms",
     "admitted_ms", "reason", "corrects", "refunds", "grant", "reservation", "provider_usage",
     "charged_by", "price_rule", "basis", "reserved_usd", "charged_usd", "overage_usd", "quota_units_usd",
-    "asked_model",
+    "asked_model", "user", "tags",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COULD_NOT_BE_ASKED = 2

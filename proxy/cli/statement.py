@@ -69,7 +69,13 @@ def _show(answer: dict[str, Any]) -> None:
     show_facts(facts)
     has_usd = answer["units_per_usd"] is not None
     headings = ("", "IMAGES", "UNITS", "USD")
-    for heading, section, prefix in (("MODEL", "by_model", ""), ("KEY", "by_key", ""), ("LATE", "late", LATE)):
+    for heading, section, prefix in (
+        ("MODEL", "by_model", ""),
+        ("KEY", "by_key", ""),
+        ("USER", "by_user", ""),
+        ("TAG", "by_tag", ""),
+        ("LATE", "late", LATE),
+    ):
         rows = [
             (
                 f"{prefix}{name}" or "not itemised",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, s
 from proxy.domain.errors import ProxyError, StoreUnavailable
 from proxy.domain.limits import rate_limit_headers
 from proxy.domain.requests.idempotency import Idempotency
+from proxy.domain.requests.people import NOBODY
 from proxy.metering.journal.journal import Journal
 from proxy.metering.journal.records import Posting, Void
 from proxy.metering.journal.tasks import TaskJournal
@@ -200,6 +202,8 @@ class _AdmittedRequest:
                 alias=self._alias,
                 fallback_units={each.model.id: each.quote.units for each in fallbacks} if fallbacks else NO_FALLBACKS,
             )
+            if observation.person is not NOBODY:
+                self.reservation = replace(self.reservation, person=observation.person)
             if fallbacks:
                 allowed = self.reservation.fallbacks
                 self.delivery.fallbacks = tuple(each for each in fallbacks if each.model.id in allowed)

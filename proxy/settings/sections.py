@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from proxy.domain.api_key import TEAM_ID_PATTERN
+from proxy.domain.requests.people import Users
 from proxy.settings.mistakes import ENVIRONMENT
 from proxy.settings.values import (
     Address,
@@ -39,6 +40,9 @@ ADMIN_TOKEN_NAME = "admin"  # noqa: S105 - what that token is called
 TEAMS_LIMIT = 50
 """Of one administrator: their names fit into a cookie."""
 
+HeaderName = Annotated[
+    str, AfterValidator(str.lower), Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+]
 TeamName = Annotated[str, Field(pattern=f"^{TEAM_ID_PATTERN}$")]
 
 
@@ -79,6 +83,7 @@ class ServerSettings(Section):
     max_header_line: Annotated[Whole, Field(ge=8_192, le=2**20)] = 32_768
     max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     cors_origins: CorsOrigins = ()
+    user_header: HeaderName | None = None
     trusted_proxies: Networks = ()
     drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300
 
@@ -123,6 +128,7 @@ class AccountingSettings(Section):
     lease_seconds: Annotated[Whole, Field(ge=1, le=86_400)] = 60
     expired: Annotated[str, one_of("void", "charge")] = "void"
     tier: Annotated[str, one_of("requested", "delivered")] = "requested"
+    users: Annotated[str, one_of(*Users)] = "plain"
     units_per_usd: UnitsPerUsd | None = None
     overage_images: Annotated[Whole, Field(ge=1, le=1_000)] = 4
     ledger_days: Annotated[Whole, Field(ge=0, le=36_500)] = 0

@@ -9,6 +9,8 @@ from time import perf_counter
 
 from aiohttp import web
 
+from proxy.domain.requests.people import NOBODY, Person
+
 OK = "ok"
 REJECTED = "rejected"
 
@@ -24,7 +26,7 @@ class Observation:
     ``rejected``; ``error`` is the code that the client was given. ``rate_limit_headers`` are those of the key's rate
     limits; ``provider_error`` is the provider's own word for why it failed; ``attempts`` counts the deployments that
     were asked, None where the model has one provider. ``made_by`` is the model that was asked in place of ``model``,
-    if any.
+    if any. ``person`` is whom the request is for; it goes into the ledger only.
     """
 
     request_id: str
@@ -47,6 +49,7 @@ class Observation:
     attempts: int | None = None
     made_by: str = ""
     rate_limit_headers: Mapping[str, str] | None = None
+    person: Person = NOBODY
 
     def own_s(self, ended: float) -> float:
         """Lightmeter's own share of the time until ``ended``, in seconds."""

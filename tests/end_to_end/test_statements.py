@@ -93,6 +93,8 @@ def test_a_month_is_stated_in_json_text_html_and_csv(
         "granted_usd": "0.00",
         "by_model": {MODEL: {"images": 4, "quota_units": 30_000, "quota_units_usd": "0.30"}},
         "by_key": {key_id(key): {"images": 4, "quota_units": 30_000, "quota_units_usd": "0.30"}},
+        "by_user": {},
+        "by_tag": {},
         "late": {"2025-10": {"entries": 2, "images": 4, "quota_units": 30_000, "quota_units_usd": "0.30"}},
         "late_entries": [f"research_{PAST_MS}-0", f"research_{PAST_MS + 1}-0"],
         "late_entries_omitted": 0,

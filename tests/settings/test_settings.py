@@ -51,6 +51,7 @@ max_header_line = 16_384
 max_connections = 700
 workers = 3
 cors_origins = ["https://studio.example", "http://localhost:5173"]
+user_header = "X-OpenWebUI-User-Email"
 trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1"]
 drain_seconds = 0
 
@@ -80,6 +81,7 @@ settled_ids_seconds = 3600
 burst_seconds = 10
 units_per_usd = 250
 tier = "delivered"
+users = "hashed"
 overage_images = 2
 ledger_days = 30
 ledger_shippers = ["finance", "archive"]
@@ -212,6 +214,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "max_header_line": 16_384,
         "max_connections": 700,
         "cors_origins": ("https://studio.example", "http://localhost:5173"),
+        "user_header": "x-openwebui-user-email",
         "trusted_proxies": ("127.0.0.1/32", "10.0.0.0/8", "::1/128"),
         "drain_seconds": 0,
     }
@@ -238,6 +241,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "lease_seconds": 5,
         "expired": "void",
         "tier": "delivered",
+        "users": "hashed",
         "overage_images": 2,
         "ledger_days": 30,
         "ledger_shippers": ("finance", "archive"),
@@ -517,6 +521,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
     ),
     ('"https://studio.example"', '"https://me:secret@studio.example"', "server.cors_origins[0]", [AN_ORIGIN]),
     ('"https://studio.example"', "5", "server.cors_origins[0]", ["is 5", "string"]),
+    ('"X-OpenWebUI-User-Email"', '"two words"', "server.user_header", ["is 'two words'"]),
+    ('users = "hashed"', 'users = "some"', "accounting.users", ["should be one of plain, hashed, none"]),
     ("max_body = 2048", "max_bodies = 2048", "server.max_bodies", [NO_SETTING]),
     ("[logs]", "[log]", "log", [NO_SETTING]),
     ('"embedded:./quota"', '"./quota"', "store.url", [A_STORE]),

@@ -18,6 +18,7 @@ NO_SCHEMA_SAYS_SO = (
     ".image_url' should have at most",
     "'key' should be a key's id, of the team that 'team' names.",
     "'order' should be 'oldest' where neither 'team' nor 'key' is given.",
+    "'x-lightmeter-tags' should be up to",
     # Which list a cursor is of.
     "'cursor' should be of the team '",
     "'cursor' should be the next_cursor or the resume_cursor of a list of all teams;",

@@ -27,6 +27,7 @@ from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import Size
 from proxy.domain.records import record
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
+from proxy.domain.requests.people import NOBODY, Person
 
 OK_STATUS = 200
 ERROR_STATUS = 400
@@ -52,7 +53,7 @@ class Reservation:
     ``remaining_units`` is what is left of the tightest quota after it, ``rates`` the tightest rate limit of each kind.
     ``idempotency`` is what the client calls its request, where it does. ``fallbacks`` are the other models, by id, that
     may make it in place of ``model``: the units are enough for the dearest of them. ``asked_model`` is the one that was
-    asked for where another one has made it.
+    asked for where another one has made it. ``person`` is whom it is for, as the ledger has it.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Reservation:
     idempotency: Idempotency | None = None
     fallbacks: tuple[str, ...] = ()
     asked_model: str = ""
+    person: Person = NOBODY
 
     def made_by(self, model: str, quote: Quote) -> Reservation:
         """The same where another model makes it: at its price, out of what is held."""

@@ -24,6 +24,11 @@ LATE_LISTED = 1_000
 NOT_ITEMISED = ""
 """The key of what was trimmed from the ledger before a statement had it: only its sum is known."""
 
+HEADINGS_LIMIT = 1_000
+"""End users, and tags, of one statement; those that come after them are one."""
+
+OTHERS = "(others)"
+
 MONTHS_A_YEAR = 12
 
 Sums = dict[str, int]
@@ -47,6 +52,7 @@ class Statement:
 
     ``figures`` has ``requests``, ``images``, ``charged``, ``refunded``, ``overage`` (a part of what was charged) and
     ``granted``; ``by_model`` and ``by_key`` have ``images`` and ``quota_units`` (charged without what was refunded).
+    ``by_user`` and ``by_tag`` (``name=value``) have the same of the requests that say so.
     ``late`` is what requests of earlier months are in it, by the month of their admission. ``brought_forward`` is what
     came out of the ledger before a statement had it; it is in the other figures as well.
     """
@@ -58,6 +64,8 @@ class Statement:
     figures: Sums = field(default_factory=dict)
     by_model: dict[str, Sums] = field(default_factory=dict)
     by_key: dict[str, Sums] = field(default_factory=dict)
+    by_user: dict[str, Sums] = field(default_factory=dict)
+    by_tag: dict[str, Sums] = field(default_factory=dict)
     late: dict[str, Sums] = field(default_factory=dict)
     late_entries: list[str] = field(default_factory=list)
     brought_forward: Sums = field(default_factory=dict)
@@ -71,6 +79,14 @@ class Statement:
         """Count what was charged, or with negative units given back."""
         for headings, name in ((self.by_model, model), (self.by_key, key)):
             _add(headings.setdefault(name, {}), images=images, quota_units=units)
+
+    def charge_person(self, facts: Mapping[str, Any], images: int, units: int) -> None:
+        """The same of the end user and of each tag that an entry has, if any."""
+        names = [(self.by_user, facts["user"])] if "user" in facts else []
+        names += [(self.by_tag, f"{name}={value}") for name, value in facts.get("tags", {}).items()]
+        for headings, name in names:
+            heading = name if name in headings or len(headings) < HEADINGS_LIMIT else OTHERS
+            _add(headings.setdefault(heading, {}), images=images, quota_units=units)
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -126,6 +142,7 @@ class StatementBook:
             requests = int(entry.kind == "request")
             _add(statement.figures, requests=requests, images=images, charged=units, overage=overage)
         statement.charge(facts["model"], facts["key"], images, units)
+        statement.charge_person(facts, images, units)
         self._count(posted=units, overage=overage, images=images)
         self._count_model(facts["model"], images, units)
         if admitted < statement.month:

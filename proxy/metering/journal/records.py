@@ -15,6 +15,7 @@ import orjson
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, Settlement
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState
+from proxy.domain.requests.people import NOBODY, Person
 
 CHECKSUM_LENGTH = 8
 NOTE = "note"
@@ -132,6 +133,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "endpoint": reservation.endpoint,
         "model": reservation.model,
         "asked_model": reservation.asked_model,
+        "person": [reservation.person.user, reservation.person.tags],
         "requested_images": quote.images,
         "unit_price": quote.unit_price,
         "reserved": quote.units,
@@ -175,6 +177,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         remaining_units=None,
         idempotency=None if ending is None else ending.idempotency,
         asked_model=facts.get("asked_model", ""),
+        person=_person(facts.get("person")),
     )
     delivery = Delivery(
         # A journal of before there were deployments has no attempts.
@@ -189,6 +192,10 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
     )
     charged_by = tuple(TierCharge(Tier(tier), images, price) for tier, images, price in facts.get("charged_by", ()))
     return Settlement(reservation, delivery, _charged_units(facts), charged_by, ending, facts.get("basis"))
+
+
+def _person(given: list[Any] | None) -> Person:
+    return NOBODY if given is None else Person(given[0], tuple((name, value) for name, value in given[1]))
 
 
 def _charged_units(facts: dict[str, Any]) -> int:

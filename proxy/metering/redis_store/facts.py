@@ -149,6 +149,7 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "reserved": quote.units,
         "admitted_ms": reservation.admitted_ms,
     }
+    facts |= reservation.person.facts()
     if reservation.asked_model:
         facts["asked_model"] = reservation.asked_model
     if quote.rule:

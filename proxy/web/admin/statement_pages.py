@@ -39,6 +39,7 @@ STYLE_SHA256 = b64encode(sha256(STYLE.encode()).digest()).decode()
 PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{STYLE_SHA256}'; frame-ancestors 'none'; base-uri 'none'"
 """Content-Security-Policy of the page: it loads nothing, and runs nothing."""
 
+_SECTIONS = (("By model", "by_model"), ("By key", "by_key"), ("By user", "by_user"), ("By tag", "by_tag"))
 _TOTALS = (
     ("Charged", "charged"),
     ("Refunded", "refunded"),
@@ -51,7 +52,7 @@ def as_page(statement: Mapping[str, Any]) -> str:
     has_usd = statement["units_per_usd"] is not None
     title = f"Statement of {statement['team']}, {statement['month']}"
     parts = [*_head(statement, title), *_totals(statement, has_usd=has_usd)]
-    for heading, name in (("By model", "by_model"), ("By key", "by_key")):
+    for heading, name in _SECTIONS:
         rows = [(escape(each) or "<i>not itemised</i>", sums) for each, sums in statement[name].items()]
         parts += _table(heading, "", rows, has_usd=has_usd)
     late = [(escape(month), sums) for month, sums in statement["late"].items()]
@@ -76,7 +77,7 @@ def as_csv(statement: Mapping[str, Any]) -> str:
         sums: Mapping[str, Any] = {"quota_units": statement[name], "quota_units_usd": statement.get(f"{name}_usd")}
         whole = {"entries": statement["entries"], "images": statement["images"]} if name == "quota_units" else {}
         rows.append(("total", name, {**whole, **sums}))
-    for section in ("by_model", "by_key", "late"):
+    for section in (*(name for _, name in _SECTIONS), "late"):
         rows += [(section, name, sums) for name, sums in statement[section].items()]
     if statement["brought_forward"] is not None:
         rows.append(("brought_forward", "", statement["brought_forward"]))

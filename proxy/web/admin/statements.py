@@ -95,6 +95,8 @@ def statement_view(stated: Stated) -> dict[str, Any]:
         **money.beside(sums, *IN_USD),
         "by_model": _by(statement.by_model, money),
         "by_key": _by(statement.by_key, money),
+        "by_user": _by(statement.by_user, money),
+        "by_tag": _by(statement.by_tag, money),
         "late": _by(statement.late, money),
         "late_entries": statement.late_entries,
         "late_entries_omitted": _late(statement) - len(statement.late_entries),

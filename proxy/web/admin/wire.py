@@ -240,6 +240,8 @@ class StatementView(_View):
     granted_usd: Usd | None = None
     by_model: dict[str, StatedSums]
     by_key: dict[str, StatedSums]
+    by_user: dict[str, StatedSums]
+    by_tag: dict[str, StatedSums]
     late: dict[str, LateSums]
     late_entries: list[str]
     late_entries_omitted: int

@@ -29,6 +29,7 @@ from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.edit import kind_of_field, request_of_form
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.requests.image import ImageRequest, Task
+from proxy.domain.requests.people import People
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory
@@ -60,6 +61,8 @@ class MeteredRequest:
     delivery: Delivery
 
 
+ANYBODY = People()
+
 METERED = web.RequestKey("metered", MeteredRequest)
 
 
@@ -70,8 +73,12 @@ def metering(
     reader: RequestReader,
     *,
     by_delivered_size: bool = False,
+    people: People = ANYBODY,
 ) -> Middleware:
-    """The middleware, for the routes of ``endpoints``; images are charged by the size asked for, or delivered."""
+    """The middleware, for the routes of ``endpoints``; images are charged by the size asked for, or delivered.
+
+    ``people`` says whom a request is for.
+    """
 
     @web.middleware
     async def meter_request(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -100,6 +107,7 @@ def metering(
         observation = request[OBSERVATION]
         try:
             asked, identity = await reader.read(request, endpoint, source)
+            observation.person = people.read(request.headers, asked.fields, credential.team)
             model, alias = _model_of(asked, catalog)
             as_it_came, asked = asked, as_taken(asked, model)
             idempotency = _idempotency_of(request, identity)

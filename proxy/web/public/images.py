@@ -27,6 +27,7 @@ from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.edit import EDIT, EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.idempotency import HEADER
 from proxy.domain.requests.image import GENERATION
+from proxy.domain.requests.people import TAGS_HEADER
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover
@@ -76,7 +77,7 @@ class ImageRoutes:
             Route,
             method="POST",
             access=Access.KEY,
-            headers=(HEADER,),
+            headers=(HEADER, TAGS_HEADER),
             errors=FORWARDING_ERRORS,
         )
         images, chat = {200: ImagesAnswer}, {200: ChatAnswer}

@@ -19,7 +19,7 @@ from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
 from proxy.domain.headers import KEY_HEADERS
 from proxy.domain.limits import RATES
-from proxy.domain.requests import idempotency
+from proxy.domain.requests import idempotency, people
 from proxy.domain.requests.kinds import Fields, reference
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route
@@ -60,10 +60,15 @@ HEADERS: Mapping[str, dict[str, Any]] = {
 }
 EVENTS = {"description": "Server-sent events, each with JSON as its data"}
 PACE_HEADERS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
+TAGS_PATTERN = f"^{people.TAG_PATTERN}(?:[ \\t]*,[ \\t]*{people.TAG_PATTERN}){{0,{people.TAGS_LIMIT - 1}}}$"
 HEADER_PARAMETERS = {
     idempotency.HEADER: {
         "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.LENGTH_LIMIT, "pattern": "^[!-~]+$"},
         "description": "The same key and body again have the first one's answer, for a day, and cost nothing",
+    },
+    people.TAGS_HEADER: {
+        "schema": {"type": "string", "pattern": TAGS_PATTERN},
+        "description": f"Up to {people.TAGS_LIMIT} tags for the ledger and statements, each name once",
     },
 }
 

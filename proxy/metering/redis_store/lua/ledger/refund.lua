@@ -36,8 +36,10 @@ if not is_charge or tonumber(entry.charged) <= 0 then return {ARGV[1], 'nothing'
 if entry.key ~= ARGV[4] then return {ARGV[1], 'key', entry.key} end
 
 local about = cjson.decode(entry.facts)
-local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s}', cjson.encode(about.model),
-  about.admitted_ms, ARGV[3])
+local person = (about.user and ',"user":' .. cjson.encode(about.user) or '')
+  .. (about.tags and ',"tags":' .. cjson.encode(about.tags) or '')
+local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s', cjson.encode(about.model),
+  about.admitted_ms, ARGV[3]) .. person .. '}'
 local overage = entry.overage == '0' and '0' or '-' .. entry.overage
 -- What cannot be added to is refused before the first write.
 local before = redis.call('HGETALL', KEYS[5])
