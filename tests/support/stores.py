@@ -15,12 +15,27 @@ from tests.support.requirements import program
 BACKENDS = ("valkey", "redis")
 
 
+def server_binary(backend: str) -> str:
+    """The program of such a store."""
+    return str(get_binary_path()) if backend == "valkey" else program("redis-server", "redis-server")
+
+
 @contextmanager
 def store_server(backend: str, folder: Path, *flags: str) -> Iterator[tuple[str, Server]]:
     """A store's address and its process; ``flags`` are more of its settings."""
-    binary = str(get_binary_path()) if backend == "valkey" else program("redis-server", "redis-server")
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *flags]
+    command = [
+        server_binary(backend),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        *flags,
+    ]
     with running(command, folder / f"{backend}-{port}.log") as server:
         url = f"redis://127.0.0.1:{port}/0"
         wait_for(lambda: _answers(url), f"an answer of {backend}")
