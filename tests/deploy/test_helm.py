@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy.cli.ship import ship
 from proxy.settings.settings import load_settings
 from tests.deploy.images import CACHE
 from tests.support.processes import ROOT
@@ -66,6 +67,7 @@ def pod_of(values: Path) -> dict[str, Any]:
 by_values = pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
 SMALL = CHART / "ci" / "small-values.yaml"
+SHIPPING = CHART / "ci" / "shipping-values.yaml"
 
 
 # --- Helm and Kubernetes take it --------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ def test_the_schema_knows_each_value() -> None:
 
     schema = known(json.loads((CHART / "values.schema.json").read_text())) - {".global"}
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    open_ones = (".resources", ".networkPolicy.adminFrom")
+    open_ones = (".resources", ".ship.resources", ".networkPolicy.adminFrom")
     assert {name for name in names(values) if not name.startswith(open_ones)} == {
         name for name in schema if not name.startswith(open_ones)
     }
@@ -298,6 +300,41 @@ def test_no_pod_starts_without_its_token_and_its_store(values: Path) -> None:
         assert store["value"].startswith("redis")
     else:
         assert store["valueFrom"]["secretKeyRef"] == {"name": "lightmeter", "key": "LIGHTMETER_STORE_URL"}
+
+
+def test_one_shipper_reaches_the_admin_listener_and_nobody_reaches_it() -> None:
+    assert not of_kind(SMALL, "StatefulSet")
+    (shipper,) = of_kind(SHIPPING, "StatefulSet")
+    assert shipper["spec"]["replicas"] == 1
+    labels, spec = shipper["spec"]["template"]["metadata"]["labels"], shipper["spec"]["template"]["spec"]
+    assert shipper["spec"]["selector"]["matchLabels"] == labels
+    (deployment,) = of_kind(SHIPPING, "Deployment")
+    services = of_kind(SHIPPING, "Service")
+    (policy,) = of_kind(SHIPPING, "NetworkPolicy")
+    for selector in (
+        deployment["spec"]["selector"]["matchLabels"],
+        policy["spec"]["podSelector"]["matchLabels"],
+        *(service["spec"]["selector"] for service in services),
+    ):
+        assert not selector.items() <= labels.items()
+    shippers = policy["spec"]["ingress"][-1]
+    assert [port["port"] for port in shippers["ports"]] == ["admin"]
+    assert shippers["from"] == [{"podSelector": {"matchLabels": labels}}]
+    (container,) = spec["containers"]
+    given = {each["name"]: each for each in container["env"]}
+    url = given["LIGHTMETER_ADMIN_URL"]["value"]
+    assert url == f"http://{services[1]['metadata']['name']}:{services[1]['spec']['ports'][0]['port']}"
+    secrets = {name: each["valueFrom"]["secretKeyRef"] for name, each in given.items() if "valueFrom" in each}
+    needed = {name for name, reference in secrets.items() if not reference.get("optional")}
+    assert needed == {"LIGHTMETER_ADMIN_TOKEN", "LIGHTMETER_SHIP_TO"}
+    assert all(reference["key"] == name for name, reference in secrets.items())
+    # The providers' keys are none of its business.
+    assert "envFrom" not in container
+    known = {name for each in ship.params for name in each.opts}
+    assert container["args"][:2] == ["ledger", "ship"]
+    assert {each for each in container["args"] if each.startswith("-")} <= known
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"] == deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"]
 
 
 def test_another_configuration_rolls_the_pods() -> None:

@@ -8,6 +8,12 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Other than the gateway's, whose services would lead to the shipper as well. */}}
+{{- define "lightmeter.shipSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-ship
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "lightmeter.labels" -}}
 {{ include "lightmeter.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
