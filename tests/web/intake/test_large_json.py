@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -153,34 +154,38 @@ def test_what_is_beside_the_images_is_bounded() -> None:
     assert caught.value.param == "messages"
 
 
-def worst_bodies(size: int) -> dict[str, bytes]:
-    return {
-        "one image": b'{"a":"data:image/png;base64,%b"}' % (b"A" * size),
-        "images": b'{"a":[%b]}' % b",".join([b'"data:image/png;base64,%b"' % (b"A" * MEBIBYTE)] * (size // MEBIBYTE)),
-        "slashes": b'{"a":"data:image/png;base64,%b"}' % (rb"\/" * (size // 2)),
-        "escapes": b'{"a":"data:image/png;base64,%b"}' % (rb"\n" * (size // 2)),
-        "newlines": b'{"a":"data:image/png;base64,%b"}' % (b"\n" * size),
-        "text": b'{"a":"%b"}' % (b"a" * size),
-        "words": b'{"a":"%b"}' % (b"a" * 4_096 + b" ") * (size // 4_097),
-        "short runs": b'{"a":"%b"}' % ((VARIED[:4_096].encode() + b" ") * (size // 4_097)),
-        "an image in text": b'{"a":"a ![](data:image/png;base64,%b)"}' % (b"A" * size),
-        "an image beside emoji": b'{"a":"\xf0\x9f\x98\x80 ![](data:image/png;base64,%b)"}' % (b"A" * (size // 4)),
-        "emoji": b'{"a":"%b"}' % ("\U0001f600".encode() * (size // 4)),
-        "objects": b'{"a":[%b]}' % b",".join([b"{}"] * (size // 3)),
-        "members": b'{"a":{%b}}' % b",".join([b'"k":1'] * (size // 6)),
-        "number": b'{"a":%b}' % (b"1" * size),
-        "blanks": b'{"a":%b1}' % (b" " * size),
-        "other begins": b'{"a":[%b]}' % b",".join([b'"UklGR"'] * (size // 8)),
-        "quotes": b'{"a":%b}' % (b'"' * size),
-        "begins": b'{"a":[%b]}' % b",".join([b'"data:"'] * (size // 8)),
-        "cut off": b'{"a":"data:%b' % (b"A" * size),
-    }
+WORST_BODIES: dict[str, Callable[[int], bytes]] = {
+    "one image": lambda size: b'{"a":"data:image/png;base64,%b"}' % (b"A" * size),
+    "images": lambda size: (
+        b'{"a":[%b]}' % b",".join([b'"data:image/png;base64,%b"' % (b"A" * MEBIBYTE)] * (size // MEBIBYTE))
+    ),
+    "slashes": lambda size: b'{"a":"data:image/png;base64,%b"}' % (rb"\/" * (size // 2)),
+    "escapes": lambda size: b'{"a":"data:image/png;base64,%b"}' % (rb"\n" * (size // 2)),
+    "newlines": lambda size: b'{"a":"data:image/png;base64,%b"}' % (b"\n" * size),
+    "text": lambda size: b'{"a":"%b"}' % (b"a" * size),
+    "words": lambda size: b'{"a":"%b"}' % (b"a" * 4_096 + b" ") * (size // 4_097),
+    "short runs": lambda size: b'{"a":"%b"}' % ((VARIED[:4_096].encode() + b" ") * (size // 4_097)),
+    "an image in text": lambda size: b'{"a":"a ![](data:image/png;base64,%b)"}' % (b"A" * size),
+    "an image beside emoji": lambda size: (
+        b'{"a":"\xf0\x9f\x98\x80 ![](data:image/png;base64,%b)"}' % (b"A" * (size // 4))
+    ),
+    "emoji": lambda size: b'{"a":"%b"}' % ("\U0001f600".encode() * (size // 4)),
+    "objects": lambda size: b'{"a":[%b]}' % b",".join([b"{}"] * (size // 3)),
+    "members": lambda size: b'{"a":{%b}}' % b",".join([b'"k":1'] * (size // 6)),
+    "number": lambda size: b'{"a":%b}' % (b"1" * size),
+    "blanks": lambda size: b'{"a":%b1}' % (b" " * size),
+    "other begins": lambda size: b'{"a":[%b]}' % b",".join([b'"UklGR"'] * (size // 8)),
+    "quotes": lambda size: b'{"a":%b}' % (b'"' * size),
+    "begins": lambda size: b'{"a":[%b]}' % b",".join([b'"data:"'] * (size // 8)),
+    "cut off": lambda size: b'{"a":"data:%b' % (b"A" * size),
+}
+"""Each of so many bytes, about."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", list(worst_bodies(MEBIBYTE)))
+@pytest.mark.parametrize("kind", WORST_BODIES)
 def test_nothing_holds_the_event_loop(kind: str) -> None:
-    body = bytearray(worst_bodies(32 * MEBIBYTE)[kind])
+    body = bytearray(WORST_BODIES[kind](32 * MEBIBYTE))
 
     async def longest_step() -> float:
         """The processor's time, as others use this machine too."""
@@ -193,7 +198,7 @@ def test_nothing_holds_the_event_loop(kind: str) -> None:
                 return max(longest, time.thread_time() - began)
             longest = max(longest, time.thread_time() - began)
 
-    assert min(asyncio.run(longest_step()) for _ in range(3)) < STALL_S
+    assert any(asyncio.run(longest_step()) < STALL_S for _ in range(3))
 
 
 def test_bodies_have_a_bound_together_and_each_key_a_share() -> None:
