@@ -31,6 +31,7 @@ from proxy.metering.meter import Meter
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.store import Store
 from proxy.metering.traced_store import TracedStore
+from proxy.settings.checking.folders import tell_unwritable
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import JOURNAL_FOLDER, Settings
 from proxy.store_side import StoreSide, open_store, start_embedded_store
@@ -317,6 +318,12 @@ class Gateway:
             shared=None if limits_of_all is None else limits_of_all.count("upload disk"),
         )
         self._parts.callback(spools.close)
+        try:
+            spools.prepare()
+        except OSError as error:
+            raise ConfigurationError(
+                tell_unwritable("server.upload_folder", spools.folder, error.strerror or str(error))
+            ) from None
         self.metrics.before_render(lambda: self.metrics.uploads(spools.disk_bytes, memory.held_bytes))
         form = FormLimits(
             max_files=IMAGES_LIMIT + 2, max_file_bytes=server.max_upload_file, max_text_bytes=texts.max_body_bytes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from proxy.machine.place import Place
-from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.mistakes import AddressInUseError, ConfigurationError
 from proxy.settings.sections import AdminSettings, ServerSettings
 from proxy.settings.settings import Settings
 from proxy.telemetry.logs import RequestLog
@@ -45,7 +46,11 @@ class Listeners:
         try:
             return await listener.listen(ListenAddress.of(given.listen), access, reuse_port=reuse_port)
         except OSError as error:
-            raise ConfigurationError(why_not(error, given.listen, f"{section}.listen")) from None
+            setting = f"{section}.listen"
+            message = why_not(error, given.listen, setting)
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUseError(message, setting, given.listen) from None
+            raise ConfigurationError(message) from None
 
     async def share(self, app: web.Application, max_connections: int, place: Place) -> None:
         """Accept clients from the doors of ``place``, as other workers do."""

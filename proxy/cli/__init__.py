@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from proxy.cli.support.failures import explain, open_standard_descriptors
 from proxy.cli.support.output import leave_output
+from proxy.telemetry.program import NAME, PROGRAM
 from proxy.telemetry.version import package_version, read_build
 
 COMMANDS = {
@@ -27,10 +29,11 @@ COMMANDS = {
     "apply": ("proxy.cli.apply", "apply"),
     "completion": ("proxy.cli.completion", "completion"),
     "price": ("proxy.cli.price", "price_command"),
-    "config": ("proxy.cli.serve", "config"),
+    "config": ("proxy.cli.configuration.commands", "config"),
 }
 """The module and the name of each; imported when it is asked for, since a gateway takes half a second to import."""
 
+COMPLETION = "_LIGHTMETER_COMPLETE"
 POSIX_MODULES = ("fcntl", "resource", "uvloop")
 """What a gateway needs and no Python on Windows has."""
 
@@ -39,6 +42,9 @@ class _Commands(click.Group):
     def main(self, *arguments: Any, **given: Any) -> Any:
         """Run the command that was asked for; the process ends with its status."""
         open_standard_descriptors()
+        # What a shell completes goes by the name alone.
+        given.setdefault("prog_name", NAME if COMPLETION in os.environ else PROGRAM.here())
+        given.setdefault("complete_var", COMPLETION)
         try:
             return super().main(*arguments, **given)
         except OSError as error:

@@ -12,7 +12,6 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from shutil import which
 from typing import Any
 
 import aiohttp
@@ -23,11 +22,13 @@ from proxy.cli.support.output import show_json
 from proxy.cli.support.running import StopSignals, run
 from proxy.domain.requests.image import LISTED_PARAMETERS
 from proxy.metering.embedded.server import EmbeddedStoreError
-from proxy.settings.mistakes import ConfigurationError
+from proxy.settings.mistakes import AddressInUseError, ConfigurationError
 from proxy.settings.settings import Settings, read_settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import set_up_logs
+from proxy.telemetry.program import PROGRAM
 
+LAST_PORT = 65_535
 TEAM = "demo"
 MODEL = "sample/image-1"
 QUOTA_UNITS = 1_000_000
@@ -52,13 +53,19 @@ PROVIDER_STOP_S = 5
 def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json: bool) -> None:
     """Start a store, a sample provider and the gateway; send one request through; then keep serving."""
     if find_spec("PIL") is None:
-        raise click.ClickException("the demo draws its picture with Pillow: pip install 'lightmeter[demo,embedded]'")
+        raise click.ClickException(f"the demo draws its picture with Pillow: {PROGRAM.install('demo,embedded')}")
     if admin_port is None:
-        admin_port = port + 1 if port else 0
+        admin_port = port + 1 if 0 < port < LAST_PORT else 0
     set_up_logs("warning")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         run(_demo(port, admin_port, folder, once=once, as_json=as_json))
+    except AddressInUseError as error:
+        option = "--port" if error.setting == "server.listen" else "--admin-port"
+        raise click.ClickException(
+            f"{error.address} is in use: choose another port with {option}, "
+            f"or free ones with '{PROGRAM.command('demo --port 0')}'"
+        ) from None
     except (ConfigurationError, EmbeddedStoreError) as error:
         message = str(error)
         for setting, option in (("server.listen:", "--port:"), ("admin.listen:", "--admin-port:")):
@@ -69,7 +76,9 @@ def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json
 async def _demo(port: int, admin_port: int, folder: Path, *, once: bool, as_json: bool) -> None:
     stop = StopSignals()
     async with _sample_provider() as provider_url:
-        environment = {**os.environ, "SAMPLE_PROVIDER_KEY": "sample"}
+        # What the shell has set for another gateway is not for this one.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTMETER_")}
+        environment = {**inherited, "SAMPLE_PROVIDER_KEY": "sample"}
         settings = _settings(folder, provider_url, port, admin_port, environment)
         with (folder / "requests.log").open("ab") as log, closing(LogWriter(log.fileno())) as writer:
             gateway = Gateway(settings, environment, log_writer=writer)
@@ -104,7 +113,9 @@ async def _sample_provider() -> AsyncIterator[str]:
         async with asyncio.timeout(PROVIDER_START_S):
             line = (await process.stdout.readline()).decode()
         if "http://" not in line:
-            raise click.ClickException("the sample provider did not start; 'lightmeter sample-provider' says why")
+            raise click.ClickException(
+                f"the sample provider did not start; '{PROGRAM.command('sample-provider')}' says why"
+            )
         yield line.split()[-1]
     finally:
         process.stdin.close()
@@ -188,16 +199,8 @@ async def _call(
         return answer
 
 
-def _program() -> str:
-    """How this command line is called from another terminal."""
-    script = Path(sys.executable).parent / "lightmeter"
-    if which("lightmeter"):
-        return "lightmeter"
-    return quote(str(script)) if script.exists() else f"{quote(sys.executable)} -m proxy.cli"
-
-
 def _show_what_next(gateway: Gateway, key: str, folder: Path) -> None:
-    program, token_file = _program(), quote(str(folder.absolute() / "admin-token"))
+    program, token_file = PROGRAM.anywhere(), quote(str(folder.absolute() / "admin-token"))
     click.echo(
         f"""Serving until Ctrl-C. In another terminal:
 

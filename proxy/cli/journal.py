@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from proxy.cli.serve import config_option, load
+from proxy.cli.support.configured import config_option, load
 from proxy.cli.support.output import show_json, show_table
 from proxy.metering.journal.parked import ParkedRecord, drop, parked_records, pending_records, retry
 from proxy.metering.journal.records import JournalRecord, Posting

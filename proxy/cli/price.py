@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from proxy.cli.serve import config_option, load
+from proxy.cli.support.configured import config_option, load
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
 from proxy.domain.billing.pricing import Quote, agree, price
 from proxy.domain.billing.settlement import Delivery, Reservation, settle

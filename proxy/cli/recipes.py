@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 import click
 import orjson
@@ -13,7 +14,9 @@ import orjson
 import proxy
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import read_settings
+from proxy.telemetry.program import PROGRAM
 
+INSTALLS = "pip install"
 _CHECKOUT = Path(proxy.__file__).parents[1] / "config"
 _PLACES = (Path(__file__).parent / "recipe_files", _CHECKOUT / "recipes")
 _EXAMPLES = (Path(__file__).parent / "example.toml", _CHECKOUT / "lightmeter.toml")
@@ -92,7 +95,7 @@ def init(
     written = f"[server]\nlisten = {_quoted(listen)}\n\n[store]\nurl = {_quoted(store)}\n\n"
     written += _with(_with(text, "id", model), "upstream_model", upstream)
     wrong = _mistakes(written, output)
-    to_install = [mistake for mistake in wrong if "pip install" in mistake]
+    to_install = [mistake for mistake in wrong if INSTALLS in mistake]
     if len(wrong) > len(to_install):
         raise click.ClickException("\n".join(wrong))
     try:
@@ -104,10 +107,11 @@ def init(
     for word in sorted(set(_placeholder.findall(text))):
         click.echo(f"  put the name of yours in place of {word} in its base_url")
     for mistake in to_install:
-        click.echo(f"  {mistake[mistake.index('pip install') :]}")
+        click.echo(f"  {mistake.rpartition(': ')[2]}")
     for variable in sorted(set(_variable.findall(text))):
         click.echo(f"  export {variable}=…")
-    click.echo(f"  lightmeter config check --config {output}\n  lightmeter serve --config {output}")
+    named = f"--config {quote(str(output))}"
+    click.echo(f"  {PROGRAM.command('config check')} {named}\n  {PROGRAM.command('serve')} {named}")
 
 
 _variable = re.compile(r'_env = "(\w+)"')

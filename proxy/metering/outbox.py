@@ -15,6 +15,7 @@ from proxy.metering.journal.records import JournalRecord, Posting, Void, write_r
 from proxy.metering.leases import Leases
 from proxy.metering.store import SettlementTrimmedError, Store
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.program import PROGRAM
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +184,13 @@ class Outbox:
             logger.error("%s cannot be parked (%s), and will be posted again", owed.id, error)
             return False
         logger.error(
-            "%s was not taken by the store and is parked in %s: %s. See it with `lightmeter journal list`; when the "
-            "cause is mended `lightmeter journal retry %s`, or `lightmeter journal drop %s` if it must not be posted",
-            *(owed.id, path, reason, owed.id, owed.id),
+            "%s was not taken by the store and is parked in %s: %s. See it with `%s`; when the cause is mended `%s`, "
+            "or `%s --reason TEXT` if it must not be posted",
+            *(owed.id, path, reason),
+            *(
+                PROGRAM.command_elsewhere(words)
+                for words in ("journal list", f"journal retry {owed.id}", f"journal drop {owed.id}")
+            ),
         )
         await self._journal.count_parked()
         return True

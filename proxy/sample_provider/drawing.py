@@ -10,6 +10,8 @@ import hashlib
 import io
 from typing import TYPE_CHECKING, Final
 
+from proxy.telemetry.program import PROGRAM
+
 if TYPE_CHECKING:
     from PIL import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -43,7 +45,7 @@ def draw_picture(prompt: str, width: int, height: int, picture_format: str = "pn
     try:
         from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - everything else works without Pillow
     except ImportError as error:
-        raise DrawingUnavailable("Pillow is needed to draw pictures: pip install 'lightmeter[demo]'") from error
+        raise DrawingUnavailable(f"Pillow is needed to draw pictures: {PROGRAM.install('demo')}") from error
     chance = hashlib.blake2b(prompt.encode(), digest_size=16).digest()
     top, bottom = _colours(chance)
     picture = Image.new("RGB", (1, 2), top)

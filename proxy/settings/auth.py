@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from proxy.settings.sections import Section
 from proxy.settings.values import VariableName, one_of
+from proxy.telemetry.program import PROGRAM
 from proxy.upstream.auth.auth import Auth, Place, TokenSource
 from proxy.upstream.auth.aws import Aws
 from proxy.upstream.auth.entra import Entra
@@ -174,7 +175,7 @@ class AuthSettings(Section):
                 yield from check_key(variable, provider, environment, setting)
         module, extra = LIBRARIES.get(self.type, ("", ""))
         if module and not _is_installed(module):
-            yield f"type: {self.type!r} needs a library of its own: pip install 'lightmeter[{extra}]'"
+            yield f"type: {self.type!r} needs a library of its own: {PROGRAM.install(extra)}"
         if self.credentials_file is not None and not Path(self.credentials_file).is_file():
             yield f"credentials_file: there is no file {self.credentials_file}; on Google Cloud it may be left out"
         if self.secret_file:

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from proxy.telemetry.program import PROGRAM
+
 ENVIRONMENT = "the environment"
 SECTION_LISTS = ("providers", "models", "models.deployments", "models.prices", "admin.tokens", "alerts")
 MODEL_TAG, ALIAS_TAG = "<model>", "<alias>"
@@ -32,6 +34,16 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; the message reports every mistake, one a line."""
 
 
+class AddressInUseError(ConfigurationError):
+    """Something else listens at the ``address`` that ``setting`` names."""
+
+    def __init__(self, message: str, setting: str, address: str) -> None:
+        """Keep all of them."""
+        super().__init__(message)
+        self.setting = setting
+        self.address = address
+
+
 def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str], known: Collection[str]) -> str:
     """One mistake in a line, led by its place.
 
@@ -49,7 +61,8 @@ def describe(error: ErrorDetails, source: str, overridden: Mapping[str, str], kn
         wrong = "stands beside alias_of: it belongs to the model that the alias stands for"
     elif error["type"] == "extra_forbidden":
         wrong = (
-            f"is not a setting; 'lightmeter config example' prints all that there are{_meant(str(place[-1]), known)}"
+            f"is not a setting; '{PROGRAM.command('config example')}' prints all that there are"
+            f"{_meant(str(place[-1]), known)}"
         )
     elif error["type"] == "missing":
         wrong = "is missing"

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from yarl import URL
 
 from proxy.settings.values import Name, no_boolean
+from proxy.telemetry.program import PROGRAM
 
 NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 
@@ -41,7 +42,7 @@ def check_traces(settings: TracesSettings) -> Iterator[str]:
     """What keeps traces from being made. Nothing is looked for where they are off."""
     if settings.enabled and not all(map(_is_installed, NEEDED)):
         yield (
-            "traces.enabled: OpenTelemetry is not installed: pip install 'lightmeter[traces]', "
+            f"traces.enabled: OpenTelemetry is not installed: {PROGRAM.install('traces')}, "
             "or leave traces.enabled at false"
         )
 

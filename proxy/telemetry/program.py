@@ -62,10 +62,9 @@ class Program:
     def _script(self) -> Path | None:
         """The installed script of this Python, None where there is none."""
         started = Path(self.started)
-        if started.name == NAME and started.is_file():
-            return started
-        beside = Path(self.python).with_name(NAME)
-        return beside if beside.is_file() else None
+        python = Path(self.python)
+        found = (started, python.with_name(NAME), python.with_name(f"{NAME}.exe"))
+        return next((each for each in found if each.stem == NAME and each.is_file()), None)
 
     def _is_found(self, name: str, file: Path) -> bool:
         found = which(name, path=self.environment.get("PATH", ""))

@@ -336,6 +336,25 @@ def test_config_check(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_an_upload_folder_that_cannot_be_written_to_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path, folder = tmp_path / "lightmeter.toml", tmp_path / "file" / "uploads"
+    path.write_text(
+        configuration(f"embedded:{tmp_path}/data", "http://127.0.0.1:1", server={"upload_folder": str(folder)})
+    )
+    done = run("serve", "--config", str(path), environment={"SAMPLE_PROVIDER_KEY": "x"})
+    assert done.returncode == 1
+    assert f"server.upload_folder: {folder} cannot be written to (Not a directory): name another folder" in done.stderr
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_at_the_start(provider: SampleProvider, tmp_path: Path) -> None:
+    toml = configuration(f"embedded:{tmp_path}/data", provider.url)
+    with running_gateway(tmp_path, toml, {"LIGHTMETER_SERVER_LISTN": "127.0.0.1:1"}) as gateway:
+        assert "LIGHTMETER_SERVER_LISTN: is not a setting, and has no effect; was LIGHTMETER_SERVER_LISTEN meant?" in (
+            gateway.server.output
+        )
+
+
 def test_the_example_configuration_is_good(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "config" / "lightmeter.toml"
     keys = {"OPENAI_API_KEY": "sk-x"}

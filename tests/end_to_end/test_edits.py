@@ -366,10 +366,11 @@ def test_edits_in_parallel_never_pass_the_limit(gateway: RunningGateway) -> None
 
 
 def test_a_disk_without_room_is_a_503_that_costs_nothing(tmp_path: Path, quiet_provider: SampleProvider) -> None:
-    (tmp_path / "full").write_text("not a folder")
-    places = {"upload_folder": str(tmp_path / "full" / "uploads")}
+    places = {"upload_folder": str(tmp_path / "uploads")}
     toml = configuration(f"embedded:{tmp_path}/data", quiet_provider.url, server=places)
     with running_gateway(tmp_path, toml) as gateway:
+        (tmp_path / "uploads").rmdir()
+        (tmp_path / "uploads").write_text("no folder any more")
         key = gateway.make_key(100_000)
         answer = send(gateway, key, form_of([*TEXTS, ("image", LARGE)]))
         assert (answer.status, answer.json["error"]["code"]) == (503, "store_unavailable")

@@ -41,7 +41,8 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def test_both_listeners_on_unix_sockets(provider: SampleProvider, folder: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_both_listeners_on_unix_sockets(provider: SampleProvider, folder: Path, workers: int) -> None:
     public, admin = folder / "public.sock", folder / "admin.sock"
     # A gateway that was killed has left it.
     with socket.socket(socket.AF_UNIX) as killed:
@@ -49,14 +50,22 @@ def test_both_listeners_on_unix_sockets(provider: SampleProvider, folder: Path) 
     toml = configuration(
         f"embedded:{folder}/data",
         provider.url,
-        server={"listen": f"unix:{public}", "socket_mode": "0666", "trusted_proxies": ["unix"], "health_path": "/up"},
+        server={
+            "listen": f"unix:{public}",
+            "socket_mode": "0666",
+            "workers": workers,
+            "trusted_proxies": ["unix"],
+            "health_path": "/up",
+        },
         admin={"listen": f"unix:{admin}"},
     )
     with running_gateway(folder, toml) as gateway:
         assert (gateway.url, gateway.admin_url) == (f"unix:{public}", f"unix:{admin}")
         assert [stat.S_IMODE(each.stat().st_mode) for each in (public, admin)] == [0o666, 0o660]
         environment = {"LIGHTMETER_ADMIN_URL": gateway.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
-        key = json.loads(lightmeter("keys", "create", "--team", "acme", "--json", environment=environment))["key"]
+        key = json.loads(
+            lightmeter("keys", "create", "--team", "acme", "--new-team", "--json", environment=environment)
+        )["key"]
         body = json.dumps({"model": "acme/image-1", "prompt": "a cube"})
         headers = {
             "Authorization": f"Bearer {key}",

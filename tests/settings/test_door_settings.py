@@ -12,6 +12,7 @@ from proxy.domain.catalog import Ability
 from proxy.domain.wording import EditForm, Wording
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_settings
+from proxy.telemetry.program import PROGRAM
 from proxy.upstream.auth.auth import Auth, Place
 from proxy.upstream.auth.aws import Aws
 from proxy.upstream.auth.entra import Entra
@@ -271,7 +272,7 @@ def test_a_type_without_its_library_says_what_to_install(
     monkeypatch.setattr("proxy.settings.auth.find_spec", lambda _module: None)
     said = mistakes(f'auth = {{ type = "{kind}" }}')
     kind = kind.partition('"')[0]
-    assert f"providers[0].auth.type: '{kind}' needs a library of its own: pip install 'lightmeter[{extra}]'" in said
+    assert f"providers[0].auth.type: '{kind}' needs a library of its own: {PROGRAM.install(extra)}" in said
 
 
 @pytest.fixture

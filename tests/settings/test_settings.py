@@ -20,6 +20,7 @@ from proxy.domain.catalog import BASE_UNITS, BASE_UNITS_4K, IMAGES_LIMIT, UNITS_
 from proxy.domain.requests.image import KNOWN_PARAMETERS, ImageRequest
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings, read_settings
+from proxy.telemetry.program import PROGRAM
 from proxy.upstream.provider import Provider
 from proxy.web.admin.roles import AdminToken, Role
 from tests.support.examples import examples
@@ -455,7 +456,7 @@ HOST_AND_PORT = "should be HOST:PORT, like 127.0.0.1:8080"
 AN_ADDRESS = "should be an address like https://api.openai.com/v1"
 A_STORE = "should be embedded:PATH, or begin with redis://, rediss://, unix://, redis+sentinel://"
 AN_ORIGIN = "should be an origin as browsers send it"
-NO_SETTING = "is not a setting; 'lightmeter config example' prints all that there are"
+NO_SETTING = f"is not a setting; '{PROGRAM.command('config example')}' prints all that there are"
 
 MISTAKES: list[tuple[str, str, str, list[str]]] = [
     # What stood there, what stands there now, the key, and what the message has to say
@@ -1044,5 +1045,5 @@ def test_traces_without_their_library_say_what_to_install(
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     (mistake,) = file.mistakes(GOOD)
-    assert mistake.startswith("traces.enabled: OpenTelemetry is not installed: pip install 'lightmeter[traces]'")
+    assert mistake.startswith(f"traces.enabled: OpenTelemetry is not installed: {PROGRAM.install('traces')}")
     file.load(changed("enabled = true", "enabled = false"))

@@ -12,6 +12,7 @@ import aiohttp
 import click
 
 from proxy.domain.money import Money
+from proxy.telemetry.program import PROGRAM
 from proxy.web.server.sockets.address import UNIX
 
 DEFAULT_URL = "http://127.0.0.1:8081"
@@ -106,7 +107,7 @@ class AdminClient:
             return self._runner.run(self._call(method, self.base_url + path, body, given))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise click.ClickException(
-                f"no gateway answers at {self.url} ({error}): start it with 'lightmeter serve', "
+                f"no gateway answers at {self.url} ({error}): start it with '{PROGRAM.command('serve')}', "
                 "or set LIGHTMETER_ADMIN_URL"
             ) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from proxy.telemetry.logs import standard_error
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,6 +43,40 @@ def on_hangup(act: Callable[[], None]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
 
+class Terminal:
+    """The terminal that the process was started at, if it was: when that is closed, nobody is left to stop it.
+
+    SIGHUP means both that, and that a configuration should be read again (setsid(2), termios(3)).
+    """
+
+    def __init__(self) -> None:
+        """Look for it, before any handler of SIGHUP is set: ``nohup`` has it ignored, and the process stay."""
+        self._matters = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was there at the start and is gone."""
+        return self._matters and not _has_terminal()
+
+
+def reload_or_stop(terminal: Terminal, stop: StopSignals, reload: Callable[[], None]) -> None:
+    """What SIGHUP asks for: the end where ``terminal`` was closed, or else a ``reload``."""
+    if not terminal.is_closed:
+        reload()
+        return
+    logger.warning("the terminal was closed, so the gateway ends as on SIGTERM; under nohup or setsid it stays")
+    stop.ask()
+
+
+def _has_terminal() -> bool:
+    try:
+        # The controlling terminal, wherever input and output lead.
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class StopSignals:
     """Waits for SIGTERM or SIGINT; the second one ends the process at once."""
 
@@ -50,6 +87,10 @@ class StopSignals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask, number)
+
+    def ask(self) -> None:
+        """Stop, as if by a first signal; whoever is stopping already goes on."""
+        self._asked.set()
 
     async def wait(self) -> None:
         """Return when the process should stop."""

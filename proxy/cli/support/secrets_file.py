@@ -9,6 +9,8 @@ from typing import Any
 import click
 import orjson
 
+from proxy.telemetry.program import PROGRAM
+
 
 class SecretsFile:
     """A file of mode 0600, one JSON object a line, each on the disk before the next key is made."""
@@ -37,9 +39,10 @@ class SecretsFile:
                 text = text[os.write(self._file, text) :]
             os.fsync(self._file)
         except OSError as error:
+            again = PROGRAM.command(f"keys rotate {secret['id']}")
             raise click.ClickException(
                 f"{self._path}: cannot be written ({error.strerror}): the text of key {secret['id']} is lost. "
-                f"Make room, and have a new one: lightmeter keys rotate {secret['id']}"
+                f"Make room, and have a new one: {again}"
             ) from None
 
     def close(self) -> None:

@@ -10,9 +10,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 logger = logging.getLogger(__name__)
+
+SYSTEMD_STOP_S = 90
+"""What systemd gives a service to stop, by default (DefaultTimeoutStopSec, systemd-system.conf(5))."""
 
 SEND_TIMEOUT_S = 1.0
 """A manager whose queue is full for so long is not told. Pings of the watchdog do not wait at all."""
@@ -67,6 +70,22 @@ class ServiceManager:
             if not self._silent:
                 logger.warning("the service manager was not told %s: %s", lines[0], error.strerror or error)
             self._silent = True
+
+
+def warn_of_its_limit(
+    drain_s: float, environment: Mapping[str, str] = os.environ, parent: Callable[[], int] = os.getppid
+) -> None:
+    """Say so in the log where the manager may end the process before ``drain_s`` seconds have drained it.
+
+    systemd grants more time to whoever asks for it by the socket; a unit that is not of ``Type=notify`` has none.
+    """
+    is_unit = "INVOCATION_ID" in environment and parent() == 1
+    if is_unit and not environment.get("NOTIFY_SOCKET") and drain_s >= SYSTEMD_STOP_S:
+        logger.warning(
+            "server.drain_seconds is %g, and systemd kills a service after its TimeoutStopSec, %d seconds unless the "
+            "unit says otherwise: set Type=notify, with which the gateway asks for the time, or raise TimeoutStopSec",
+            *(drain_s, SYSTEMD_STOP_S),
+        )
 
 
 def _address(given: str) -> str:

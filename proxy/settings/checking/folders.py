@@ -19,10 +19,10 @@ def unwritable(folders: Mapping[str, Path]) -> Iterator[str]:
         why = None if any(folder.is_relative_to(other) for other in told) else why_unwritable(folder)
         if why is not None:
             told.append(folder)
-            yield describe(setting, folder, why)
+            yield tell_unwritable(setting, folder, why)
 
 
-def describe(setting: str, folder: Path, why: str) -> str:
+def tell_unwritable(setting: str, folder: Path, why: str) -> str:
     """The line."""
     return f"{setting}: {folder} cannot be written to ({why}): name another folder, or let this process's user write"
 

@@ -43,7 +43,7 @@ class Spools:
         max_key_bytes: int | None = None,
         shared: SharedCount | None = None,
     ) -> None:
-        """``folder`` is made when it is needed for the first time. One key's may take ``max_key_bytes`` of it.
+        """``folder`` is made when it is missing. One key's may take ``max_key_bytes`` of it.
 
         Where other processes serve beside this one, all together take no more than ``max_disk_bytes``: ``shared`` is
         what they have. A key's share is counted here alone.
@@ -55,6 +55,12 @@ class Spools:
         self._of_keys: Counter[str] = Counter()
         self.disk_bytes = 0
         self.threads = ThreadPoolExecutor(THREADS, "uploads")
+
+    def prepare(self) -> None:
+        """Make the folder, and see that something can be kept there. It blocks. Raises OSError."""
+        make_private_folder(self.folder)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
 
     def open(self, key_id: str = "") -> Spool:
         """One for one request of this key: a context."""

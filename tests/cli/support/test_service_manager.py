@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.support.service_manager import ServiceManager
+from proxy.cli.support.service_manager import ServiceManager, warn_of_its_limit
 
 
 class Listener:
@@ -162,3 +162,21 @@ async def test_a_full_queue_holds_nobody_up(listener: Listener, tmp_path: Path) 
     assert set(listener.heard()) <= {"STATUS=filler", "WATCHDOG=1"}
     await pings(listener, 1)
     manager.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "parent", "drain_s", "warned"),
+    [
+        ({"INVOCATION_ID": "a"}, 1, 300, True),
+        ({"INVOCATION_ID": "a"}, 1, 60, False),
+        ({"INVOCATION_ID": "a", "NOTIFY_SOCKET": "/run/notify"}, 1, 300, False),
+        # A terminal of a desktop that systemd has started.
+        ({"INVOCATION_ID": "a"}, 4711, 300, False),
+        ({}, 1, 300, False),
+    ],
+)
+def test_a_limit_that_is_shorter_than_the_drain_is_warned_of(
+    environment: dict[str, str], parent: int, drain_s: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_its_limit(drain_s, environment, lambda: parent)
+    assert ("server.drain_seconds is 300, and systemd kills" in caplog.text) is warned

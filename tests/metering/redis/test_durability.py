@@ -50,7 +50,7 @@ SAFE = StoreFacts(
             "i",
             ["loses nothing"],
         ),
-        (StoreFacts(appendonly=True, appendfsync="always", is_replica=True), 0, "ie", ["point store.url at its pri"]),
+        (StoreFacts(appendonly=True, appendfsync="always", is_replica=True), 0, "ie", ["point it at its primary"]),
         (StoreFacts(appendonly=True, appendfsync="always", replicas=1), 0, "ii", ["fail-over may lose"]),
         (StoreFacts(appendonly=True, appendfsync="always", replicas=1), 1, "i", ["loses nothing"]),
         (

@@ -61,6 +61,19 @@ async def test_a_file_has_no_name_and_is_gone_at_the_end(spools: Spools) -> None
     assert open_files(spools.folder) == 0
 
 
+def test_a_folder_is_made_and_tried_before_anything_depends_on_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    good, bad = (Spools(tmp_path / name / "uploads", max_disk_bytes=2**30) for name in ("new", "file"))
+    try:
+        good.prepare()
+        assert [*good.folder.iterdir()] == []
+        with pytest.raises(OSError, match="Not a directory"):
+            bad.prepare()
+    finally:
+        good.close()
+        bad.close()
+
+
 async def test_a_folder_that_cannot_be_written_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     spools = Spools(tmp_path / "file" / "uploads", max_disk_bytes=2**30)
