@@ -1,7 +1,17 @@
-PYTHON ?= python3
+# The first of these that is new enough, and can make virtual environments if one of them can; PYTHON names another.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for needed in 'import ensurepip, venv; ' ''; do for name in $(PYTHONS); do \
+	$$name -c "$$needed$(NEW_ENOUGH)" 2>/dev/null && echo $$name && exit; done; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What was made by an interpreter that is gone, or in another folder, is made anew.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell $(BIN)/lightmeter --version >/dev/null 2>&1 && echo works),works)
+$(shell rm -f $(READY))
+endif
+endif
 FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tests/web
 
 .PHONY: help run test test-fast check bench soak draw format lock dist release clean
@@ -21,7 +31,14 @@ help:
 	@echo "make release VERSION=1.2.3   whether this commit may be that version; then make dist"
 
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@python="$(PYTHON)"; "$${python:-no-python}" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "Lightmeter needs Python 3.11 or newer, and none was found; $${python:=python3} is" \
+			"$$("$$python" --version 2>&1 || echo not here)." >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/of/python3.12" >&2; exit 1; }
+	@# One that is whole is kept, and brought up to date.
+	@"$(BIN)/python" -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)" || { \
+		echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu, install python3-venv, or the" \
+			"-venv package of that version; then say make $(MAKECMDGOALS) again." >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)

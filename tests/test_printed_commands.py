@@ -27,6 +27,8 @@ NAMES_ONLY = {
     "'lightmeter console' prints a new one.",
     # How recipes' mistakes are told apart.
     "pip install",
+    # A name that PostgreSQL shows.
+    "lightmeter ledger ship",
 }
 """Texts that are none to copy."""
 

@@ -68,11 +68,11 @@ class _Commands(click.Group):
         except ModuleNotFoundError as error:
             if error.name not in POSIX_MODULES:
                 raise
-            return _not_here(name, error.name)
+            return not_here(name, error.name)
         return command
 
 
-def _not_here(name: str, module: str) -> click.Command:
+def not_here(name: str, module: str) -> click.Command:
     """The command ``name`` where it cannot run: it says so, and what works instead."""
 
     def refuse() -> None:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from proxy.domain.wording import EditForm
 from proxy.settings.auth import AuthSettings, check_key
+from proxy.settings.checking.doors import check_door
 from proxy.settings.sections import Section
 from proxy.settings.values import BaseUrl, Bytes, Hosts, Name, Seconds, VariableName, Whole, one_of
 from proxy.upstream.auth.auth import Auth
@@ -161,6 +162,7 @@ def check_providers(providers: Sequence[ProviderSettings], environment: Mapping[
 
 
 def _check(provider: ProviderSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    yield from check_door(provider.base_url, provider.paths)
     if provider.api_key_env is not None:
         yield from check_key(provider.api_key_env, provider.name, environment, "api_key_env")
     if provider.auth is not None:
