@@ -44,7 +44,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
             models=[*MODELS, DEPLOYED],
             others=[spare_provider(provider)],
             metrics={"team_refresh_seconds": 0.5},
-            accounting={"units_per_usd": 100_000},
+            accounting={"units_per_usd": 100_000, "ledger_shippers": ["books"]},
         )
         with running_gateway(tmp_path, toml) as gateway:
             callers = make_callers(gateway)
