@@ -9,7 +9,8 @@ from typing import Any
 Entry = Mapping[str, Any]
 """A ledger entry as the admin API has it."""
 
-DAY_MS = 86_400_000
+NO_ENTRY = "0-0"
+"""In the place of an entry's id in its team's ledger: before the first."""
 
 
 def place_of(entry_id: str | None) -> tuple[int, int]:

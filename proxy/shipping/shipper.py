@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -12,7 +13,7 @@ from functools import partial
 from time import monotonic, time
 from typing import TypeVar
 
-from proxy.shipping.batch import Batch, place_of
+from proxy.shipping.batch import NO_ENTRY, Batch, place_of
 from proxy.shipping.errors import PlaceMoved, ShippingError, Unavailable
 from proxy.shipping.sink import Sink
 from proxy.shipping.source import Head, Source
@@ -28,6 +29,10 @@ LONGEST_ASKED_WAIT_S = 600.0
 
 LOOKING_SHARE = 4
 """So many times as long as it takes to look at all heads, nobody looks at them: each is work of the gateway."""
+
+
+TRIMMED, LOST = "trimmed", "lost"
+"""Kinds of losses."""
 
 
 @dataclass(slots=True)
@@ -71,7 +76,9 @@ class Shipper:
         self._stopping = asyncio.Event()
         self._units_per_usd: Decimal | None = None
         self._looking_s = 0.0
-        self._lost = self._went_back = 0
+        self._losses: Counter[str] = Counter()
+        self._first_loss: dict[str, str] = {}
+        self._told: Counter[str] = Counter()
         self.totals = Totals()
 
     def stop(self) -> None:
@@ -91,7 +98,7 @@ class Shipper:
     async def _walk(self) -> bool:
         """Look at each team once; whether all were seen to their ends."""
         before = asdict(self.totals)
-        self._looking_s, self._lost, self._went_back = 0.0, 0, 0
+        self._looking_s, self._losses, self._first_loss = 0.0, Counter(), {}
         self._units_per_usd = await self._patiently(self._source.units_per_usd)
         cursor, read_ms, whole = None, None, True
         while True:
@@ -117,8 +124,10 @@ class Shipper:
     async def _ship_page(self, heads: Sequence[Head]) -> None:
         places = await self._patiently(lambda: self._sink.places(heads))
         self._batch.clear()
-        # Before what is newer: a report was lost, or the destination is at an earlier state.
-        unknown = [places[head.team] for head in heads if head.team in places and places[head.team] != head.shipped]
+        # Before what is newer: a report was lost, or the destination is at an earlier state, which may be none.
+        unknown = [
+            places.get(head.team, f"{head.team}_{NO_ENTRY}") for head in heads if places.get(head.team) != head.shipped
+        ]
         if unknown:
             await self._patiently(lambda: self._source.report(unknown))
         for head in heads:
@@ -159,24 +168,21 @@ class Shipper:
 
     def _look_for_losses(self, head: Head, place: str | None) -> None:
         if place_of(head.trimmed) > place_of(place):
-            self._lost += 1
-            if self._lost == 1:
-                logger.error(
-                    "entries of %s up to %s were trimmed before they were shipped after %s; only their sums are left, "
-                    "in the gateway's checkpoint",
-                    head.team,
-                    head.trimmed,
-                    place or "none",
-                )
+            self._lose(
+                TRIMMED,
+                f"entries of {head.team} up to {head.trimmed} were trimmed before they were shipped, those after "
+                f"{place or 'its beginning'}: only their sums are left, in the gateway's checkpoint",
+            )
         if place_of(place) > place_of(head.last):
-            self._went_back += 1
-            if self._went_back == 1:
-                logger.error(
-                    "the ledger of %s ends with %s, and the destination has %s: the store has lost entries",
-                    head.team,
-                    head.last or "none",
-                    place,
-                )
+            self._lose(
+                LOST,
+                f"the ledger of {head.team} ends with {head.last or 'none'}, and the destination has {place}: "
+                "the store has lost entries",
+            )
+
+    def _lose(self, kind: str, message: str) -> None:
+        self._losses[kind] += 1
+        self._first_loss.setdefault(kind, message)
 
     def _tell(self, before: Mapping[str, int]) -> None:
         if self.totals.walks == 1:
@@ -188,9 +194,11 @@ class Shipper:
                 self.totals.duplicates - before["duplicates"],
                 self.totals.entries,
             )
-        for count, what in ((self._lost, "were trimmed too early"), (self._went_back, "end before the destination")):
-            if count > 1:
-                logger.error("the ledgers of %d teams %s", count, what)
+        for kind, count in self._losses.items():
+            # Walk for walk the same is told once.
+            if count != self._told[kind]:
+                logger.error("%s (%d teams in all)", self._first_loss[kind], count)
+        self._told = self._losses
 
     # --- Patience -----------------------------------------------------------------------------------------------------
 

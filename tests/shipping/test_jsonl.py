@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from proxy.shipping.batch import Batch
 from proxy.shipping.errors import PlaceMoved, ShippingError
@@ -135,6 +136,39 @@ def test_entries_that_are_too_young_wait(ledgers: Ledgers) -> None:
         assert ledgers.gateway.admin("GET", "/admin/v1/ledger/heads?shipper=jsonl").json["data"][0]["shipped"] is None
     finally:
         assert shipper.stop() == 0, shipper.output
+
+
+def test_what_is_lost_or_refused_is_told(ledgers: Ledgers) -> None:
+    target = f"jsonl:{ledgers.folder / 'lines'}"
+    for team in ("acme", "other"):
+        ledgers.fill(team, 5)
+    ids = list(ledgers.entries())
+    with redis.Redis.from_url(ledgers.store_url) as store:
+        # As an hour of trimming leaves it.
+        last = ids[2].rpartition("_")[2]
+        store.hset("lm:{acme}:checkpoint", "last", last)
+        store.xtrim("lm:{acme}:ledger", minid=ids[3].rpartition("_")[2], approximate=False)
+        done = ledgers.ship(target)
+        assert json.loads(done.stdout)["entries"] == 7
+        assert f"entries of acme up to {ids[2]} were trimmed before they were shipped" in done.stderr
+        # As a store that comes back without its last second.
+        store.xdel("lm:{other}:ledger", ids[-1].rpartition("_")[2])
+        assert (
+            f"the ledger of other ends with {ids[-2]}, and the destination has {ids[-1]}" in ledgers.ship(target).stderr
+        )
+
+    # A destination that is new takes back what the gateway may trim.
+    heads = partial(ledgers.gateway.admin, "GET", "/admin/v1/ledger/heads?shipper=jsonl")
+    assert [head["shipped"] for head in heads().json["data"]] == [ids[4], ids[-1]]
+    ledgers.shipped(f"jsonl:{ledgers.folder / 'new'}", "--name", "jsonl")
+    assert [head["shipped"] for head in heads().json["data"]] == [ids[4], ids[-2]]
+
+    refused = ledgers.ship(target, LIGHTMETER_ADMIN_TOKEN="wrong-token-of-the-tests")
+    assert (refused.returncode, "the gateway refuses GET" in refused.stderr) == (1, True)
+    away = ledgers.ship(target, "--patience", "0.1", LIGHTMETER_ADMIN_URL="http://127.0.0.1:1")
+    assert (away.returncode, "no gateway answers at http://127.0.0.1:1" in away.stderr) == (1, True)
+    unknown = ledgers.ship("mysql://x")
+    assert (unknown.returncode, "--to should be postgresql://" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route
 from proxy.web.times import iso_time
 
-HEADS_A_PAGE = 200
+HEADS_A_PAGE = 100
 """A script for each: requests to the gateway should not wait long for them."""
 
 NO_ENTRY = "0-0"
