@@ -23,7 +23,8 @@ Beside the path, and not needed to follow it::
     upstream/dialects/                 how each kind of provider is asked; upstream/failover.py who is asked next
     upstream/fallback.py               which other model is asked; domain/billing/offers.py what it costs there
     upstream/auth/                     what lets the gateway in: keys of variables and files, tokens of clouds
-    upstream/bodies/                   how a request is written; prepared.py has a small one's head ready at the start
+    upstream/bodies/                   how a request is written
+    upstream/connection/               how it is sent, and its answer read: HTTP/1.1, and connections used again
     upstream/polled/                   providers that take a task, and are asked how it is doing until it ends
     web/pending_tasks.py               tasks that outlive their gateway: journal/tasks.py has them on the disk
     domain/answers/                    how each kind of answer is read, counted and written

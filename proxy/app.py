@@ -289,7 +289,6 @@ class Gateway:
             response.headers["Connection"] = "close"
 
     def _make_pool(self, catalog: Catalog, metrics: Metrics, traces: Traces | None) -> Pool:
-        trace_configs = () if traces is None else (traces.client_config(),)
         providers = self._settings.provider_list(self._environment)
         shows_tokens = self._settings.server.usage == "tokens"
         limits = None if self._place is None else self._place.limits
@@ -297,7 +296,7 @@ class Gateway:
             providers,
             catalog.all(),
             metrics,
-            trace_configs=trace_configs,
+            traces=traces,
             shows_tokens=shows_tokens,
             limits=limits,
         )

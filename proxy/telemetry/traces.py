@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
-from aiohttp import ClientSession, TraceConfig, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDictProxy
 from opentelemetry.context import Context
@@ -41,6 +39,7 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from yarl import URL
 
 from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Outcome, Settlement
@@ -245,53 +244,42 @@ class Traces:
 
     # --- The provider -------------------------------------------------------------------------------------------------
 
-    def client_config(self) -> TraceConfig:
-        """What makes an aiohttp session trace its requests, and pass the trace's context on.
+    def ask(self, method: str, url: URL) -> Mapping[str, str]:
+        """A provider is asked: the headers that pass the trace on.
 
-        A span lasts until the answer has been read: to the settlement, or to the next request for the same client.
+        The span lasts until the answer has been read: to the settlement, or to the next request for the same client.
         """
-        config = TraceConfig()
-        config.on_request_start.append(self._ask)
-        config.on_request_end.append(self._answered)
-        config.on_request_exception.append(self._not_answered)
-        return config
-
-    async def _ask(
-        self, _session: ClientSession, _state: SimpleNamespace, asked: aiohttp.TraceRequestStartParams
-    ) -> None:
-        request = _current.get()
+        request, headers = _current.get(), dict[str, str]()
         if request is None or request.task is None:
-            return
+            return headers
         request.end_upstream()
-        url = asked.url.with_query(None).with_user(None)
+        url = url.with_query(None).with_user(None)
         attributes: dict[str, str | int] = {
-            HTTP_REQUEST_METHOD: asked.method,
+            HTTP_REQUEST_METHOD: method,
             SERVER_ADDRESS: url.host or "",
             SERVER_PORT: url.port or 0,
             URL_FULL: str(url),
         }
         # The path is one of the configuration's, so that the name's values are few.
-        name = f"{asked.method} {url.path}"
+        name = f"{method} {url.path}"
         span = request.upstream = self._tracer.start_span(name, request.context, SpanKind.CLIENT, attributes)
-        self._propagator.inject(asked.headers, set_span_in_context(span, Context()))
+        self._propagator.inject(headers, set_span_in_context(span, Context()))
+        return headers
 
-    async def _answered(
-        self, _session: ClientSession, _state: SimpleNamespace, answered: aiohttp.TraceRequestEndParams
-    ) -> None:
+    def answered(self, status: int) -> None:
+        """The provider's answer has begun."""
         request = _current.get()
         if request is None or request.upstream is None:
             return
-        status = answered.response.status
         request.upstream.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
         if status >= HTTPStatus.BAD_REQUEST:
             request.end_upstream(str(status))
 
-    async def _not_answered(
-        self, _session: ClientSession, _state: SimpleNamespace, ended: aiohttp.TraceRequestExceptionParams
-    ) -> None:
+    def not_answered(self, error: BaseException) -> None:
+        """The provider has not answered."""
         request = _current.get()
         if request is not None:
-            request.end_upstream(type(ended.exception).__qualname__)
+            request.end_upstream(type(error).__qualname__)
 
 
 def _describe(span: Span, observation: Observation | None, error_type: str) -> None:

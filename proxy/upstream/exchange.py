@@ -3,8 +3,6 @@
 The library's errors end here; what leaves is of ``domain.errors``. A POST is never sent twice to one provider: a
 connection that breaks after the request may have been sent is an error, for the provider may be at work on it. When
 another deployment may be asked is decided in ``failover``.
-
-aiohttp keeps some of its errors in cycles: without their tracebacks, these do not hold what was to be sent.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Self
 
-import aiohttp
-from aiohttp import ClientResponse, ClientSession
 from yarl import URL
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
@@ -43,9 +39,11 @@ from proxy.domain.requests.chat import ChatRequest, no_chat
 from proxy.domain.requests.image import ImageRequest, Task
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import OutgoingBody
-from proxy.upstream.bodies.payload import UploadPayload, digest_of
-from proxy.upstream.bodies.prepared import JsonPayload, PreparedPost
+from proxy.upstream.bodies.payload import digest_of, pieces_of
 from proxy.upstream.client import ProviderClient
+from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed
+from proxy.upstream.connection.response import Response
+from proxy.upstream.connection.upload import Upload
 from proxy.upstream.decompression import BodyReader, decompressed, too_long
 from proxy.upstream.errors.failures import error_in_answer
 from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe, without_frames
@@ -74,7 +72,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_asked", "_begin", "_body", "_body_reader", "_model", "_observation", "_payload", "_response", "_served",
+        "_asked", "_begin", "_body", "_body_reader", "_model", "_observation", "_response", "_served",
         "_size", "_url", "client", "failure", "is_whole", "said", "watchdog",
     )  # fmt: skip
 
@@ -105,8 +103,7 @@ class Exchange:
         """All of a small answer, or its beginning, for whoever finds nothing in it."""
         self._begin = b""
         self._observation = observation
-        self._payload: JsonPayload | PreparedPost | None = None
-        self._response: ClientResponse | None = None
+        self._response: Response | None = None
         self._size = 0
         self._body_reader: BodyReader | None = None
         self.watchdog = Watchdog(client.watch, client.provider.total_timeout_s)
@@ -132,17 +129,12 @@ class Exchange:
         reported = self.failure or error
         if isinstance(reported, ProxyError):
             self._note(reported)
-        if self._payload is not None:
-            self._payload.forget()
-            self._body = b""
+        self._body = b""
         # It reads through this: together they would stay until the garbage collector comes.
         self._body_reader = None
         response = self._response
         if response is not None:
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+            response.close()
         self.client.give_connection_back()
         await self.watchdog.__aexit__(kind, error, trace)
 
@@ -217,13 +209,13 @@ class Exchange:
         response, limit_bytes = self._response, self.client.provider.max_response_bytes
         if response is None:
             raise RuntimeError("an exchange is read from after it was entered")
-        if response.content.at_eof():
+        if response.is_at_end:
             return b""
         began = perf_counter()
         self.watchdog.phase(self.client.provider.idle_timeout_s, self._interrupt)
         try:
-            piece = await response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
+            piece = await response.read()
+        except AnswerBroken as error:
             raise UpstreamUncertain("The provider's answer broke off.") from without_frames(error)
         finally:
             self._observation.provider_s += perf_counter() - began
@@ -242,21 +234,21 @@ class Exchange:
         began = perf_counter()
         try:
             if isinstance(body, bytes):
-                self._payload = client.payload(self._url, body, headers)
-                response = await client.post(self._url, self._payload, headers)
+                response = await client.http.post(self._url, body, headers)
             else:
-                response = await self._send_files(client.session, body, headers)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
-            raise self._unreachable(without_frames(error)) from None
-        except (aiohttp.ClientError, OSError) as error:
+                response = await self._send_files(body, headers)
+        except ConnectFailed as error:
+            without_frames(error)
+            raise self._unreachable(error) from None
+        except AnswerBroken as error:
+            without_frames(error)
             logger.warning("provider %s broke the connection: %s", client.provider.name, describe(error))
-            raise after_it_may_have_been_sent(without_frames(error)) from None
+            raise after_it_may_have_been_sent(error) from None
         finally:
             self._observation.provider_s += perf_counter() - began
         self._response = response
         self._served.status = response.status
-        encoding = response.headers.get("Content-Encoding", "")
-        self._body_reader = BodyReader(encoding, self._read_as_sent, client.provider.max_response_bytes)
+        self._body_reader = BodyReader(response.head.encoding, self._read_as_sent, client.provider.max_response_bytes)
         if response.status not in SUCCESSES:
             raise await self._refusal(response)
         reported = await self._error_at_the_begin()
@@ -275,7 +267,7 @@ class Exchange:
         report = read_report(said)
         return error_in_answer(report) if report.says_anything else None
 
-    def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
+    def _unreachable(self, error: ConnectFailed) -> UpstreamUnreachable:
         unreachable = before_it_was_sent(error)
         if isinstance(unreachable, NoConnectionLeft):
             logger.error(
@@ -287,18 +279,17 @@ class Exchange:
             logger.warning("provider %s cannot be reached: %s", self.client.provider.name, describe(error))
         return unreachable
 
-    async def _send_files(
-        self, session: ClientSession, body: OutgoingBody, credentials: Mapping[str, str] | None
-    ) -> ClientResponse:
-        payload = UploadPayload(body, self._uploaded)
+    async def _send_files(self, body: OutgoingBody, credentials: Mapping[str, str] | None) -> Response:
+        upload = Upload(pieces_of(body), self._uploaded)
         headers = {**(credentials or {}), "Content-Type": body.content_type}
         try:
-            return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientError, OSError):
-            if payload.unreadable is None:
+            return await self.client.http.post_upload(self._url, upload, body.size_bytes, headers)
+        except AnswerBroken:
+            unreadable = upload.unreadable
+            if unreadable is None:
                 raise
-            logger.exception("an upload cannot be read any more: look at the disk of server.upload_folder")
-            raise UploadsUnavailable from payload.unreadable
+        logger.error("an upload cannot be read any more: look at the disk of server.upload_folder", exc_info=unreadable)
+        raise UploadsUnavailable from unreadable
 
     async def _sign(self) -> Mapping[str, str]:
         """The headers that say who asks for just this body."""
@@ -316,16 +307,16 @@ class Exchange:
         if self._response is None:
             self.watchdog.phase(self.client.provider.first_byte_timeout_s, self._interrupt)
 
-    async def _refusal(self, response: ClientResponse) -> ProxyError:
+    async def _refusal(self, response: Response) -> ProxyError:
         client = self.client
         self.watchdog.phase(client.provider.idle_timeout_s, self._interrupt)
         body = bytearray()
         try:
-            while len(body) < ERROR_BODY_BYTES and (piece := await response.content.readany()):
+            while len(body) < ERROR_BODY_BYTES and (piece := await response.read()):
                 body += piece
-        except (aiohttp.ClientError, OSError):
+        except AnswerBroken:
             logger.warning("provider %s broke its refusal off", client.provider.name)
-        said = decompressed(response.headers.get("Content-Encoding", ""), bytes(body), ERROR_BODY_BYTES)
+        said = decompressed(response.head.encoding, bytes(body), ERROR_BODY_BYTES)
         return client.dialect.read_refusal(response.status, response.headers, said)
 
     def _note(self, error: ProxyError) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import monotonic, time
 from typing import TypeGuard
-
-from aiohttp import TraceConfig
 
 from proxy.domain.answers.images.joined import JoinedImages
 from proxy.domain.answers.images.writing import ImagesHead, settings_asked
@@ -22,6 +20,7 @@ from proxy.machine.limits import SharedLimits
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.client import ProviderClient
+from proxy.upstream.connection.client import RequestTraces
 from proxy.upstream.dialects import RAW_DIALECTS
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.exchange import Asked, Exchange, ask
@@ -54,11 +53,11 @@ class Pool:
         models: Iterable[Model],
         metrics: Metrics,
         *,
-        trace_configs: Sequence[TraceConfig] = (),
+        traces: RequestTraces | None = None,
         shows_tokens: bool = False,
         limits: SharedLimits | None = None,
     ) -> None:
-        """One client for each provider, reported to ``trace_configs``; needs a running event loop.
+        """One client for each provider, traced by ``traces``; needs a running event loop.
 
         Clients see the providers' token counts where ``shows_tokens``. Where other processes serve beside this one,
         ``limits`` hold over all of them.
@@ -66,7 +65,7 @@ class Pool:
         self._limits = limits
         self._shows_tokens = shows_tokens
         self._watch = Watch()
-        self._trace_configs = trace_configs
+        self._traces = traces
         self._clients: dict[str, ProviderClient] = {}
         self._balancers: dict[str, Balancer] = {}
         self._retiring: dict[ProviderClient, asyncio.Task[None]] = {}
@@ -175,7 +174,7 @@ class Pool:
         """The client that is there, or one that was going, or a new one."""
         known = self._clients.get(provider.name)
         for client in (known, *self._retiring):
-            if client is not None and client.provider == provider and not client.session.closed:
+            if client is not None and client.provider == provider and not client.http.closed:
                 going = self._retiring.pop(client, None)
                 if going is not None:
                     going.cancel()
@@ -185,7 +184,7 @@ class Pool:
             kind = PolledClient
         elif provider.dialect in RAW_DIALECTS:
             kind = RawClient
-        made = kind(provider, self._watch, self._metrics, self._trace_configs, shows_tokens=self._shows_tokens)
+        made = kind(provider, self._watch, self._metrics, self._traces, shows_tokens=self._shows_tokens)
         if self._limits is not None:
             made.share_connections(self._limits)
         return made

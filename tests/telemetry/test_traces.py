@@ -301,7 +301,7 @@ def test_a_provider_that_cannot_be_reached_is_told_by_the_kind_of_error(receiver
         assert gateway.server.stop() == 0
     client = receiver.trace(trace.id, 4)["client"]
     assert client.is_error
-    assert client.attributes["error.type"] == "ClientConnectorError"
+    assert client.attributes["error.type"] == "ConnectFailed"
     assert "http.response.status_code" not in client.attributes
 
 
@@ -404,7 +404,7 @@ api_key_env = "SAMPLE_PROVIDER_KEY"
     (server,) = (span for span in spans if span.kind == "server")
     first, second = sorted((span for span in spans if span.kind == "client"), key=lambda span: span.began_ns)
     assert {first.parent_id, second.parent_id} == {server.span_id}
-    assert (first.attributes["error.type"], first.is_error) == ("ClientConnectorError", True)
+    assert (first.attributes["error.type"], first.is_error) == ("ConnectFailed", True)
     assert (second.attributes["http.response.status_code"], second.is_error) == (200, False)
     assert first.ended_ns <= second.began_ns
     (asked,) = provider.requests()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import orjson
 import pytest
@@ -25,7 +25,7 @@ from proxy.domain.wording import EditForm, Wording
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.bodies.outgoing import FileBytes, OutgoingBody
-from proxy.upstream.bodies.payload import READ_BYTES, UploadPayload
+from proxy.upstream.bodies.payload import READ_BYTES, pieces_of
 from proxy.upstream.breaker import Result
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.failover import result_of, why_again
@@ -35,31 +35,15 @@ from tests.domain.answer_samples import events_of, passed_however_cut
 from tests.domain.samples import make_model
 from tests.support.sources import upload
 
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-
 BOUNDARY = "0123456789abcdef" * 2
-
-
-class Written:
-    """What aiohttp would write to the socket."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    async def write(self, data: bytes) -> None:
-        self.data += data
 
 
 async def sent(body: OutgoingBody) -> bytes:
     """As a provider gets it; it is as long as was said before."""
-    written = Written()
-    progress: list[None] = []
-    payload = UploadPayload(body, lambda: progress.append(None))
-    await payload.write(cast("AbstractStreamWriter", written))
-    assert len(written.data) == payload.size == body.size_bytes
-    assert len(progress) >= len(body.pieces)
-    return written.data
+    pieces = [piece async for piece in pieces_of(body)]
+    assert all(pieces)
+    assert sum(map(len, pieces)) == body.size_bytes
+    return b"".join(pieces)
 
 
 def edit(prompt: str, *files: Upload, **texts: str) -> ImageRequest:

@@ -47,8 +47,8 @@ async def test_what_stays_as_it_is_keeps_its_connections(monkeypatch: pytest.Mon
         assert pool._clients["two"] is before["two"]
         assert pool._clients["one"].provider == MOVED
         await closed(pool)
-        assert before["one"].session.closed
-        assert not pool._clients["one"].session.closed
+        assert before["one"].http.closed
+        assert not pool._clients["one"].http.closed
     await pool.close()
 
 
@@ -60,10 +60,10 @@ async def test_what_has_gone_is_closed_when_nothing_of_it_is_in_use(monkeypatch:
         pool.replace([TWO], [])
         await asyncio.sleep(0.02)
         # Requests that were admitted before may still ask it.
-        assert (pool._clients["one"] is client, client.session.closed) == (True, False)
+        assert (pool._clients["one"] is client, client.http.closed) == (True, False)
         client.in_use = 0
         await closed(pool)
-        assert (set(pool._clients), client.session.closed) == ({"two"}, True)
+        assert (set(pool._clients), client.http.closed) == ({"two"}, True)
     await pool.close()
 
 
@@ -96,16 +96,16 @@ async def test_a_providers_life(
         pool.replace(configured, [])
         await asyncio.sleep(0)
     await closed(pool)
-    assert (pool._clients.get("one") is first, first.session.closed) == (serves, is_closed)
+    assert (pool._clients.get("one") is first, first.http.closed) == (serves, is_closed)
     assert pool.client("two") is other
     for provider in reloads[-1]:
         assert pool.client(provider.name).provider == provider
-        assert not pool.client(provider.name).session.closed
+        assert not pool.client(provider.name).http.closed
     if "one" not in {provider.name for provider in reloads[-1]}:
         with pytest.raises(UpstreamUnreachable):
             pool.client("one")
     await pool.close()
-    assert first.session.closed
+    assert first.http.closed
 
 
 async def test_a_deployment_whose_provider_has_gone_for_good_takes_no_slot() -> None:
@@ -147,7 +147,7 @@ async def test_the_end_of_the_process_closes_what_was_retired_too() -> None:
     clients = list(pool._clients.values())
     pool.replace([MOVED], [])
     await pool.close()
-    assert [client.session.closed for client in (*clients, *pool._clients.values())] == [True] * 4
+    assert [client.http.closed for client in (*clients, *pool._clients.values())] == [True] * 4
 
 
 async def test_a_deployed_model_that_stays_keeps_what_is_known_of_it() -> None:

@@ -1,63 +1,36 @@
-"""What the HTTP library raises, in our words: an error of the family, and a line for the log.
-
-Its errors hold the request, the provider's key included: nothing of theirs is formatted here but a type, a status and a
-message.
-"""
+"""What a connection's faults mean: an error of the family, and a line for the log."""
 
 from __future__ import annotations
 
 import errno
 
-import aiohttp
-
 from proxy.domain.errors import NoConnectionLeft, UpstreamUncertain, UpstreamUnreachable
+from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed, NotHttp
 
 MESSAGE_LENGTH_LIMIT = 200
-ERRORS_LIMIT = 100
-"""Of a chain of errors; a name has fewer addresses."""
-
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The same error, and those that led to it, without their tracebacks.
-
-    A connection that fails keeps its errors in a list that a frame of their own tracebacks holds: the request and its
-    socket would stay until the garbage collector comes.
-    """
-    waiting, seen = [error], 0
-    while waiting and seen < ERRORS_LIMIT:
-        one = waiting.pop()
-        one.__traceback__ = None
-        seen += 1
-        led_to = (one.__cause__, one.__context__, getattr(one, "os_error", None))
-        waiting += [each for each in led_to if isinstance(each, BaseException) and each.__traceback__ is not None]
-    return error
+    """The same error without its traceback: the frames of that hold what was to be sent."""
+    return error.with_traceback(None)
 
 
 def describe(error: BaseException) -> str:
     """Type, status and message, bounded."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        message = f"{error.status}: {error.message}"
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        message = f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
-    elif isinstance(error, OSError):
-        message = error.strerror or str(error)
-    else:
-        message = str(error)
+    message = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return f"{type(error).__name__}: {message[:MESSAGE_LENGTH_LIMIT]}" if message else type(error).__name__
 
 
-def before_it_was_sent(error: BaseException) -> UpstreamUnreachable:
+def before_it_was_sent(error: ConnectFailed) -> UpstreamUnreachable:
     """The error where no connection came about, so that nothing of the request can have been sent."""
-    os_error = getattr(error, "os_error", error)
-    if isinstance(os_error, OSError) and os_error.errno in OUT_OF_DESCRIPTORS:
+    if error.errno in OUT_OF_DESCRIPTORS:
         return NoConnectionLeft("This gateway has no descriptor left for a connection; nothing was charged. Try again.")
     return UpstreamUnreachable("The provider cannot be reached; nothing was charged.")
 
 
-def after_it_may_have_been_sent(error: BaseException) -> UpstreamUncertain:
+def after_it_may_have_been_sent(error: AnswerBroken) -> UpstreamUncertain:
     """The error where the provider may be at work on the request."""
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, NotHttp):
         return UpstreamUncertain("The provider's answer is no HTTP that can be read.")
     return UpstreamUncertain("The provider closed the connection without an answer.")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
 from time import time
 
-import aiohttp
-from aiohttp import ClientResponse, TraceConfig
 from typing_extensions import override
 from yarl import URL
 
@@ -19,7 +17,10 @@ from proxy.domain.errors import NoCredentials, TaskUnknown, UpstreamUncertain
 from proxy.domain.headers import retry_after_seconds
 from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
-from proxy.upstream.client import ProviderClient, open_session
+from proxy.upstream.client import ProviderClient, open_client
+from proxy.upstream.connection.client import RequestTraces
+from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed
+from proxy.upstream.connection.response import Response
 from proxy.upstream.decompression import decompressed, too_long
 from proxy.upstream.dialects.polled import POLLED_DIALECTS
 from proxy.upstream.dialects.polled.course import BACK_OFF, Course
@@ -52,23 +53,23 @@ class PolledClient(ProviderClient):
         provider: Provider,
         watch: Watch,
         metrics: Metrics,
-        trace_configs: Sequence[TraceConfig] = (),
+        traces: RequestTraces | None = None,
         *,
         shows_tokens: bool = False,
     ) -> None:
         """Open no connection yet; needs a running event loop."""
-        super().__init__(provider, watch, metrics, trace_configs, shows_tokens=shows_tokens)
+        super().__init__(provider, watch, metrics, traces, shows_tokens=shows_tokens)
         dialect = self.polled_dialect = POLLED_DIALECTS[provider.dialect]
         poll_hosts = dialect.poll_hosts if provider.poll_hosts is None else provider.poll_hosts
         result_hosts = dialect.result_hosts if provider.result_hosts is None else provider.result_hosts
         self._poll_hosts = AllowedHosts(poll_hosts, URL(provider.base_url))
         self._result_hosts = AllowedHosts(result_hosts)
         self._cancelling: set[asyncio.Task[None]] = set()
-        self._images = open_session(
+        self._images = open_client(
             provider,
             # Its own certificate is for the provider alone, as its key is.
             provider.tls and TlsFiles(ca_file=provider.tls.ca_file),
-            trace_configs,
+            traces,
             {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lightmeter"},
         )
 
@@ -76,7 +77,7 @@ class PolledClient(ProviderClient):
     async def close(self) -> None:
         if self._cancelling:
             await asyncio.wait(self._cancelling, timeout=CANCEL_TIMEOUT_S)
-        await self._images.close()
+        self._images.close()
         await super().close()
 
     # --- Tasks --------------------------------------------------------------------------------------------------------
@@ -145,23 +146,24 @@ class PolledClient(ProviderClient):
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 url, headers = await self.let_in(url)
-                async with self.session.get(url, headers=headers, allow_redirects=False) as response:
+                response = await self.http.request("GET", url, headers)
+                with closing(response):
                     body = await self._read_status(response)
                     retry_after_s = retry_after_seconds(response.headers, time())
-        except (aiohttp.ClientError, OSError, TimeoutError, NoCredentials) as error:
+        except (ConnectFailed, AnswerBroken, TimeoutError, NoCredentials) as error:
             logger.info("a look at a task of provider %s failed: %s", self.provider.name, describe(error))
             without_frames(error)
             course.missed()
             return None
         return course.saw(response.status, response.headers, body, retry_after_s)
 
-    async def _read_status(self, response: ClientResponse) -> bytes:
+    async def _read_status(self, response: Response) -> bytes:
         body = bytearray()
-        while piece := await response.content.readany():
+        while piece := await response.read():
             body += piece
             if len(body) > STATUS_BYTES_LIMIT:
                 raise too_long(STATUS_BYTES_LIMIT)
-        return decompressed(response.headers.get("Content-Encoding", ""), bytes(body), STATUS_BYTES_LIMIT)
+        return decompressed(response.head.encoding, bytes(body), STATUS_BYTES_LIMIT)
 
     async def _cancel(self, task: PendingTask) -> None:
         url = self._poll_hosts.read(task.cancel_url)
@@ -171,9 +173,9 @@ class PolledClient(ProviderClient):
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 url, headers = await self.let_in(url)
                 method = self.polled_dialect.cancel_method
-                async with self.session.request(method, url, headers=headers, allow_redirects=False) as response:
+                with closing(await self.http.request(method, url, headers)) as response:
                     logger.info("a task of provider %s was cancelled: %d", self.provider.name, response.status)
-        except (aiohttp.ClientError, OSError, TimeoutError, NoCredentials) as error:
+        except (ConnectFailed, AnswerBroken, TimeoutError, NoCredentials) as error:
             logger.warning("a task of provider %s could not be cancelled: %s", self.provider.name, describe(error))
 
     # --- Images -------------------------------------------------------------------------------------------------------
@@ -200,12 +202,12 @@ class PolledClient(ProviderClient):
             # One that was read to its end has given its connection back.
             response.close()
 
-    async def _open(self, url: URL) -> ClientResponse:
+    async def _open(self, url: URL) -> Response:
         pause_s = self.provider.poll_interval_s
         for attempt in range(1, FETCHES_LIMIT + 1):
             try:
-                response = await self._images.get(url, allow_redirects=False)
-            except (aiohttp.ClientError, OSError) as error:
+                response = await self._images.request("GET", url)
+            except (ConnectFailed, AnswerBroken) as error:
                 logger.warning("an image of provider %s: %s", self.provider.name, describe(error))
                 without_frames(error)
             else:
@@ -218,10 +220,10 @@ class PolledClient(ProviderClient):
                 pause_s *= BACK_OFF
         raise UpstreamUncertain("The provider's image could not be fetched.")
 
-    async def _pieces(self, response: ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: Response) -> AsyncIterator[bytes]:
         limit_bytes, size, begin = self.provider.max_response_bytes, 0, b""
         try:
-            while piece := await response.content.readany():
+            while piece := await response.read():
                 size += len(piece)
                 if size > limit_bytes:
                     raise too_long(limit_bytes)
@@ -233,7 +235,7 @@ class PolledClient(ProviderClient):
                     if not kind_of_file(response.content_type, begin[:SIGNATURE_BYTES]).startswith("image/"):
                         raise UpstreamUncertain("What the provider has in its image's place is no image.")
                 yield piece
-        except (aiohttp.ClientError, OSError) as error:
+        except AnswerBroken as error:
             raise UpstreamUncertain("The provider's image broke off.") from without_frames(error)
         if size < SIGNATURE_BYTES:
             raise UpstreamUncertain("What the provider has in its image's place is no image.")

@@ -107,7 +107,7 @@ class PolledExchange(Exchange):
                 break
         response, self._response, self._body_reader = self._response, None, None
         if response is not None:
-            response.release()
+            response.close()
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from time import time
 from types import TracebackType
 
-from aiohttp import TraceConfig
 from typing_extensions import override
 
 from proxy.domain.errors import UpstreamUncertain
@@ -14,6 +13,7 @@ from proxy.domain.requests.inputs import SIGNATURE_BYTES, kind_of_file
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.bodies.base64_pieces import Base64Pieces
 from proxy.upstream.client import ProviderClient
+from proxy.upstream.connection.client import RequestTraces
 from proxy.upstream.dialects import RAW_DIALECTS
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.provider import Provider
@@ -86,11 +86,11 @@ class RawClient(ProviderClient):
         provider: Provider,
         watch: Watch,
         metrics: Metrics,
-        trace_configs: Sequence[TraceConfig] = (),
+        traces: RequestTraces | None = None,
         *,
         shows_tokens: bool = False,
     ) -> None:
         """Open no connection yet; needs a running event loop."""
-        super().__init__(provider, watch, metrics, trace_configs, shows_tokens=shows_tokens)
+        super().__init__(provider, watch, metrics, traces, shows_tokens=shows_tokens)
         self.raw_dialect = RAW_DIALECTS[provider.dialect]
-        self.session.headers["Accept"] = "image/*"
+        self.http.headers["Accept"] = "image/*"

@@ -8,22 +8,20 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-import aiohttp
 import pytest
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from proxy.domain.billing.settlement import Served
-from proxy.domain.errors import NoConnectionLeft, ProxyError
+from proxy.domain.errors import NoConnectionLeft, ProxyError, UpstreamUncertain, UpstreamUnreachable
 from proxy.domain.requests.image import parse_image_request
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from proxy.upstream.auth.auth import Auth
-from proxy.upstream.connector import mend_head
+from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed, NotHttp
 from proxy.upstream.errors.library import after_it_may_have_been_sent, before_it_was_sent, describe
 from proxy.upstream.pool import Pool
 from proxy.upstream.provider import Provider
 from tests.domain.samples import make_model
+from tests.support.processes import free_port
 
 KEY = "sk-REAL-PROVIDER-KEY-of-the-tests"
 Serve = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
@@ -123,6 +121,32 @@ async def test_what_nobody_asked_for_is_nobodys_answer(extra: bytes, late: float
         assert provider.connections == 10
 
 
+@pytest.mark.parametrize("extra", [answer("for-alice-secret"), b"\r\n", b"\0"])
+async def test_an_answer_with_more_behind_its_end_is_delivered(extra: bytes) -> None:
+    async def serve(number: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(f"for-{number}") + extra)
+
+    async with raw_provider(serve) as provider, pool_of(provider.url) as pool:
+        for number in range(3):
+            assert await ask(pool) == answer(f"for-{number}").partition(b"\r\n\r\n")[2]
+        assert provider.connections == 3
+
+
+async def test_a_request_that_was_not_sent_is_told_from_one_that_may_have_been() -> None:
+    async def leave(_number: int, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with raw_provider(leave) as provider, pool_of(provider.url) as pool:
+        with pytest.raises(UpstreamUncertain) as uncertain:
+            await ask(pool)
+        assert uncertain.value.headers() == {"x-should-retry": "false"}
+    assert provider.requests == 1
+    async with pool_of(f"http://127.0.0.1:{free_port()}") as pool:
+        with pytest.raises(UpstreamUnreachable) as unreachable:
+            await ask(pool)
+        assert unreachable.value.headers().get("x-should-retry") != "false"
+
+
 async def test_a_body_where_there_may_be_none_harms_no_other_request() -> None:
     async def serve(number: int, writer: asyncio.StreamWriter) -> None:
         if number == 0:
@@ -176,44 +200,14 @@ async def test_an_answer_that_is_no_http_puts_no_key_into_log_or_error(
         assert KEY not in "".join(written)
 
 
-async def test_a_library_error_is_told_by_type_status_and_message() -> None:
-    request = aiohttp.RequestInfo(
-        URL("http://a.example"), "POST", CIMultiDictProxy(CIMultiDict(Authorization=KEY)), URL("http://a.example")
-    )
-    error = aiohttp.ClientResponseError(request, (), status=400, message="bad " * 100)
-    assert KEY in repr(error)
-    assert describe(error).startswith("ClientResponseError: 400: bad bad")
-    assert len(describe(error)) < 250
-    assert KEY not in describe(error)
-    assert "no HTTP" in after_it_may_have_been_sent(error).message
-    assert isinstance(before_it_was_sent(OSError(24, "Too many open files")), NoConnectionLeft)
-    assert not isinstance(before_it_was_sent(OSError(111, "Connection refused")), NoConnectionLeft)
+def test_a_fault_is_told_by_its_type_and_message() -> None:
+    assert describe(NotHttp("bad " * 100)).startswith("NotHttp: bad bad")
+    assert len(describe(NotHttp("bad " * 100))) < 250
+    assert "no HTTP" in after_it_may_have_been_sent(NotHttp("x")).message
+    assert "without an answer" in after_it_may_have_been_sent(AnswerBroken("x")).message
+    assert isinstance(before_it_was_sent(ConnectFailed("x", 24)), NoConnectionLeft)
+    assert not isinstance(before_it_was_sent(ConnectFailed("x", 111)), NoConnectionLeft)
     assert describe(TimeoutError()) == "TimeoutError"
-
-
-# --- Heads ------------------------------------------------------------------------------------------------------------
-
-OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@pytest.mark.parametrize(
-    ("head", "mended"),
-    [
-        (OK + b"Content-Length: 2\r\n\r\n", None),
-        (OK + b"X: a\r\n\r\n", None),
-        (OK + b"Content-Length: 2\r\ncontent-length:2\r\nX: y\r\n\r\n", OK + b"Content-Length: 2\r\nX: y\r\n\r\n"),
-        (OK + b"Content-Length: 2 , 2\r\n\r\n", OK + b"Content-Length: 2\r\n\r\n"),
-        (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", None),
-        (OK + b"Content-Length: 2, 3\r\n\r\n", None),
-        (OK + b"Content-Length: 2\r\nContent-Length: 02\r\n\r\n", None),
-        (OK + b"Content-Length: x\r\nContent-Length: x\r\n\r\n", None),
-        (OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"),
-        (OK + b"Content-Length: 2\r\nTransfer-Encoding: gzip\r\n\r\n", None),
-        (OK + b"X-A\t : b\r\nY: a : b\r\n\r\n", OK + b"X-A: b\r\nY: a : b\r\n\r\n"),
-    ],
-)
-def test_a_head_says_its_length_once(head: bytes, mended: bytes | None) -> None:
-    assert mend_head(head) == (head if mended is None else mended)
 
 
 async def test_a_connection_whose_head_had_to_be_mended_is_not_used_again() -> None:
