@@ -2,7 +2,7 @@
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for needed in 'import ensurepip, venv; ' ''; do for name in $(PYTHONS); do \
-	$$name -c "$$needed$(NEW_ENOUGH)" 2>/dev/null && echo $$name && exit; done; done)
+	$$name -c "$${needed}$(NEW_ENOUGH)" 2>/dev/null && echo $$name && exit; done; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ case "$*" in
     printf '#!/bin/sh\\n[ -x .venv/bin/python ] && echo "lightmeter $*"\\n' > .venv/bin/lightmeter
     chmod +x .venv/bin/lightmeter ;;
 *"import pip"*) [ -e .venv/bin/lightmeter ] ;;
-*) exit 0 ;;
+*) exec {real} "$@" ;;
 esac
 """
 
@@ -53,7 +54,7 @@ class Clone:
     def add(self, name: str, version: str) -> None:
         """A Python on the PATH."""
         text = OLD if tuple(map(int, version.split("."))) < (3, 11) else NEW
-        (self.path / name).write_text(text.format(version=version, name=name))
+        (self.path / name).write_text(text.format(version=version, name=name, real=sys.executable))
         (self.path / name).chmod(0o755)
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
