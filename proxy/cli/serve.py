@@ -39,7 +39,7 @@ def serve(path: Path, *, as_json: bool) -> None:
     """
     handed = handed_over(os.environ) or {}
     if "control" in handed:
-        raise SystemExit(run(serve_as_worker(handed)))
+        raise SystemExit(run(serve_as_worker(handed, settle_memory)))
     try:
         settings = load(path)
         if "trial" in handed:

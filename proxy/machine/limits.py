@@ -19,6 +19,7 @@ COLUMNS = 128
 LOOK_S = 0.01
 """Between two looks of whoever waits for what another process has."""
 
+WIDTH = "width"
 ACCEPTING = "accepting"
 CONNECTIONS = "connections"
 
@@ -26,18 +27,19 @@ CONNECTIONS = "connections"
 class SharedCount:
     """What all processes have of one thing."""
 
-    __slots__ = ("_board", "_cells", "_column")
+    __slots__ = ("_board", "_cells", "_column", "_width")
 
     def __init__(self, board: Board, cells: memoryview[float], column: int) -> None:
         """``column`` of the ``cells`` is this process's own."""
         self._board = board
         self._cells = cells
         self._column = column
+        self._width = board.width
 
     @property
     def used(self) -> int:
         """What all have together."""
-        return int(sum(self._cells))
+        return int(sum(self._cells[: int(self._width[0])]))
 
     @property
     def own(self) -> int:
@@ -54,7 +56,7 @@ class SharedCount:
 
     def take(self, amount: int, limit: int) -> bool:
         """Have ``amount`` more, unless all would then have more than ``limit``; whether there was so much."""
-        if amount == 1 and self.used + COLUMNS <= limit:
+        if amount == 1 and self.used + self._width[0] <= limit:
             # However many take one at this moment, there is enough.
             self._cells[self._column] += 1
             return True
@@ -75,20 +77,29 @@ class Board:
     def __init__(self, segment: Segment) -> None:
         """Keep them in ``segment``."""
         self.segment = segment
+        self.width = self._find(WIDTH, 1)
+        """How many columns, from the first on, have ever been used."""
 
     def count(self, name: str, column: int) -> SharedCount:
         """The count of this name, for the process that has ``column``. Raises SegmentFullError."""
-        head = name.encode()
+        cells = self._find(name, COLUMNS)
         with self.locked():
-            for known, cells in self.segment.series():
-                if known == head:
-                    return SharedCount(self, cells, column)
-            return SharedCount(self, self.segment.add(head, COLUMNS), column)
+            self.width[0] = max(self.width[0], column + 1)
+        return SharedCount(self, cells, column)
 
     def clear(self, column: int) -> None:
         """The process that had this column is gone."""
         for _, cells in self.segment.series():
-            cells[column] = 0
+            if len(cells) == COLUMNS:
+                cells[column] = 0
+
+    def _find(self, name: str, length: int) -> memoryview[float]:
+        head = name.encode()
+        with self.locked():
+            for known, cells in self.segment.series():
+                if known == head:
+                    return cells
+            return self.segment.add(head, length)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy.app import Gateway
@@ -97,8 +97,8 @@ class Worker:
         self._channel.send(tell="drained")
 
 
-async def serve_as_worker(handed: Mapping[str, Any]) -> int:
-    """Be a worker with what was ``handed`` over; the exit status."""
+async def serve_as_worker(handed: Mapping[str, Any], has_started: Callable[[], None]) -> int:
+    """Be a worker with what was ``handed`` over; the exit status. It calls ``has_started`` before the first request."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGHUP):
         # Those are for the supervisor.
@@ -127,6 +127,7 @@ async def serve_as_worker(handed: Mapping[str, Any]) -> int:
         await channel.flush()
         return BAD_CONFIGURATION
     try:
+        has_started()
         channel.send(tell=READY)
         await Worker(channel, gateway).run()
     finally:

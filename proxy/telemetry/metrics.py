@@ -50,7 +50,9 @@ class Metrics:
         build = make.gauge("build_info", "Always 1; the label is the version", "version", combine="max")
         build.values[(package_version(),)] = 1
         if money.units_per_usd is not None:
-            worth = make.gauge("units_per_usd", "What a US dollar is in quota units, by accounting.units_per_usd")
+            worth = make.gauge(
+                "units_per_usd", "What a US dollar is in quota units, by accounting.units_per_usd", combine="max"
+            )
             worth.values[()] = float(money.units_per_usd)
         self.teams: TeamMetrics | None = None
         """Figures of teams, where teams may be a label."""
