@@ -33,7 +33,7 @@ LOCK_TIMEOUT_S = 30
 MONTHS_AHEAD = 2
 """Tables that are made before they are needed: whoever copies or backs up sees them in time."""
 
-LATEST_VERSION = 1
+LATEST_VERSION = 2
 INVALID_TEXT = "\N{REPLACEMENT CHARACTER}"
 """In place of the character 0, which PostgreSQL's texts cannot hold."""
 

@@ -16,7 +16,7 @@ import pytest
 
 from proxy.shipping.batch import Batch
 from proxy.shipping.errors import PlaceMoved, ShippingError, Unavailable
-from proxy.shipping.postgres import PostgreSql
+from proxy.shipping.postgres import LATEST_VERSION, PostgreSql
 from proxy.shipping.source import Head
 from tests.end_to_end.test_command_line import lightmeter
 from tests.shipping.books import Ledgers
@@ -123,8 +123,26 @@ async def test_a_schema_of_a_later_version_is_left_alone(postgres: Postgres) -> 
         await sink.places([])
     postgres.rows("insert into schema_version (version) values (99)")
     async with sink_of(postgres) as sink:
-        with pytest.raises(ShippingError, match="version 99, and this Lightmeter knows 1"):
+        with pytest.raises(ShippingError, match=f"version 99, and this Lightmeter knows {LATEST_VERSION}"):
             await sink.places([])
+
+
+async def test_a_schema_of_an_earlier_version_is_brought_up_with_its_rows(postgres: Postgres) -> None:
+    ids = [f"acme_{NOVEMBER}-{number}" for number in range(3)]
+    async with sink_of(postgres) as sink:
+        await sink.write(batch(ids[0], model="m", user="ann", tags={"env": "prod", "project": "x"}), Decimal(2))
+    # As version 1 has left it.
+    for command in ("drop view spend_by_user, spend_by_tag", "delete from schema_version where version > 1"):
+        postgres.rows(command)
+    async with sink_of(postgres) as sink:
+        refund = {"model": "m", "kind": "refund", "user": "ann", "tags": {"env": "prod"}, "charged": -1}
+        await sink.write(batch(ids[1], after=ids[0], **refund), Decimal(2))
+        await sink.write(batch(ids[2], after=ids[1], model="m"), Decimal(2))
+    assert postgres.rows("select max(version), count(*) from schema_version") == [(LATEST_VERSION, LATEST_VERSION)]
+    whose = "select end_user, requests, units, refunded_units, usd from spend_by_user"
+    assert postgres.rows(whose) == [("ann", 1, 0, 1, 0)]
+    tags = "select tag, value, requests, units, usd from spend_by_tag order by tag"
+    assert postgres.rows(tags) == [("env", "prod", 1, 0, 0), ("project", "x", 1, 1, Decimal("0.5"))]
 
 
 async def test_a_user_without_rights_beyond_the_schema_is_enough(postgres: Postgres) -> None:
