@@ -13,6 +13,7 @@ from aiohttp import web
 
 from proxy.domain.money import Money
 from proxy.listeners import Listeners
+from proxy.metering.accounts.figures import FigureReader
 from proxy.metering.accounts.once import Once
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
@@ -24,6 +25,7 @@ from proxy.metering.ledger.shipped import ShippedLedger
 from proxy.metering.ledger.statements import Statements
 from proxy.metering.private_folder import make_private_folder
 from proxy.metering.redis.durability import DurabilityReport
+from proxy.recipes import RECIPES, read_recipe
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.sections import ADMIN_TOKEN_NAME, ADMIN_TOKEN_VARIABLE
 from proxy.settings.settings import Settings
@@ -39,7 +41,10 @@ from proxy.web.admin.roles import AdminToken, Role, by_place
 from proxy.web.admin.shipping import ShippingRoutes
 from proxy.web.admin.statements import StatementRoutes
 from proxy.web.console.console import CONSOLE, Console
+from proxy.web.console.offers import OfferRoutes
+from proxy.web.console.overview import OverviewRoutes
 from proxy.web.console.sessions import Sessions, Signer
+from proxy.web.console.verify import VerifyRoutes
 from proxy.web.intake.large_json import TEXT_BYTES_LIMIT
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.middleware.client_address import ClientAddresses
@@ -47,7 +52,7 @@ from proxy.web.middleware.errors import errors
 from proxy.web.middleware.observe import number
 from proxy.web.server.lifecycle import Lifecycle
 from proxy.web.server.openapi import describe
-from proxy.web.server.operations import Description
+from proxy.web.server.operations import Description, Operations
 from proxy.web.server.routes import Route, add_routes
 from proxy.web.server.sockets.opening import Bound
 
@@ -78,13 +83,17 @@ class AdminSide:
         self._clients = clients
         self.routes: list[Route] = []
         self._description = Description()
+        self._public_url = ""
+        self.catalog = settings.catalog()
+        """What the console tells of; a reload replaces it."""
+
         self.token = self._find_token()
         KNOWN_SECRETS.add([self.token])
 
     async def open(
         self,
         side: StoreSide,
-        operations: Iterable[Route],
+        operations: Operations,
         listeners: Listeners,
         max_connections: int,
         parts: AsyncExitStack,
@@ -117,19 +126,25 @@ class AdminSide:
             parts.push_async_callback(chore.stop)
 
     def _app(
-        self, side: StoreSide, books: LedgerBooks, shipped: ShippedLedger, operations: Iterable[Route]
+        self, side: StoreSide, books: LedgerBooks, shipped: ShippedLedger, operations: Operations
     ) -> web.Application:
         runner, redis_pool, store = side.runner, side.redis_pool, side.store
         limits, money = text_limits(self._settings), self._money
+        pages, overview = LedgerPages(redis_pool, store), OverviewRoutes(FigureReader(redis_pool), operations.vitals)
+        recipes = {name: read_recipe(name) for name in RECIPES}
+        by_delivered = self._settings.accounting.tier == "delivered"
         keys, teams = KeyRegistry(runner, redis_pool, store), TeamRegistry(runner, redis_pool, store)
         self.routes = [
             *KeyAdminRoutes(keys, teams, limits, money).routes(),
             *TeamAdminRoutes(teams, limits, money).routes(),
-            *LedgerRoutes(LedgerPages(redis_pool, store), books, limits, money).routes(),
+            *VerifyRoutes(pages, books, teams).routes(),
+            *LedgerRoutes(pages, books, limits, money).routes(),
             *ShippingRoutes(shipped, limits).routes(),
             *StatementRoutes(Statements(runner, redis_pool, store, money), teams).routes(),
             *AuditRoutes(AuditLog(redis_pool, store), money).routes(),
-            *operations,
+            *overview.routes(),
+            *OfferRoutes(self.catalog, money, recipes, by_delivered=by_delivered).routes(),
+            *operations.routes(),
             *self._description.routes(),
         ]
         wrong, tokens = WrongTokens(), self._tokens()
@@ -137,10 +152,10 @@ class AdminSide:
         with_console = self._settings.admin.console
         access = require_token(tokens, wrong, by_place(self.routes), sessions if with_console else None)
         app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
-        app.on_shutdown.append(wrong.let_go)
+        app.on_shutdown.extend((wrong.let_go, overview.let_go))
         add_routes(app, self.routes)
         if with_console:
-            Console(sessions, tokens, wrong, limits, money).add_to(app)
+            Console(sessions, tokens, wrong, limits, money, lambda: self._public_url).add_to(app)
         return app
 
     def sign_in_path(self) -> str:
@@ -154,6 +169,7 @@ class AdminSide:
 
     def describe(self, public_routes: Iterable[Route], public_url: str) -> None:
         """Answer ``/openapi.json`` with both listeners' routes from now on."""
+        self._public_url = public_url
         self._description.tell(
             describe(list(public_routes), self.routes, version=package_version(), public_url=public_url)
         )

@@ -23,6 +23,7 @@ from proxy.domain.requests.image import Task, parse_image_request
 from proxy.domain.requests.people import People, Users
 from proxy.listeners import Listeners, clients_of
 from proxy.machine.place import Place
+from proxy.metering.accounts.figures import FigureWriter
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.accounts.team_figures import TeamFigures
 from proxy.metering.journal.journal import Journal, JournalError
@@ -153,6 +154,10 @@ class Gateway:
         """Stop everything, whatever is in flight."""
         await self._parts.aclose()
 
+    def sign_in_link(self) -> str:
+        """An address of the console that signs in as the gateway's own token, once, within two minutes."""
+        return self.admin_address + self._admin.sign_in_path()
+
     def reload(self, settings: Settings) -> None:
         """Offer the models of ``settings``, made at its providers, from the next request on.
 
@@ -163,6 +168,8 @@ class Gateway:
         catalog = settings.model_copy(update={"accounting": self._settings.accounting}).catalog()
         self._pool.replace(providers, catalog.all())
         self._catalog.replace(catalog)
+        if self._place is None:
+            self._admin.catalog.replace(catalog)
         logger.info("the configuration was read again: %d models, %d providers", len(settings.models), len(providers))
         _warn(settings)
         for section in self._settings.changed_sections(settings):
@@ -199,11 +206,7 @@ class Gateway:
         public = self._public_app(meter, catalog, pool, metrics, log, outermost)
         side.store.folding.start()
         parts.push_async_callback(side.store.folding.stop)
-        if metrics.teams is not None:
-            teams = TeamRegistry(side.runner, side.redis_pool, side.store)
-            figures = TeamFigures(teams, metrics.teams, refresh_s=settings.metrics.team_refresh_seconds)
-            parts.push_async_callback(figures.stop)
-            await figures.start()
+        await self._keep_figures(side, metrics)
         self._start_alerts(side)
         operations = OperationRoutes(self.lifecycle, self.readiness, metrics)
         descriptors = raise_descriptor_limit()
@@ -217,10 +220,21 @@ class Gateway:
             await listeners.share(public, most, place)
         else:
             self.public_address = await listeners.open(public, "server", caps.public)
-            self.admin_address = await self._admin.open(side, operations.routes(), listeners, caps.admin, parts)
+            self.admin_address = await self._admin.open(side, operations, listeners, caps.admin, parts)
             self._admin.describe(self._public_routes, self.public_address)
         if not await side.runner.ping():
             logger.error("the store at store.url does not answer; requests get 503 until it does")
+
+    async def _keep_figures(self, side: StoreSide, metrics: Metrics) -> None:
+        """Read teams' quotas for the metrics, and add up what people look at in the console."""
+        if metrics.teams is not None:
+            teams = TeamRegistry(side.runner, side.redis_pool, side.store)
+            figures = TeamFigures(teams, metrics.teams, refresh_s=self._settings.metrics.team_refresh_seconds)
+            self._parts.push_async_callback(figures.stop)
+            await figures.start()
+        writer = FigureWriter(side.redis_pool, metrics.totals)
+        self._parts.push_async_callback(writer.stop)
+        writer.start()
 
     async def _start_meter(self, store: RedisStore, metrics: Metrics, traces: Traces | None) -> Meter:
         settings, accounting = self._settings, self._settings.accounting

@@ -30,6 +30,7 @@ COMMANDS = {
     "completion": ("proxy.cli.completion", "completion"),
     "price": ("proxy.cli.price", "price_command"),
     "config": ("proxy.cli.configuration.commands", "config"),
+    "console": ("proxy.cli.console", "console"),
 }
 """The module and the name of each; imported when it is asked for, since a gateway takes half a second to import."""
 

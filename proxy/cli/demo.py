@@ -202,7 +202,11 @@ async def _call(
 def _show_what_next(gateway: Gateway, key: str, folder: Path) -> None:
     program, token_file = PROGRAM.anywhere(), quote(str(folder.absolute() / "admin-token"))
     click.echo(
-        f"""Serving until Ctrl-C. In another terminal:
+        f"""Serving until Ctrl-C. The console, signed in by this link once, within two minutes:
+
+  {gateway.sign_in_link()}
+
+In another terminal:
 
   curl {gateway.public_address}/v1/images/generations \\
     -H "Authorization: Bearer {key}" \\
@@ -223,6 +227,7 @@ To manage keys and read the ledger:
   export LIGHTMETER_ADMIN_URL={gateway.admin_address} LIGHTMETER_ADMIN_TOKEN=$(cat {token_file})
   {program} keys list
   {program} ledger list
+  {program} console          # another link
 
 The requests are logged in {folder / "requests.log"}, the metrics are at {gateway.admin_address}/metrics"""
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -15,8 +16,8 @@ from proxy.cli import POSIX_MODULES, not_here
 from proxy.cli.support.admin_client import ask_money, call_admin
 from proxy.cli.support.output import json_option, leave_output, show_json, show_table
 from proxy.cli.support.paging import LIMIT, Paging, check_whose_list, paged, read_pages, show_more
-from proxy.cli.verify import Audit
 from proxy.domain.billing.months import FIGURES, Months
+from proxy.metering.ledger.verification import Audit, VerificationError
 
 CSV_COLUMNS = (
     "id", "at", "kind", "team", "key", "request", "outcome", "endpoint", "model", "requested_images", "images", "tier",
@@ -188,9 +189,8 @@ def verify(team: str | None, as_json: bool) -> None:
     Ends with 0 where there is none, 1 where there is one, and 2 where the gateway could not be asked. It may run while
     requests come in.
     """
-    audit = Audit()
     try:
-        audit.run(team)
+        audit = run_audit(team)
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         raise SystemExit(COULD_NOT_BE_ASKED) from None
@@ -204,6 +204,30 @@ def verify(team: str | None, as_json: bool) -> None:
         for line in audit.summary():
             click.echo(line)
     raise SystemExit(1 if audit.differences else 0)
+
+
+def run_audit(team: str | None) -> Audit:
+    """Compare the books of one team or of all. Raises click.ClickException where the gateway cannot be asked."""
+
+    async def read(path: str, query: Mapping[str, str | None]) -> dict[str, Any]:
+        answer: dict[str, Any] = call_admin("GET", f"/admin/v1/{path}", query=query)
+        return answer
+
+    async def run() -> Audit:
+        audit = Audit(read)
+        async for _ in audit.run(team):
+            pass
+        return audit
+
+    try:
+        # Nothing in it waits for an event loop: the client of the admin API has its own.
+        run().send(None)
+    except StopIteration as done:
+        audit: Audit = done.value
+        return audit
+    except VerificationError as error:
+        raise click.ClickException(str(error)) from None
+    raise RuntimeError("the verification waits for something")
 
 
 def _csv_row(entry: dict[str, Any]) -> bytes:

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 
 import click
 import orjson
 
-import proxy
+from proxy.recipes import RECIPES, read_recipe
+from proxy.recipes import about as about_recipe
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import read_settings
 from proxy.telemetry.program import PROGRAM
 
 INSTALLS = "pip install"
-_CHECKOUT = Path(proxy.__file__).parents[1] / "config"
-_PLACES = (Path(__file__).parent / "recipe_files", _CHECKOUT / "recipes")
-_EXAMPLES = (Path(__file__).parent / "example.toml", _CHECKOUT / "lightmeter.toml")
-"""Where they are in a wheel, and in a checkout."""
-
-
-def _find() -> Mapping[str, Path]:
-    folder = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-RECIPES: Mapping[str, Path] = _find()
-"""Those that there are, by name."""
-
-
-def read_recipe(name: str) -> str:
-    """The recipe of this name, which is one of ``RECIPES``."""
-    return RECIPES[name].read_text(encoding="utf-8")
+_EXAMPLES = (Path(__file__).parent / "example.toml", Path(__file__).parents[2] / "config" / "lightmeter.toml")
+"""Where it is in a wheel, and in a checkout."""
 
 
 @click.command()
@@ -48,7 +32,7 @@ def recipe(name: str | None, *, as_json: bool) -> None:
         text = read_recipe(name)
         click.echo(orjson.dumps({"name": name, "toml": text}).decode() if as_json else text, nl=as_json)
         return
-    about = {each: read_recipe(each).partition("\n")[0].removeprefix("# ") for each in RECIPES}
+    about = {each: about_recipe(read_recipe(each)) for each in RECIPES}
     if as_json:
         click.echo(orjson.dumps({"recipes": [{"name": each, "about": text} for each, text in about.items()]}).decode())
     else:

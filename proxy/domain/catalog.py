@@ -210,6 +210,10 @@ class Catalog:
             if retirement is None or not retirement.has_come(now_s):
                 yield name, model
 
+    def all_names(self) -> Iterable[tuple[str, Model]]:
+        """Every name with its model, retired ones too, in the order of ``names``."""
+        return self._named.items()
+
     def retirement(self, name: str) -> Retirement | None:
         """When this name ends, or the model that it stands for, if that is earlier."""
         model = self._named.get(name)

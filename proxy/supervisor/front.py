@@ -59,6 +59,7 @@ class Front:
 
     runner: ScriptRunner
     metrics: Metrics
+    _admin: AdminSide
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         """Nothing runs yet."""
@@ -108,6 +109,11 @@ class Front:
             "board": self.board.segment.descriptor,
         }
 
+    def reload(self, settings: Settings) -> None:
+        """Tell of the models of ``settings`` from now on."""
+        accounting = {"accounting": self._settings.accounting}
+        self._admin.catalog.replace(settings.model_copy(update=accounting).catalog())
+
     def close_doors(self) -> None:
         """Listen no more, for its own part."""
         self.doors.close()
@@ -115,7 +121,7 @@ class Front:
     async def _start(self, operations: WorkersRoutes, handed: Mapping[str, Any] | None) -> None:
         settings, parts = self._settings, self._parts
         KNOWN_SECRETS.add(settings.secret_texts(self._environment))
-        admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
+        admin = self._admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
         await self._take_places(handed)
         metrics = self.metrics = Metrics(money=self._money, keeper=SharedNumbers(self.figures.own))
         side = open_store(settings, self.store_url, metrics, parts)
@@ -126,9 +132,7 @@ class Front:
         parts.callback(log.flush)
         caps = connection_caps(raise_descriptor_limit(), settings.server.max_connections)
         listeners = Listeners(settings, metrics, log, parts)
-        self.admin_address = await admin.open(
-            side, operations.routes(), listeners, caps.admin, parts, self._admin_doors
-        )
+        self.admin_address = await admin.open(side, operations, listeners, caps.admin, parts, self._admin_doors)
         # It asks nobody: the routes are only described here.
         described = Pool((), (), metrics)
         parts.push_async_callback(described.close)

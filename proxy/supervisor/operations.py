@@ -59,6 +59,10 @@ class WorkersRoutes:
         """Prometheus's text format."""
         return web.Response(body=await self._render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def vitals(self) -> tuple[str, bytes]:
+        """What ``/readyz`` and ``/metrics`` say, for the console."""
+        return await self._status(), await self._render()
+
     async def show(self, _request: web.Request) -> web.Response:
         """The workers, and how far a restart has come."""
         return json_response(self._tell())

@@ -117,6 +117,7 @@ class Supervisor:
         settings = parse_settings(text, str(self._path))
         KNOWN_SECRETS.add(settings.secret_texts(os.environ))
         self._now = text
+        self.front.reload(settings)
         for worker in self._workers():
             worker.say(do="reload", text=text, source=str(self._path))
 

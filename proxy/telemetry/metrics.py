@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.money import NO_MONEY, Money
-from proxy.telemetry.observation import REJECTED, Observation
+from proxy.telemetry.observation import OK, REJECTED, Observation
 from proxy.telemetry.tallies import Families, Keeper, TallyCollector
 from proxy.telemetry.team_metrics import TeamMetrics
 from proxy.telemetry.version import package_version
@@ -349,6 +350,25 @@ class Metrics:
     def reposted(self, settlements: int) -> None:
         """The store had lost settlements that it had taken."""
         self._reposted.values[()] += settlements
+
+    def totals(self) -> dict[str, int]:
+        """What this process has done since its start, for the figures that people look at: sums by name.
+
+        ``requests:OUTCOME`` of the public API, ``images:MODEL`` and ``units:MODEL`` that were charged, and
+        ``own:BUCKET``, requests by Lightmeter's own time, whose bounds are ``FAST_BOUNDS_S``.
+        """
+        found: Counter[str] = Counter()
+        for (endpoint, _model, outcome), requests in self._requests.values.items():
+            if endpoint.startswith("/") and outcome != OK:
+                found[f"requests:{outcome}"] += int(requests)
+        for (model, _tier), images in self._images.values.items():
+            found[f"images:{model}"] += int(images)
+        for (model, state), units in self._units.values.items():
+            if state == "charged":
+                found[f"units:{model}"] += int(units)
+        for bucket, requests in enumerate(self._overhead.counts(())):
+            found[f"own:{bucket}"] += int(requests)
+        return dict(found)
 
     def refresh(self) -> None:
         """Look up what is only looked up at a scrape."""

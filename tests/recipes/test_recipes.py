@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from proxy.cli.recipes import RECIPES, read_recipe
+from proxy.recipes import RECIPES, read_recipe
 from tests.end_to_end.test_token_doors import Issuer
 from tests.support.gateways import RunningGateway, ask, running_gateway
 from tests.support.recording_provider import Answered, RecordingProvider, recording_provider

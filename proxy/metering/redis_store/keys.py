@@ -94,6 +94,16 @@ def audit(team: str) -> str:
     return f"lm:{{{team}}}:audit"
 
 
+def figures_of_hour(hour: int) -> str:
+    """Hash: what all gateways did in each minute of the hour, counted since the epoch. It is no team's."""
+    return f"lm:figures:hour:{hour}"
+
+
+def figures_of_day(day: str) -> str:
+    """Hash: what all gateways did on a UTC day. It is no team's."""
+    return f"lm:figures:day:{day}"
+
+
 def once(name: str) -> str:
     """String: the memory that a sign-in link was used, or a session ended. It is no team's."""
     return f"lm:once:{name}"

@@ -11,6 +11,7 @@ from proxy.domain.api_key import is_team_id, team_of
 from proxy.domain.billing.settlement import LedgerEntry
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.money import NO_MONEY, Money
+from proxy.metering.ledger.books import BooksPage as KeysPage
 from proxy.metering.ledger.books import KeyBooks, LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.ledger.walk import Span
@@ -97,15 +98,18 @@ class LedgerRoutes:
             raise NotFound(f"There is no team '{team[:100]}'.")
         limit = min(KEYS_A_PAGE, query.limit)
         page = await self._books.read(team, after=query.cursor or "", limit=limit)
-        return json_response(
-            {
-                "data": [_view(key, team) for key in page.keys],
-                "as_of": f"{team}_{page.as_of}",
-                "trimmed": f"{team}_{page.trimmed}",
-                "stray_leases": page.stray_leases,
-                "next_cursor": page.next_cursor,
-            }
-        )
+        return json_response(books_view(page, team))
+
+
+def books_view(page: KeysPage, team: str) -> dict[str, Any]:
+    """A page of a team's books."""
+    return {
+        "data": [_view(key, team) for key in page.keys],
+        "as_of": f"{team}_{page.as_of}",
+        "trimmed": f"{team}_{page.trimmed}",
+        "stray_leases": page.stray_leases,
+        "next_cursor": page.next_cursor,
+    }
 
 
 def _view(key: KeyBooks, team: str) -> dict[str, Any]:

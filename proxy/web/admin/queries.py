@@ -172,18 +172,20 @@ OrderOf = Annotated[
 RequestOf = Annotated[str, AfterValidator(_request), text_schema(REQUEST_PATTERN, "Only this request's")]
 
 
-class _Query(BaseModel):
+class StrictQuery(BaseModel):
+    """A query in which nothing else may stand."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class PageQuery(_Query):
+class PageQuery(StrictQuery):
     """One page of a list."""
 
     cursor: KeyCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
 
 
-class KeysQuery(_Query):
+class KeysQuery(StrictQuery):
     """``GET /admin/v1/keys``."""
 
     cursor: KeysCursor | None = None
@@ -192,7 +194,7 @@ class KeysQuery(_Query):
     prefix: IdPrefix | None = None
 
 
-class TeamsQuery(_Query):
+class TeamsQuery(StrictQuery):
     """``GET /admin/v1/teams``."""
 
     cursor: TeamCursor | None = None
@@ -200,14 +202,14 @@ class TeamsQuery(_Query):
     prefix: IdPrefix | None = None
 
 
-class BookTeamsQuery(_Query):
+class BookTeamsQuery(StrictQuery):
     """``GET /admin/v1/ledger/books``."""
 
     cursor: TeamCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
 
 
-class LedgerQuery(_Query):
+class LedgerQuery(StrictQuery):
     """``GET /admin/v1/ledger``."""
 
     team: TeamOf | None = None
@@ -221,7 +223,7 @@ class LedgerQuery(_Query):
     limit: PageLimit = PAGE_DEFAULT
 
 
-class HeadsQuery(_Query):
+class HeadsQuery(StrictQuery):
     """``GET /admin/v1/ledger/heads``."""
 
     shipper: Shipper
@@ -229,7 +231,7 @@ class HeadsQuery(_Query):
     limit: PageLimit = PAGE_DEFAULT
 
 
-class AuditQuery(_Query):
+class AuditQuery(StrictQuery):
     """``GET /admin/v1/audit``."""
 
     team: TeamOf | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from proxy.web.admin.access import WrongTokens, bearer, find_token
 from proxy.web.admin.bodies import read_request
 from proxy.web.admin.roles import Administrator, AdminToken
 from proxy.web.console.sessions import COOKIE_NEEDS, Sessions, comes_from_own_page
+from proxy.web.console.static_files import FOLDER, file_routes, read_files
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.times import iso_time
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 CONSOLE = "/console/"
 SESSION = "/console/session"
 CODES = "/console/codes"
+WAYS = "/console/ways"
+PAGES = ("overview", "teams", "keys", "usage", "ledger", "models", "books", "audit")
+"""Each has an address of its own, below ``/console/``; the script there shows what the address says."""
+
 NOT_KEPT = {"Cache-Control": "no-store"}
 
 
@@ -42,22 +47,47 @@ class Console:
     """Handlers of ``/console/``."""
 
     def __init__(
-        self, sessions: Sessions, tokens: Sequence[AdminToken], wrong: WrongTokens, limits: BodyLimits, money: Money
+        self,
+        sessions: Sessions,
+        tokens: Sequence[AdminToken],
+        wrong: WrongTokens,
+        limits: BodyLimits,
+        money: Money,
+        public_url: Callable[[], str],
     ) -> None:
-        """Sign people in by ``tokens``; ``wrong`` makes those wait who guess."""
+        """Sign people in by ``tokens``; ``wrong`` makes those wait who guess. ``public_url`` is where clients call."""
         self._sessions = sessions
         self._tokens = tuple(tokens)
         self._wrong = wrong
         self._limits = limits
         self._money = money
+        self._public_url = public_url
 
     def add_to(self, app: web.Application) -> None:
         """Serve the console. Its pages hold no data: that comes from the admin API, to who is signed in."""
-        router = app.router
+        router, files = app.router, read_files(FOLDER)
+        page = files["console.html"].show
+        router.add_get(CONSOLE.rstrip("/"), self.to_console)
+        router.add_get("/", self.to_console)
+        router.add_get(CONSOLE, page)
+        for name in PAGES:
+            router.add_get(f"{CONSOLE}{name}", page)
+            router.add_get(f"{CONSOLE}{name}/{{id}}", page)
+        for path, show in file_routes(CONSOLE, files, ("console/", "pages/", "parts/")):
+            router.add_get(path, show)
         router.add_get(SESSION, self.show)
+        router.add_get(WAYS, self.show_ways)
         router.add_post(SESSION, self.sign_in)
         router.add_delete(SESSION, self.sign_out)
         router.add_post(CODES, self.make_code)
+
+    async def to_console(self, _request: web.Request) -> web.Response:
+        """Where people find it."""
+        return web.Response(status=302, headers={"Location": CONSOLE})
+
+    async def show_ways(self, _request: web.Request) -> web.Response:
+        """How people may sign in beside a token; for who is not signed in yet."""
+        return json_response({"oidc": None})
 
     async def show(self, request: web.Request) -> web.Response:
         """Who is signed in. Raises InvalidApiKey where nobody is."""
@@ -115,6 +145,7 @@ class Console:
                 "teams": sorted(who.teams),
                 "ends_at": None if ends_at is None else iso_time(int(ends_at * 1000)),
                 "version": package_version(),
+                "public_url": self._public_url(),
                 "units_per_usd": None if units is None else f"{units:f}",
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -15,6 +15,16 @@ from proxy.web.public.models import json_response
 from proxy.web.server.lifecycle import Lifecycle
 from proxy.web.server.readiness import Readiness
 from proxy.web.server.routes import Access, Route
+
+
+class Operations(Protocol):
+    """What tells how a gateway of one process, or of several, does."""
+
+    def routes(self) -> Sequence[Route]:
+        """Where each handler stands."""
+
+    async def vitals(self) -> tuple[str, bytes]:
+        """What ``/readyz`` and ``/metrics`` say."""
 
 
 class OperationRoutes:
@@ -46,8 +56,15 @@ class OperationRoutes:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus's text format."""
+        return web.Response(body=self._scrape(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def vitals(self) -> tuple[str, bytes]:
+        """What ``/readyz`` and ``/metrics`` say, for the console."""
+        return await self._readiness.why_not(asks_at_most_every_s=1) or "ready", self._scrape()
+
+    def _scrape(self) -> bytes:
         self._metrics.open_requests(self._lifecycle.in_flight)
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return self._metrics.render()
 
 
 class Description:

@@ -1,27 +1,30 @@
-"""Rebuilding a running gateway's counters from its ledger, over the admin API."""
+"""Rebuilding a gateway's counters from its ledger: for ``lightmeter ledger verify``, and for the console."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
-import click
-
-from proxy.cli.support.admin_client import call_admin
 from proxy.domain.billing.books import Books, Difference, compare
 from proxy.metering.redis_store.facts import utc_day
 
 TRIES = 3
-LEDGER_PAGE = "1000"
+LEDGER_PAGE = 1_000
 TEAMS_PAGE = "1000"
 DIGEST_BYTES = 8
 """Of each request's id, to see that none is charged twice: some 70 bytes of memory a request."""
 
 StreamId = tuple[int, int]
+Read = Callable[[str, Mapping[str, str | None]], Awaitable[dict[str, Any]]]
+"""Asks a path of the admin API, below ``/admin/v1/``, with a query in which None is left out."""
+
+
+class VerificationError(Exception):
+    """The books could not be read; the message says why."""
 
 
 class Audit:
@@ -31,8 +34,15 @@ class Audit:
     after that are no part of the comparison, so that it is exact while requests come in.
     """
 
-    def __init__(self) -> None:
-        """Nothing has been looked at."""
+    def __init__(self, read: Read, *, ledger_page: int = LEDGER_PAGE, entries_limit: int | None = None) -> None:
+        """Nothing has been looked at. What ``read`` asks for has pages of ``ledger_page`` entries.
+
+        Of a team with more than ``entries_limit`` entries, the books are not read to their end (VerificationError).
+        """
+        self._read = read
+        self._ledger_page = ledger_page
+        self._entries_limit = entries_limit
+        self.team = ""
         self.differences: list[Difference] = []
         self.over_limit: list[str] = []
         self.teams = 0
@@ -43,13 +53,20 @@ class Audit:
         self.lost_reservations = 0
         self.not_compared: list[str] = []
 
-    def run(self, team: str | None) -> None:
-        """Look at one team, or at all. Raises click.ClickException where the gateway cannot be asked."""
+    async def run(self, team: str | None) -> AsyncIterator[None]:
+        """Look at one team, or at all; from time to time whoever iterates may look at how far it is.
+
+        Raises VerificationError, and what reading raises.
+        """
         if team:
             # Of a team that does not exist, every counter would be right.
-            call_admin("GET", f"/admin/v1/teams/{quote(team, safe='')}")
-        for each in [team] if team else _teams():
-            self._look_at(each)
+            await self._read(f"teams/{quote(team, safe='')}", {})
+            async for _ in self._look_at(team):
+                yield
+            return
+        async for each in self._teams():
+            async for _ in self._look_at(each):
+                yield
 
     def report(self) -> dict[str, Any]:
         """Everything, for scripts."""
@@ -81,30 +98,47 @@ class Audit:
         for key_id in self.over_limit:
             yield f"{key_id} has used more than its limit without overage: the limit was lowered, or grants taken back"
 
-    def _look_at(self, team: str) -> None:
+    async def _look_at(self, team: str) -> AsyncIterator[None]:
+        self.team = team
+        before = self.entries
         for _ in range(TRIES):
-            one = _TeamAudit(team)
-            one.read_counters()
-            one.read_ledger()
-            if not one.was_trimmed_meanwhile():
+            one = _TeamAudit(team, self._read, self._ledger_page)
+            await one.read_counters()
+            yield
+            async for _page in one.read_ledger():
+                self.entries = before + one.entries
+                if self._entries_limit is not None and one.entries > self._entries_limit:
+                    raise VerificationError(
+                        f"{team} has more than {self._entries_limit:,} entries: "
+                        f"'lightmeter ledger verify --team {team}' compares them in a process of its own"
+                    )
+                yield
+            if not await one.was_trimmed_meanwhile():
                 break
         else:
-            raise click.ClickException(f"the ledger of {team} was trimmed while it was read: try again")
-        self.differences += one.differences()
+            raise VerificationError(f"the ledger of {team} was trimmed while it was read: try again")
+        self.differences += [each async for each in one.differences()]
         self.over_limit += one.over_limit()
         self.teams += 1
         self.keys += len(one.found) - 1
-        self.entries += one.entries
+        self.entries = before + one.entries
         self.expired += one.expired
         self.late += one.late
         self.lost_reservations += one.lost_reservations
         if one.held_is_unknown:
             self.not_compared.append(team)
 
+    async def _teams(self) -> AsyncIterator[str]:
+        async for page in _pages(self._read, "ledger/books", limit=TEAMS_PAGE):
+            for each in page["data"]:
+                yield each["team"]
+
 
 class _TeamAudit:
-    def __init__(self, team: str) -> None:
+    def __init__(self, team: str, read: Read, ledger_page: int) -> None:
         self.team = team
+        self._read = read
+        self._ledger_page = ledger_page
         self.found: dict[str, Books] = {}
         self.rebuilt: dict[str, Books] = {}
         self.as_of: dict[str, StreamId] = {}
@@ -120,8 +154,8 @@ class _TeamAudit:
         self.twice: list[str] = []
         self.entries = self.expired = self.late = self.lost_reservations = 0
 
-    def read_counters(self) -> None:
-        for page in _pages(self.team):
+    async def read_counters(self) -> None:
+        async for page in _pages(self._read, f"ledger/books/{self.team}"):
             self.last = max(self.last, _stream_id(page["as_of"]))
             self.trimmed.add(page["trimmed"])
             self.strays.update(page["stray_leases"])
@@ -148,14 +182,15 @@ class _TeamAudit:
             found.windows.update({f"{window} {name}": count for name, count in counts.items()})
             self.windows[key["id"]].append(window)
 
-    def read_ledger(self) -> None:
+    async def read_ledger(self) -> AsyncIterator[None]:
         seen: set[tuple[str, bytes]] = set()
         cursor = None
         while True:
-            query = {"team": self.team, "cursor": cursor, "limit": LEDGER_PAGE}
-            page = call_admin("GET", "/admin/v1/ledger", query=query)
+            query = {"team": self.team, "cursor": cursor, "limit": str(self._ledger_page)}
+            page = await self._read("ledger", query)
             for entry in page["data"]:
                 self._add(entry, seen)
+            yield
             cursor = page["next_cursor"]
             if cursor is None or _stream_id(cursor) >= self.last:
                 return
@@ -181,11 +216,11 @@ class _TeamAudit:
                 self.twice.append(entry["request"])
             seen.add(name)
 
-    def was_trimmed_meanwhile(self) -> bool:
-        page = call_admin("GET", f"/admin/v1/ledger/books/{self.team}", query={"limit": "1"})
+    async def was_trimmed_meanwhile(self) -> bool:
+        page = await self._read(f"ledger/books/{self.team}", {"limit": "1"})
         return self.trimmed != {page["trimmed"]}
 
-    def differences(self) -> Iterator[Difference]:
+    async def differences(self) -> AsyncIterator[Difference]:
         for key_id, found in self.found.items():
             for window in self.windows[key_id]:
                 self.rebuilt[key_id].count_window(window, self.held_units[key_id])
@@ -193,14 +228,16 @@ class _TeamAudit:
                 books.fold_before(self.usage_from[key_id])
             if self.held_is_unknown:
                 self.rebuilt[key_id].take_reserved(found)
-            yield from compare(self.team, key_id, found, self.rebuilt[key_id])
+            for difference in compare(self.team, key_id, found, self.rebuilt[key_id]):
+                yield difference
         for request in self.twice:
             yield Difference(self.team, self.team, f"entries of request {request}", 2, 1)
         for reservation in sorted(self.strays):
             yield Difference(self.team, self.team, f"reservations of the lease {reservation}", 0, 1)
         if self.unknown:
             # Some may have been made after the counters were read.
-            there = {key["id"] for page in _pages(self.team) for key in page["data"]}
+            pages = _pages(self._read, f"ledger/books/{self.team}")
+            there = {key["id"] async for page in pages for key in page["data"]}
             for key_id in sorted(self.unknown - there):
                 yield Difference(self.team, key_id, "keys of this id", 0, 1)
 
@@ -216,20 +253,10 @@ def _stream_id(entry_id: str) -> StreamId:
     return int(milliseconds), int(sequence)
 
 
-def _teams() -> Iterator[str]:
+async def _pages(read: Read, path: str, *, limit: str | None = None) -> AsyncIterator[dict[str, Any]]:
     cursor = None
     while True:
-        page = call_admin("GET", "/admin/v1/ledger/books", query={"cursor": cursor, "limit": TEAMS_PAGE})
-        yield from (each["team"] for each in page["data"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
-def _pages(team: str) -> Iterator[dict[str, Any]]:
-    cursor = None
-    while True:
-        page = call_admin("GET", f"/admin/v1/ledger/books/{team}", query={"cursor": cursor})
+        page = await read(path, {"cursor": cursor, "limit": limit})
         yield page
         cursor = page["next_cursor"]
         if cursor is None:

@@ -1,0 +1,88 @@
+"""A real Chromium for the tests of pages, and what every page has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.support.gateways import RunningGateway
+from tests.support.requirements import program
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+SERIOUS = {"serious", "critical"}
+EXPECTED_NOISE = ("401 (Unauthorized)", "Password forms should have")
+"""Nobody is signed in at first; and a token has no user name."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's own; Playwright's cannot be had from a package."""
+    path = program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody at a browser; what goes wrong on a page is kept."""
+
+    def __init__(self, browser: Browser, base: str, *, width: int = 1440, scheme: str = "light") -> None:
+        self.context: BrowserContext = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+            accept_downloads=True,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        self.context.set_default_timeout(15_000)
+        self.page: Page = self.context.new_page()
+        self.base = base
+        self.width = width
+        self.wrong: list[str] = []
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+
+    def sign_in(self, token: str) -> None:
+        """By a token, with the keyboard."""
+        self.page.goto(f"{self.base}/console/")
+        self.page.get_by_label("Admin token").fill(token)
+        self.page.keyboard.press("Enter")
+        expect(self.page.get_by_role("navigation")).to_be_visible()
+
+    def visit(self, path: str, heading: str | None = None) -> Page:
+        """A page of the console, once it is shown."""
+        self.page.goto(f"{self.base}/console/{path}")
+        if heading is not None:
+            expect(self.page.get_by_role("heading", level=1)).to_have_text(heading)
+        expect(self.page.get_by_text("Loading …")).to_have_count(0)
+        return self.page
+
+    def check(self, *, axe: bool = True) -> None:
+        """Nothing went wrong, nothing is wider than the window, and axe finds nothing serious."""
+        assert self.wrong == []
+        assert self.page.evaluate("document.documentElement.scrollWidth") <= self.width
+        if axe:
+            found = Axe().run(self.page).response["violations"]
+            serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS]
+            assert serious == []
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not any(noise in text for noise in EXPECTED_NOISE):
+            self.wrong.append(text)
+
+
+@contextmanager
+def visitor(
+    browser: Browser, gateway: RunningGateway, token: str | None, *, width: int = 1440, scheme: str = "light"
+) -> Iterator[Visitor]:
+    """Somebody at the console, signed in with ``token`` where there is one."""
+    person = Visitor(browser, gateway.admin_url, width=width, scheme=scheme)
+    try:
+        if token is not None:
+            person.sign_in(token)
+        yield person
+    finally:
+        person.context.close()

@@ -1,0 +1,331 @@
+"""The console's pages in a real browser: with data, without, with errors, with very many teams, for each role."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from playwright.sync_api import Browser, Route, expect
+
+from tests.console.browsing import Visitor, chromium, visitor
+from tests.console.conftest import LEAD_TOKEN, VIEWER_TOKEN
+from tests.support.gateways import ADMIN_TOKEN, RunningGateway, ask, key_id
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PAGES = {
+    "overview": "Overview",
+    "teams": "Teams and keys",
+    "teams/studio": "studio",
+    "usage?team=studio": "Usage",
+    "ledger?team=studio": "Ledger",
+    "models?model=acme%2Fimage-1&n=2": "Models and prices",
+    "books?team=studio": "Books",
+    "audit?team=studio": "Audit",
+}
+MANY = 100_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def key(gateway: RunningGateway) -> str:
+    """A key of a team with a past: three images, and a grant."""
+    made = gateway.make_key(1_000_000, team="studio", quota_units_per_day=20_000, requests_per_minute=60)
+    assert gateway.generate(made, n=2).status == 200
+    assert gateway.generate(made, n=1).status == 200
+    assert gateway.generate(made, n=9).status == 429
+    grant = {"quota_units": 5_000, "reason": "for the tests"}
+    assert gateway.admin("POST", f"/admin/v1/keys/{key_id(made)}/grants", body=grant).status == 201
+    return made
+
+
+@pytest.fixture
+def admin(browser: Browser, gateway: RunningGateway, key: str) -> Iterator[Visitor]:
+    with visitor(browser, gateway, ADMIN_TOKEN) as person:
+        yield person
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark"), (320, "light")])
+def test_every_page_with_data(browser: Browser, gateway: RunningGateway, key: str, width: int, scheme: str) -> None:
+    with visitor(browser, gateway, ADMIN_TOKEN, width=width, scheme=scheme) as person:
+        for path, heading in {**PAGES, f"keys/{key_id(key)}": key_id(key)}.items():
+            person.visit(path, heading)
+            person.check(axe=width != 320)
+        expect(person.page.get_by_text("15,000 used of 20,000")).to_be_visible()
+
+
+def test_signing_in_and_out(browser: Browser, gateway: RunningGateway) -> None:
+    with visitor(browser, gateway, None, scheme="dark") as person:
+        page = person.page
+        page.goto(f"{gateway.admin_url}/")
+        expect(page).to_have_url(re.compile("/console/$"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        person.check()
+        page.get_by_label("Admin token").fill("no-such-token-of-this-gateway")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text("This is none of the gateway's admin tokens.")
+        # An address that was shared is shown once somebody has signed in.
+        page.goto(f"{gateway.admin_url}/console/models")
+        page.get_by_label("Admin token").fill(VIEWER_TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Models and prices")
+        assert page.evaluate("document.cookie") == ""
+        assert page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])") == "[{},{}]"
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_text("You are signed out.")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+def test_a_link_of_the_terminal_signs_in_and_leaves_no_code_in_the_address(
+    browser: Browser, gateway: RunningGateway
+) -> None:
+    path = ask("POST", f"{gateway.admin_url}/console/codes", key=ADMIN_TOKEN).json["path"]
+    with visitor(browser, gateway, None) as person:
+        person.page.goto(gateway.admin_url + path)
+        expect(person.page.get_by_role("heading", level=1)).to_have_text("Overview")
+        assert "code" not in person.page.url
+    with visitor(browser, gateway, None) as other:
+        other.page.goto(gateway.admin_url + path)
+        expect(other.page.get_by_role("alert")).to_contain_text("'lightmeter console' prints a new one")
+
+
+def test_the_overview_is_live(admin: Visitor, gateway: RunningGateway, key: str) -> None:
+    page = admin.visit("overview", "Overview")
+    images = page.locator("dt", has_text="Images, last hour").locator("xpath=../dd")
+    expect(images).not_to_have_text("0")
+    before = int(images.inner_text())
+    fresh = gateway.make_key()
+    assert gateway.generate(fresh, n=3).status == 200
+    expect(images).to_have_text(str(before + 3), timeout=12_000)
+    expect(page.get_by_role("img", name="Requests by minute")).to_be_visible()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+
+# --- What can be done ------------------------------------------------------------------------------------------------
+
+
+def test_a_key_from_its_making_to_its_end(admin: Visitor, gateway: RunningGateway) -> None:
+    page = admin.visit("teams", "Teams and keys")
+    page.get_by_role("button", name="New key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Team", exact=True).fill("workshop")
+    dialog.get_by_label("Name", exact=True).fill("poster")
+    dialog.get_by_text("Limits", exact=True).click()
+    dialog.get_by_label("Units a day").fill("30,000")
+    admin.check()
+    dialog.get_by_role("button", name="Create the key").click()
+    secret = page.locator(".secret").first
+    expect(secret).to_contain_text("lm_workshop_")
+    text = secret.inner_text()
+    expect(page.locator(".secret").nth(1)).to_contain_text(f"curl {gateway.url}/v1/images/generations")
+    page.get_by_role("button", name="Copy the key").click()
+    assert page.evaluate("navigator.clipboard.readText()") == text
+    assert gateway.generate(text).status == 200
+    admin.check()
+    page.get_by_role("button", name="I have it").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("workshop")
+    assert text not in page.content()
+
+    page.get_by_role("link", name=key_id(text)).click()
+    expect(page.get_by_text("5,000 used of 30,000")).to_be_visible()
+    page.get_by_role("button", name="Change").click()
+    dialog.get_by_label("Units a day").fill("$1")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("5,000 used of 100,000")).to_be_visible()
+
+    page.get_by_role("button", name="Rotate").click()
+    dialog.get_by_role("button", name="Rotate").click()
+    expect(page.locator(".secret").first).not_to_have_text(text)
+    renewed = page.locator(".secret").first.inner_text()
+    page.get_by_role("button", name="I have it").click()
+    assert gateway.generate(text).status == 401
+    assert gateway.generate(renewed).status == 200
+
+    page.get_by_role("button", name="Revoke").click()
+    dialog.get_by_label("Type").fill("another")
+    dialog.get_by_role("button", name="Revoke the key").click()
+    expect(dialog.get_by_role("alert")).to_have_text(f"This is not {key_id(text)}.")
+    dialog.get_by_label("Type").fill(key_id(text))
+    dialog.get_by_role("button", name="Revoke the key").click()
+    expect(page.get_by_text("This key was revoked")).to_be_visible()
+    assert gateway.generate(renewed).status == 401
+    assert admin.wrong == []
+
+
+def test_a_grant_and_a_refund_stand_in_the_ledger(admin: Visitor, gateway: RunningGateway) -> None:
+    key = gateway.make_key(100_000, team="atelier")
+    assert gateway.generate(key).status == 200
+    page = admin.visit(f"keys/{key_id(key)}")
+    page.get_by_role("button", name="Grant").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Units").fill("25 000")
+    dialog.get_by_label("Reason").fill("a larger poster")
+    dialog.get_by_role("button", name="Grant").click()
+    expect(page.get_by_text("120,000 ($1.20) left")).to_be_visible()
+    page.get_by_role("link", name="Its ledger").click()
+    rows = page.get_by_role("row")
+    expect(rows).to_have_count(3)
+    rows.filter(has_text="delivered").get_by_role("link").first.click()
+    expect(page.get_by_text("acme/image-1")).to_be_visible()
+    page.get_by_role("button", name="Refund").click()
+    dialog.get_by_label("Reason").fill("it was grey")
+    dialog.get_by_role("button", name="Refund").click()
+    expect(page.get_by_text("Refunded by the entry")).to_be_visible()
+    assert gateway.quota(key)["posted"] == 0
+    page.go_back()
+    expect(page.get_by_role("row")).to_have_count(4)
+    assert admin.wrong == []
+
+
+def test_what_a_request_would_cost_and_a_recipe(admin: Visitor) -> None:
+    page = admin.visit("models", "Models and prices")
+    page.get_by_label("Images", exact=True).fill("3")
+    page.get_by_label("Size", exact=True).fill("4K")
+    page.get_by_role("button", name="What would it cost?").click()
+    expect(page.get_by_text("37,500 ($0.38) units")).to_be_visible()
+    assert "size=4K" in page.url
+    page.get_by_label("Images", exact=True).fill("99")
+    page.get_by_role("button", name="What would it cost?").click()
+    expect(page.get_by_role("alert")).to_contain_text("n")
+    page.get_by_label("Provider", exact=True).select_option("gemini")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text('dialect = "gemini"')).to_be_visible()
+
+
+def test_the_books_are_verified(admin: Visitor, key: str) -> None:
+    page = admin.visit("books?team=studio", "Books")
+    page.get_by_role("button", name="Verify").click()
+    expect(page.get_by_text("Every counter is right")).to_be_visible()
+    page.get_by_label("Team").fill("nobody")
+    page.get_by_role("button", name="Verify").click()
+    expect(page.get_by_text("There is no team 'nobody'.")).to_be_visible()
+
+
+def test_usage_as_a_file(admin: Visitor, key: str) -> None:
+    page = admin.visit("usage?team=studio", "Usage")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    heading, row = download.value.path().read_text().splitlines()
+    assert heading == "day,key,images,quota_units"
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d,{key_id(key)},3,15000", row)
+
+
+# --- Who sees what ---------------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_is_offered_no_change(browser: Browser, gateway: RunningGateway, key: str) -> None:
+    with visitor(browser, gateway, VIEWER_TOKEN) as person:
+        for path in ("teams", "teams/studio", f"keys/{key_id(key)}"):
+            person.visit(path)
+            names = person.page.get_by_role("button").all_inner_texts()
+            assert set(names) <= {"Sign out", "Show", "Show more"}
+
+
+def test_an_administrator_of_teams_sees_theirs(browser: Browser, gateway: RunningGateway, key: str) -> None:
+    gateway.admin("POST", "/admin/v1/teams", body={"id": "acme"})
+    with visitor(browser, gateway, LEAD_TOKEN) as person:
+        page = person.page
+        expect(page.get_by_role("heading", level=1)).to_have_text("Teams and keys")
+        expect(page.get_by_role("link", name="Overview")).to_have_count(0)
+        expect(page.get_by_role("link", name="acme")).to_be_visible()
+        expect(page.get_by_text("studio")).to_have_count(0)
+        person.visit("ledger", "Ledger")
+        expect(page.get_by_text("Name one of yours: acme, ghost.")).to_be_visible()
+        person.visit("teams/acme", "acme")
+        assert page.get_by_role("button").all_inner_texts()[1:] == ["New key"]
+        person.check(axe=False)
+        page.goto(f"{gateway.admin_url}/console/teams/studio")
+        expect(page.get_by_role("alert")).to_contain_text("'lead' is a team_admin of acme, ghost only.")
+
+
+# --- Without data, with errors, with very much ------------------------------------------------------------------------
+
+
+def test_pages_without_data_say_what_to_do(admin: Visitor) -> None:
+    def nothing(route: Route) -> None:
+        answer = route.fetch()
+        content = answer.json()
+        content = (
+            {**content, "data": [], "next_cursor": None}
+            if "data" in content
+            else {**content, "minutes": [], "days": []}
+        )
+        route.fulfill(response=answer, json=content)
+
+    admin.page.route(re.compile(r"/admin/v1/(teams|keys|ledger|audit|models|overview)(\?|$)"), nothing)
+    admin.page.route(re.compile("/admin/v1/overview/events"), lambda route: route.abort())
+    told = {
+        "overview": "No request yet",
+        "teams": "No team yet",
+        "ledger": "No entry yet",
+        "audit": "No change yet",
+        "models": "No model is configured",
+        "usage": "Nothing was used in these days",
+        "teams?prefix=zzz": "Nothing begins so",
+    }
+    for path, text in told.items():
+        page = admin.visit(path)
+        expect(page.get_by_text(text)).to_be_visible()
+        admin.wrong.clear()
+    admin.check()
+
+
+def test_errors_are_told_in_the_gateways_words(admin: Visitor, gateway: RunningGateway) -> None:
+    page = admin.visit("teams/no-such-team")
+    expect(page.get_by_role("alert")).to_have_text("There is no team 'no-such-team'.")
+    page.goto(f"{gateway.admin_url}/console/ledger?team=Nonsense")
+    expect(page.get_by_role("alert")).to_contain_text("'team' should be a team's id.")
+    away = {"error": {"message": "The store is away.", "type": "x", "param": None, "code": "store_unavailable"}}
+    page.route("**/admin/v1/teams?*", lambda route: route.fulfill(status=503, json=away))
+    page.goto(f"{gateway.admin_url}/console/teams")
+    expect(page.get_by_role("alert")).to_have_text("The store is away.")
+    page.unroute("**/admin/v1/teams?*")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("link", name="studio")).to_be_visible()
+
+
+def test_a_session_that_ended_asks_to_sign_in(admin: Visitor, gateway: RunningGateway) -> None:
+    admin.visit("models")
+    admin.context.clear_cookies()
+    admin.page.get_by_role("link", name="Audit").click()
+    expect(admin.page.get_by_text("Your session has ended: sign in again.")).to_be_visible()
+
+
+def test_a_hundred_thousand_teams(admin: Visitor, gateway: RunningGateway) -> None:
+    store = _store_of(gateway)
+    fill = (
+        "for at = 1, tonumber(ARGV[1]) do local id = string.format('zz-%06d', at) "
+        "redis.call('ZADD', 'lm:teams', 0, id) "
+        "redis.call('HSET', 'lm:{' .. id .. '}:team', 'created_ms', '1790000000000', 'name', 'Team ' .. at) end"
+    )
+    store.eval(fill, 0, MANY)
+    try:
+        began = time.monotonic()
+        page = admin.visit("teams?prefix=zz-0999", "Teams and keys")
+        expect(page.get_by_role("row")).to_have_count(51)
+        assert time.monotonic() - began < 5
+        page.get_by_role("button", name="Show more").click()
+        expect(page.get_by_role("row")).to_have_count(101)
+        expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+    finally:
+        store.eval(
+            "for at = 1, tonumber(ARGV[1]) do local id = string.format('zz-%06d', at) "
+            "redis.call('ZREM', 'lm:teams', id) redis.call('UNLINK', 'lm:{' .. id .. '}:team') end",
+            *(0, MANY),
+        )
+
+
+def _store_of(gateway: RunningGateway) -> redis.Redis:
+    """The gateway's own embedded store."""
+    folder = gateway.server.log.parent / "data"
+    (socket,) = [path for path in folder.rglob("*") if path.is_socket()]
+    return redis.Redis(unix_socket_path=str(socket))
