@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from proxy.shipping import postgres as postgres_sink
 from proxy.shipping.batch import Batch
 from proxy.shipping.errors import PlaceMoved, ShippingError, Unavailable
 from proxy.shipping.postgres import LATEST_VERSION, PostgreSql
@@ -258,3 +260,21 @@ def test_killed_in_the_middle_of_batches(ledgers: Ledgers, postgres: Postgres) -
     assert count(postgres) == 1_200
     assert postgres.rows("select sum(units), sum(images), sum(requests) from spend") == [(1_200 * 5_000, 1_200, 1_200)]
     assert postgres.rows("select * from requests_twice") == []
+
+
+@pytest.mark.slow
+async def test_a_server_that_stands_still_is_given_up_and_used_again(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_sink, "TRANSACTION_TIMEOUT_S", 0.5)
+    first, second = f"acme_{NOVEMBER}-0", f"acme_{NOVEMBER}-1"
+    async with sink_of(postgres) as sink:
+        await sink.write(batch(first), None)
+        with postgres.standing_still():
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="did not answer"):
+                await sink.write(batch(second, after=first), None)
+            assert time.monotonic() - began < 15
+        monkeypatch.undo()
+        assert await sink.write(batch(second, after=first), None) == 0
+    assert count(postgres) == 2

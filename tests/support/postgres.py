@@ -74,6 +74,20 @@ class Postgres:
                 process.kill()
         self._server.process.wait()
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All of its processes stop while the block lasts."""
+        assert self._server is not None
+        server = psutil.Process(self._server.process.pid)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def stop(self) -> None:
         """End it."""
         if self._server is not None and self._server.process.poll() is None:
