@@ -65,6 +65,7 @@ def running_stack(folder: Path) -> Iterator[Prometheus]:
             others=[spare_provider(provider)],
             logs={"requests": False},
             metrics={"label_teams": 10, "team_refresh_seconds": 1},
+            accounting={"units_per_usd": 100_000},
         )
         gateways = [stack.enter_context(running_gateway(folder / name, toml)) for name in ("gw-1", "gw-2")]
         callers = make_callers(gateways[0])

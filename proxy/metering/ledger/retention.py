@@ -54,14 +54,26 @@ class LedgerRetention:
                     logger.exception("some ledgers could not be trimmed; it will be tried again in an hour")
             await asyncio.sleep(PAUSE_S)
 
+    async def _count(self, team: str) -> bool:
+        """Whether a statement has what is about to be trimmed; one team that cannot be counted stops no other."""
+        try:
+            # An hour more than is trimmed now: a month is stated while all of its entries are there.
+            await self._statements.advance(team, age_ms=self._days * DAY_MS - int(PAUSE_S * 1_000))
+        except StoreUnavailable:
+            raise
+        except Exception:
+            logger.exception("the statements of %s could not be counted, so its ledger is not trimmed", team)
+            return False
+        return True
+
     async def _trim_part(self, part: str) -> None:
         cursor = None
         waiting = 0
         while True:
             page = await self._books.teams_of(part, cursor=cursor, limit=TEAMS_A_PAGE)
             for team in page.items:
-                # An hour more than is trimmed now: a month is stated while all of its entries are there.
-                await self._statements.advance(team, age_ms=self._days * DAY_MS - int(PAUSE_S * 1_000))
+                if not await self._count(team):
+                    continue
                 trimmed = await self._books.trim(team, keep_ms=self._days * DAY_MS, shippers=self._shippers)
                 if trimmed.entries:
                     logger.info("the ledger of %s: %d entries went into its checkpoint", team, trimmed.entries)

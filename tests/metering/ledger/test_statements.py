@@ -21,10 +21,12 @@ from proxy.domain.errors import NotFound, StoreBusy
 from proxy.domain.money import Money
 from proxy.metering.ledger import statements as store_statements
 from proxy.metering.ledger.books import LedgerBooks
+from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.ledger.statements import Stated, Statements
 from proxy.metering.redis.scripts import Script
 from proxy.metering.redis_store.facts import utc_day
 from tests.metering.conftest import MODEL, Bench, open_bench
+from tests.support.polling import eventually
 
 DAY_MS = 86_400_000
 LEDGER = "lm:{acme}:ledger"
@@ -165,6 +167,27 @@ async def test_a_month_is_stated_before_it_is_trimmed(bench: Bench, statements: 
     found = await check_sums(bench, statements)
     assert [each.statement.brought_forward for each in found] == [{}] * len(found)
     assert sum(each.statement.entries for each in found) == 4
+
+
+async def test_a_ledger_that_cannot_be_counted_is_not_trimmed_and_stops_no_other(
+    bench: Bench, statements: Statements, books: LedgerBooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    for team in ("acme", "other"):
+        await bench.make_key(None, team=team)
+        await bench.redis.xadd(f"lm:{{{team}}}:ledger", {"kind": "request"}, id=f"{days_ago(40)}-0")
+    good: Any = {"kind": "grant", "key": "", "quota_units": 5, "facts": "{}"}
+    await bench.redis.delete("lm:{other}:ledger")
+    await bench.redis.xadd("lm:{other}:ledger", good, id=f"{days_ago(40)}-0")
+    retention = LedgerRetention(books, statements, days=30)
+    retention.start()
+
+    async def is_trimmed() -> bool:
+        return not await bench.redis.xlen("lm:{other}:ledger")
+
+    await eventually(is_trimmed)
+    await retention.stop()
+    assert await bench.redis.xlen(LEDGER) == 1
+    assert "the statements of acme could not be counted" in caplog.text
 
 
 async def test_what_was_trimmed_before_there_were_statements_is_brought_forward(
