@@ -67,6 +67,13 @@ def test_whom_a_request_is_for_is_in_the_ledger_and_in_the_statement(
     assert "ann@example.com" not in json.dumps(provider.requests())
     assert "ann@example.com" not in shared.server.output
     admin = {"LIGHTMETER_ADMIN_URL": shared.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    for flags in (("--user", "ann@example.com"), ("--tag", "project=apollo")):
+        found = json.loads(lightmeter("ledger", "list", *flags, "--json", environment=admin))["data"]
+        assert [(entry["kind"], entry["user"]) for entry in found] == [
+            ("request", "ann@example.com"),
+            ("refund", "ann@example.com"),
+        ]
+    assert shared.admin("GET", "/admin/v1/ledger?team=school&tag=env").json["error"]["param"] == "tag"
     text = lightmeter("statement", "--team", "school", "--month", statement["month"], environment=admin)
     assert "env=prod" in text
     assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True

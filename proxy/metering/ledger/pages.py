@@ -22,11 +22,18 @@ class LedgerFilter:
     outcome: str | None = None
     request: str | None = None
     span: Span = WHOLE
+    user: str | None = None
+    tag: str | None = None
+    """``name=value``."""
 
     def wants(self, entry: LedgerEntry) -> bool:
         """Whether an entry of the right team and time is asked for."""
-        asked = (("key", self.key_id), ("outcome", self.outcome), ("request", self.request))
-        return all(value is None or entry.facts.get(name) == value for name, value in asked)
+        facts = entry.facts
+        asked = (("key", self.key_id), ("outcome", self.outcome), ("request", self.request), ("user", self.user))
+        if not all(value is None or facts.get(name) == value for name, value in asked):
+            return False
+        name, _, value = (self.tag or "").partition("=")
+        return self.tag is None or facts.get("tags", {}).get(name) == value
 
 
 class LedgerPages:

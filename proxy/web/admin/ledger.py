@@ -69,7 +69,7 @@ class LedgerRoutes:
         if newest_first and team is None:
             raise InvalidRequest("'order' should be 'oldest' where neither 'team' nor 'key' is given.", param="order")
         span = Span(since_ms(query.since), since_ms(query.until), newest_first=newest_first)
-        wanted = LedgerFilter(team, query.key, query.outcome, query.request, span)
+        wanted = LedgerFilter(team, query.key, query.outcome, query.request, span, query.user, query.tag)
         page = await self._pages.list_entries(wanted, cursor=query.cursor, limit=query.limit)
         return stream_response([entry_view(entry, self._money) for entry in page.items], page)
 

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationError,
     WithJsonSchema,
 )
@@ -20,6 +21,7 @@ from pydantic import (
 from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, team_of
 from proxy.domain.billing.settlement import Outcome
 from proxy.domain.errors import InvalidRequest, NotFound
+from proxy.domain.requests.people import TAG_PATTERN, USER_LENGTH_LIMIT
 from proxy.metering.ledger.shipped import SHIPPER_PATTERN
 from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
 
@@ -36,6 +38,7 @@ REQUEST_PATTERN = r"[A-Za-z0-9_-]{1,100}"
 ORDERS = ("oldest", "newest")
 """Which of a team's entries come first."""
 
+_whole_tag = re.compile(TAG_PATTERN)
 _request_id = re.compile(REQUEST_PATTERN)
 _shipper = re.compile(SHIPPER_PATTERN)
 _stream_cursor = re.compile(STREAM_CURSOR_PATTERN)
@@ -127,6 +130,12 @@ def shipper_name(text: str) -> str:
     return text
 
 
+def _tag(text: str) -> str:
+    if not _whole_tag.fullmatch(text):
+        raise ValueError("should be a tag like env=prod")
+    return text
+
+
 def _moment(text: object) -> object:
     wrong = "should be a time like 2026-11-23T00:00:00Z"
     if not isinstance(text, str) or not _time.fullmatch(text):
@@ -170,6 +179,14 @@ OrderOf = Annotated[
     WithJsonSchema({"type": "string", "enum": list(ORDERS), "default": ORDERS[0], "description": "Of one team"}),
 ]
 RequestOf = Annotated[str, AfterValidator(_request), text_schema(REQUEST_PATTERN, "Only this request's")]
+UserOf = Annotated[
+    str,
+    Field(min_length=1, max_length=USER_LENGTH_LIMIT),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": USER_LENGTH_LIMIT, "description": "This end user's"}
+    ),
+]
+TagOf = Annotated[str, AfterValidator(_tag), text_schema(TAG_PATTERN, "Only with this tag, like env=prod")]
 
 
 class StrictQuery(BaseModel):
@@ -215,6 +232,8 @@ class LedgerQuery(StrictQuery):
     team: TeamOf | None = None
     key: KeyOf | None = None
     request: RequestOf | None = None
+    user: UserOf | None = None
+    tag: TagOf | None = None
     since: Since | None = None
     until: Until | None = None
     outcome: OutcomeOf | None = None
