@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ DEVELOPMENT = ROOT / "requirements.lock"
 BUILD_TOOLS = ("hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers")
 """What builds an sdist; pip knows no other way to have it by hash."""
 
-EXTRAS = ("aws", "azure", "demo", "embedded", "google", "traces")
+EXTRAS = sorted(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys() - {"dev"}
+)
 """All that users may ask for."""
 
 INSTALL_TIMEOUT_S = 400

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 async def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "SETTLING_S", 0.1)
-    scale = stores.Scale(teams=50, keys=500, real_entries=50, entries=5_000, requests=100)
+    scale = stores.Scale(teams=50, keys=1_000, real_entries=50, entries=5_000, requests=100)
     (tmp_path / "costs").mkdir()
     costs, version = await stores.measure_costs("valkey", tmp_path / "costs", scale)
     assert version.startswith("Valkey ")
