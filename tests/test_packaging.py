@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,11 @@ def test_the_image_is_built_of_whatever_the_wheel_is() -> None:
     for path in (*wheel["packages"], *wheel.get("force-include", {}), hook):
         assert f"\nCOPY {path} ./{path}\n" in dockerfile
         assert f"!{path}" in ignored
+
+
+def test_the_lock_holds_what_the_first_python_that_is_served_needs() -> None:
+    # Of all that is locked, redis alone needs more on Debian 12's Python, 3.11.2, than on the one that made the lock.
+    (needed,) = [Requirement(text) for text in requires("redis") or () if text.startswith("async-timeout")]
+    assert needed.marker is not None
+    assert needed.marker.evaluate({"python_full_version": "3.11.2", "extra": ""})
+    assert locked("async-timeout") in needed.specifier
