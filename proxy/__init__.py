@@ -28,6 +28,7 @@ Beside the path, and not needed to follow it::
     upstream/polled/                   providers that take a task, and are asked how it is doing until it ends
     web/pending_tasks.py               tasks that outlive their gateway: journal/tasks.py has them on the disk
     domain/answers/                    how each kind of answer is read, counted and written
+    supervisor/                        several workers on one port; machine/ what they share
     metering/outbox.py, journal/       where a settlement goes while the store is away
 
 Words:

@@ -82,13 +82,13 @@ class Crew:
 
     def leave(self, *, to_workers: bool) -> None:
         """Have all serve what they have, and end; others take what comes."""
-        self._ending.set()
+        self._end_soon()
         for worker in self.workers:
             worker.leave(to_workers=to_workers)
 
     def stop(self) -> None:
         """Have all refuse what comes, and finish what they have."""
-        self._ending.set()
+        self._end_soon()
         for worker in self.workers:
             worker.say(do="stop")
 
@@ -103,9 +103,14 @@ class Crew:
 
     def kill(self) -> None:
         """End all at once."""
-        self._ending.set()
+        self._end_soon()
         for worker in self.workers:
             worker.kill()
+
+    def _end_soon(self) -> None:
+        self._ending.set()
+        for worker in self.workers:
+            worker.should_end = True
 
     async def wait(self) -> None:
         """Return when all are gone."""

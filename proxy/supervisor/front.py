@@ -26,6 +26,7 @@ from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.shared.processes import ProcessesCollector
 from proxy.telemetry.shared.totals import Gone, TotalsCollector
 from proxy.telemetry.shared.values import SharedNumbers
+from proxy.telemetry.tallies import Families
 from proxy.upstream.pool import Pool
 from proxy.web.server.descriptors import connection_caps, raise_descriptor_limit
 from proxy.web.server.sockets.address import ListenAddress
@@ -54,11 +55,31 @@ class Figures:
         return generate_latest(self._registry)
 
 
+class WorkerFigures:
+    """How the workers themselves do."""
+
+    def __init__(self, own: Segment) -> None:
+        """Keep it in ``own``."""
+        make = Families("lightmeter_", SharedNumbers(own))
+        self._ready = make.gauge("workers_ready", "Workers that serve, and go on to")
+        self._wanted = make.gauge("workers_wanted", "How many there should be")
+        self._deaths = make.counter("worker_deaths", "Workers that ended although they should not")
+
+    def died(self) -> None:
+        """One has."""
+        self._deaths.values[()] += 1
+
+    def show(self, *, ready: int, wanted: int) -> None:
+        """What there is at this scrape."""
+        self._ready.values[()], self._wanted.values[()] = ready, wanted
+
+
 class Front:
     """The supervisor's own side of the gateway."""
 
     runner: ScriptRunner
     metrics: Metrics
+    workers: WorkerFigures
     _admin: AdminSide
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
@@ -124,6 +145,7 @@ class Front:
         admin = self._admin = AdminSide(settings, self._environment, self._money, clients_of(settings, "admin"))
         await self._take_places(handed)
         metrics = self.metrics = Metrics(money=self._money, keeper=SharedNumbers(self.figures.own))
+        self.workers = WorkerFigures(self.figures.own)
         side = open_store(settings, self.store_url, metrics, parts)
         self.runner = side.runner
         server = settings.server

@@ -72,6 +72,8 @@ class WorkerProcess:
         self.state = State.STARTING
         self.why_not = ""
         """Why it could not start with this configuration."""
+        self.should_end = False
+        """Whether it was told to."""
         self.status = 0
         """Its exit status, as a shell would say it."""
         self.cpu_s = 0.0

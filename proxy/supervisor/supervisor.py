@@ -244,6 +244,8 @@ class Supervisor:
         """What a worker has counted stays, and what it had is free again."""
         self.front.figures.gone.add(worker.segment)
         self.front.figures.processes.gone_cpu_s += worker.cpu_s
+        if not worker.should_end:
+            self.front.workers.died()
         self.front.board.clear(worker.given.column)
         self._columns.discard(worker.given.column)
         worker.release()
@@ -268,6 +270,7 @@ class Supervisor:
     async def _render(self) -> bytes:
         await asyncio.gather(*(worker.ask(ANSWER_S, status=False) for worker in self._workers()))
         self.front.metrics.refresh()
+        self.front.workers.show(ready=self.crew.ready, wanted=self.crew.count)
         # Those that have died meanwhile are counted where they are now.
         workers = [*self._workers()]
         return self.front.figures.render(

@@ -112,6 +112,12 @@ def test_what_would_not_come_up_leaves_everything_as_it_is(provider: SampleProvi
         status, said = run_command(gateway)
         assert (status, said.split(";")[0]) == (0, "2 new workers serve")
         assert gateway.generate(key).status == 200
+        # The store is looked after as before.
+        (store,) = children(gateway) - {each.pid for each in workers(gateway)}
+        os.kill(store, signal.SIGKILL)
+        wait_for(lambda: store not in children(gateway), "its end")
+        wait_for(lambda: is_ready(gateway), "another store")
+        assert gateway.generate(key).status == 200
         check_totals(gateway, key)
         gateway.check_books(key)
         # Also while the old ones have not ended yet.

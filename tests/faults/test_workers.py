@@ -117,6 +117,8 @@ def test_one_that_is_killed_costs_only_what_it_was_at_work_on(gateway: RunningGa
     assert len(workers(gateway)) == 2
     assert victim.pid not in [each.pid for each in workers(gateway)]
     assert "killed by SIGKILL" in gateway.server.output
+    assert total(gateway, "lightmeter_worker_deaths_total") == 1
+    assert total(gateway, "lightmeter_workers_ready") == total(gateway, "lightmeter_workers_wanted") == 2
 
 
 def test_no_request_notices_that_all_read_the_configuration_again(gateway: RunningGateway, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class FakeWorker(SimpleNamespace):
         super().__init__(given=SimpleNamespace(index=index), process_id=100 + index, status=0, why_not="")
         self.state = State.STARTING
         self.changed, self.gone, self.drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.answers = True
+        self.answers, self.should_end = True, False
         self.said: list[str] = []
 
     @property
