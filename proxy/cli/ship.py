@@ -20,6 +20,7 @@ from proxy.shipping.shipper import Pace, Shipper
 from proxy.shipping.sink import Sink
 from proxy.shipping.source import Source
 from proxy.telemetry.logs import set_up_logs
+from proxy.telemetry.program import PROGRAM
 from proxy.telemetry.secrets import KNOWN_SECRETS
 
 LAST_BATCH_S = 10.0
@@ -165,7 +166,7 @@ def open_sink(target: str, options: TargetOptions) -> tuple[Sink, str]:
         try:
             from proxy.shipping.postgres import PostgreSql  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ShippingError("PostgreSQL's driver is not here: pip install 'lightmeter[postgres]'") from None
+            raise ShippingError(f"PostgreSQL's driver is not here: {PROGRAM.install('postgres')}") from None
         return PostgreSql(target, options.schema), "postgresql"
     if target.startswith(("https://", "http://")):
         secrets = [os.environ.get(name, "").strip() for name in SECRETS]

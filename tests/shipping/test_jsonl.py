@@ -15,7 +15,7 @@ from proxy.shipping.errors import PlaceMoved, ShippingError
 from proxy.shipping.jsonl import JsonLines
 from proxy.shipping.source import Head
 from tests.shipping.books import Ledgers
-from tests.support.processes import wait_for
+from tests.support.processes import ROOT, wait_for
 
 OCTOBER = 1_791_000_000_000
 NOVEMBER = 1_794_000_000_000
@@ -167,6 +167,13 @@ def test_what_is_lost_or_refused_is_told(ledgers: Ledgers) -> None:
     assert (refused.returncode, "the gateway refuses GET" in refused.stderr) == (1, True)
     away = ledgers.ship(target, "--patience", "0.1", LIGHTMETER_ADMIN_URL="http://127.0.0.1:1")
     assert (away.returncode, "no gateway answers at http://127.0.0.1:1" in away.stderr) == (1, True)
+    # Where the extra has not been installed, its import fails like this.
+    (ledgers.folder / "psycopg.py").write_text("raise ImportError")
+    lacking = ledgers.ship("postgresql://x/y", PYTHONPATH=f"{ledgers.folder}:{ROOT}")
+    assert (
+        lacking.returncode,
+        "lightmeter[postgres]" in lacking.stderr + lacking.stdout or "postgres" in lacking.stderr,
+    ) == (1, True)
     unknown = ledgers.ship("mysql://x")
     assert (unknown.returncode, "--to should be postgresql://" in unknown.stderr) == (2, True)
 
