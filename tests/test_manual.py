@@ -47,8 +47,9 @@ from tests.support.gateways import (
     running_gateway,
     sample_provider,
 )
-from tests.support.processes import ROOT, running
+from tests.support.processes import ROOT, free_port, running
 from tests.support.requirements import program
+from tests.support.stores import server_binary
 
 DIALECTS = "proxy/upstream/dialects/README.md"
 MANUAL = (
@@ -74,7 +75,7 @@ NOT_RUN = {
 }
 """What needs a place, a key, a file or a gateway with workers that only its reader has."""
 
-INSTALLS = {"docker", "helm", "install", "kubectl", "pip", "python3", "systemctl"}
+INSTALLS = {"docker", "helm", "install", "kubectl", "pip", "python3", "systemctl", "valkey-cli"}
 """What changes a machine; tests/deploy does it on one of its own."""
 
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
@@ -263,6 +264,7 @@ class Shell:
             return
         tool = Path(command.split(maxsplit=1)[0]).name
         known = {"make": self._make, "lightmeter": self._lightmeter, "curl": self._curl, "python": self._python}
+        known["valkey-server"] = self._valkey_server
         if tool in INSTALLS:
             for named in re.findall(r"\bdeploy/\S+", command):
                 assert (ROOT / named).exists(), command
@@ -323,6 +325,13 @@ class Shell:
             printed = self._bash(command, LIGHTMETER_ADMIN_URL=self.gateway.admin_url)
             if command.startswith("lightmeter keys create"):
                 self._spend(printed)
+
+    def _valkey_server(self, command: str) -> None:
+        """Until it takes connections: each of its settings is one that there is."""
+        own = f"--port {free_port()} --cluster-port {free_port()} --dir {self._folder}"
+        given = re.sub(r"--(port|dir) \S+", "", command.removeprefix("valkey-server"))
+        with running([server_binary("valkey"), *shlex.split(own + given)], self._folder / "log") as server:
+            server.wait_for_output("Ready to accept connections")
 
     def _serve(self, command: str) -> None:
         """Until it listens."""

@@ -152,11 +152,14 @@ async def survey(pool: StorePool, *, min_replicas: int) -> list[Finding]:
         nodes = await pool.primaries()
     except StoreUnavailable as error:
         raise ConnectionError(str(error.__cause__ or error)) from error
-    asked = await asyncio.gather(*(read_facts(node) for node in nodes.values()), return_exceptions=True)
+    # Half of it, so that whoever waits no longer than one timeout is told of those that do not answer.
+    asked = await asyncio.gather(
+        *(_read_facts_within(node, pool.timeout_s / 2) for node in nodes.values()), return_exceptions=True
+    )
     told: dict[Finding, list[str]] = defaultdict(list)
     for (host, port), facts in zip(nodes, asked, strict=True):
         if isinstance(facts, (RedisError, OSError, RuntimeError)):
-            found: Iterable[Finding] = [Finding(logging.ERROR, f"it does not answer ({facts})")]
+            found: Iterable[Finding] = [Finding(logging.ERROR, f"it does not answer ({str(facts) or 'in time'})")]
         elif isinstance(facts, BaseException):
             raise facts
         else:
@@ -167,6 +170,11 @@ async def survey(pool: StorePool, *, min_replicas: int) -> list[Finding]:
         finding if len(places) == len(nodes) else Finding(finding.level, f"{', '.join(sorted(places))}: {finding.text}")
         for finding, places in told.items()
     ]
+
+
+async def _read_facts_within(redis: Redis, timeout_s: float) -> StoreFacts:
+    async with asyncio.timeout(timeout_s):
+        return await read_facts(redis)
 
 
 async def read_facts(redis: Redis) -> StoreFacts:

@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 
 from proxy.metering.redis.cluster import runner as cluster_runner
+from proxy.metering.redis.durability import survey
 from tests.metering.cluster.load import in_thread, load_on, owners, teams_of_all
 from tests.support.clusters import Cluster, cluster_of, slot_of
 from tests.support.polling import eventually
@@ -121,6 +122,8 @@ async def test_a_primary_without_a_replica_hangs(failing: Cluster) -> None:
             assert monotonic() - began < 6
             await load.all_go_on(20, others)
             await load.bench.make_key(1, team=newcomer)
+            findings = await survey(load.bench.pool, min_replicas=0)
+            assert f"127.0.0.1:{lost.port}: it does not answer (in time)" in [each.text for each in findings]
             # The gateway is of use to the teams that it can serve.
             assert await load.bench.runner.ping()
             assert load.bench.metrics.registry.get_sample_value("lightmeter_store_up") == 0

@@ -56,6 +56,7 @@ class ClusterReads:
         self._hosts = hosts
         self._make_pool = make_pool
         self._send = send
+        self.timeout_s = timeout_s
         self._patience_s = 2 * timeout_s
         self._topology = Topology(hosts, timeout_s=timeout_s)
         self._nodes: dict[Place, Redis] = {}
