@@ -81,8 +81,10 @@ class Leases:
             await asyncio.sleep(pause_s)
             pause_s = self._pause_s
             try:
-                await self.renew()
-            except StoreUnavailable:
+                # What a node of a Cluster holds up is still under way, and holds up no other team's leases.
+                async with asyncio.timeout(self._pause_s):
+                    await self.renew()
+            except (StoreUnavailable, TimeoutError):
                 pause_s = min(RETRY_S, self._pause_s)
             except Exception:
                 # Without renewals every long request would be written off; whatever it was, try again.

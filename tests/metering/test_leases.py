@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -17,9 +18,11 @@ from proxy.metering.leases import BATCH, Leases
 from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
+from proxy.metering.store import Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
+from tests.support.odd_store import OddStore
 from tests.support.polling import eventually
 
 LEASES = "lm:{acme}:leases"
@@ -205,6 +208,26 @@ async def test_leases_are_renewed_in_one_call_for_all_of_a_team(bench: Bench) ->
     calls = [stats.get("cmdstat_evalsha", {}).get("calls", 0) + stats.get("cmdstat_eval", {}).get("calls", 0)
              for stats in (before, after)]  # fmt: skip
     assert calls[1] - calls[0] in (2, 4)  # one for each team, and once more where the script was new to the store
+
+
+async def test_a_team_whose_node_hangs_holds_no_other_team_s_leases_up() -> None:
+    renewed: Counter[str] = Counter()
+
+    class Hanging(OddStore):
+        async def renew(self, team: str, _ids: Sequence[str]) -> None:
+            renewed[team] += 1
+            if team == "hanging":
+                await asyncio.Event().wait()
+
+        def on_connected(self, _callback: object) -> None:
+            """Nothing connects."""
+
+    leases = Leases(Hanging(cast("Store", None)), lease_ms=90)
+    for team in ("acme", "hanging"):
+        leases.hold(f"req_{team}", team)
+    leases.start()
+    await eventually(lambda: renewed["acme"] >= 5)
+    await leases.stop()
 
 
 async def test_very_many_leases_do_not_hold_the_store_up_in_one_call(bench: Bench) -> None:

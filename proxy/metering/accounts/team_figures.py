@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 
 from proxy.domain.errors import NotFound, StoreUnavailable
 from proxy.domain.limits import QuotaUsage
@@ -69,8 +68,18 @@ class TeamFigures:
         """The quotas of the first teams by name; those that are revoked take nobody's place.
 
         Where very many have been revoked, the first ones are not found in one reading. Until they are, those that were
-        found before are read again.
+        found before are read again; so they are where a node of a Cluster is away, and its teams stay as they were.
+        Raises StoreUnavailable where none can be read.
         """
+        try:
+            found = await self._read_first()
+        except StoreUnavailable:
+            if not self._shown:
+                raise
+            found = None
+        return await self._read_again() if found is None else found
+
+    async def _read_first(self) -> Mapping[str, Mapping[str, QuotaUsage]] | None:
         for _ in range(PAGES_A_READING):
             page = await self._registry.page(cursor=self._cursor, limit=min(PAGE, self._metrics.label_teams))
             self._found |= {team.id: team.quotas for team in page.items if team.revoked_ms is None}
@@ -78,10 +87,20 @@ class TeamFigures:
             if self._cursor is None or len(self._found) >= self._metrics.label_teams:
                 self._shown, self._found, self._cursor = self._found, {}, None
                 return self._shown
+        return None
+
+    async def _read_again(self) -> Mapping[str, Mapping[str, QuotaUsage]]:
+        names = list(self._shown)
+        found = await asyncio.gather(*map(self._registry.get, names), return_exceptions=True)
         again = {}
-        for name in self._shown:
-            with suppress(NotFound):
-                team = await self._registry.get(name)
-                if team.revoked_ms is None:
-                    again[name] = team.quotas
+        for name, team in zip(names, found, strict=True):
+            if isinstance(team, StoreUnavailable):
+                again[name] = self._shown[name]
+            elif isinstance(team, BaseException):
+                if not isinstance(team, NotFound):
+                    raise team
+            elif team.revoked_ms is None:
+                again[name] = team.quotas
+        if found and all(isinstance(team, StoreUnavailable) for team in found):
+            raise StoreUnavailable
         return again

@@ -113,3 +113,24 @@ async def test_a_store_that_does_not_answer_does_not_keep_the_gateway_from_start
         await eventually(lambda: quota(metrics, "acme", "limit") == 7)
     finally:
         await shown.stop()
+
+
+async def test_teams_of_a_node_that_is_away_stay_as_they_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics(label_teams=5)
+    for team in ("here", "there"):
+        await bench.teams.create(team, name="", limits=Limits(quota_units=1))
+    registry = Failing(bench)
+    shown = figures(registry, metrics)
+    assert {name: found["quota_units"].limit for name, found in (await shown.read()).items()} == {"here": 1, "there": 1}
+    registry.away = True
+    get = bench.teams.get
+
+    async def get_here(team: str) -> TeamRecord:
+        if team == "there":
+            raise StoreUnavailable
+        return await get(team)
+
+    monkeypatch.setattr(registry, "get", get_here)
+    for team in ("here", "there"):
+        await bench.teams.update(team, {"quota_units": 2})
+    assert {name: found["quota_units"].limit for name, found in (await shown.read()).items()} == {"here": 2, "there": 1}
