@@ -9,9 +9,12 @@ from time import monotonic
 
 import pytest
 
+from proxy.domain.billing.settlement import Delivery, settle
+from proxy.domain.errors import StoreUnavailable
 from proxy.metering.redis.cluster import runner as cluster_runner
 from proxy.metering.redis.durability import survey
 from tests.metering.cluster.load import in_thread, load_on, owners, teams_of_all
+from tests.metering.conftest import open_bench
 from tests.support.clusters import Cluster, cluster_of, slot_of
 from tests.support.polling import eventually
 from tests.support.processes import wait_for
@@ -83,6 +86,27 @@ async def test_a_node_is_added_and_removed(moving: Cluster, monkeypatch: pytest.
         await load.all_go_on()
         await eventually(lambda: registry.get_sample_value("lightmeter_store_node_up", {"node": node}) is None)
     assert not load.refused
+
+
+async def test_money_that_is_owed_waits_for_no_replica_and_nobody_for_those_of_other_nodes(moving: Cluster) -> None:
+    waiting, other = (moving.teams(node, 1, "owed")[0] for node in owners(moving)[:2])
+    replica = moving.replica_of(moving.owner(waiting))
+    assert replica.server is not None
+    async with open_bench(moving.url, timeout_s=1, min_replicas=1) as bench:
+        keys = {team: await bench.make_key(10, team=team) for team in (waiting, other)}
+        held = await bench.admit(keys[waiting], "req_1", 1)
+        replica.server.process.send_signal(signal.SIGSTOP)
+        try:
+            refused = asyncio.create_task(bench.admit(keys[waiting], "req_2", 1))
+            await bench.store.settle(settle(held, Delivery(images=1)))
+            await bench.admit(keys[other], "req_3", 1)
+            # Half of the timeout is the replica's.
+            assert not refused.done()
+            with pytest.raises(StoreUnavailable):
+                await refused
+        finally:
+            replica.server.process.send_signal(signal.SIGCONT)
+        assert (await bench.record(keys[waiting])).quota.posted == 1
 
 
 async def test_a_primary_is_killed_and_its_replica_takes_over(failing: Cluster) -> None:
