@@ -112,6 +112,10 @@ class ScriptRunner:
             self._turn_ends = asyncio.get_running_loop().call_soon(self._end_turn)
         return call
 
+    def place_of(self, command: bytes) -> object:
+        """Which node of a Cluster has the team of a packed call; the same object for all of one server."""
+        return None
+
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         """The script's reply without the id. The first argument is the id that makes the call idempotent.
 

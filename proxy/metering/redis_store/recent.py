@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,10 @@ MEMORY_S = 3.0
 """Redis flushes its append-only file every second, and may be a second late with it."""
 
 LIMIT = 20_000
+"""Of one node."""
+
+KEPT_S = 600.0
+"""How long those of a node are kept that takes no more of them, be it for another one to take over."""
 
 
 class RecentSettlements:
@@ -37,20 +41,27 @@ class RecentSettlements:
         self._settle = settle
         self._metrics = metrics
         self._time = asyncio.get_running_loop().time
-        self._taken: deque[tuple[float, bytes, bytes]] = deque(maxlen=LIMIT)
+        self._taken: dict[object, deque[tuple[float, bytes, bytes]]] = defaultdict(partial(deque, maxlen=LIMIT))
+        """By the node that has them: while one is away and others go on, nothing of its last seconds is forgotten."""
 
     def add(self, command: bytes, entry_id: bytes) -> None:
         """The store says that ``command`` has made the ledger entry ``entry_id``."""
-        now, taken = self._time(), self._taken
+        now, taken = self._time(), self._taken[self._runner.place_of(command)]
         taken.append((now, command, entry_id))
         while taken[0][0] < now - MEMORY_S:
             taken.popleft()
 
     def post_again(self) -> None:
         """Settle them all once more, before anybody's admission counts on what the store has lost."""
-        for _, command, entry_id in self._taken:
-            call = self._runner.submit_again(self._settle, command)
-            call.reply.add_done_callback(partial(self._compare, call.id, entry_id))
+        now = self._time()
+        for place, taken in list(self._taken.items()):
+            while taken and taken[0][0] < now - KEPT_S:
+                taken.popleft()
+            if not taken:
+                del self._taken[place]
+            for _, command, entry_id in taken:
+                call = self._runner.submit_again(self._settle, command)
+                call.reply.add_done_callback(partial(self._compare, call.id, entry_id))
 
     def _compare(self, reservation_id: bytes, before: bytes, reply: asyncio.Future[list[Any]]) -> None:
         if reply.cancelled() or reply.exception() is not None:

@@ -13,6 +13,7 @@ from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.errors import StoreUnavailable
 from proxy.metering.redis.cluster import runner as cluster_runner
 from proxy.metering.redis.durability import survey
+from proxy.metering.redis_store import recent
 from tests.metering.cluster.load import in_thread, load_on, owners, teams_of_all
 from tests.metering.conftest import open_bench
 from tests.support.clusters import Cluster, cluster_of, slot_of
@@ -126,6 +127,30 @@ async def test_a_primary_is_killed_and_its_replica_takes_over(failing: Cluster) 
         assert not set(load.refused) & set(others)
         assert max(load.longest_s[team] for team in others) < min(load.longest_s[team] for team in teams[lost.port])
         assert load.bench.metrics.registry.get_sample_value("lightmeter_store_up") == 1
+
+
+async def test_what_a_replica_had_not_received_is_posted_again(
+    failing: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fail-over takes longer than settlements are remembered for where others come.
+    monkeypatch.setattr(recent, "MEMORY_S", 0.3)
+    teams = teams_of_all(failing, 2, "behind")
+    lost = failing.primaries[2]
+    replica = failing.replica_of(lost)
+    assert lost.server is not None
+    assert replica.server is not None
+    async with load_on(failing, [team for some in teams.values() for team in some]) as load:
+        replica.server.process.send_signal(signal.SIGSTOP)
+        try:
+            # What is in its socket already would be read when it wakes up.
+            await in_thread(lost.ask, "CLIENT", "KILL", "TYPE", "replica")
+            await load.all_go_on(5, teams[lost.port])
+            lost.server.stop(signal.SIGKILL)
+        finally:
+            replica.server.process.send_signal(signal.SIGCONT)
+        await load.all_go_on()
+        registry = load.bench.metrics.registry
+        assert registry.get_sample_value("lightmeter_reposted_settlements_total") >= 1  # type: ignore[operator]
 
 
 async def test_a_primary_without_a_replica_hangs(failing: Cluster) -> None:

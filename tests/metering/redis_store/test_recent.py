@@ -12,7 +12,7 @@ from proxy.metering.redis.connection import Call
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import Script, load_script
 from proxy.metering.redis_store import recent
-from proxy.metering.redis_store.recent import MEMORY_S, RecentSettlements
+from proxy.metering.redis_store.recent import KEPT_S, MEMORY_S, RecentSettlements
 from proxy.telemetry.metrics import Metrics
 from tests.support.virtual_time import run
 
@@ -29,6 +29,9 @@ class Runner(ScriptRunner):
         call = Call(script, command, command, asyncio.get_running_loop().create_future())
         self.calls.append(call)
         return call
+
+    def place_of(self, command: bytes) -> object:
+        return command[:1] if len(command) > 1 else None
 
     @property
     def sent(self) -> list[bytes]:
@@ -64,6 +67,27 @@ def test_what_was_just_stored_is_posted_again_as_it_was_sent_in_its_order() -> N
         return sent
 
     assert run(connect()) == [b"a", b"b", b"c"]
+
+
+def test_what_a_node_that_is_away_had_stored_is_not_forgotten_while_others_go_on() -> None:
+    async def connect() -> list[bytes]:
+        bench = Bench()
+        await bench.add("a1", "a2", every_s=0.1)
+        await bench.add(*(f"b{number}" for number in range(30)), every_s=1)
+        await bench.post_again()
+        return bench.runner.sent
+
+    assert run(connect()) == [b"a1", b"a2", b"b26", b"b27", b"b28", b"b29"]
+
+
+def test_what_nobody_took_over_is_forgotten_in_the_end() -> None:
+    async def connect() -> list[bytes]:
+        bench = Bench()
+        await bench.add("a1", every_s=KEPT_S + 1)
+        await bench.add("b1")
+        return await bench.post_again()
+
+    assert run(connect()) == [b"b1"]
 
 
 def test_what_is_older_than_the_memory_is_forgotten_with_the_next_one() -> None:

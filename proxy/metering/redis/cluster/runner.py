@@ -76,6 +76,10 @@ class ClusterRunner(ScriptRunner):
         self._send(call)
         return call
 
+    def place_of(self, command: bytes) -> Place | None:
+        """As ``ScriptRunner.place_of``."""
+        return self._topology.owner(slot_of_command(command))
+
     def _send(self, call: Call) -> None:
         self._later.pop(call, None)
         route = call.route
