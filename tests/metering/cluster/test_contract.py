@@ -10,7 +10,6 @@ from tests.metering.redis_store import test_store, test_usage_folding
 CONTRACT = (test_registry, test_books, test_store, test_usage_folding, test_idempotent_requests, test_leases)
 OF_ONE_SERVER = (
     # They count what one server was asked for, or take its one connection away.
-    "test_an_admission_that_has_room_does_not_wait_for_what_ran_out",
     "test_leases_are_renewed_in_one_call_for_all_of_a_team",
     "test_very_many_leases_that_run_out_at_once_hold_the_store_up_for_no_call",
     "test_when_the_store_is_back_leases_are_renewed_before_anybody_is_admitted",
