@@ -43,6 +43,7 @@ from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.shared.values import SharedNumbers
 from proxy.upstream.pool import Pool
+from proxy.web.console.key_page import add_key_page
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.body_pieces import Patience
 from proxy.web.intake.form_reader import FormLimits
@@ -203,7 +204,9 @@ class Gateway:
         self.readiness = Readiness(self.lifecycle, meter, side.runner)
         if settings.server.health_path is not None:
             outermost = (health(settings.server.health_path, self.readiness), *outermost)
-        public = self._public_app(meter, catalog, pool, metrics, log, outermost)
+        public = self._public_app(
+            meter, catalog, pool, metrics, log, outermost, KeyRegistry(side.runner, side.redis_pool, side.store)
+        )
         side.store.folding.start()
         parts.push_async_callback(side.store.folding.stop)
         await self._keep_figures(side, metrics)
@@ -269,6 +272,7 @@ class Gateway:
         metrics: Metrics,
         log: RequestLog,
         outermost: Iterable[Middleware],
+        keys: KeyRegistry,
     ) -> web.Application:
         server = self._settings.server
         cors = Cors(server.cors_origins) if server.cors_origins else None
@@ -292,8 +296,10 @@ class Gateway:
             cors.add_to(app)
         if server.reuse_port or self._place is not None:
             app.on_response_prepare.append(self._close_while_leaving)
-        self._public_routes = public_routes(self._settings, pool, catalog, meter.store)
+        self._public_routes = public_routes(self._settings, pool, catalog, meter.store, keys)
         add_routes(app, self._public_routes)
+        if server.key_page:
+            add_key_page(app)
         return app
 
     async def _close_while_leaving(self, _request: web.Request, response: web.StreamResponse) -> None:
@@ -369,7 +375,7 @@ class Gateway:
         return traces
 
 
-def public_routes(settings: Settings, pool: Pool, catalog: Catalog, store: Store) -> list[Route]:
+def public_routes(settings: Settings, pool: Pool, catalog: Catalog, store: Store, keys: KeyRegistry) -> list[Route]:
     """Every route of the public listener."""
     server, money = settings.server, Money(settings.accounting.units_per_usd)
     images = ImageRoutes(
@@ -382,7 +388,7 @@ def public_routes(settings: Settings, pool: Pool, catalog: Catalog, store: Store
         ),
         finish_for_nobody=settings.accounting.client_gone == "finish",
     )
-    return [*images.routes(), *ModelRoutes(store, catalog, money).routes(), *KeyRoutes(store, money).routes()]
+    return [*images.routes(), *ModelRoutes(store, catalog, money).routes(), *KeyRoutes(store, keys, money).routes()]
 
 
 def _warn(settings: Settings) -> None:

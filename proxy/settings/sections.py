@@ -83,6 +83,7 @@ class ServerSettings(Section):
     max_header_line: Annotated[Whole, Field(ge=8_192, le=2**20)] = 32_768
     max_connections: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     cors_origins: CorsOrigins = ()
+    key_page: bool = False
     user_header: HeaderName | None = None
     trusted_proxies: Networks = ()
     drain_seconds: Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=86_400)] = 300

@@ -16,6 +16,7 @@ from proxy.domain.money import Money
 from proxy.listeners import Listeners, bind_section, clients_of
 from proxy.machine.limits import Board
 from proxy.machine.segment import Segment
+from proxy.metering.accounts.registry import KeyRegistry
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.settings.settings import Settings
 from proxy.store_side import embedded_store, open_store
@@ -158,7 +159,16 @@ class Front:
         # It asks nobody: the routes are only described here.
         described = Pool((), (), metrics)
         parts.push_async_callback(described.close)
-        admin.describe(public_routes(settings, described, settings.catalog(), side.store), self.public_address)
+        admin.describe(
+            public_routes(
+                settings,
+                described,
+                settings.catalog(),
+                side.store,
+                KeyRegistry(side.runner, side.redis_pool, side.store),
+            ),
+            self.public_address,
+        )
 
     async def _take_places(self, handed: Mapping[str, Any] | None) -> None:
         """The store and the sockets, of which there is one each, whichever program this process runs."""

@@ -36,6 +36,11 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProvide
 def gateway(provider: SampleProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gateway on the embedded store."""
     folder = tmp_path_factory.mktemp("console")
-    toml = configuration(f"embedded:{folder}/data", provider.url, accounting={"units_per_usd": 100_000}) + TOKENS
-    with running_gateway(folder, toml, ENVIRONMENT) as running:
+    toml = configuration(
+        f"embedded:{folder}/data",
+        provider.url,
+        accounting={"units_per_usd": 100_000},
+        server={"key_page": True, "listen": "127.0.0.1:0"},
+    )
+    with running_gateway(folder, toml + TOKENS, ENVIRONMENT) as running:
         yield running

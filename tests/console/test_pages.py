@@ -324,6 +324,33 @@ def test_a_hundred_thousand_teams(admin: Visitor, gateway: RunningGateway) -> No
         )
 
 
+# --- The page of a key's owner ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_the_owner_of_a_key_sees_what_is_left(
+    browser: Browser, gateway: RunningGateway, key: str, width: int, scheme: str
+) -> None:
+    person = Visitor(browser, gateway.url, width=width, scheme=scheme)
+    page = person.page
+    page.goto(f"{gateway.url}/")
+    page.get_by_label("Your key").fill("lm_nonsense")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    person.check()
+    page.get_by_label("Your key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("15,000 used of 20,000")).to_be_visible()
+    expect(page.get_by_role("img", name="Images by day: 3 in all")).to_be_visible()
+    expect(page.get_by_role("heading", name="acme/image-1")).to_be_visible()
+    person.check()
+    assert key not in page.content()
+    assert page.evaluate("JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}])") == '["",{},{}]'
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.get_by_label("Your key")).to_have_value("")
+    person.context.close()
+
+
 def _store_of(gateway: RunningGateway) -> redis.Redis:
     """The gateway's own embedded store."""
     folder = gateway.server.log.parent / "data"

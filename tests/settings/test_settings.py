@@ -52,6 +52,7 @@ max_header_line = 16_384
 max_connections = 700
 workers = 3
 cors_origins = ["https://studio.example", "http://localhost:5173"]
+key_page = true
 user_header = "X-OpenWebUI-User-Email"
 trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1"]
 drain_seconds = 0
@@ -215,6 +216,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "max_header_line": 16_384,
         "max_connections": 700,
         "cors_origins": ("https://studio.example", "http://localhost:5173"),
+        "key_page": True,
         "user_header": "x-openwebui-user-email",
         "trusted_proxies": ("127.0.0.1/32", "10.0.0.0/8", "::1/128"),
         "drain_seconds": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -10,9 +10,11 @@ from aiohttp import web
 from proxy.domain.errors import ShuttingDown
 from proxy.domain.limits import RATES, SECOND_US, Account, Caller, QuotaUsage, RateUsage
 from proxy.domain.money import NO_MONEY, Money
+from proxy.metering.accounts.registry import KeyRegistry
+from proxy.metering.redis_store.charges import Charges
 from proxy.metering.store import Store
 from proxy.web.public.models import json_response, read_own_key
-from proxy.web.public.wire import OwnKeyView
+from proxy.web.public.wire import OwnKeyView, OwnUsageView
 from proxy.web.server.routes import Access, Route
 from proxy.web.times import iso_time
 
@@ -20,20 +22,36 @@ KEY = "/v1/key"
 
 
 class KeyRoutes:
-    """Handler of the caller's own key."""
+    """Handlers of the caller's own key."""
 
-    def __init__(self, store: Store, money: Money = NO_MONEY) -> None:
-        """Read keys from ``store``, and show quotas in ``money`` as well."""
+    def __init__(self, store: Store, keys: KeyRegistry, money: Money = NO_MONEY) -> None:
+        """Read keys from ``store``, and what ``keys`` were charged; show quotas in ``money`` as well."""
         self._store = store
+        self._keys = keys
         self._money = money
 
     def routes(self) -> Sequence[Route]:
-        """Where the handler stands."""
-        return (Route("GET", KEY, self.show, Access.KEY, {200: OwnKeyView}, errors=(ShuttingDown,)),)
+        """Where each handler stands."""
+        return (
+            Route("GET", KEY, self.show, Access.KEY, {200: OwnKeyView}, errors=(ShuttingDown,)),
+            Route("GET", f"{KEY}/usage", self.usage, Access.KEY, {200: OwnUsageView}, errors=(ShuttingDown,)),
+        )
 
     async def show(self, request: web.Request) -> web.Response:
         """Limits, usage and remaining quota, of the key and of its team."""
         return json_response(own_view(await read_own_key(request, self._store), self._money))
+
+    async def usage(self, request: web.Request) -> web.Response:
+        """What the key was charged, by model and by UTC day."""
+        caller = await read_own_key(request, self._store)
+        _, by_model, by_day = await self._keys.usage(caller.key.id)
+        return json_response({"id": caller.key.id, "by_model": self._shown(by_model), "by_day": self._shown(by_day)})
+
+    def _shown(self, charges: Mapping[str, Charges]) -> dict[str, dict[str, Any]]:
+        return {
+            name: self._money.beside({"images": each.images, "quota_units": each.quota_units}, "quota_units")
+            for name, each in charges.items()
+        }
 
 
 def own_view(caller: Caller, money: Money) -> dict[str, Any]:

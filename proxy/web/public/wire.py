@@ -199,3 +199,19 @@ class OwnKeyView(_Wire):
     team_limits: OwnLimits
     images: int
     expires_at: str | None
+
+
+class OwnCharges(_Wire):
+    """What was charged under one heading."""
+
+    images: int
+    quota_units: int
+    quota_units_usd: Usd | None = None
+
+
+class OwnUsageView(_Wire):
+    """What the caller's own key was charged; days that are more than about 400 days past are one, ``earlier``."""
+
+    id: str
+    by_model: dict[str, OwnCharges]
+    by_day: dict[str, OwnCharges]

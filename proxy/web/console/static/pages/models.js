@@ -2,25 +2,16 @@
 
 import { get } from "/console/console/api.js";
 import { remember } from "/console/console/app.js";
-import { hasMoney, number, units, usd } from "/console/console/format.js";
+import { number, units } from "/console/console/format.js";
 import { button, card, empty, facts, field, h, head, notice, table } from "/console/console/html.js";
 import { copyable } from "/console/parts/dialog.js";
-
-const conditions = (row) => Object.entries(row).filter(([name]) => !name.startsWith("quota_units")).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", ") || "otherwise";
-
-function prices(model) {
-  return table(`Prices of ${model.id}`, [
-    { name: "An image", of: conditions, kind: "w" },
-    { name: "Units", of: (row) => number(row.quota_units), kind: "n" },
-    ...(hasMoney() ? [{ name: "USD", of: (row) => usd(row.quota_units), kind: "n" }] : []),
-  ], model.prices);
-}
+import { priceTable } from "/console/parts/prices.js";
 
 function modelCard(model) {
   const places = model.deployments.map((each) => `${each.provider} (${each.upstream_model})`).join(", ");
   return card("", h("h2", { className: "mono" }, model.id),
     facts([["Alias of", model.alias_of], ["Made at", places], ["Multiplier", model.token_multiplier], ["Charged by", model.settled_by], ["Retires", model.retires], ["Sizes", model.sizes.join(", ")], ["Takes", model.parameters.join(", ")]]),
-    prices(model));
+    priceTable(model));
 }
 
 function costForm(models, query) {
