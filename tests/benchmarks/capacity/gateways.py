@@ -20,7 +20,7 @@ from tests.support.gateways import ask
 from tests.support.processes import python_module, running
 
 WAITING_MODEL = "waiting/image-1"
-ROUNDS = 3
+ROUNDS = 8
 STEP = 100
 """So many requests are sent at a time, so that none waits for the store until it gives up."""
 
@@ -66,8 +66,8 @@ class Scale:
     """How much is measured."""
 
     in_flight: int = 2_000
-    small_requests: int = 1_500
-    large_requests: int = 24
+    small_requests: int = 500
+    large_requests: int = 16
 
 
 @dataclass(frozen=True, slots=True)
