@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from proxy.domain.limits import QUOTAS
 from proxy.domain.money import NO_MONEY, Money
+from proxy.telemetry.program import PROGRAM
 from proxy.web.admin.bodies import LimitsBody, TeamId, Timestamp, milliseconds
 from proxy.web.times import iso_time
 
@@ -95,7 +96,7 @@ def _describe(error: ErrorDetails) -> str:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
     wrong = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{key}: is not a setting; see config/teams.toml for all that there are"
+        return f"{key}: is not a setting; '{PROGRAM.command('config example teams')}' prints all that there are"
     if error["type"] == "missing":
         return f"{key}: is missing" + (", add [[teams]] with an id" if key == "teams" else "")
     if error["type"] in ("model_type", "list_type"):

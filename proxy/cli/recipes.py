@@ -17,8 +17,12 @@ from proxy.settings.settings import read_settings
 from proxy.telemetry.program import PROGRAM
 
 INSTALLS = "pip install"
-_EXAMPLES = (Path(__file__).parent / "example.toml", Path(__file__).parents[2] / "config" / "lightmeter.toml")
-"""Where it is in a wheel, and in a checkout."""
+_CONFIG = Path(__file__).parents[2] / "config"
+_EXAMPLES = {
+    "gateway": (Path(__file__).parent / "example.toml", _CONFIG / "lightmeter.toml"),
+    "teams": (Path(__file__).parent / "example_teams.toml", _CONFIG / "teams.toml"),
+}
+"""Where each is in a wheel, and in a checkout."""
 
 
 @click.command()
@@ -41,10 +45,15 @@ def recipe(name: str | None, *, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("kind", type=click.Choice(list(_EXAMPLES)), default="gateway")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
-def example(*, as_json: bool) -> None:
-    """Print a configuration with every setting that there is, and what each stands at."""
-    text = next((place for place in _EXAMPLES if place.is_file()), _EXAMPLES[0]).read_text(encoding="utf-8")
+def example(kind: str, *, as_json: bool) -> None:
+    """Print a configuration with every setting that there is, and what each stands at.
+
+    KIND is "gateway", for serve, or "teams", for apply.
+    """
+    places = _EXAMPLES[kind]
+    text = next((place for place in places if place.is_file()), places[0]).read_text(encoding="utf-8")
     click.echo(orjson.dumps({"toml": text}).decode() if as_json else text, nl=as_json)
 
 

@@ -135,7 +135,7 @@ def test_a_key_that_has_expired_as_it_should_is_as_it_should_be(path: Path) -> N
         ('id = "research"', 'id = "No Such"', "teams[0].id: is 'No Such': should be 1 to 40 of a-z, 0-9 and '-'"),
         ('id = "research"\n', "", "teams[0].id: is missing"),
         ("requests_per_minute = 60", "requests_per_minute = 0", "teams[0].limits.requests_per_minute: is '0': input"),
-        ("requests_per_minute", "request_per_minute", "teams[0].limits.request_per_minute: is not a setting; see"),
+        ("requests_per_minute", "request_per_minute", "teams[0].limits.request_per_minute: is not a setting; '"),
         (
             "quota_units = 1000",
             'quota_units = "1000"',

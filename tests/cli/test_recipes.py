@@ -24,7 +24,9 @@ def test_a_recipe_is_printed_as_it_is() -> None:
 
 def test_the_example_has_every_setting_and_is_taken_as_it_is(tmp_path: Path) -> None:
     text = (Path(proxy.__file__).parents[1] / "config" / "lightmeter.toml").read_text()
-    assert run("example").stdout == text
+    assert run("example").stdout == run("example", "gateway").stdout == text
+    teams = (Path(proxy.__file__).parents[1] / "config" / "teams.toml").read_text()
+    assert run("example", "teams").stdout == teams
     assert json.loads(run("example", "--json").stdout) == {"toml": text}
     (tmp_path / "lightmeter.toml").write_text(text)
     assert load_settings(tmp_path / "lightmeter.toml", {"OPENAI_API_KEY": "a-made-up-key"}).models

@@ -14,7 +14,11 @@ from pathlib import Path
 
 from proxy.telemetry.version import BUILT
 
-WHERE_IN_THE_WHEEL = {"config/lightmeter.toml": "proxy/cli/example.toml", "config/recipes/": "proxy/cli/recipe_files/"}
+WHERE_IN_THE_WHEEL = {
+    "config/lightmeter.toml": "proxy/cli/example.toml",
+    "config/teams.toml": "proxy/cli/example_teams.toml",
+    "config/recipes/": "proxy/cli/recipe_files/",
+}
 """Of a checkout's files outside ``proxy``, those that the program reads."""
 
 BUILD_TIMEOUT_S = 120

@@ -91,6 +91,7 @@ def try_out(environment: Environment, version: str, build: Build) -> str:
         _expect(said == f"lightmeter, version {version} (commit {build.commit}, {build.date})\n", said)
         for arguments, path in (
             (("config", "example"), ROOT / "config" / "lightmeter.toml"),
+            (("config", "example", "teams"), ROOT / "config" / "teams.toml"),
             (("config", "recipe", "xai"), ROOT / "config" / "recipes" / "xai.toml"),
         ):
             _expect(
