@@ -24,7 +24,7 @@ help:
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
-	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic"
+	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic, and the console"
 	@echo "make format  put the code in its standard form"
 	@echo "make lock    choose new versions for development"
 	@echo "make dist    sdist, wheel, SBOM and checksums, each tried on every Python that is here"
@@ -66,6 +66,7 @@ soak: $(READY)
 
 draw: $(READY)
 	$(BIN)/python -m tests.deploy.pictures --seconds $(or $(SECONDS),300)
+	$(BIN)/python -m tests.console.pictures
 
 format: $(READY)
 	$(BIN)/ruff format .
