@@ -63,8 +63,8 @@ def demo(port: int, admin_port: int | None, folder: Path, *, once: bool, as_json
     except AddressInUseError as error:
         option = "--port" if error.setting == "server.listen" else "--admin-port"
         raise click.ClickException(
-            f"{error.address} is in use: choose another port with {option}, "
-            f"or free ones with '{PROGRAM.command('demo --port 0')}'"
+            f"{option}: {error.address} is in use: choose another port, or free ones with "
+            f"'{PROGRAM.command('demo --port 0')}'"
         ) from None
     except (ConfigurationError, EmbeddedStoreError) as error:
         message = str(error)

@@ -374,8 +374,8 @@ def test_a_port_in_use_is_told(gateway: RunningGateway, provider: SampleProvider
     assert "Traceback" not in done.stderr
     done = run("demo", "--port", taken.rpartition(":")[2], folder=tmp_path)
     assert done.returncode == 1
-    assert f"--port: {taken} is in use" in done.stderr
-    assert "(port 0 takes a free one)" in done.stderr
+    assert f"--port: {taken} is in use: choose another port, or free ones with '" in done.stderr
+    assert "demo --port 0'" in done.stderr
     done = run("sample-provider", "--port", provider.url.rpartition(":")[2])
     assert done.returncode == 1
     assert "--port 0" in done.stderr
