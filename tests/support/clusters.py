@@ -44,6 +44,13 @@ class Node:
         """Whether its process runs."""
         return self.server is not None and self.server.process.poll() is None
 
+    def owns(self, slot: int) -> bool:
+        """Whether the node has the slot, by itself."""
+        return any(
+            first <= slot <= last and primary[1] == self.port
+            for first, last, primary, *_replicas in self.ask("CLUSTER", "SLOTS")
+        )
+
     def ask(self, *words: str | int) -> Any:
         """The reply to one command."""
         with self.client as client:

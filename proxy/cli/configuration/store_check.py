@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-from proxy.domain.errors import StoreUnavailable
 from proxy.metering.embedded.binary import ServerBinaryError, find_server_binary
 from proxy.metering.redis.durability import Finding, StoreFacts, judge, survey
 from proxy.metering.redis.pool import open_pool
 from proxy.metering.redis.replicated import open_runner
-from proxy.metering.redis.runner import PING
-from proxy.metering.redis.scripts import load_script
 from proxy.settings.settings import Settings
 from proxy.telemetry.metrics import Metrics
 
@@ -57,12 +54,10 @@ async def _why_not(settings: Settings) -> str:
     """Why no request could be admitted, empty where it could."""
     runner = open_runner(settings.store.url, Metrics(), timeout_s=settings.store.timeout)
     try:
-        await runner.run(load_script("ping"), (PING,), ("ping",))
-    except StoreUnavailable:
-        return runner.health.why or "it does not answer"
+        # Any node of a Cluster will do; what is wrong with the others is looked for next.
+        return "" if await runner.ping() else runner.health.why or "it does not answer"
     finally:
         await runner.close()
-    return ""
 
 
 async def _survey(settings: Settings) -> list[Finding]:

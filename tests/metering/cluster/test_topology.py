@@ -30,6 +30,7 @@ def test_what_a_node_says_is_read() -> None:
 def test_a_call_goes_where_its_keys_are(team: str) -> None:
     key = f"lm:{{{team}}}:key:{team}_1"
     assert slot_of_command(pack("EVALSHA", "0" * 40, 1, key, "{not}")) == slot_of_key(key)
+    assert slot_of_command(pack("EVALSHA", "0" * 40, 1, "lm:ping", "ping")) == slot_of_key("lm:ping")
     assert 100 <= slot_of_key(f"lm:ping:{{{tag_within(100, 120)}}}") <= 120
 
 

@@ -7,13 +7,17 @@ from itertools import count
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from proxy.metering.redis.connection import WORDS_BEFORE_KEYS, unpack
+
 SLOTS: int = REDIS_CLUSTER_HASH_SLOTS
 TAGS_REMEMBERED = 65_536
 
 
 def slot_of_command(command: bytes) -> int:
-    """The slot of a packed call: that of the first hash tag in it, which is its first key's."""
-    begin = command.index(b"{") + 1
+    """The slot of a packed call: that of its first hash tag, which is in its first key, or else that of this key."""
+    begin = command.find(b"{") + 1
+    if not begin:
+        return int(key_slot(unpack(command)[WORDS_BEFORE_KEYS]))
     return _slot_of_tag(command[begin : command.index(b"}", begin)])
 
 
