@@ -165,7 +165,14 @@ class AdminSide:
     def _make_sessions(self, tokens: Sequence[AdminToken], once: Once) -> Sessions:
         admin, self._own_token = self._settings.admin, tokens[0]
         secure = admin.tls_cert_file is not None or (admin.public_url or "").startswith("https:")
-        return Sessions(Signer(self.token), tokens, once, max_age_s=int(admin.session_hours * 3600), secure=secure)
+        return Sessions(
+            Signer(self.token),
+            tokens,
+            once,
+            max_age_s=int(admin.session_hours * 3600),
+            secure=secure,
+            public_url=admin.public_url,
+        )
 
     def describe(self, public_routes: Iterable[Route], public_url: str) -> None:
         """Answer ``/openapi.json`` with both listeners' routes from now on."""

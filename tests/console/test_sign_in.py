@@ -200,3 +200,19 @@ async def test_a_link_is_good_for_two_minutes() -> None:
     assert await among.use_code(first) is None
     clock.now += 1
     assert await among.use_code(second) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_own"),
+    [("https://meter.example", True), ("http://10.0.0.5:8081", True), ("http://meter.example", False), ("null", False)],
+)
+def test_behind_another_server_the_console_is_known_by_its_public_url(origin: str, is_own: bool) -> None:
+    among = Sessions(
+        *(Signer("gateway", Clock()), (BOB,), Remembering()),
+        max_age_s=60,
+        secure=True,
+        public_url="https://meter.example",
+    )
+    headers = {"Host": "10.0.0.5:8081", "Origin": origin, **OWN}
+    assert among.is_own_page(make_mocked_request("POST", "/", headers=headers)) is is_own
+    assert not among.is_own_page(make_mocked_request("POST", "/", headers={**headers, "x-lightmeter-console": ""}))

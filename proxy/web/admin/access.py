@@ -18,7 +18,7 @@ from proxy.domain.errors import InvalidApiKey, RateLimitExceeded, RoleNotAllowed
 from proxy.metering.actor import Actor
 from proxy.telemetry.observation import OBSERVATION
 from proxy.web.admin.roles import ADMINISTRATOR, Administrator, AdminToken, Routes, check_role, hash_token
-from proxy.web.console.sessions import COOKIE_NEEDS, Sessions, comes_from_own_page
+from proxy.web.console.sessions import COOKIE_NEEDS, Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def require_token(
         if text:
             await wrong.wait(client)
         elif sessions is not None and (who := await sessions.of(request)) is not None:
-            if not comes_from_own_page(request):
+            if not sessions.is_own_page(request):
                 raise RoleNotAllowed(COOKIE_NEEDS)
             return who
         raise InvalidApiKey("The admin API needs 'Authorization: Bearer' with one of the gateway's admin tokens.")

@@ -16,7 +16,7 @@ from proxy.telemetry.version import package_version
 from proxy.web.admin.access import WrongTokens, bearer, find_token
 from proxy.web.admin.bodies import read_request
 from proxy.web.admin.roles import Administrator, AdminToken
-from proxy.web.console.sessions import COOKIE_NEEDS, Sessions, comes_from_own_page
+from proxy.web.console.sessions import COOKIE_NEEDS, Sessions
 from proxy.web.console.static_files import FOLDER, file_routes, read_files
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
@@ -98,7 +98,7 @@ class Console:
 
     async def sign_in(self, request: web.Request) -> web.Response:
         """Begin a session by a token or by a link's code. Raises InvalidApiKey; guesses wait as for the admin API."""
-        _check_origin(request)
+        self._check_origin(request)
         client = request[OBSERVATION].client
         self._wrong.check_flood(client)
         body = await read_request(request, SignInBody, self._limits)
@@ -119,7 +119,7 @@ class Console:
 
     async def sign_out(self, request: web.Request) -> web.Response:
         """End the session."""
-        _check_origin(request)
+        self._check_origin(request)
         response = web.Response(status=204, headers=NOT_KEPT)
         await self._sessions.end(request, response)
         return response
@@ -152,7 +152,6 @@ class Console:
         response.headers.update(NOT_KEPT)
         return response
 
-
-def _check_origin(request: web.Request) -> None:
-    if not comes_from_own_page(request):
-        raise RoleNotAllowed(COOKIE_NEEDS)
+    def _check_origin(self, request: web.Request) -> None:
+        if not self._sessions.is_own_page(request):
+            raise RoleNotAllowed(COOKIE_NEEDS)

@@ -82,9 +82,20 @@ class Sessions:
     """Who is signed in."""
 
     def __init__(
-        self, signer: Signer, tokens: Iterable[AdminToken], memory: Memory, *, max_age_s: int, secure: bool
+        self,
+        signer: Signer,
+        tokens: Iterable[AdminToken],
+        memory: Memory,
+        *,
+        max_age_s: int,
+        secure: bool,
+        public_url: str | None = None,
     ) -> None:
-        """Sessions last ``max_age_s``; a cookie that is ``secure`` is sent over TLS only."""
+        """Sessions last ``max_age_s``; a cookie that is ``secure`` is sent over TLS only.
+
+        ``public_url`` is the origin of the console where that is behind another server.
+        """
+        self._public_url = public_url
         self._signer = signer
         self._tokens = {token.name: token for token in tokens}
         self._memory = memory
@@ -130,6 +141,18 @@ class Sessions:
         found = self._read(request)
         return None if found is None else float(found[0]["until"])
 
+    def is_own_page(self, request: web.Request) -> bool:
+        """Whether a request with a cookie may do what it asks for: it reads, or one of the console's pages has made it.
+
+        A page of another origin cannot set the header without asking first, and gets no answer that would allow it; and
+        the origin that its browser tells is neither this host nor ``admin.public_url``.
+        """
+        if request.method in READING:
+            return True
+        origin = request.headers.get("Origin")
+        own = origin in (None, self._public_url) or urlsplit(origin or "").netloc == request.host
+        return request.headers.get(OWN_HEADER) == "1" and own
+
     # --- Sign-in links ------------------------------------------------------------------------------------------------
 
     def make_code(self, who: AdminToken) -> str:
@@ -167,18 +190,6 @@ class Sessions:
         response.set_cookie(
             self.cookie, text, max_age=max_age_s, path="/", httponly=True, samesite="Strict", secure=self._secure
         )
-
-
-def comes_from_own_page(request: web.Request) -> bool:
-    """Whether a request with a cookie may do what it asks for: it reads, or a page of this very origin has made it.
-
-    A page of another origin cannot set the header without asking first, and gets no answer that would allow it; and the
-    origin that its browser tells is not this host.
-    """
-    if request.method in READING:
-        return True
-    origin = request.headers.get("Origin")
-    return request.headers.get(OWN_HEADER) == "1" and (origin is None or urlsplit(origin).netloc == request.host)
 
 
 def _text(content: bytes) -> str:
