@@ -66,7 +66,8 @@ class Opener:
             pass
         except ConnectFailed as error:
             failed = str(error), error.errno
-        except (OSError, AnswerBroken) as error:
+        except (OSError, AnswerBroken, RuntimeError, ValueError) as error:
+            # uvloop raises RuntimeError for a transport that has just ended; TLS, ValueError for a name that is none.
             failed = _words(error), getattr(error, "errno", None) or 0
         # A new one, after its causes are gone: their frames hold sockets, and lists of one another.
         message, errno = failed
@@ -120,7 +121,7 @@ class Opener:
             if response.status not in _SUCCESSES:
                 raise ConnectFailed(f"its proxy answers {response.status}")
             inner = make()
-            if outer.transport is None:
+            if outer.transport is None or outer.transport.is_closing():
                 raise ConnectFailed("its proxy closed the tunnel")
             transport = await self._loop.start_tls(outer.transport, inner, context, server_hostname=origin.host)
             if transport is None:

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
+from yarl import URL
 
 from proxy.upstream.connection.client import HttpClient
 from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed
@@ -158,10 +159,27 @@ async def test_a_certificate_of_another_name_is_not_believed(folder: Path) -> No
             await client.post(server.url.with_host("127.0.0.1"), b"x")
 
 
+LOOPS = pytest.mark.parametrize("runs", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+@LOOPS
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nmore", b"SSH-2.0\r\n", b""]
+    "answer",
+    [
+        b"HTTP/1.1 403 Forbidden\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nmore",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"SSH-2.0\r\n",
+        b"",
+    ],
 )
-async def test_a_proxy_that_gives_no_tunnel(answer: bytes, folder: Path) -> None:
+def test_a_proxy_that_gives_no_tunnel(
+    answer: bytes, runs: Callable[[Coroutine[Any, Any, None]], None], folder: Path
+) -> None:
+    runs(ask_without_a_tunnel(answer, folder))
+
+
+async def ask_without_a_tunnel(answer: bytes, folder: Path) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(answer)
@@ -173,6 +191,25 @@ async def test_a_proxy_that_gives_no_tunnel(answer: bytes, folder: Path) -> None
                 await ask(client, server)
         await proxy.until_nobody_is_connected()
     assert (server.connections, proxy.connections) == (0, 1)
+
+
+@LOOPS
+def test_a_proxy_that_gives_a_tunnel_to_a_name_that_is_none(
+    runs: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.read()
+
+    async def ask_it() -> None:
+        async with serving(agree) as proxy:
+            async with client_of(proxy_url=f"http://127.0.0.1:{proxy.port}") as client:
+                with pytest.raises(ConnectFailed, match="idna"):
+                    await client.post(URL(f"https://{'a' * 64}.example/"), b"x")
+            await proxy.until_nobody_is_connected()
+
+    runs(ask_it())
 
 
 async def test_a_tunnel_is_used_again(folder: Path) -> None:
@@ -206,7 +243,7 @@ async def test_a_server_that_speaks_first_was_not_asked() -> None:
 WAYS = ["plain", "TLS", "a tunnel"]
 
 
-@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@LOOPS
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_cancelled_at_every_step(
     way: str, runs: Callable[[Coroutine[Any, Any, None]], None], folder: Path
