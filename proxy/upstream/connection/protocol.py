@@ -132,7 +132,10 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """End at once."""
+        """End at once. An answer that only the other end's leaving could complete is then none."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.end((AnswerBroken, "this gateway ended the connection"))
         if self.transport is not None:
             self.transport.abort()
 
@@ -182,6 +185,11 @@ class Connection(asyncio.Protocol):
             self._feed_head(response, data)
         else:
             self._feed_body(response, data)
+
+    def eof_received(self) -> None:
+        """End without waiting until the rest of a request is written, which may never be: no answer to it can come."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What has not come does not come any more."""

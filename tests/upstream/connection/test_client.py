@@ -247,6 +247,29 @@ async def test_a_provider_that_leaves_in_the_middle_of_an_upload() -> None:
         assert source.upload.unreadable is None
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too Large\r\n\r\nno"], ids=["no answer", "an early answer"])
+async def test_a_provider_that_says_no_more_and_takes_nothing_is_not_waited_for(answer: bytes) -> None:
+    async def say_all(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        given = -1
+        while given != source.given:
+            given = source.given
+            await asyncio.sleep(0.05)
+        writer.write(answer)
+        writer.write_eof()
+        await asyncio.sleep(60)
+
+    source = Source(10_000)
+    async with asyncio.timeout(5), serving(say_all) as server, client_of() as client:
+        asking = client.post_upload(server.url, source.upload, 10_000 * len(PIECE), HEADERS)
+        if answer:
+            response = await asking
+            assert (response.status, await response.read(), await response.read()) == (413, b"no", b"")
+        else:
+            with pytest.raises(AnswerBroken):
+                await asking
+
+
 @pytest.mark.parametrize("error", [OSError("the disk"), ValueError("closed"), RuntimeError("a fault of ours")])
 async def test_an_upload_that_cannot_be_read_says_so_and_ends_the_connection(error: Exception) -> None:
     source = Source(3, error)

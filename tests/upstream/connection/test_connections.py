@@ -139,6 +139,20 @@ async def test_the_end_closes_those_in_use_as_well(client: HttpClient) -> None:
         assert client._connections._open == set()
 
 
+async def test_the_end_makes_no_answer_whole_that_only_its_provider_can_end(client: HttpClient) -> None:
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await reader.read()
+
+    async with serving(begin) as server:
+        response = await client.post(server.url, b"x")
+        assert await response.read() == b"half"
+        client.close()
+        with pytest.raises(AnswerBroken, match="this gateway"):
+            await response.read()
+
+
 async def test_one_that_was_being_opened_at_the_end_is_closed(client: HttpClient) -> None:
     async with serving(echo) as server:
         asking = asyncio.create_task(ask(client, server))
