@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
@@ -203,7 +202,7 @@ class _AdmittedRequest:
                 fallback_units={each.model.id: each.quote.units for each in fallbacks} if fallbacks else NO_FALLBACKS,
             )
             if observation.person is not NOBODY:
-                self.reservation = replace(self.reservation, person=observation.person)
+                self.reservation = self.reservation.made_for(observation.person)
             if fallbacks:
                 allowed = self.reservation.fallbacks
                 self.delivery.fallbacks = tuple(each for each in fallbacks if each.model.id in allowed)
