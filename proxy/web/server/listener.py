@@ -16,6 +16,7 @@ from proxy.web.server.certificate import HANDSHAKE_TIMEOUT_S, Certificate
 from proxy.web.server.connection import Connection, ConnectionLimits, Refuse
 from proxy.web.server.open_connections import OpenConnections
 from proxy.web.server.request_factory import request_factory
+from proxy.web.server.routes import straight
 from proxy.web.server.sockets.address import UNIX, ListenAddress
 from proxy.web.server.sockets.opening import BACKLOG, SocketAccess, UnixSocketFile, ip_sockets, look_up
 
@@ -57,6 +58,7 @@ class Listener:
         self._tls: dict[str, Any] = {}
         if certificate is not None:
             self._tls = {"ssl": certificate.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+        self._app = app
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._opened = opened
         self._limits = limits
@@ -120,6 +122,7 @@ class Listener:
         # Now, and not with the first client: aiohttp may have other settings one day.
         self._connect()
         server.request_factory = request_factory(server.request_factory)
+        server.request_handler = straight(self._app, server.request_handler)
 
     async def _serve(self, listening: socket.socket, *, keeps_door: bool) -> None:
         """Accept connections at ``listening``, which is bound."""
