@@ -17,10 +17,10 @@ from proxy.alerts.alerts import Alerts
 from proxy.alerts.marks import Marks
 from proxy.domain.catalog import Catalog
 from proxy.domain.money import Money
+from proxy.domain.people import People, Users
 from proxy.domain.requests.chat import parse_chat_request
 from proxy.domain.requests.edit import IMAGES_LIMIT, parse_edit_request
 from proxy.domain.requests.image import Task, parse_image_request
-from proxy.domain.requests.people import People, Users
 from proxy.listeners import Listeners, clients_of
 from proxy.machine.place import Place
 from proxy.metering.accounts.figures import FigureWriter

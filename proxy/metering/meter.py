@@ -15,8 +15,8 @@ from proxy.domain.billing.pricing import NO_TERMS, Quote, Terms
 from proxy.domain.billing.settlement import Delivery, Reservation, Settlement, settle, settle_images
 from proxy.domain.errors import ProxyError, StoreUnavailable
 from proxy.domain.limits import rate_limit_headers
+from proxy.domain.people import NOBODY
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.domain.requests.people import NOBODY
 from proxy.metering.journal.journal import Journal
 from proxy.metering.journal.records import Posting, Void
 from proxy.metering.journal.tasks import TaskJournal

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from proxy.domain.api_key import TEAM_ID_PATTERN
-from proxy.domain.requests.people import Users
+from proxy.domain.people import Users
 from proxy.settings.mistakes import ENVIRONMENT
 from proxy.settings.values import (
     Address,

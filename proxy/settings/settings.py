@@ -24,6 +24,7 @@ from proxy.settings.alerts import AlertSettings, check_alerts
 from proxy.settings.checking.folders import unwritable
 from proxy.settings.checking.stand_ins import Repair
 from proxy.settings.checking.variables import override, unknown_variables
+from proxy.settings.checking.warnings import warn_of_polling, warn_of_prices, warn_of_settling
 from proxy.settings.mistakes import ENVIRONMENT, ConfigurationError, describe, place_of, with_name
 from proxy.settings.models import ModelSettings, check_models
 from proxy.settings.names import (
@@ -49,7 +50,6 @@ from proxy.settings.sections import (
 )
 from proxy.settings.traces import TracesSettings, check_traces
 from proxy.settings.values import EMBEDDED
-from proxy.settings.warnings import warn_of_polling, warn_of_prices, warn_of_settling
 from proxy.upstream.dialects import DIALECTS
 from proxy.upstream.provider import Provider
 from proxy.web.admin.roles import AdminToken, Role

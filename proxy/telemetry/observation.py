@@ -9,7 +9,7 @@ from time import perf_counter
 
 from aiohttp import web
 
-from proxy.domain.requests.people import NOBODY, Person
+from proxy.domain.people import NOBODY, Person
 
 OK = "ok"
 REJECTED = "rejected"

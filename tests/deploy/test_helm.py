@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.cli.ship import ship
+from proxy.cli.books.ship import ship
 from proxy.settings.settings import load_settings
 from tests.deploy.images import CACHE
 from tests.support.processes import ROOT

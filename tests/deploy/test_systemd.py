@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.ship import ship
+from proxy.cli.books.ship import ship
 from tests.deploy.machine import UNITS, Machine, running_machine
 from tests.support.gateways import (
     ADMIN_TOKEN,

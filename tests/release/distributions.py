@@ -15,8 +15,8 @@ from pathlib import Path
 from proxy.telemetry.version import BUILT
 
 WHERE_IN_THE_WHEEL = {
-    "config/lightmeter.toml": "proxy/cli/example.toml",
-    "config/teams.toml": "proxy/cli/example_teams.toml",
+    "config/lightmeter.toml": "proxy/cli/configuration/example.toml",
+    "config/teams.toml": "proxy/cli/configuration/example_teams.toml",
     "config/recipes/": "proxy/cli/recipe_files/",
 }
 """Of a checkout's files outside ``proxy``, those that the program reads."""

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 IMPORTED = (
     "proxy.cli.accounts",
     "proxy.cli.demo",
-    "proxy.cli.ledger",
+    "proxy.cli.books.ledger",
     "proxy.cli.price",
     "proxy.cli.serve",
     "proxy.sample_provider.command",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from proxy.cli.configuration.check import check
-from proxy.cli.recipes import example, init, recipe
+from proxy.cli.configuration.recipes import example, init, recipe
 
 
 @click.group()

@@ -25,9 +25,9 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import Size
+from proxy.domain.people import NOBODY, Person
 from proxy.domain.records import record
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
-from proxy.domain.requests.people import NOBODY, Person
 
 OK_STATUS = 200
 ERROR_STATUS = 400

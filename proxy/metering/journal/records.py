@@ -14,8 +14,8 @@ import orjson
 
 from proxy.domain.billing.pricing import Quote, Tier, TierCharge
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, Settlement
+from proxy.domain.people import NOBODY, Person
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState
-from proxy.domain.requests.people import NOBODY, Person
 
 CHECKSUM_LENGTH = 8
 NOTE = "note"

@@ -21,7 +21,7 @@ from pydantic import (
 from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, team_of
 from proxy.domain.billing.settlement import Outcome
 from proxy.domain.errors import InvalidRequest, NotFound
-from proxy.domain.requests.people import TAG_PATTERN, USER_LENGTH_LIMIT
+from proxy.domain.people import TAG_PATTERN, USER_LENGTH_LIMIT
 from proxy.metering.ledger.shipped import SHIPPER_PATTERN
 from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
 

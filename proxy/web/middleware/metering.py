@@ -24,12 +24,12 @@ from proxy.domain.catalog import Catalog, Model
 from proxy.domain.errors import ClientGone, InvalidApiKey, InvalidRequest, ProxyError, UnsupportedMediaType
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller, check_can_pay
+from proxy.domain.people import People
 from proxy.domain.records import record
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.edit import kind_of_field, request_of_form
 from proxy.domain.requests.idempotency import HEADER, AlreadyAnswered, Idempotency, KeptAnswer, parse_idempotency
 from proxy.domain.requests.image import ImageRequest, Task
-from proxy.domain.requests.people import People
 from proxy.metering.meter import Meter
 from proxy.telemetry.observation import OBSERVATION, OK, Observation
 from proxy.web.intake.body_memory import BodyMemory

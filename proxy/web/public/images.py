@@ -22,12 +22,12 @@ from proxy.domain.errors import (
     UpstreamRateLimit,
     UpstreamTimeout,
 )
+from proxy.domain.people import TAGS_HEADER
 from proxy.domain.requests.chat import CHAT as CHAT_FIELDS
 from proxy.domain.requests.chat import ChatRequest
 from proxy.domain.requests.edit import EDIT, EDIT_FORM, VARIATION_FORM
 from proxy.domain.requests.idempotency import HEADER
 from proxy.domain.requests.image import GENERATION
-from proxy.domain.requests.people import TAGS_HEADER
 from proxy.telemetry.observation import OBSERVATION
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failover import Failover

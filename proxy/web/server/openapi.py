@@ -15,11 +15,12 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from proxy.domain import people
 from proxy.domain.answers.answer import EVENT_STREAM
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
 from proxy.domain.headers import KEY_HEADERS
 from proxy.domain.limits import RATES
-from proxy.domain.requests import idempotency, people
+from proxy.domain.requests import idempotency
 from proxy.domain.requests.kinds import Fields, reference
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from proxy.cli.journal import journal
+from proxy.cli.books.journal import journal
 from proxy.domain.billing.pending import PendingTask
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import Reservation

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.requests.people import (
+from proxy.domain.people import (
     NOBODY,
     TAG_PATTERN,
     TAGS_HEADER,

@@ -17,7 +17,7 @@ from proxy.settings.settings import read_settings
 from proxy.telemetry.program import PROGRAM
 
 INSTALLS = "pip install"
-_CONFIG = Path(__file__).parents[2] / "config"
+_CONFIG = Path(__file__).parents[3] / "config"
 _EXAMPLES = {
     "gateway": (Path(__file__).parent / "example.toml", _CONFIG / "lightmeter.toml"),
     "teams": (Path(__file__).parent / "example_teams.toml", _CONFIG / "teams.toml"),

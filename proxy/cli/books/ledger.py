@@ -38,7 +38,7 @@ def ledger() -> None:
 def _shipping() -> click.Command:
     """The command that ships; it runs beside a gateway, and not everywhere where the others do."""
     try:
-        from proxy.cli.ship import ship  # noqa: PLC0415 - what it needs is not on every system
+        from proxy.cli.books.ship import ship  # noqa: PLC0415 - what it needs is not on every system
     except ModuleNotFoundError as error:
         if error.name not in POSIX_MODULES:
             raise
