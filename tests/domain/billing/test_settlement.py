@@ -24,7 +24,7 @@ from proxy.domain.errors import (
 )
 from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import SIZES_LIMIT
-from proxy.domain.requests.people import Person
+from proxy.domain.people import Person
 from tests.domain.samples import make_quote, make_reservation
 
 PRICE = 5_000
