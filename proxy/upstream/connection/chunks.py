@@ -15,6 +15,7 @@ TRAILER_BYTES = 65_536
 """Of all trailers together; past it the body is whole all the same, and its connection is not used again."""
 
 _size = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
+_next_size = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
 _trailer = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r?\n")
 _LINE_ENDS = (b"\r\n", b"\n")
 
@@ -64,7 +65,12 @@ class Chunks:
                 at += taken
                 self._left -= taken
                 if not self._left:
-                    self._state = _State.AFTER_DATA
+                    # Two lines for each chunk would hold the loop for long where each is a few bytes.
+                    found = _next_size.match(data, at)
+                    if found is None or not (size := int(found[1], 16)):
+                        self._state = _State.AFTER_DATA
+                        continue
+                    at, self._left = found.end(), size
                 continue
             at = self._read_line(data, at)
             if self.fault:
