@@ -19,7 +19,8 @@ HEADERS_MOST = 256
 _EARLIER_S = 1.0
 """A server's own time ends so much earlier here, for the next request needs some of it to arrive."""
 
-_BODILESS = frozenset({204, 304})
+_NO_CONTENT = 204
+_BODILESS = frozenset({_NO_CONTENT, 304})
 _LENGTH_DIGITS = 18
 _CHUNKED = b"chunked"
 _LOOKED_AT = frozenset({b"connection", b"keep-alive", b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -101,6 +102,9 @@ class Head:
             self.length = self._read_length(length.strip())
         if b"transfer-encoding" in told:
             self._read_codings(told[b"transfer-encoding"].lower(), is_new=is_new)
+        if self.status == _NO_CONTENT and (self.length or self.is_chunked):
+            # Some send the body that they speak of, and it may come when the next request has been sent.
+            self.may_go_on = False
 
     def _read_length(self, told: bytes) -> int:
         """A length that is repeated is one (RFC 9110 section 8.6)."""
