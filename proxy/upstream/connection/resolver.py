@@ -17,7 +17,7 @@ HOSTS_MOST = 1_000
 class _Known:
     addresses: list[AddrInfoType]
     until_s: float
-    turn: int = 0
+    turn: int = -1
 
 
 class Resolver:
@@ -40,10 +40,11 @@ class Resolver:
                 lookup.add_done_callback(lambda done: self._note(key, done))
             # Others may wait for it as well: who leaves does not take it along.
             await asyncio.wait([lookup])
-            known = self._known.get(key)
-            if known is None or known.until_s < self._loop.time():
-                error = None if lookup.cancelled() else lookup.exception()
+            error = None if lookup.cancelled() else lookup.exception()
+            if lookup.cancelled() or error is not None or not lookup.result():
                 raise OSError(getattr(error, "errno", None) or 0, f"{host} has no address: {_words(error)}")
+            # Another request may have found the addresses of before to fail, and had these forgotten meanwhile.
+            known = self._known.get(key) or _Known(lookup.result(), self._loop.time())
         known.turn = (known.turn + 1) % len(known.addresses)
         return known.addresses[known.turn :] + known.addresses[: known.turn]
 
@@ -71,7 +72,7 @@ class Resolver:
         self._known.pop(key, None)
         while len(self._known) >= HOSTS_MOST:
             del self._known[next(iter(self._known))]
-        self._known[key] = _Known(lookup.result(), self._loop.time() + TTL_S, -1)
+        self._known[key] = _Known(lookup.result(), self._loop.time() + TTL_S)
 
 
 def _words(error: BaseException | None) -> str:

@@ -82,6 +82,18 @@ async def test_all_who_ask_at_once_wait_for_one_lookup_and_who_leaves_ends_it_fo
     assert names.asked == 1
 
 
+async def test_who_waits_for_addresses_gets_them_though_another_forgets_those_of_before(
+    names: Names, resolver: Resolver
+) -> None:
+    names.may_answer.clear()
+    asking = asyncio.create_task(first(resolver))
+    await asyncio.sleep(0)
+    (lookup,) = resolver._lookups.values()
+    lookup.add_done_callback(lambda _: resolver.forget("a.example", 80))
+    names.may_answer.set()
+    assert await asking == "192.0.2.1"
+
+
 async def test_a_name_without_addresses_is_asked_for_again(names: Names, resolver: Resolver) -> None:
     names.answers = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     for _ in range(2):
