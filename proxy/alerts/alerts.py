@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from math import inf
 from time import time
@@ -42,6 +44,11 @@ WAITS_S = (1.0, 5.0, 30.0, 120.0)
 """Between the tries."""
 
 SENDING_AT_ONCE = 20
+"""To one receiver: another one that does not answer holds it up by nothing."""
+
+WAITING_LIMIT = 10_000
+"""Alerts of one receiver in memory. What is beyond is noticed again at the next request of its key."""
+
 KNOWN_LIMIT = 100_000
 LAST_S = 3.0
 """How long what is being sent may take at the end."""
@@ -68,7 +75,8 @@ class Alerts:
         self._once = Once(pool)
         self._refused_accounts = refused_accounts
         self._seen_refusals = dict(refused_accounts())
-        self._places = asyncio.Semaphore(SENDING_AT_ONCE)
+        self._places = {rule.name: asyncio.Semaphore(SENDING_AT_ONCE) for rule in rules}
+        self._waiting: Counter[str] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
         self._known_until_s: dict[str, float] = {}
         self._walked_s = 0.0
@@ -157,14 +165,25 @@ class Alerts:
         for alert in alerts:
             claim = key_names.alert(alert.team, rule.name, alert.name)
             if rule.wants(alert) and self._known_until_s.get(claim, 0.0) <= time():
+                if self._waiting[rule.name] >= WAITING_LIMIT:
+                    return
+                self._waiting[rule.name] += 1
+                if self._waiting[rule.name] == WAITING_LIMIT:
+                    logger.warning(
+                        "%d alerts wait for %s; others are left until it takes some", WAITING_LIMIT, rule.name
+                    )
                 self._remember(claim, CLAIM_S)
                 task = asyncio.create_task(self._tell(rule, alert, claim))
                 self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                task.add_done_callback(partial(self._end, rule))
+
+    def _end(self, rule: Rule, task: asyncio.Task[None]) -> None:
+        self._waiting[rule.name] -= 1
+        self._sending.discard(task)
 
     async def _tell(self, rule: Rule, alert: Alert, claim: str) -> None:
         try:
-            async with self._places:
+            async with self._places[rule.name]:
                 if await ask(self._redis, "SET", claim, "sending", "NX", "EX", CLAIM_S) is None:
                     return
                 if await self._send(rule, alert):

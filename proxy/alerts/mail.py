@@ -1,11 +1,16 @@
-"""Alerts by SMTP: the standard library's client in a thread, for mails are few and no request waits for them."""
+"""Alerts by SMTP: the standard library's client in threads of its own, for mails are few.
+
+The event loop's threads look up providers' addresses: a mail server that hangs must not hold those.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import smtplib
 import ssl
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
@@ -16,6 +21,14 @@ from proxy.alerts.rules import SendingError
 from proxy.domain.alerts import Alert
 
 TIMEOUT_S = 20.0
+"""Of one step of the server."""
+
+DEADLINE_S = 60.0
+"""Of one mail, with its wait for a thread."""
+
+THREADS = 2
+"""Of one server, at the most; one that hangs holds up its own mails only."""
+
 PORTS = {"smtp": 587, "smtps": 465}
 
 
@@ -33,6 +46,7 @@ class Mail:
         self._to = tuple(to)
         self._user = user
         self._password = password
+        self._threads = asyncio.Semaphore(THREADS)
 
     async def send(self, alert: Alert, alert_id: str) -> None:
         """Send it once. Raises SendingError."""
@@ -46,12 +60,41 @@ class Mail:
         facts = "".join(f"{name}: {value}\n" for name, value in alert.facts.items() if value is not None)
         mail.set_content(f"{alert.text}\n\n{facts}")
         try:
-            await asyncio.to_thread(self._send, mail)
+            async with asyncio.timeout(DEADLINE_S):
+                await self._threads.acquire()
+                await self._in_thread(mail)
         except (OSError, smtplib.SMTPException) as error:
             raise SendingError(f"the mail server does not take it ({type(error).__name__})") from None
 
     async def close(self) -> None:
         """Each mail has a connection of its own."""
+
+    def _in_thread(self, mail: EmailMessage) -> asyncio.Future[None]:
+        """Send it in a thread that the process does not wait for at its end."""
+        loop = asyncio.get_running_loop()
+        sent: asyncio.Future[None] = loop.create_future()
+
+        def end(error: Exception | None) -> None:
+            self._threads.release()
+            if sent.done():
+                return
+            if error is None:
+                sent.set_result(None)
+            else:
+                sent.set_exception(error)
+
+        def work() -> None:
+            error: Exception | None = None
+            try:
+                self._send(mail)
+            except Exception as failed:
+                error = failed
+            with suppress(RuntimeError):
+                # The loop may have ended meanwhile.
+                loop.call_soon_threadsafe(end, error)
+
+        threading.Thread(target=work, name="alert mail", daemon=True).start()
+        return sent
 
     def _send(self, mail: EmailMessage) -> None:
         host, port = self._server.host or "", self._server.port or PORTS[self._server.scheme]

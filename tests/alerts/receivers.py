@@ -53,15 +53,23 @@ async def running_receiver() -> AsyncIterator[Receiver]:
 
 @dataclass
 class MailServer:
-    """As much of SMTP (RFC 5321) as a client needs; ``refuses`` is a command that it takes no more of."""
+    """As much of SMTP (RFC 5321) as a client needs; ``refuses`` is a command that it takes no more of.
+
+    One that ``hangs`` says nothing until its client leaves.
+    """
 
     port: int = 0
     refuses: str = ""
+    hangs: bool = False
     mails: list[str] = field(default_factory=list)
     receivers: list[str] = field(default_factory=list)
+    waiting: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        if self.hangs:
+            self.waiting.append(writer)
+            return
         writer.write(b"220 mail.test ESMTP\r\n")
         while line := (await reader.readline()).decode().strip():
             command = line.split(":")[0].split(" ")[0].upper()
@@ -87,4 +95,8 @@ async def running_mail_server() -> AsyncIterator[MailServer]:
     server = await asyncio.start_server(mails.serve, "127.0.0.1", 0)
     mails.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield mails
+        try:
+            yield mails
+        finally:
+            for writer in mails.waiting:
+                writer.close()

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 
 import pytest
 
-from proxy.alerts.mail import Mail
+from proxy.alerts.mail import THREADS, Mail
 from proxy.alerts.rules import SendingError
 from proxy.alerts.webhook import Webhook, key_of, signature
 from proxy.domain.alerts import credit_alert
 from tests.alerts.receivers import running_mail_server, running_receiver
+from tests.support.polling import eventually
 
 ALERT = credit_alert("openai", "2026-11-26")
 SECRET = "whsec_" + base64.b64encode(b"a key of the tests, 32 bytes....").decode()
@@ -94,4 +96,30 @@ async def test_a_mail_server_that_refuses_is_an_error() -> None:
     async with running_mail_server() as server:
         server.refuses = "RCPT"
         with pytest.raises(SendingError, match="SMTPRecipientsRefused"):
+            await Mail(f"smtp://127.0.0.1:{server.port}", "a@b.test", ["c@d.test"]).send(ALERT, "alert_1")
+
+
+async def test_a_mail_server_that_hangs_takes_no_thread_that_looks_up_providers() -> None:
+    async with running_mail_server() as server:
+        server.hangs = True
+        mail = Mail(f"smtp://127.0.0.1:{server.port}", "a@b.test", ["c@d.test"])
+        sending = [asyncio.create_task(mail.send(ALERT, f"alert_{number}")) for number in range(40)]
+
+        async def hang() -> bool:
+            return len(server.waiting) >= THREADS
+
+        await eventually(hang)
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        assert len(server.waiting) == THREADS
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def test_a_mail_server_that_takes_its_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.alerts.mail.DEADLINE_S", 0.2)
+    async with running_mail_server() as server:
+        server.hangs = True
+        with pytest.raises(SendingError, match="TimeoutError"):
             await Mail(f"smtp://127.0.0.1:{server.port}", "a@b.test", ["c@d.test"]).send(ALERT, "alert_1")

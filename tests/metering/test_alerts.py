@@ -194,3 +194,41 @@ async def test_a_rule_tells_of_its_kinds_its_teams_and_its_soft_limits(bench: Be
         watch.marks.charged(each.key_id)
     await watch.alerts.stop()
     assert [name.split("/")[:3] for name in told.names] == [["soft_limit", "team", "other"]]
+
+
+class Silent(Told):
+    """Somebody who never answers."""
+
+    async def send(self, alert: Alert, alert_id: str) -> None:
+        self.tries.append(alert_id)
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts_module, "LAST_S", 0.1)
+
+
+@pytest.mark.usefixtures("quick_end")
+async def test_a_receiver_that_hangs_holds_up_no_other(bench: Bench, told: Told) -> None:
+    refusals = dict.fromkeys((f"provider-{number}" for number in range(2 * alerts_module.SENDING_AT_ONCE)), 0.0)
+    silent = Silent()
+    alerts = Alerts(
+        [Rule("silent", silent), Rule("ops", told)], Marks(), bench.keys, bench.teams, bench.pool, lambda: refusals
+    )
+    refusals.update(dict.fromkeys(refusals, 1.0))
+    alerts.start()
+    await until(told, len(refusals))
+    assert len(silent.tries) == alerts_module.SENDING_AT_ONCE
+    await alerts.stop()
+
+
+@pytest.mark.usefixtures("quick_end")
+async def test_what_waits_for_a_receiver_that_hangs_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts_module, "WAITING_LIMIT", 30)
+    refusals = dict.fromkeys((f"provider-{number}" for number in range(100)), 0.0)
+    alerts = Alerts([Rule("silent", Silent())], Marks(), bench.keys, bench.teams, bench.pool, lambda: refusals)
+    refusals.update(dict.fromkeys(refusals, 1.0))
+    await alerts._look_at_providers()
+    assert len(alerts._sending) == 30
+    await alerts.stop()
