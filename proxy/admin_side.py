@@ -89,6 +89,7 @@ class AdminSide:
 
         self.token = self._find_token()
         KNOWN_SECRETS.add([self.token])
+        self._known = self._tokens()
 
     async def open(
         self,
@@ -147,7 +148,7 @@ class AdminSide:
             *operations.routes(),
             *self._description.routes(),
         ]
-        wrong, tokens = WrongTokens(), self._tokens()
+        wrong, tokens = WrongTokens(), self._known
         sessions = self._sessions = self._make_sessions(tokens, Once(redis_pool))
         with_console = self._settings.admin.console
         access = require_token(tokens, wrong, by_place(self.routes), sessions if with_console else None)

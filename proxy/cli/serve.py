@@ -19,6 +19,7 @@ from proxy.metering.embedded.server import EmbeddedStoreError
 from proxy.settings.mistakes import ConfigurationError
 from proxy.settings.settings import Settings, load_settings
 from proxy.supervisor.cpus import count_workers
+from proxy.supervisor.front import Front
 from proxy.supervisor.handover import handed_over, read_handed
 from proxy.supervisor.worker import serve_as_worker
 from proxy.telemetry.logs import set_up_logs
@@ -43,7 +44,7 @@ def serve(path: Path, *, as_json: bool) -> None:
     try:
         settings = load(path)
         if "trial" in handed:
-            return
+            return Front.rehearse(settings, os.environ)
         set_up_logs(settings.logs.level)
         for unknown in settings.unknown_variables(os.environ):
             logger.warning("%s", unknown)

@@ -19,6 +19,9 @@ LAST_PAUSE_S = 30.0
 GOOD_LIFE_S = 60.0
 """A worker that lived for so long is replaced at once."""
 
+START_S = 60.0
+"""A worker that does not serve after so long hangs, and is killed as well."""
+
 LOOK_EVERY_S = 5.0
 HUNG_S = 30.0
 """A worker whose event loop stands still for so long is killed, as systemd does by WatchdogSec= with a single one."""
@@ -121,6 +124,16 @@ class Crew:
         if self._watch is not None:
             self._watch.cancel()
 
+    async def wait_or_kill(self, within_s: float) -> None:
+        """The same; those that are not gone ``within_s`` seconds are killed."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.wait()
+        except TimeoutError:
+            logger.error("workers that did not end within %g s are killed: %d", within_s, len(self.workers))
+            self.kill()
+            await self.wait()
+
     # --- One place ----------------------------------------------------------------------------------------------------
 
     async def _keep(self, index: int, worker: WorkerProcess | None) -> None:
@@ -158,7 +171,13 @@ class Crew:
         await worker.attend(is_new=is_new)
         if self._ending.is_set():
             worker.kill()
-        await worker.changed.wait()
+        try:
+            async with asyncio.timeout(None if worker.is_ready else START_S):
+                await worker.changed.wait()
+        except TimeoutError:
+            if not self._ending.is_set():
+                logger.error("worker process %d does not serve after %g s, and is killed", worker.process_id, START_S)
+                worker.kill()
         self._changed.set()
         await worker.gone.wait()
         self.workers.remove(worker)

@@ -97,6 +97,17 @@ class Front:
         self.public_address = ""
         self.admin_address = ""
 
+    @staticmethod
+    def rehearse(settings: Settings, environment: Mapping[str, str]) -> None:
+        """Try what ``start`` could fail with where all places are handed over; it blocks.
+
+        Raises ConfigurationError or EmbeddedStoreError.
+        """
+        store = embedded_store(settings)
+        if store is not None:
+            store.find_binary()
+        AdminSide(settings, environment, Money(settings.accounting.units_per_usd), clients_of(settings, "admin"))
+
     async def start(self, operations: WorkersRoutes, handed: Mapping[str, Any] | None = None) -> None:
         """Start all of it, or go on with what another program has ``handed`` over to this process.
 

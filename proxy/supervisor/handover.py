@@ -67,7 +67,8 @@ async def try_out(path: Path) -> None:
 
 def become(path: Path, handed: Mapping[str, Any]) -> NoReturn:
     """Run the command for ``path`` in the place of this program, with what is ``handed`` over. Raises OSError."""
-    with tempfile.TemporaryFile() as file:
+    # No folder of temporary files may be there, or have room.
+    with os.fdopen(os.memfd_create("handed"), "w+b") if sys.platform == "linux" else tempfile.TemporaryFile() as file:
         file.write(orjson.dumps(handed))
         file.flush()
         os.set_inheritable(file.fileno(), True)

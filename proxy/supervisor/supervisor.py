@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from proxy.domain.errors import Conflict, InvalidRequest
 from proxy.machine.limits import COLUMNS
@@ -39,6 +39,7 @@ TRIES = 3
 """Of the workers of a new version, so many may die before it is given up."""
 
 LAST_LINES_S = 1.0
+LAST_SIGNALS_S = 0.01
 
 
 class Supervisor:
@@ -127,17 +128,26 @@ class Supervisor:
         """Return when this program should hand over to the next one."""
         await self._restart_asked.wait()
 
-    async def hand_over(self) -> NoReturn:
-        """Become the next program. Raises OSError, and then only an end is left."""
+    async def hand_over(self, is_to_stop: Callable[[], bool]) -> None:
+        """Become the next program, unless this process ``is_to_stop`` meanwhile. Raises OSError.
+
+        Where it returns or raises, only an end is left.
+        """
+        front = await self.front.hand_over()
+        standard_error().flush(LAST_LINES_S)
+        # A signal that came until now has its turn of the event loop: the next program would not hear of it.
+        await asyncio.sleep(LAST_SIGNALS_S)
+        if is_to_stop():
+            return
         handed = {
-            **await self.front.hand_over(),
+            **front,
             "generation": self._generation,
             "workers": [worker.record() for worker in self.crew.workers],
             "count": self.crew.count,
             "text": self._text,
             "now": self._now,
+            "drain_s": self._settings.server.drain_seconds,
         }
-        standard_error().flush(LAST_LINES_S)
         become(self._path, handed)
 
     async def take_over(self, handed: Mapping[str, Any], workers: int) -> None:
@@ -156,12 +166,16 @@ class Supervisor:
         await self.front.start(self._routes(), handed)
         old.take_over(living)
         self._restarting = True
-        task = asyncio.create_task(self._replace(workers, text, now))
+        drain_s = handed.get("drain_s", self._settings.server.drain_seconds)
+        task = asyncio.create_task(self._replace(workers, text, now, drain_s))
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
-    async def _replace(self, workers: int, text: str, now: str) -> None:
-        """Start a crew with the configuration in ``text``, and let the one before go when it serves."""
+    async def _replace(self, workers: int, text: str, now: str, drain_s: float) -> None:
+        """Start a crew with the configuration in ``text``, and let the one before go when it serves.
+
+        That has ``drain_s`` seconds to finish what it has.
+        """
         old, before = self.crew, (self._text, self._now)
         new = Crew(workers, partial(self._start_worker, workers, self._generation + 1), self._bury)
         self._others.append(new)
@@ -169,7 +183,8 @@ class Supervisor:
         try:
             await new.start(TRIES)
         except (ConfigurationError, CrewError) as error:
-            self._text, self._now = before
+            # Unless the file was read again meanwhile: the old ones have that already.
+            self._text, self._now = before[0], before[1] if self._now is now else self._now
             self._why_not = str(error)
             logger.error("the new workers do not come up, and the old ones stay: %s", error)
             new.kill()
@@ -183,7 +198,7 @@ class Supervisor:
         self._restarting = False
         logger.info("%d new workers serve: the ones before finish what they have", workers)
         old.leave(to_workers=True)
-        await old.wait()
+        await old.wait_or_kill(drain_s + AFTER_THE_DRAIN_S)
         self._others.remove(old)
         logger.info("the workers before have ended")
 

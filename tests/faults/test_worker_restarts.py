@@ -7,6 +7,7 @@ import signal
 import socket
 from pathlib import Path
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -95,6 +96,7 @@ def test_what_would_not_come_up_leaves_everything_as_it_is(provider: SampleProvi
         old = {each.pid for each in workers(gateway)}
         for bad, why in (
             ("no TOML at all [", "is not valid TOML"),
+            (one.replace("[store]", '[store]\nserver = "/none"'), "store.server: there is no program '/none'"),
             (one.replace("127.0.0.1:0", "127.0.0.1:9", 1), "server.listen has changed, which takes a stop and a start"),
         ):
             path.write_text(bad)
@@ -122,6 +124,26 @@ def test_what_would_not_come_up_leaves_everything_as_it_is(provider: SampleProvi
         gateway.check_books(key)
         # Also while the old ones have not ended yet.
         assert gateway.server.stop() == 0
+
+
+def test_a_stop_that_is_asked_for_while_the_programs_change_places_is_not_forgotten(
+    provider: SampleProvider, tmp_path: Path
+) -> None:
+    one = configuration(f"embedded:{tmp_path}/data", provider.url, server={"workers": 2})
+    with running_gateway(tmp_path, one) as gateway:
+        address = urlsplit(gateway.admin_url)
+        # One that has not been sent whole is waited for, and the next program with it.
+        with socket.create_connection((address.hostname, address.port)) as half:
+            half.sendall(
+                f"POST /admin/v1/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{".encode()
+            )
+            assert gateway.admin("POST", "/admin/v1/workers/restart").status == 202
+            gateway.server.wait_for_output("restarting: another version")
+            gateway.server.process.send_signal(signal.SIGTERM)
+            assert gateway.server.process.wait(30) == 0
+        assert "stopping: 2 workers" in gateway.server.output
+        assert "has taken over" not in gateway.server.output
 
 
 def test_a_gateway_without_workers_says_so(provider: SampleProvider, tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ class FakeWorker(SimpleNamespace):
     def say(self, *, do: str) -> None:
         self.said.append(do)
 
+    def leave(self, *, to_workers: bool) -> None:
+        self.said.append(f"leave {to_workers}")
+
     def kill(self) -> None:
         self.end(137)
 
@@ -110,6 +113,24 @@ async def test_one_that_does_not_answer_any_more_is_killed_and_replaced(made: Ma
     assert (made.buried, other.state) == ([one], State.READY)
     made.crew.kill()
     await made.crew.wait()
+
+
+async def test_one_that_hangs_at_its_start_is_killed_as_well(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "START_S", 0.01)
+    async with asyncio.timeout(5):
+        with pytest.raises(CrewError, match="workers died"):
+            await made.crew.start(3)
+    made.crew.kill()
+    await made.crew.wait()
+
+
+async def test_one_that_hangs_when_it_should_end_is_killed_in_time(made: Made) -> None:
+    one, other = await serving(made)
+    made.crew.leave(to_workers=True)
+    other.end(0)
+    async with asyncio.timeout(5):
+        await made.crew.wait_or_kill(0.01)
+    assert (one.status, made.buried, made.crew.workers) == (137, [other, one], [])
 
 
 @pytest.mark.parametrize("tries", [1, 4])

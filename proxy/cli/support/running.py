@@ -88,6 +88,11 @@ class StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask, number)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the process should stop."""
+        return self._asked.is_set()
+
     def ask(self) -> None:
         """Stop, as if by a first signal; whoever is stopping already goes on."""
         self._asked.set()

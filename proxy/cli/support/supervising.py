@@ -61,7 +61,7 @@ async def _serve(
         if await _is_to_restart(supervisor, stop):
             logger.info("restarting: another version takes over in this process")
             manager.reloading()
-            await supervisor.hand_over()
+            await supervisor.hand_over(lambda: stop.is_asked)
         on_hangup(_nothing)
         stopping = f"stopping: {supervisor.crew.ready} workers"
         logger.info(stopping)

@@ -79,12 +79,16 @@ class EmbeddedStore:
         """The server's own, 0 where it does not run."""
         return self._process.pid if self._process else 0
 
-    async def start(self) -> None:
-        """Take the folder and start the server. Raises EmbeddedStoreError."""
+    def find_binary(self) -> str:
+        """The path of the program that it would run. It blocks. Raises EmbeddedStoreError."""
         try:
-            binary = await asyncio.to_thread(find_server_binary, self._server)
+            return find_server_binary(self._server)
         except ServerBinaryError as error:
             raise EmbeddedStoreError(str(error)) from None
+
+    async def start(self) -> None:
+        """Take the folder and start the server. Raises EmbeddedStoreError."""
+        binary = await asyncio.to_thread(self.find_binary)
         try:
             self._take_folder()
             await self._end_orphan()
@@ -110,10 +114,7 @@ class EmbeddedStore:
 
     async def take_over(self, handed: Mapping[str, Any]) -> None:
         """Go on with the server that another program has left to this process. Raises EmbeddedStoreError."""
-        try:
-            binary = await asyncio.to_thread(find_server_binary, self._server)
-        except ServerBinaryError as error:
-            raise EmbeddedStoreError(str(error)) from None
+        binary = await asyncio.to_thread(self.find_binary)
         os.set_inheritable(handed["lock"], False)
         self._lock = os.fdopen(handed["lock"], "a+")
         self._shortcut = None if handed["shortcut"] is None else Path(handed["shortcut"])
