@@ -19,6 +19,19 @@ from proxy.upstream.connection.resolver import Resolver
 NEXT_ADDRESS_AFTER_S = 0.25
 """RFC 8305 section 5."""
 
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Address translators forget who says nothing, Azure's after 240 seconds, Amazon's after 350; images may take as long.
+
+A probe after each silent 60 seconds keeps them, and tells of a machine that is gone after two minutes (tcp(7)).
+"""
+
+SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # Not every system has all of them.
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in KEEPALIVE.items() if hasattr(socket, name)),
+)
+
 PROTOCOLS = ["http/1.1"]
 _SUCCESSES = range(200, 300)
 
@@ -107,7 +120,13 @@ class Opener:
     async def _start(
         self, connected: socket.socket, make: Make, context: ssl.SSLContext | None, host: str
     ) -> Connection:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            for option in SOCKET_OPTIONS:
+                connected.setsockopt(*option)
+        except OSError:
+            # One that has just been reset may refuse them.
+            connected.close()
+            raise
         name = host if context is not None else None
         # The socket is the loop's from here on, also where this fails.
         _, connection = await self._loop.create_connection(make, sock=connected, ssl=context, server_hostname=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from yarl import URL
 
 from proxy.upstream.connection.client import HttpClient
 from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed
+from proxy.upstream.connection.opening import KEEPALIVE
 from tests.support.certificates import certify
 from tests.support.processes import free_port
 from tests.upstream.connection.servers import Server, echo, read_request, serving, silent
@@ -236,6 +238,26 @@ async def test_a_server_that_speaks_first_was_not_asked() -> None:
                 continue
             assert response.status == 503
             response.close()
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["plain", "TLS"])
+def test_a_silent_connection_is_kept_in_the_memory_of_what_is_on_the_way(
+    way: str, runs: Callable[[Coroutine[Any, Any, None]], None], folder: Path
+) -> None:
+    async def look() -> None:
+        context = None if way == "plain" else server_context(folder)
+        async with serving(echo, context) as server, client_of(tls=client_context(folder)) as client:
+            assert await ask(client, server) == b"x"
+            (connection,) = client._connections._open
+            assert connection.transport is not None
+            connected = connection.transport.get_extra_info("socket")
+            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            probes = [connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE]
+            assert probes == list(KEEPALIVE.values())
+
+    runs(look())
 
 
 # --- Cancelled at every step ------------------------------------------------------------------------------------------
