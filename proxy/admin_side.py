@@ -33,7 +33,7 @@ from proxy.store_side import StoreSide
 from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.version import package_version
-from proxy.web.admin.access import TOKEN_LENGTH_LEAST, WrongTokens, require_token
+from proxy.web.admin.access import TOKEN_LENGTH_LEAST, WrongTokens, make_careful, require_token
 from proxy.web.admin.accounts import KeyAdminRoutes, TeamAdminRoutes
 from proxy.web.admin.audit import AuditRoutes
 from proxy.web.admin.ledger import LedgerRoutes
@@ -154,6 +154,7 @@ class AdminSide:
         access = require_token(tokens, wrong, by_place(self.routes), sessions if with_console else None)
         app = web.Application(middlewares=[number(request_ids(), self._clients), errors(Lifecycle()), access])
         app.on_shutdown.extend((wrong.let_go, overview.let_go))
+        app.on_response_prepare.append(make_careful)
         add_routes(app, self.routes)
         if with_console:
             Console(sessions, tokens, wrong, limits, money, lambda: self._public_url).add_to(app)

@@ -58,6 +58,19 @@ def test_a_session_may_do_what_its_token_may(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["teams", "teams?limit=0", "nothing", "teams/acme/statements/2026-11/csv", "ledger?team=acme", "overview"]
+)
+def test_what_a_cookie_reads_is_kept_by_no_browser_and_given_to_no_other_page(
+    gateway: RunningGateway, path: str
+) -> None:
+    answer = call(gateway, "GET", f"/admin/v1/{path}", cookie_of(sign_in(gateway, token=ADMIN_TOKEN)))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {},
@@ -179,6 +192,13 @@ async def test_a_session_ends_with_its_token_and_with_the_gateways_secret() -> N
     assert await sessions(clock, AdminToken.of("bob", Role.ADMIN, "another-token-of-bob")).of(request) is None
     assert await sessions(clock).of(request) is None
     assert await sessions(clock, BOB, secret="another-secret").of(request) is None
+
+
+def test_a_guess_at_the_gateways_secret_is_slow() -> None:
+    # Whoever may only read has a cookie, and could compare millions of guesses a second with its signature.
+    began = time.process_time()
+    assert Signer("a-secret-that-no-other-test-has").read("session", "e30.AAAA") is None
+    assert time.process_time() - began > 0.01
 
 
 async def test_somebody_without_a_token_is_told_by_the_cookie() -> None:

@@ -7,7 +7,7 @@ import hmac
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from time import monotonic
 
@@ -31,6 +31,15 @@ FORGET_AFTER_S = 300.0
 ADDRESSES_LIMIT = 1_000
 WAITING_LIMIT = 1_000
 """Answers that are held back at one moment; each costs little more than the idle connection that it waits on."""
+
+CAREFUL: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of answers that have no such headers of their own. A browser that sends a cookie keeps no copy of what it reads, runs
+nothing of it, and hands it to no page of another origin, such as one on another port of this host."""
 
 WAITING_LIMIT_A_NETWORK = 100
 """Of those, for one network: at the longest delay, 20 guesses a second."""
@@ -129,6 +138,12 @@ def require_token(
         return await handler(request)
 
     return check_token
+
+
+async def make_careful(_request: web.Request, response: web.StreamResponse) -> None:
+    """Add ``CAREFUL`` to an answer that is about to be sent."""
+    for name, value in CAREFUL.items():
+        response.headers.setdefault(name, value)
 
 
 def actor(request: web.Request) -> Actor:

@@ -29,6 +29,10 @@ OWN_TIME_MINUTES = 5
 EVERY_S = 2.0
 """Between two events. However many watch, the figures are read once for all of them."""
 
+STREAM_S = 300.0
+"""Then a browser asks again, which who has signed out meanwhile cannot."""
+
+RETRY_MS = 200
 WATCHERS_LIMIT = 50
 READS = "/admin/v1/overview"
 
@@ -67,14 +71,15 @@ class OverviewRoutes:
         return json_response(seen)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """The overview without its days, every two seconds, as server-sent events."""
+        """The overview without its days, every two seconds, as server-sent events; it ends after some minutes."""
         if self._watchers >= WATCHERS_LIMIT:
             raise RateLimitExceeded("Too many watch the overview already.", retry_after_s=10, rate_limit_headers={})
         self._watchers += 1
         try:
             response = await begin_events(request)
-            while not self._closing.is_set():
-                await response.write(b"data: " + orjson.dumps(await self._now()) + b"\n\n")
+            ends = monotonic() + STREAM_S
+            while not self._closing.is_set() and monotonic() < ends:
+                await response.write(b"data: %b\nretry: %d\n\n" % (orjson.dumps(await self._now()), RETRY_MS))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_S):
                         await self._closing.wait()

@@ -12,7 +12,8 @@ import logging
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
+from functools import cache
+from hashlib import scrypt, sha256
 from time import time
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -51,7 +52,7 @@ class Signer:
 
     def __init__(self, secret: str, now: Callable[[], float] = time) -> None:
         """Sign with what follows from ``secret``; ``now`` is in seconds since the epoch."""
-        self._key = hmac.digest(secret.encode(), b"lightmeter console", sha256)
+        self._key = _slow_key(secret)
         self.now = now
 
     def sign(self, purpose: str, content: Mapping[str, Any], *, for_s: float) -> str:
@@ -190,6 +191,12 @@ class Sessions:
         response.set_cookie(
             self.cookie, text, max_age=max_age_s, path="/", httponly=True, samesite="Strict", secure=self._secure
         )
+
+
+@cache
+def _slow_key(secret: str) -> bytes:
+    """What a guess at ``secret`` costs: whoever may only read has a cookie to compare guesses with (RFC 7914)."""
+    return scrypt(secret.encode(), salt=b"lightmeter console", n=2**14, r=8, p=1, dklen=32)
 
 
 def _text(content: bytes) -> str:
