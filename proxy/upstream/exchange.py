@@ -280,10 +280,10 @@ class Exchange:
         return unreachable
 
     async def _send_files(self, body: OutgoingBody, credentials: Mapping[str, str] | None) -> Response:
-        upload = Upload(pieces_of(body), self._uploaded)
+        upload = Upload(pieces_of(body), body.size_bytes, self._uploaded)
         headers = {**(credentials or {}), "Content-Type": body.content_type}
         try:
-            return await self.client.http.post_upload(self._url, upload, body.size_bytes, headers)
+            return await self.client.http.post_upload(self._url, upload, headers)
         except AnswerBroken:
             unreadable = upload.unreadable
             if unreadable is None:

@@ -82,12 +82,12 @@ class HttpClient:
             return await self._connections.send(route.origin, (route.text(body),))
         return await self._connections.send(route.origin, (route.head_for(len(body)), body))
 
-    async def post_upload(self, url: URL, upload: Upload, size_bytes: int, headers: Mapping[str, str]) -> Response:
-        """Send ``size_bytes`` that are read meanwhile, of which ``headers`` have the Content-Type; as ``post``."""
+    async def post_upload(self, url: URL, upload: Upload, headers: Mapping[str, str]) -> Response:
+        """Send a body that is read meanwhile, of which ``headers`` have the Content-Type; as ``post``."""
         route = make_route("POST", url, self._with(headers), self._proxy)
         if self._traces is not None:
-            return await self._traced(self._traces, "POST", url, route, size_bytes, upload)
-        return await self._connections.send(route.origin, (route.head_for(size_bytes),), upload)
+            return await self._traced(self._traces, "POST", url, route, upload.size_bytes, upload)
+        return await self._connections.send(route.origin, (route.head_for(upload.size_bytes),), upload)
 
     async def request(self, method: str, url: URL, headers: Mapping[str, str] | None = None) -> Response:
         """Send a request without a body; as ``post``."""

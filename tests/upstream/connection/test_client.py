@@ -153,11 +153,11 @@ SIZE = PIECES * len(PIECE)
 class Source:
     """The pieces of a body; ``error`` comes in place of the last."""
 
-    def __init__(self, pieces: int = PIECES, error: Exception | None = None) -> None:
+    def __init__(self, pieces: int = PIECES, error: Exception | None = None, size_bytes: int | None = None) -> None:
         self.given = self.progress = 0
         self.is_closed = False
         self._pieces, self._error = pieces, error
-        self.upload = Upload(self._give(), self._note)
+        self.upload = Upload(self._give(), pieces * len(PIECE) if size_bytes is None else size_bytes, self._note)
 
     def _note(self) -> None:
         self.progress += 1
@@ -180,7 +180,7 @@ HEADERS = {"Content-Type": "application/octet-stream"}
 async def test_an_upload_is_sent_as_it_is_read_and_its_connection_is_used_again() -> None:
     recorder, source = Recorder(), Source()
     async with serving(recorder.talk) as server, client_of() as client:
-        response = await client.post_upload(server.url, source.upload, SIZE, HEADERS)
+        response = await client.post_upload(server.url, source.upload, HEADERS)
         assert await response.read() == b'{"data":[]}'
         assert (source.given, source.progress, source.is_closed) == (PIECES, PIECES, True)
         (await client.post(server.url, b"{}")).close()
@@ -199,7 +199,7 @@ async def test_no_more_is_read_than_the_provider_takes() -> None:
 
     source = Source(10_000)
     async with serving(deaf) as server, client_of() as client:
-        asking = asyncio.create_task(client.post_upload(server.url, source.upload, 10_000 * len(PIECE), HEADERS))
+        asking = asyncio.create_task(client.post_upload(server.url, source.upload, HEADERS))
         given = -1
         while given != source.given:
             given = source.given
@@ -225,7 +225,7 @@ async def test_an_answer_before_the_end_of_an_upload_is_read_and_ends_it() -> No
 
     source = Source(100_000)
     async with serving(refuse) as server, client_of() as client:
-        response = await client.post_upload(server.url, source.upload, 100_000 * len(PIECE), HEADERS)
+        response = await client.post_upload(server.url, source.upload, HEADERS)
         assert (response.status, await response.read(), await response.read()) == (413, b"{", b"}")
         response.close()
         await server.until_nobody_is_connected()
@@ -241,7 +241,7 @@ async def test_a_provider_that_leaves_in_the_middle_of_an_upload() -> None:
     source = Source(100_000)
     async with serving(leave) as server, client_of() as client:
         with pytest.raises(AnswerBroken):
-            await client.post_upload(server.url, source.upload, 100_000 * len(PIECE), HEADERS)
+            await client.post_upload(server.url, source.upload, HEADERS)
         await asyncio.sleep(0.01)
         assert source.is_closed
         assert source.upload.unreadable is None
@@ -261,7 +261,7 @@ async def test_a_provider_that_says_no_more_and_takes_nothing_is_not_waited_for(
 
     source = Source(10_000)
     async with asyncio.timeout(5), serving(say_all) as server, client_of() as client:
-        asking = client.post_upload(server.url, source.upload, 10_000 * len(PIECE), HEADERS)
+        asking = client.post_upload(server.url, source.upload, HEADERS)
         if answer:
             response = await asking
             assert (response.status, await response.read(), await response.read()) == (413, b"no", b"")
@@ -275,6 +275,26 @@ async def test_an_upload_that_cannot_be_read_says_so_and_ends_the_connection(err
     source = Source(3, error)
     async with serving(echo) as server, client_of() as client:
         with pytest.raises(AnswerBroken):
-            await client.post_upload(server.url, source.upload, 3 * len(PIECE), HEADERS)
+            await client.post_upload(server.url, source.upload, HEADERS)
         assert source.upload.unreadable is error
         await server.until_nobody_is_connected()
+
+
+@pytest.mark.parametrize("size_bytes", [2 * len(PIECE) - 1, 2 * len(PIECE) + 1], ids=["longer", "shorter"])
+async def test_an_upload_that_is_not_as_long_as_it_should_be_reaches_no_other_request(size_bytes: int) -> None:
+    came = bytearray()
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while piece := await reader.read(65_536):
+            came.extend(piece)
+            if len(came) >= size_bytes:
+                writer.write(ANSWER)
+
+    source = Source(2, size_bytes=size_bytes)
+    async with serving(answer_early) as server, client_of() as client:
+        with pytest.raises(AnswerBroken):
+            await client.post_upload(server.url, source.upload, HEADERS)
+        assert isinstance(source.upload.unreadable, ValueError)
+        await server.until_nobody_is_connected()
+    assert len(came) <= size_bytes
