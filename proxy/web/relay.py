@@ -34,6 +34,7 @@ from proxy.upstream.side_by_side import SideBySide
 from proxy.web.even_parts import EvenParts
 from proxy.web.keep_alive import KeepAlive
 from proxy.web.middleware.common_headers import ATTEMPTS, common_headers
+from proxy.web.whole_answer import WholeAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Relay:
     def _send_end(self, rest: bytes, content_type: str) -> web.StreamResponse:
         self._observation.response_bytes += len(rest)
         if self._response is None:
-            return web.Response(body=rest, headers=_headers(content_type))
+            return WholeAnswer(rest, _headers(content_type))
         self._response.end += rest
         return self._response
 
