@@ -128,6 +128,11 @@ class BodyReader:
         self._decompression: Decompression | None = None
         self._size = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is known by now that the body is not compressed, so that pieces may be read as they were sent."""
+        return self._has_begun and self._decompression is None
+
     async def read(self) -> bytes:
         """The next piece, nothing at the end.
 

@@ -201,9 +201,10 @@ class Exchange:
         if self._begin:
             begin, self._begin = self._begin, b""
             return begin
-        if self._body_reader is None:
+        reader = self._body_reader
+        if reader is None:
             raise RuntimeError("an exchange is read from after it was entered")
-        return await self._body_reader.read()
+        return await (self._read_as_sent() if reader.is_plain else reader.read())
 
     async def _read_as_sent(self) -> bytes:
         response, limit_bytes = self._response, self.client.provider.max_response_bytes

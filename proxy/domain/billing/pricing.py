@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 
 from proxy.domain.billing.charges import AgreedPrices
 from proxy.domain.catalog import TOKENS_LIMIT, UNITS_LIMIT, Model, unit_price
@@ -16,7 +17,7 @@ from proxy.domain.prices.table import Price, PriceTable, Wanted, is_4k, plain
 from proxy.domain.records import record
 from proxy.domain.requests.chat import ChatRequest, count_images
 from proxy.domain.requests.image import ImageRequest, Task
-from proxy.domain.requests.sizes import AskedSize, asked_size, to_size
+from proxy.domain.requests.sizes import SIZES_REMEMBERED, AskedSize, asked_size, to_size
 from proxy.domain.usage import total_tokens
 
 CHAT = "chat"
@@ -210,6 +211,7 @@ def agree(
     )
 
 
+@lru_cache(SIZES_REMEMBERED)
 def _is_4k(size: str | None, four_k_long_edge: int) -> bool:
     # A provider may accept blanks and either case, so they must not be a way round the price.
     return bool(size) and is_4k(plain(size or ""), four_k_long_edge)

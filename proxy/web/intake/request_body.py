@@ -31,13 +31,13 @@ async def read_json_body(request: web.Request, *, limit_bytes: int, timeout_s: f
     """
     check_is_json(request)
     check_body(request, limit_bytes)
-    accept_body(request)
     content = request.content
     if content.is_eof():
         body = content.read_nowait()
         if len(body) > limit_bytes:
             raise body_too_large(limit_bytes)
         return body
+    accept_body(request)
     try:
         async with asyncio.timeout(timeout_s):
             return await _read_parts(request, limit_bytes)
