@@ -128,7 +128,12 @@ class ClusterReads:
     async def _ask_one(self, place: Place, words: Words) -> Any:
         try:
             (reply,) = await self._send(self._node(place), [words])
+        except StoreUnavailable:
+            self._topology.refresh_soon()
+            raise
         except (RedisError, OSError, RuntimeError) as error:
+            # Another one may have taken over meanwhile.
+            self._topology.refresh_soon()
             raise StoreUnavailable from error
         if isinstance(reply, Exception):
             raise StoreUnavailable from reply
@@ -150,6 +155,10 @@ class ClusterReads:
             commands += [("ASKING",), each.words] if each.at else [each.words]
         try:
             replies = await self._send(self._node(place), commands)
+        except StoreUnavailable:
+            # There is no time left to ask again, but whoever asks next may find another one there.
+            self._topology.refresh_soon()
+            raise
         except (RedisError, OSError, RuntimeError):
             self._topology.refresh_soon()
             return self._patience_s
