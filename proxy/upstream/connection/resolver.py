@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from aiohappyeyeballs import AddrInfoType
 
 TTL_S = 30.0
+STALE_AFTER_S = 1.8
+"""How long a lookup is waited for where the addresses of before are known (RFC 8767 section 5)."""
+
 HOSTS_MOST = 1_000
 """Hosts that are remembered; the one that was looked up first is forgotten first."""
 
@@ -30,7 +33,10 @@ class Resolver:
         self._lookups: dict[tuple[str, int], asyncio.Task[list[AddrInfoType]]] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
-        """The addresses of ``host``, another one first each time. Raises OSError."""
+        """The addresses of ``host``, another one first each time; those of before where no new ones can be had.
+
+        Raises OSError.
+        """
         key = (host, port)
         known = self._known.get(key)
         if known is None or known.until_s < self._loop.time():
@@ -39,12 +45,16 @@ class Resolver:
                 lookup = self._lookups[key] = self._loop.create_task(self._look_up(host, port))
                 lookup.add_done_callback(lambda done: self._note(key, done))
             # Others may wait for it as well: who leaves does not take it along.
-            await asyncio.wait([lookup])
-            error = None if lookup.cancelled() else lookup.exception()
-            if lookup.cancelled() or error is not None or not lookup.result():
+            await asyncio.wait([lookup], timeout=None if known is None else STALE_AFTER_S)
+            has_ended = lookup.done() and not lookup.cancelled()
+            error = lookup.exception() if has_ended else None
+            if has_ended and error is None and lookup.result():
+                # Another request may have found the addresses of before to fail, and had these forgotten meanwhile.
+                known = self._known.get(key) or _Known(lookup.result(), self._loop.time())
+            elif known is None:
                 raise OSError(getattr(error, "errno", None) or 0, f"{host} has no address: {_words(error)}")
-            # Another request may have found the addresses of before to fail, and had these forgotten meanwhile.
-            known = self._known.get(key) or _Known(lookup.result(), self._loop.time())
+            else:
+                known.until_s = self._loop.time() + TTL_S
         known.turn = (known.turn + 1) % len(known.addresses)
         return known.addresses[known.turn :] + known.addresses[: known.turn]
 

@@ -67,6 +67,28 @@ async def test_a_name_is_looked_up_again_after_a_while(
     assert (await first(resolver), names.asked) == ("192.0.2.9", 2)
 
 
+@pytest.mark.parametrize("fails", ["at once", "with nothing", "never"])
+async def test_addresses_of_before_are_better_than_none(
+    fails: str, names: Names, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "STALE_AFTER_S", 0.01)
+    assert await first(resolver) == "192.0.2.1"
+    (known,) = resolver._known.values()
+    known.until_s = 0.0
+    names.answers = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    if fails == "with nothing":
+        names.answers = []
+    elif fails == "never":
+        names.may_answer.clear()
+    # They are good for a while again: not every request waits for what does not come.
+    assert [await first(resolver) for _ in range(2)] == ["192.0.2.2", "192.0.2.1"]
+    assert names.asked == 2
+    # What comes late is taken all the same.
+    known.until_s, names.answers = 0.0, [address("192.0.2.9")]
+    names.may_answer.set()
+    assert await first(resolver) == "192.0.2.9"
+
+
 async def test_all_who_ask_at_once_wait_for_one_lookup_and_who_leaves_ends_it_for_nobody(
     names: Names, resolver: Resolver
 ) -> None:
