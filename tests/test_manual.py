@@ -56,6 +56,7 @@ MANUAL = (
     "README.md",
     "config/README.md",
     "deploy/README.md",
+    "proxy/README.md",
     "proxy/web/admin/README.md",
     "proxy/web/public/README.md",
     DIALECTS,
