@@ -41,20 +41,28 @@ def command(path: Path | str) -> list[str]:
 
     Only where this process looks in its own folder first, the new one does (``-P``, since Python 3.11).
     """
-    flags = [] if sys.path[0] in ("", str(Path.cwd())) else ["-P"]
+    try:
+        own = str(Path.cwd())
+    except OSError:
+        # It has been removed: nobody looks there.
+        own = ""
+    flags = [] if sys.path[0] in ("", own) else ["-P"]
     return [sys.executable, *flags, "-m", "proxy.cli", "serve", "--config", str(path)]
 
 
 async def try_out(path: Path) -> None:
     """Have a process of its own do all that can fail before there is no way back. Raises TrialError."""
     environment = {**os.environ, VARIABLE: json.dumps({"trial": True})}
-    process = await asyncio.create_subprocess_exec(
-        *command(path),
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command(path),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise TrialError(f"{sys.executable} cannot be run: {error.strerror}") from None
     try:
         async with asyncio.timeout(TRIAL_S):
             said, _ = await process.communicate()

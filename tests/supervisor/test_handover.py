@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,3 +64,23 @@ def test_what_would_end_the_next_program_is_found_before_there_is_no_way_back(
     toml = configuration(f"embedded:{tmp_path}/data", "http://127.0.0.1:9", **changes)
     with pytest.raises((ConfigurationError, EmbeddedStoreError), match=why):
         Front.rehearse(parse_settings(toml, "lightmeter.toml", environment), environment)
+
+
+def test_a_worker_can_be_started_though_the_folder_of_this_process_has_been_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    monkeypatch.setattr(sys, "path", ["/installed", *sys.path])
+    given = handover.command("/etc/lightmeter.toml")
+    assert (given[1], given[-3:]) == ("-P", ["serve", "--config", "/etc/lightmeter.toml"])
+
+
+async def test_an_interpreter_that_is_gone_is_told_before_there_is_no_way_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(handover.TrialError, match="python cannot be run: No such file"):
+        await handover.try_out(tmp_path / "lightmeter.toml")
