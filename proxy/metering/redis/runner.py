@@ -47,6 +47,10 @@ class Router(Protocol):
         """A node has refused it; False where the call ends with that."""
         ...
 
+    def connected(self, url: str) -> None:
+        """There is a new connection to the node at ``url``."""
+        ...
+
     def take_lost(self, calls: Sequence[Call]) -> None:
         """The node's connection was lost before they had a reply, or none was made."""
         ...
@@ -200,6 +204,8 @@ class ScriptRunner:
             calls, self._waiting = self._waiting, []
             self._try_again(calls)
         else:
+            if self._router is not None:
+                self._router.connected(self._url)
             waiting, self._waiting = self._waiting, []
             for callback in self.on_connected:
                 callback()

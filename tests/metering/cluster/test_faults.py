@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,29 @@ async def test_money_that_is_owed_waits_for_no_replica_and_nobody_for_those_of_o
         finally:
             replica.server.process.send_signal(signal.SIGCONT)
         assert (await bench.record(keys[waiting])).quota.posted == 1
+
+
+async def test_a_node_whose_connection_for_admissions_was_lost_once_is_waited_for_ever_after(moving: Cluster) -> None:
+    (team,) = moving.teams(owners(moving)[0], 1, "once")
+    replica = moving.replica_of(moving.owner(team))
+    assert replica.server is not None
+    async with open_bench(moving.url, timeout_s=1, min_replicas=1) as bench:
+        key = await bench.make_key(10, team=team)
+        await bench.admit(key, "req_1", 1)
+        runner: Any = bench.runner
+        (admissions,) = {each._admissions for each in runner._nodes.values() if each._admissions._connection}
+        replica.server.process.send_signal(signal.SIGSTOP)
+        try:
+            lost = asyncio.create_task(bench.admit(key, "req_2", 1))
+            await eventually(lambda: admissions._wait is not None)
+            first = admissions._connection
+            first.abort()
+            await eventually(lambda: admissions._connection not in (None, first))
+        finally:
+            replica.server.process.send_signal(signal.SIGCONT)
+        await lost
+        # The other connection has been up all the time, and is not made again.
+        assert not runner._failing_since
 
 
 async def test_a_primary_is_killed_and_its_replica_takes_over(failing: Cluster) -> None:

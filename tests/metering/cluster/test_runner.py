@@ -54,6 +54,8 @@ class Node(ScriptRunner):
         self._router.take_lost([self.calls[-1]])
 
     def greet(self) -> None:
+        assert self._router is not None
+        self._router.connected(self._url)
         for callback in self.on_connected:
             callback()
 

@@ -137,7 +137,6 @@ class ClusterRunner(ScriptRunner):
         return False
 
     def _greet(self, place: Place) -> None:
-        self._failing_since.pop(place, None)
         self._greeted = place
         try:
             for callback in self.on_connected:
@@ -186,6 +185,11 @@ class ClusterRunner(ScriptRunner):
             owner = self._topology.owner(slot)
             host = owner[0] if owner else self._hosts.places[0][0]
         return host.strip("[]"), int(port)
+
+    def connected(self, url: str) -> None:
+        """As ``Router`` says."""
+        for place in [each for each in self._failing_since if self._hosts.url_of(each) == url]:
+            del self._failing_since[place]
 
     def take_lost(self, calls: Sequence[Call]) -> None:
         """As ``Router`` says."""
