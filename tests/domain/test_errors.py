@@ -37,6 +37,7 @@ from proxy.domain.errors import (
     RequestTimeout,
     RoleNotAllowed,
     ShuttingDown,
+    StillCounting,
     StoreBusy,
     StoreUnavailable,
     TaskUnknown,
@@ -95,6 +96,7 @@ WIRE: list[tuple[ProxyError, int, str, Blame]] = [
     (IdempotencyMismatch(), 422, "idempotency_mismatch", Blame.CLIENT),
     (ClientGone(), 499, "client_gone", Blame.CLIENT),
     (StoreUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
+    (StillCounting("acme"), 503, "store_unavailable", Blame.OPERATOR),
     (StoreBusy(), 503, "store_unavailable", Blame.OPERATOR),
     (JournalUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
     (UploadsUnavailable(), 503, "store_unavailable", Blame.OPERATOR),
@@ -180,6 +182,7 @@ OWN_HEADERS: dict[type[ProxyError], dict[str, str]] = {
     InternalError: DO_NOT_RETRY,
     Conflict: DO_NOT_RETRY,
     StoreUnavailable: RETRY_SOON,
+    StillCounting: RETRY_SOON,
     StoreBusy: RETRY_SOON,
     NoConnectionLeft: RETRY_SOON,
     JournalUnavailable: {"Retry-After": "5"},
@@ -219,7 +222,7 @@ def test_a_providers_own_conflict_is_not_retried() -> None:
 def test_what_may_succeed_unchanged_is_retryable() -> None:
     assert {type(error) for error in EVERY_ERROR if error.retryable} == {
         RequestTimeout, UpstreamRateLimit, UpstreamError, UpstreamUnreachable, StoreUnavailable,
-        NoConnectionLeft,
+        NoConnectionLeft, StillCounting,
         StoreBusy, JournalUnavailable, UploadsUnavailable, ShuttingDown, IdempotencyInProgress, RateLimitExceeded,
         TooManyConnections, BodiesUnavailable,
     }  # fmt: skip

@@ -34,6 +34,16 @@ class StoreBusy(StoreUnavailable):
         self.args = (self.message,)
 
 
+class StillCounting(StoreUnavailable):
+    """A statement of a ledger of which very much has not been added up; what has been is kept."""
+
+    def __init__(self, team: str) -> None:
+        """Ask for a retry after one second: it goes on from there."""
+        super().__init__()
+        self.message = f"The ledger of '{team}' is long, and is still being added up. Ask again."
+        self.args = (self.message,)
+
+
 class JournalUnavailable(StoreUnavailable):
     """A settlement could not be kept, should Redis go away; the provider was not called."""
 

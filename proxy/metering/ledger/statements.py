@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from math import inf
+from time import monotonic
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -18,7 +22,7 @@ from proxy.domain.billing.statements import (
     checkpoint_figures,
     position_of,
 )
-from proxy.domain.errors import NotFound, StoreBusy
+from proxy.domain.errors import NotFound, StillCounting, StoreBusy
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.redis.pool import StorePool, ask, read_hash, reads_of
 from proxy.metering.redis.runner import ScriptRunner
@@ -31,6 +35,9 @@ ENTRIES_A_READ = 500
 
 ENTRIES_A_STEP = 20_000
 """After which what has been counted is written down: whoever asks again goes on from there."""
+
+ANSWER_WITHIN_S = 20.0
+"""Whoever asks for a statement is told after so long that more is left to count; it is less than clients wait."""
 
 TRIES = 20
 """Of one step, where others state or trim the same team's ledger meanwhile."""
@@ -69,10 +76,14 @@ class Statements:
         self._redis = reads_of(pool)
         self._store = store
         self._money = money
+        self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def read(self, team: str, month: str) -> Stated:
-        """The statement of ``month``, ``YYYY-MM``; that of this month as far as it has come. Raises NotFound."""
-        now_ms = await self.advance(team)
+        """The statement of ``month``, ``YYYY-MM``; that of this month as far as it has come.
+
+        Raises NotFound, or StillCounting.
+        """
+        now_ms = await self.advance(team, within_s=ANSWER_WITHIN_S)
         kept, book = await ask(self._redis, "HMGET", key_names.statements(team), month, "book")
         if kept is not None:
             return _stated(team, orjson.loads(kept))
@@ -82,27 +93,45 @@ class Statements:
         raise NotFound(f"There is no statement of '{team}' for {month}: its ledger has nothing of then.")
 
     async def list_all(self, team: str) -> list[Stated]:
-        """All of a team, from the first to the one that is open."""
-        now_ms = await self.advance(team)
+        """All of a team, from the first to the one that is open. Raises StillCounting."""
+        now_ms = await self.advance(team, within_s=ANSWER_WITHIN_S)
         fields = await read_hash(self._redis, key_names.statements(team))
         months = sorted(name for name in fields if name[:1].isdigit())
         stated = [_stated(team, orjson.loads(fields[month])) for month in months]
         return [*stated, self._open(team, fields.get(b"book"), now_ms)]
 
-    async def advance(self, team: str, *, age_ms: int = 0) -> int:
+    async def advance(self, team: str, *, age_ms: int = 0, within_s: float | None = None) -> int:
         """Count what is older than ``age_ms``, and state the months that had ended then; the store's time, also in ms.
 
-        Raises StoreBusy where others do so all the time.
+        Raises StillCounting where that takes longer than ``within_s``; what was counted is kept. Raises StoreBusy where
+        others do so all the time.
         """
+        ends_s = inf if within_s is None else monotonic() + within_s
         now_ms = (await self._store.reclaim(team)).now_us // 1_000
+        # Of many who ask at once, one counts; the others would do the same work, and throw it away.
+        counting = self._counting.setdefault(team, asyncio.Lock())
+        try:
+            async with asyncio.timeout(within_s):
+                await counting.acquire()
+        except TimeoutError:
+            raise StillCounting(team) from None
+        try:
+            await self._count_all(team, now_ms - age_ms, ends_s)
+        finally:
+            counting.release()
+        return now_ms
+
+    async def _count_all(self, team: str, until_ms: int, ends_s: float) -> None:
         tries = 0
         while True:
-            step = await self._step(team, now_ms - age_ms)
+            step = await self._step(team, until_ms)
             if step is _Step.DONE:
-                return now_ms
+                return
             tries = tries + 1 if step is _Step.MOVED else 0
             if tries == TRIES:
                 raise StoreBusy
+            if monotonic() > ends_s:
+                raise StillCounting(team)
 
     async def _step(self, team: str, until_ms: int) -> _Step:
         kept, version = await ask(self._redis, "HMGET", key_names.statements(team), "book", "version")
@@ -157,7 +186,7 @@ class Statements:
         worth = self._money.units_per_usd
         return orjson.dumps(
             {
-                "statement": statement.as_json(),
+                "statement": statement,
                 "stated_ms": now_ms,
                 "units_per_usd": None if worth is None else f"{worth:f}",
             }

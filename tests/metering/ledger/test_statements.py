@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.billing.settlement import Delivery, settle
-from proxy.domain.errors import NotFound, StoreBusy
+from proxy.domain.errors import NotFound, StillCounting, StoreBusy
 from proxy.domain.money import Money
 from proxy.metering.ledger import statements as store_statements
 from proxy.metering.ledger.books import LedgerBooks
@@ -214,6 +214,41 @@ async def test_many_who_state_at_once_state_each_month_once(bench: Bench, monkey
     assert [each for each in lists if isinstance(each, BaseException) and not isinstance(each, StoreBusy)] == []
     found = await check_sums(bench, many[0])
     assert sum(each.statement.entries for each in found) == 40
+
+
+async def test_of_many_who_ask_one_gateway_at_once_one_counts(
+    bench: Bench, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_statements, "ENTRIES_A_READ", 3)
+    monkeypatch.setattr(store_statements, "ENTRIES_A_STEP", 6)
+    for number in range(40):
+        await write(bench, days_ago(120) + number * 2 * DAY_MS)
+    run, steps = bench.runner.run, 0
+
+    async def run_counted(script: Script, *call: Any) -> list[object]:
+        nonlocal steps
+        steps += script.name == "state"
+        return await run(script, *call)
+
+    with patch.object(bench.runner, "run", run_counted):
+        lists = await asyncio.gather(*(statements.list_all("acme") for _ in range(10)))
+    assert {sum(each.statement.entries for each in found) for found in lists} == {40}
+    assert steps == 40 // 6 + 1
+
+
+async def test_a_ledger_too_long_for_one_answer_is_counted_by_those_who_ask_again(
+    bench: Bench, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_statements, "ENTRIES_A_READ", 3)
+    monkeypatch.setattr(store_statements, "ENTRIES_A_STEP", 6)
+    monkeypatch.setattr(store_statements, "ANSWER_WITHIN_S", 0.0)
+    for number in range(20):
+        await write(bench, days_ago(40) + number)
+    for _ in range(20 // 6):
+        with pytest.raises(StillCounting, match="'acme' is long"):
+            await statements.list_all("acme")
+    (*_, stated, _open) = await statements.list_all("acme")
+    assert stated.statement.entries == 20
 
 
 async def test_a_call_whose_reply_was_lost_states_once(bench: Bench, statements: Statements) -> None:
