@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import orjson
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from proxy.shipping.batch import Batch, Entry
 from proxy.shipping.errors import PlaceMoved, ShippingError, Unavailable
@@ -61,6 +62,25 @@ select set_config('search_path', quote_ident(%(schema)s), true), set_config('loc
   set_config('synchronous_commit',
     coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), true)
 """
+
+
+NO_ADDRESS = (
+    "the target is no address of PostgreSQL, like postgresql://USER:PASSWORD@HOST/DATABASE; in a password, the "
+    "characters % @ / # are written %25 %40 %2F %23"
+)
+
+
+def password_in(conninfo: str) -> str:
+    """The password in an address. Raises ShippingError for one that could not be meant so; it has none of its words."""
+    authority, _, path = conninfo.partition("://")[2].partition("?")[0].partition("/")
+    try:
+        password = conninfo_to_dict(conninfo).get("password")
+    except (psycopg.Error, UnicodeDecodeError):
+        raise ShippingError(NO_ADDRESS) from None
+    if authority.count("@") > 1 or "@" in path:
+        # libpq would take a part of the password for the host, and say so.
+        raise ShippingError(NO_ADDRESS)
+    return str(password or "")
 
 
 class PostgreSql:

@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from proxy.shipping import postgres as postgres_sink
 from proxy.shipping.batch import Batch
 from proxy.shipping.errors import PlaceMoved, ShippingError, Unavailable
-from proxy.shipping.postgres import LATEST_VERSION, PostgreSql
+from proxy.shipping.postgres import LATEST_VERSION, PostgreSql, password_in
 from proxy.shipping.source import Head
-from tests.end_to_end.test_command_line import lightmeter
+from tests.end_to_end.test_command_line import lightmeter, run
 from tests.shipping.books import Ledgers
 from tests.support.gateways import key_id
 from tests.support.postgres import Postgres
@@ -61,6 +62,43 @@ def count(postgres: Postgres, query: str = "select count(*) from entries") -> in
 
 def has_rows(postgres: Postgres, wanted: int) -> bool:
     return postgres.rows("select to_regclass('entries')") != [(None,)] and count(postgres) >= wanted
+
+
+@pytest.mark.parametrize(
+    "password", ["s%ecret", "sec%zzret", "sec@ret", "sec/ret", "se@c/ret", "sec#ret/x", "secret'@h:x/@"]
+)
+@pytest.mark.parametrize("address", ["postgresql://u:{}@127.0.0.1:1/db", "postgres://u:{}@a,b/db?sslmode=require"])
+def test_a_password_that_should_have_been_escaped_is_a_mistake_that_is_told_without_it(
+    address: str, password: str
+) -> None:
+    with pytest.raises(ShippingError) as told:
+        password_in(address.format(password))
+    assert "are written %25" in str(told.value)
+    assert "ret" not in str(told.value)
+    assert password_in(address.format(quote(password, safe=""))) == password
+
+
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [
+        ("postgresql://u@h/db", ""),
+        ("postgresql://u:sec?ret@h/db", "sec?ret"),
+        ("postgresql:///db?host=/run/pg&user=u", ""),
+        ("postgresql://h/db?password=secret", "secret"),
+        ("postgresql://u:sec:ret@[::1]:5432/db?options=-c%20a%3Db@c", "sec:ret"),
+    ],
+)
+def test_addresses_as_they_are_written(address: str, password: str) -> None:
+    assert password_in(address) == password
+
+
+def test_the_command_tells_no_password() -> None:
+    token = {"LIGHTMETER_ADMIN_TOKEN": "the-token-of-the-tests"}
+    address = "postgresql://u:pass%zzword@127.0.0.1:1/db"
+    told = run("ledger", "ship", "--to", address, "--once", environment=token)
+    assert told.returncode == 1
+    assert "no address of PostgreSQL" in told.stderr
+    assert "word@" not in told.stdout + told.stderr
 
 
 async def test_rows_and_places_come_together(postgres: Postgres) -> None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import click
 
@@ -114,7 +115,7 @@ def ship(target: str, *, as_json: bool, log_level: str, **given: Any) -> None:
         options = TargetOptions(**{each.name: given.pop(each.name) for each in fields(TargetOptions)})
         totals = run(_ship(target, options, **given))
     except ShippingError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(KNOWN_SECRETS.remove(str(error))) from None
     if as_json:
         show_json(totals)
     else:
@@ -164,9 +165,11 @@ def open_sink(target: str, options: TargetOptions) -> tuple[Sink, str]:
         return JsonLines(Path(target.removeprefix(JSONL)), options.by), "jsonl"
     if target.startswith(POSTGRES):
         try:
-            from proxy.shipping.postgres import PostgreSql  # noqa: PLC0415 - an extra
+            from proxy.shipping.postgres import PostgreSql, password_in  # noqa: PLC0415 - an extra
         except ImportError:
             raise ShippingError(f"PostgreSQL's driver is not here: {PROGRAM.install('postgres')}") from None
+        password = password_in(target)
+        KNOWN_SECRETS.add([password, quote(password)])
         return PostgreSql(target, options.schema), "postgresql"
     if target.startswith(("https://", "http://")):
         secrets = [os.environ.get(name, "").strip() for name in SECRETS]
