@@ -231,7 +231,7 @@ class _AdmittedRequest:
         if delivery.offer is not None:
             observation.made_by = delivery.offer.model.id
         settlement = self._settle(error)
-        observation.outcome = delivery.outcome.value
+        observation.outcome = str(delivery.outcome)
         observation.images = delivery.images
         observation.charged_units = settlement.charged_units
         observation.provider = served.provider

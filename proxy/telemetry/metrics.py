@@ -212,13 +212,13 @@ class Metrics:
             for each in settlement.charged_by:
                 self._images.values[model, each.tier.value] += each.images
         elif delivery.images:
-            self._images.values[model, quote.tier.value] += delivery.images
+            self._images.values[model, str(quote.tier)] += delivery.images
         if self.teams is not None:
             self.teams.settled(settlement)
         if self.marks is not None and settlement.charged_units:
             self.marks.charged(settlement.reservation.key_id)
         asked = delivery.terms.asked_size
-        if asked is not None:
+        if asked is not None and any(delivery.sizes):
             smaller = sum(size is not None and asked.is_larger_than(*size) for size in delivery.sizes)
             if smaller:
                 self._smaller.values[(model,)] += smaller

@@ -161,7 +161,7 @@ class Exchange:
         asked, dialect = self._asked, self.client.dialect
         if not isinstance(asked, ChatRequest):
             settings = settings_asked(asked.fields) if asked.stream else {}
-            head = ImagesHead(int(time()), asked.task.value, settings, self.client.shows_tokens)
+            head = ImagesHead(int(time()), str(asked.task), settings, self.client.shows_tokens)
             return read_images(dialect.reading, head, comes_as_events=comes_as_events, stream=asked.stream)
         chat = dialect.chat
         if chat is None:

@@ -24,6 +24,8 @@ CHAT = "chat"
 TASK_NAMES = {Task.GENERATION: "generation", Task.EDIT: "edit", Task.VARIATION: "variation"}
 """What a price rule calls them."""
 
+QUOTES_REMEMBERED = 1_024
+
 
 class Tier(StrEnum):
     """The two prices there are."""
@@ -67,7 +69,13 @@ def price(request: ImageRequest | ChatRequest, model: Model) -> Quote:
     units = images * units_each
     if isinstance(request, ChatRequest) and model.text == "tokens":
         units = max(units, _most_text_units(request, model))
-    return Quote(images=images, unit_price=units_each, units=units, tier=tier)
+    return _quote(images, units_each, units, tier)
+
+
+@lru_cache(QUOTES_REMEMBERED)
+def _quote(images: int, unit_price_units: int, units: int, tier: Tier) -> Quote:
+    """The same object for the same price, for the store looks up by it what it has packed before."""
+    return Quote(images, unit_price_units, units, tier)
 
 
 def _price_by_table(
