@@ -130,11 +130,12 @@ def _reference_images(request: ImageRequest | ChatRequest) -> int:
 
 def tier_of(request: ImageRequest | ChatRequest, four_k_long_edge: int) -> Tier:
     """The dearer of what ``size`` and ``image_config.image_size`` say."""
-    if request.size is None and request.image_size is None:
-        return Tier.STANDARD
-    if _is_4k(request.image_size, four_k_long_edge) or _is_4k(request.size, four_k_long_edge):
-        return Tier.FOUR_K
-    return Tier.STANDARD
+    return _tier(request.size, request.image_size, four_k_long_edge)
+
+
+@lru_cache(SIZES_REMEMBERED)
+def _tier(size: str | None, image_size: str | None, four_k_long_edge: int) -> Tier:
+    return Tier.FOUR_K if any(_is_4k(each, four_k_long_edge) for each in (size, image_size)) else Tier.STANDARD
 
 
 @record
@@ -219,7 +220,6 @@ def agree(
     )
 
 
-@lru_cache(SIZES_REMEMBERED)
 def _is_4k(size: str | None, four_k_long_edge: int) -> bool:
     # A provider may accept blanks and either case, so they must not be a way round the price.
     return bool(size) and is_4k(plain(size or ""), four_k_long_edge)
