@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -25,7 +25,7 @@ from proxy.domain.errors import StoreUnavailable
 from proxy.domain.limits import Account
 from proxy.metering.accounts.once import Once
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
-from proxy.metering.redis.pool import StorePool, ask, reads_of
+from proxy.metering.redis.pool import StorePool, ask, place_of, reads_of
 from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.facts import utc_day
 from proxy.metering.tasks import end_task
@@ -113,9 +113,16 @@ class Alerts:
             await asyncio.sleep(PAUSE_S)
 
     async def _look_at_marks(self) -> None:
-        marked = self._marks.take()
-        if not marked:
-            return
+        by_place: dict[object, dict[str, bool]] = defaultdict(dict)
+        for key_id, refused in self._marks.take().items():
+            record = key_names.team_record(team_of(key_id) or "")
+            by_place[place_of(self._redis, record)][key_id] = refused
+        # A node of a Cluster that is away holds up nobody's alerts but those of its own teams.
+        for error in await asyncio.gather(*map(self._look_at, by_place.values()), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _look_at(self, marked: Mapping[str, bool]) -> None:
         try:
             keys = await self._keys.read_many(sorted(marked))
             teams = await self._teams.read_many(sorted({team_of(key_id) or "" for key_id in marked}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -17,8 +17,8 @@ from proxy.alerts.rules import Rule, SendingError
 from proxy.domain.alerts import Alert
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.settlement import Delivery, settle
-from proxy.domain.errors import InsufficientQuota
-from proxy.domain.limits import Limits
+from proxy.domain.errors import InsufficientQuota, StoreUnavailable
+from proxy.domain.limits import KeyRecord, Limits
 from tests.metering.conftest import Bench
 from tests.support.polling import eventually
 
@@ -119,6 +119,29 @@ async def test_a_process_that_begins_anew_knows_what_was_told(bench: Bench, told
         # It has not begun to look: the last look is at its end.
         await watch.alerts.stop()
     assert len(told.sent) == 1
+
+
+async def test_a_node_that_is_away_holds_up_nobody_s_alerts_but_those_of_its_teams(
+    bench: Bench, told: Told, gateways: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, read_many, is_away = gateways[0], bench.keys.read_many, True
+
+    async def read_what_is_there(ids: Sequence[str]) -> list[KeyRecord]:
+        if is_away and any(key_id.startswith("away") for key_id in ids):
+            raise StoreUnavailable
+        return await read_many(ids)
+
+    monkeypatch.setattr(bench.keys, "read_many", read_what_is_there)
+    monkeypatch.setattr(alerts_module, "place_of", lambda _redis, name: name)
+    for team in ("away", "here"):
+        key = await bench.make_key(10_000, team=team)
+        await spend(bench, key, f"req_{team}", 6_000)
+        watch.marks.charged(key.key_id)
+    await until(told, 1)
+    assert ["here" in name for name in told.names] == [True]
+    is_away = False
+    await until(told, 2)
+    assert "away" in told.names[1]
 
 
 async def test_a_refusal_tells_of_the_quota_that_refused(

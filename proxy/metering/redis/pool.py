@@ -173,7 +173,8 @@ async def _send_all(redis: Redis, commands: Sequence[Sequence[str | int]], *, ra
         return await pipe.execute(raise_on_error=raises)
 
 
-def _place_of(redis: StoreReads, name: str) -> object:
+def place_of(redis: StoreReads, name: str) -> object:
+    """What tells keys apart that are at different nodes; the same for all keys of one server."""
     return redis.place_of(name) if isinstance(redis, ClusterReads) else None
 
 
@@ -184,9 +185,9 @@ async def read_hash(redis: StoreReads, name: str) -> dict[bytes, bytes]:
     """
     fields: dict[bytes, bytes] = {}
     cursor = 0
-    place = _place_of(redis, name)
+    place = place_of(redis, name)
     while True:
-        if place != (place := _place_of(redis, name)):
+        if place != (place := place_of(redis, name)):
             # A cursor means nothing to another node.
             fields.clear()
             cursor = 0
