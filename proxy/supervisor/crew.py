@@ -19,8 +19,8 @@ LAST_PAUSE_S = 30.0
 GOOD_LIFE_S = 60.0
 """A worker that lived for so long is replaced at once."""
 
-START_S = 60.0
-"""A worker that does not serve after so long hangs, and is killed as well."""
+START_S = 300.0
+"""A worker that does not serve after so long hangs, and is killed as well. Many at once on a slow machine take long."""
 
 LOOK_EVERY_S = 5.0
 HUNG_S = 30.0
