@@ -165,3 +165,35 @@ def test_teams_and_keys_are_found_by_how_their_ids_begin(gateway: RunningGateway
     assert found("keys?prefix=find_") == [keys[0]]
     assert found(f"keys?team=find&prefix={keys[1]}") == []
     assert gateway.admin("GET", "/admin/v1/teams?prefix=%5B").status == 400
+
+
+def test_no_odd_way_of_naming_another_team_shows_anything_of_it(gateway: RunningGateway) -> None:
+    acme, other = (
+        gateway.admin("POST", "/admin/v1/keys", body={"team": team}).json["id"] for team in ("acme", "other")
+    )
+    for path in (
+        f"teams/{acme}",
+        "keys/acme",
+        f"keys/acme_{other.rpartition('_')[2]}",
+        f"keys?team=acme&cursor={other}",
+        f"keys?team=acme&prefix={other}",
+        "keys?team=acme&team=other",
+        "keys?team=acme%00other",
+        "ledger?team=acme&cursor=other_1-1",
+        f"ledger?key={acme}&cursor=0.99999999999999.other.",
+        f"ledger?key={acme}&key={other}",
+        "audit?team=acme&cursor=0.",
+        f"audit?key={acme}",
+        f"ledger/verify?key={acme}",
+        f"ledger/books/acme?cursor={other}",
+        "teams/acme/statements/../../other",
+        "teams/acme%2F..%2Fother",
+        "teams/%6Fther",
+        "../admin/v1/teams/other",
+        "../../%61dmin/v1/teams/other",
+    ):
+        answer = ask("GET", f"{gateway.admin_url}/admin/v1/{path}", key=LEAD_TOKEN)
+        assert answer.status in (400, 403, 404) or not answer.json["data"], path
+        assert other not in answer.body.decode() or answer.status != 200, path
+    for path in ("/%61dmin/v1/teams", "//admin/v1/teams", "/console/../admin/v1/teams", "/admin%2Fv1/teams"):
+        assert ask("GET", gateway.admin_url + path).status in (401, 404), path

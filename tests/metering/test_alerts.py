@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from unittest.mock import AsyncMock, patch
 
 import pytest
 
@@ -18,7 +20,7 @@ from proxy.domain.alerts import Alert
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.errors import InsufficientQuota, StoreUnavailable
-from proxy.domain.limits import KeyRecord, Limits
+from proxy.domain.limits import Account, KeyRecord, Limits
 from tests.metering.conftest import Bench
 from tests.support.polling import eventually
 
@@ -217,6 +219,31 @@ async def test_a_rule_tells_of_its_kinds_its_teams_and_its_soft_limits(bench: Be
         watch.marks.charged(each.key_id)
     await watch.alerts.stop()
     assert [name.split("/")[:3] for name in told.names] == [["soft_limit", "team", "other"]]
+
+
+async def test_requests_have_their_turn_while_very_many_accounts_are_looked_at(bench: Bench, told: Told) -> None:
+    ids = [(await bench.make_key(10_000, team=f"team-{number}")).key_id for number in range(20)]
+    keys = await bench.keys.read_many(ids)
+    watch, turns, at_once = watch_of(bench, told), 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def note(account: Account, *, refused: bool) -> Iterator[Alert]:
+        at_once.append(turns)
+        return iter(())
+
+    for key_id in ids:
+        watch.marks.charged(key_id)
+    with patch.object(bench.keys, "read_many", AsyncMock(return_value=keys * 100)), patch.object(Rule, "of_account"):
+        Rule.of_account.side_effect = note  # type: ignore[attr-defined]
+        other = asyncio.create_task(others())
+        await watch.alerts.stop()
+        other.cancel()
+    assert max(Counter(at_once).values()) <= alerts_module.ACCOUNTS_A_TURN
 
 
 class Silent(Told):
