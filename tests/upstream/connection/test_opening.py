@@ -207,7 +207,7 @@ def test_a_proxy_that_gives_a_tunnel_to_a_name_that_is_none(
     async def ask_it() -> None:
         async with serving(agree) as proxy:
             async with client_of(proxy_url=f"http://127.0.0.1:{proxy.port}") as client:
-                with pytest.raises(ConnectFailed, match="label .*too long"):
+                with pytest.raises(ConnectFailed, match=r"label .*too long"):
                     await client.post(URL(f"https://{'a' * 64}.example/"), b"x")
             await proxy.until_nobody_is_connected()
 
