@@ -74,10 +74,10 @@ format: $(READY)
 
 lock: $(READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --extra demo --extra dev --extra embedded --extra traces --extra azure --extra google --extra aws --extra postgres --output-file requirements.lock $(ARGS) pyproject.toml
+		--no-emit-trusted-host --extra demo --extra dev --extra embedded --extra traces --extra azure --extra google --extra aws --extra postgres --extra oidc --output-file requirements.lock $(ARGS) pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-annotate --no-header --constraint requirements.lock --extra demo --extra embedded \
-		--extra traces --extra azure --extra google --extra aws --extra postgres --output-file deploy/docker/requirements.lock $(ARGS) pyproject.toml
+		--extra traces --extra azure --extra google --extra aws --extra postgres --extra oidc --output-file deploy/docker/requirements.lock $(ARGS) pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-annotate --no-header --output-file tests/clients/requirements.lock $(ARGS) \
 		tests/clients/requirements.in

@@ -42,6 +42,8 @@ from proxy.web.admin.shipping import ShippingRoutes
 from proxy.web.admin.statements import StatementRoutes
 from proxy.web.console.console import CONSOLE, Console
 from proxy.web.console.offers import OfferRoutes
+from proxy.web.console.oidc.fetching import Fetcher
+from proxy.web.console.oidc.issuer import Issuer
 from proxy.web.console.overview import OverviewRoutes
 from proxy.web.console.sessions import Sessions, Signer
 from proxy.web.console.verify import VerifyRoutes
@@ -157,12 +159,25 @@ class AdminSide:
         app.on_response_prepare.append(make_careful)
         add_routes(app, self.routes)
         if with_console:
-            Console(sessions, tokens, wrong, limits, money, lambda: self._public_url).add_to(app)
+            oidc = self._add_oidc(app, Once(redis_pool), wrong)
+            Console(sessions, tokens, wrong, limits, money, lambda: self._public_url, oidc).add_to(app)
         return app
 
     def sign_in_path(self) -> str:
         """The console's path that signs in as the gateway's own token, once, within two minutes."""
         return f"{CONSOLE}#code={self._sessions.make_code(self._own_token)}"
+
+    def _add_oidc(self, app: web.Application, once: Once, wrong: WrongTokens) -> str | None:
+        """Let people sign in by the OpenID provider; its name, None where there is none."""
+        admin = self._settings.admin
+        if admin.oidc is None or admin.public_url is None:
+            return None
+        from proxy.web.console.oidc.sign_in import OidcSignIn  # noqa: PLC0415 - who has none need not have joserfc
+
+        issuer = Issuer(admin.oidc.client(admin.public_url, self._environment), Fetcher())
+        name, rules, sessions, signer = admin.oidc.shown_name, admin.oidc.rules(), self._sessions, Signer(self.token)
+        OidcSignIn(name, issuer, rules, sessions, signer, once, wrong, secure=sessions.secure).add_to(app)
+        return name
 
     def _make_sessions(self, tokens: Sequence[AdminToken], once: Once) -> Sessions:
         admin, self._own_token = self._settings.admin, tokens[0]
@@ -174,6 +189,7 @@ class AdminSide:
             max_age_s=int(admin.session_hours * 3600),
             secure=secure,
             public_url=admin.public_url,
+            people=b"" if admin.oidc is None else admin.oidc.model_dump_json().encode(),
         )
 
     def describe(self, public_routes: Iterable[Route], public_url: str) -> None:

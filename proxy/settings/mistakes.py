@@ -13,6 +13,9 @@ from proxy.telemetry.program import PROGRAM
 
 ENVIRONMENT = "the environment"
 SECTION_LISTS = ("providers", "models", "models.deployments", "models.prices", "admin.tokens", "alerts")
+SECTIONS_WITHIN = ("admin.oidc",)
+"""Sections of sections: no variable of the environment is one."""
+
 MODEL_TAG, ALIAS_TAG = "<model>", "<alias>"
 """What distinguishes the kinds of ``[[models]]``; the place of a mistake holds it, and nobody reads it."""
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from proxy.domain.api_key import TEAM_ID_PATTERN
 from proxy.domain.people import Users
 from proxy.settings.mistakes import ENVIRONMENT
+from proxy.settings.people.oidc import OidcSettings
 from proxy.settings.values import (
     Address,
     Bytes,
@@ -111,6 +112,7 @@ class AdminSettings(Section):
     console: bool = True
     session_hours: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, le=720)] = 12
     tokens: tuple[AdminTokenSettings, ...] = ()
+    oidc: OidcSettings | None = None
 
 
 class StoreSettings(Section):

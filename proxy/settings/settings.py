@@ -36,6 +36,7 @@ from proxy.settings.names import (
     retirements,
     with_breakers,
 )
+from proxy.settings.people.oidc import check_oidc
 from proxy.settings.providers import ProviderSettings, check_providers
 from proxy.settings.sections import (
     AccountingSettings,
@@ -137,6 +138,7 @@ class Settings(Section):
         """A line for each variable of the environment that looks like a setting's, and is none's."""
         named = {
             *(token.token_env for token in self.admin.tokens),
+            *(name for name in (self.admin.oidc.client_secret_env if self.admin.oidc else None,) if name),
             *(name for each in self.alerts for name in (each.secret_env, each.smtp_password_env) if name),
             *re.findall(r"LIGHTMETER_\w+", self.model_dump_json(include={"providers"})),
         }
@@ -161,6 +163,8 @@ class Settings(Section):
             yield from given.secret_texts(environment)
         yield from (environment.get(given.token_env, "").strip() for given in self.admin.tokens)
         yield from (alert.secret(environment) for alert in self.alerts)
+        if self.admin.oidc is not None:
+            yield self.admin.oidc.secret(environment)
         userinfo = self.store.url.partition("://")[2].rpartition("@")[0]
         query = self.store.url.partition("?")[2]
         for password in (
@@ -272,6 +276,8 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     yield from check_traces(settings.traces)
     yield from check_admin_tokens(settings.admin.tokens, environment)
     yield from check_alerts(settings.alerts, environment)
+    admin = settings.admin
+    yield from check_oidc(admin.oidc, admin.public_url, environment, with_console=admin.console)
 
 
 @cache

@@ -191,6 +191,18 @@ async def test_a_session_ends_with_its_token_and_with_the_gateways_secret() -> N
     assert await sessions(clock, now_viewer).of(request) is now_viewer
     assert await sessions(clock, AdminToken.of("bob", Role.ADMIN, "another-token-of-bob")).of(request) is None
     assert await sessions(clock).of(request) is None
+
+
+async def test_a_session_without_a_token_ends_with_the_rules_that_let_somebody_in() -> None:
+    clock, ada = Clock(), Administrator("oidc:ada", Role.TEAM_ADMIN, frozenset({"acme"}))
+
+    def among(people: bytes) -> Sessions:
+        return Sessions(Signer("gateway", clock), (), Remembering(), max_age_s=60, secure=False, people=people)
+
+    request = begun(among(b"rules"), ada)
+    assert await among(b"rules").of(request) == ada
+    for people in (b"", b"other rules"):
+        assert await among(people).of(request) is None
     assert await sessions(clock, BOB, secret="another-secret").of(request) is None
 
 

@@ -232,6 +232,7 @@ def test_every_setting_is_taken_from_the_file(file: File) -> None:
         "console": False,
         "session_hours": 8,
         "tokens": ({"name": "ci", "role": "viewer", "teams": (), "token_env": "CI_TOKEN"},),
+        "oidc": None,
     }
     assert loaded.store.model_dump() == {
         "url": "embedded:./quota",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS
+from proxy.settings.mistakes import ENVIRONMENT, SECTION_LISTS, SECTIONS_WITHIN
 
 PREFIX = "LIGHTMETER_"
 OTHERS = frozenset({"LIGHTMETER_ADMIN_TOKEN", "LIGHTMETER_ADMIN_URL", "LIGHTMETER_CONFIG"})
@@ -29,7 +29,7 @@ def overrides(sections: Mapping[str, BaseModel]) -> Iterator[tuple[str, str, str
     for name, section in sections.items():
         for key in type(section).model_fields:
             # Sections of their own are not written in one variable.
-            if f"{name}.{key}" not in SECTION_LISTS:
+            if f"{name}.{key}" not in (*SECTION_LISTS, *SECTIONS_WITHIN):
                 yield name, key, f"{PREFIX}{name}_{key}".upper()
 
 

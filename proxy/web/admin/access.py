@@ -69,7 +69,7 @@ class WrongTokens:
         self._failures[network] = count, now
         if count.bit_count() == 1:
             # At 1, 2, 4, 8, …: a flood of wrong tokens is no flood of the log.
-            logger.warning("%d wrong admin token(s) from %s", count, network or "an unknown address")
+            logger.warning("%d wrong admin token(s) or sign-in code(s) from %s", count, network or "an unknown address")
         if len(self._failures) > ADDRESSES_LIMIT:
             self._failures.popitem(last=False)
         return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(count - 1, 32)))

@@ -77,8 +77,9 @@ def check_role(who: Administrator, request: web.Request, routes: Routes) -> None
     if who.role is Role.VIEWER:
         if (route is None and request.method in READING) or (route is not None and route.access is Access.VIEWER):
             return
+        what = "The admin token " if isinstance(who, AdminToken) else ""
         raise RoleNotAllowed(
-            f"The admin token '{who.name}' is a {who.role}, which may read and change nothing; "
+            f"{what}'{who.name}' is a {who.role}, which may read and change nothing; "
             f"{request.method} needs a token with the role '{Role.ADMIN}'."
         )
     if route is None or route.access not in (Access.VIEWER, Access.TEAM_ADMIN) or route.scope is Scope.GATEWAY:

@@ -54,8 +54,13 @@ class Console:
         limits: BodyLimits,
         money: Money,
         public_url: Callable[[], str],
+        oidc_name: str | None = None,
     ) -> None:
-        """Sign people in by ``tokens``; ``wrong`` makes those wait who guess. ``public_url`` is where clients call."""
+        """Sign people in by ``tokens``; ``wrong`` makes those wait who guess. ``public_url`` is where clients call.
+
+        ``oidc_name`` is what people call the OpenID provider that they may sign in by.
+        """
+        self._oidc_name = oidc_name
         self._sessions = sessions
         self._tokens = tuple(tokens)
         self._wrong = wrong
@@ -87,7 +92,7 @@ class Console:
 
     async def show_ways(self, _request: web.Request) -> web.Response:
         """How people may sign in beside a token; for who is not signed in yet."""
-        return json_response({"oidc": None})
+        return json_response({"oidc": self._oidc_name})
 
     async def show(self, request: web.Request) -> web.Response:
         """Who is signed in. Raises InvalidApiKey where nobody is."""

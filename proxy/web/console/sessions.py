@@ -91,17 +91,20 @@ class Sessions:
         max_age_s: int,
         secure: bool,
         public_url: str | None = None,
+        people: bytes = b"",
     ) -> None:
         """Sessions last ``max_age_s``; a cookie that is ``secure`` is sent over TLS only.
 
-        ``public_url`` is the origin of the console where that is behind another server.
+        ``public_url`` is the origin of the console where that is behind another server. ``people`` is what somebody
+        without a token is let in by: a session ends where that becomes another.
         """
+        self._people = signer.fingerprint(b"people\0" + people)
         self._public_url = public_url
         self._signer = signer
         self._tokens = {token.name: token for token in tokens}
         self._memory = memory
         self._max_age_s = max_age_s
-        self._secure = secure
+        self.secure = secure
         self.cookie = "__Host-lightmeter" if secure else "lightmeter_session"
 
     def begin(self, who: Administrator, response: web.Response) -> None:
@@ -110,7 +113,7 @@ class Sessions:
         if isinstance(who, AdminToken):
             content["token"] = self._signer.fingerprint(who.sha256)
         else:
-            content |= {"role": who.role, "teams": sorted(who.teams)}
+            content |= {"role": who.role, "teams": sorted(who.teams), "people": self._people}
         text = self._signer.sign("session", content, for_s=self._max_age_s)
         if len(text) > COOKIE_LIMIT:
             raise ValueError(f"{who.name} has too many teams for a session")
@@ -178,6 +181,8 @@ class Sessions:
         if "token" in content:
             token = self._token_of(content)
             return None if token is None else (content, token)
+        if not hmac.compare_digest(str(content.get("people", "")), self._people):
+            return None
         return content, Administrator(content["name"], Role(content["role"]), frozenset(content["teams"]))
 
     def _token_of(self, content: Mapping[str, Any]) -> AdminToken | None:
@@ -189,7 +194,7 @@ class Sessions:
 
     def _set(self, response: web.Response, text: str, max_age_s: int) -> None:
         response.set_cookie(
-            self.cookie, text, max_age=max_age_s, path="/", httponly=True, samesite="Strict", secure=self._secure
+            self.cookie, text, max_age=max_age_s, path="/", httponly=True, samesite="Strict", secure=self.secure
         )
 
 

@@ -68,7 +68,7 @@ async function signInPage(message = "", kind = "") {
   token.focus();
   const ways = await session.ways().catch(() => null);
   if (ways?.oidc) {
-    other.replaceChildren(h("a", { className: "button", href: "/console/oidc/start" }, `Sign in with ${ways.oidc}`), h("p", { className: "soft" }, "or with a token:"));
+    other.replaceChildren(h("a", { className: "button", href: `/console/oidc/start?to=${encodeURIComponent(location.pathname + location.search)}` }, `Sign in with ${ways.oidc}`), h("p", { className: "soft" }, "or with a token:"));
   }
 }
 
@@ -149,12 +149,10 @@ document.addEventListener("signed-out", () => who && signInPage("Your session ha
 
 const code = new URLSearchParams(location.hash.slice(1)).get("code");
 if (code) history.replaceState(null, "", location.pathname + location.search);
-const problem = new URLSearchParams(location.search).get("sign_in_error");
-if (problem) history.replaceState(null, "", location.pathname);
 (async () => {
   try {
     await enter(code ? await session.begin({ code }) : await session.show());
   } catch (error) {
-    await signInPage(problem ?? (error.status === 401 && !code ? "" : error.message), problem || error.status !== 401 || code ? "bad" : "");
+    await signInPage(error.status === 401 && !code ? "" : error.message, error.status !== 401 || code ? "bad" : "");
   }
 })();
