@@ -311,6 +311,8 @@ def test_the_secret_and_codes_are_in_no_log(house: RunningGateway, issuer: OpenI
         refused(visitor.get(wrong), 502, "does not take the client lightmeter (invalid_client)")
     finally:
         issuer.secret = kept
+    # Lines are written by a thread of their own.
+    house.server.wait_for_output(r"\(invalid_client\)")
     output = house.server.output
     assert "oidc:ada@acme.example signed in to the console from 127.0.0.1, as admin" in output
     assert "invalid_client" in output
