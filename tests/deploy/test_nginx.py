@@ -183,7 +183,7 @@ def test_wrong_admin_tokens_by_way_of_a_proxy_hold_up_their_senders_only(gateway
     for _ in range(2):
         refused = ask("GET", f"{gateway.admin_url}/admin/v1/keys", key="a-token-that-nobody-made", headers=proxied)
         assert refused.status == 401
-    gateway.server.wait_for_output(r"2 wrong admin token\(s\) from 198\.51\.100\.9")
+    gateway.server.wait_for_output(r"2 wrong admin token\(s\) or sign-in code\(s\) from 198\.51\.100\.9")
 
 
 def test_an_upload_passes(nginx: Nginx, gateway: RunningGateway, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ class ScriptRunner:
         self._connecting: asyncio.Task[None] | None = None
         self._turn_ends: asyncio.Handle | None = None
         self._clock: asyncio.TimerHandle | None = None
+        self._closed = False
         self.on_connected: list[Callable[[], None]] = []
         """Called with each new connection; what they submit is sent before all that waits."""
 
@@ -158,10 +159,13 @@ class ScriptRunner:
         self._try_again(calls)
 
     async def close(self) -> None:
-        """Close the connection; calls still under way fail."""
+        """Close the connection; calls still under way fail, also those that wait for a connection."""
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait((self._connecting,))
+        calls, self._waiting = self._waiting, []
+        self._try_again(calls)
         if self._clock is not None:
             self._clock.cancel()
         connection, self._connection = self._connection, None
@@ -175,6 +179,10 @@ class ScriptRunner:
     def _end_turn(self) -> None:
         self._turn_ends = None
         if not self._waiting:
+            return
+        if self._closed:
+            calls, self._waiting = self._waiting, []
+            self._try_again(calls)
             return
         loop = asyncio.get_running_loop()
         if self._connection is None:
@@ -271,7 +279,7 @@ class ScriptRunner:
             return
         for call in calls:
             call.tries += 1
-            if call.tries >= TRIES:
+            if self._closed or call.tries >= TRIES:
                 self._fail(call, may_have_happened=call.sent > 0)
             elif not call.reply.done():
                 self._waiting.append(call)

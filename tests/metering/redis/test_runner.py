@@ -68,6 +68,28 @@ async def test_a_store_that_stalls_is_unavailable_within_a_bounded_time(store_ur
         await runner.close()
 
 
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_call_under_way_fails_when_all_is_closed(store_url: str, connected: bool) -> None:
+    address = urlsplit(store_url)
+    async with lossy_proxy("127.0.0.1", address.port or 0) as proxy:
+        runner = ScriptRunner(f"redis://:any@127.0.0.1:{proxy.port}", Metrics(), timeout_s=30)
+        if connected:
+            runner = ScriptRunner(f"redis://127.0.0.1:{proxy.port}", Metrics(), timeout_s=30)
+            assert await runner.ping()
+        proxy.stall()
+        call = runner.submit(load_script("ping"), (PING,), ("ping",))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await runner.close()
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable) as told:
+                await call.reply
+        assert told.value.may_have_happened == connected
+        # Nothing connects anew for a call that has failed.
+        await asyncio.sleep(0)
+        assert runner._connecting is None
+
+
 async def test_nobody_there_is_unavailable_at_once() -> None:
     runner = ScriptRunner(f"redis://127.0.0.1:{free_port()}", Metrics(), timeout_s=2)
     began = perf_counter()
