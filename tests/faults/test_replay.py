@@ -31,7 +31,8 @@ def kill_store(stage: Scene, _posting: RunningGateway) -> None:
 
 def leave_journal(stage: Scene) -> tuple[str, RunningGateway]:
     """A gateway that died with settlements in its journal, and one on the same folder that lives."""
-    dying, posting = stage.start_gateway(), stage.start_gateway()
+    # Its leases outlast the test: whoever comes first would reclaim them, and each request have a correction as well.
+    dying, posting = stage.start_gateway(accounting={"lease_seconds": 60}), stage.start_gateway()
     key = dying.make_key(REQUESTS * PRICE)
     requests = [stage.send(dying, key, "[sample delay_ms=500] a cube") for _ in range(REQUESTS)]
     wait_for(lambda: held(dying, key) == REQUESTS * PRICE, "the reservations")
