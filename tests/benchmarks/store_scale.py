@@ -15,6 +15,7 @@ import click
 from proxy.domain.billing.settlement import Delivery, settle
 from proxy.domain.limits import Limits
 from proxy.telemetry.observation import request_ids
+from tests.benchmarks.capacity.stores import EVERY_LIMIT
 from tests.metering.conftest import Bench, open_bench
 from tests.support.stores import store_server
 
@@ -23,15 +24,6 @@ OTHERS = 1_000
 REQUESTS = 5_000
 AT_ONCE = 50
 BATCH = 2_000
-EVERY_LIMIT = Limits(
-    quota_units=10**12,
-    quota_units_per_day=10**12,
-    quota_units_per_month=10**12,
-    requests_per_minute=1_000_000,
-    images_per_minute=1_000_000,
-    concurrent_requests=1_000,
-    models=("acme/*",),
-)
 
 
 async def fill(bench: Bench, keys: int) -> None:

@@ -222,12 +222,19 @@ async def test_leases_are_renewed_in_one_call_for_all_of_a_team(bench: Bench) ->
 
 async def test_a_team_whose_node_hangs_holds_no_other_team_s_leases_up() -> None:
     renewed: Counter[str] = Counter()
+    waiting: set[object] = set()
+    at_once: list[int] = []
 
     class Hanging(OddStore):
         async def renew(self, team: str, _ids: Sequence[str]) -> None:
             renewed[team] += 1
             if team == "hanging":
-                await asyncio.Event().wait()
+                waiting.add(asyncio.current_task())
+                at_once.append(len(waiting))
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    waiting.discard(asyncio.current_task())
 
         def on_connected(self, _callback: object) -> None:
             """Nothing connects."""
@@ -238,6 +245,9 @@ async def test_a_team_whose_node_hangs_holds_no_other_team_s_leases_up() -> None
     leases.start()
     await eventually(lambda: renewed["acme"] >= 5)
     await leases.stop()
+    # What has not been answered is given up before it is asked for again, and at the end.
+    assert set(at_once) == {1}
+    assert waiting == set()
 
 
 async def test_very_many_leases_do_not_hold_the_store_up_in_one_call(bench: Bench) -> None:

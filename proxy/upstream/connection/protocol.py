@@ -140,14 +140,14 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def pause(self) -> None:
-        """Read no more for now: so much waits to be read."""
+        """Stop reading until ``resume``: what its reader has not taken yet has reached its bound."""
         transport = self.transport
         if not self._is_paused and transport is not None and not transport.is_closing():
             self._is_paused = True
             transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read again after ``pause``."""
         if self._is_paused:
             self._is_paused = False
             transport = self.transport

@@ -234,7 +234,7 @@ async def test_retention_tells_what_waits_to_be_shipped(
 
 
 async def test_a_part_of_the_teams_that_cannot_be_read_holds_no_other_up(
-    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, books: LedgerBooks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = await bench.make_key(None)
     await deliver(bench, await bench.admit(key, "req_1", 5_000))
@@ -249,6 +249,7 @@ async def test_a_part_of_the_teams_that_cannot_be_read_holds_no_other_up(
 
     await eventually(is_empty)
     await retention.stop()
+    assert "some ledgers could not be trimmed" in caplog.text
 
 
 async def test_books_are_read_in_pages(bench: Bench, books: LedgerBooks) -> None:
