@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -127,24 +127,26 @@ async def open_bench(
 ) -> AsyncIterator[Bench]:
     """Metering on a store, its journal in a folder of its own unless one is given."""
     metrics = Metrics()
-    pool = open_pool(store_url, timeout_s=2)
-    runner = open_runner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
-    store = RedisStore(
-        runner,
-        metrics,
-        lease_ms=lease_ms,
-        settled_ids_ms=settled_ids_ms,
-        charge_expired=charge_expired,
-        burst_ms=burst_ms,
-    )
-    redis: Any = Redis(connection_pool=pool) if isinstance(pool, ConnectionPool) else client_of(store_url)
-    with tempfile.TemporaryDirectory() as folder:
-        meter = Meter(
-            store,
-            Journal(journal_folder or Path(folder), metrics, store_url="redis://test"),
+    # All of them are closed for a test that fails too: what it left open would make others fail.
+    async with AsyncExitStack() as parts:
+        pool = open_pool(store_url, timeout_s=2)
+        parts.push_async_callback(pool.aclose)
+        redis: Any = Redis(connection_pool=pool) if isinstance(pool, ConnectionPool) else client_of(store_url)
+        if not isinstance(pool, ConnectionPool):
+            parts.push_async_callback(redis.aclose)
+        runner = open_runner(store_url, metrics, timeout_s=timeout_s, min_replicas=min_replicas)
+        parts.push_async_callback(runner.close)
+        store = RedisStore(
+            runner,
             metrics,
             lease_ms=lease_ms,
+            settled_ids_ms=settled_ids_ms,
+            charge_expired=charge_expired,
+            burst_ms=burst_ms,
         )
+        folder = journal_folder or Path(parts.enter_context(tempfile.TemporaryDirectory()))
+        meter = Meter(store, Journal(folder, metrics, store_url="redis://test"), metrics, lease_ms=lease_ms)
+        parts.push_async_callback(meter.close, timeout_s=1)
         await meter.start()
         yield Bench(
             pool,
@@ -157,11 +159,6 @@ async def open_bench(
             metrics,
             redis,
         )
-        await meter.close(timeout_s=1)
-    await runner.close()
-    if not isinstance(pool, ConnectionPool):
-        await redis.aclose()
-    await pool.aclose()
 
 
 STRICT = """

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.support.template import Forked, can_fork, fork
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.02
 

@@ -28,6 +28,8 @@ class WatchedStore:
     primary: Server
     primary_port: int
     sentinel_ports: list[int]
+    sentinels: list[Server]
+    sentinel_tls_ports: list[int]
 
     def primary_of_now(self) -> int:
         """The port that the first sentinel tells."""
@@ -54,18 +56,18 @@ def watched_store(folder: Path, backend: str = BACKENDS[0], *, tls: bool = False
         with redis.Redis(port=port, password=PASSWORD) as client:
             wait_for(lambda: client.wait(1, 100) == 1, "the replica's acknowledgement")
         ports = [free_port() for _ in range(SENTINELS)]
+        sentinels = []
         for sentinel_port in ports:
             at = folder / f"sentinel-{sentinel_port}"
-            stack.enter_context(
-                _sentinel(backend, at, sentinel_port, known_port, flags[2 + ports.index(sentinel_port)])
-            )
+            made = _sentinel(backend, at, sentinel_port, known_port, flags[2 + ports.index(sentinel_port)])
+            sentinels.append(stack.enter_context(made))
         for sentinel_port in ports:
             wait_for(lambda at=sentinel_port: _sees_all(at), "a sentinel to know the others")  # type: ignore[misc]
         hosts = ",".join(f"127.0.0.1:{sentinel_port}" for sentinel_port in tls_ports[2:] or ports)
         url = f"redis+sentinel://:{PASSWORD}@{hosts}/{SERVICE}?sentinel_password={SENTINEL_PASSWORD}"
         if tls:
             url = f"rediss{url.removeprefix('redis')}&ssl_ca_certs={folder}/server.crt"
-        yield WatchedStore(url, primary, known_port, ports)
+        yield WatchedStore(url, primary, known_port, ports, sentinels, tls_ports[2:])
 
 
 @contextmanager

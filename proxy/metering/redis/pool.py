@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -72,7 +72,7 @@ def open_server_pool(url: str, *, timeout_s: float) -> ConnectionPool:
         "driver_info": DriverInfo("lightmeter"),
     }
     if not url.startswith(SCHEMES):
-        return ConnectionPool.from_url(url, **settings)
+        return ServerPool.from_url(url, **settings)
     address = parse_sentinel_url(url)
     # The sentinels' own time is part of that for making a connection.
     sentinels = sentinels_of(address, timeout_s / 2)
@@ -82,13 +82,24 @@ def open_server_pool(url: str, *, timeout_s: float) -> ConnectionPool:
     )
 
 
-class SentinelPool(SentinelConnectionPool):
+class ServerPool(ConnectionPool):
+    """The library's, which raises where a server that stands still takes no part in the end of TLS."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections, only those that nobody uses or all, within the time for making one."""
+        with suppress(RedisTimeoutError):
+            await super().disconnect(inuse_connections)
+
+
+class SentinelPool(ServerPool, SentinelConnectionPool):
     """The library's, which leaves the connections to the sentinels open."""
 
     async def aclose(self) -> None:
         """Close every connection, to the store and to its sentinels."""
-        await super().aclose()
-        await self.sentinel_manager.aclose()
+        try:
+            await super().aclose()
+        finally:
+            await self.sentinel_manager.aclose()
 
 
 _places: WeakKeyDictionary[ConnectionPool, asyncio.Semaphore] = WeakKeyDictionary()

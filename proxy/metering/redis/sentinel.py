@@ -9,6 +9,7 @@ See https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.metering.redis.hosts import Place, parse_hosts
 
@@ -59,10 +61,19 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
     return SentinelAddress(hosts.places, unquote(service), store, sentinels, hosts.has_tls)
 
 
+class Sentinels(Sentinel):
+    """The library's, which raises where a sentinel that stands still takes no part in the end of TLS."""
+
+    async def aclose(self) -> None:
+        """Close every connection, within the time that a sentinel has to answer."""
+        with suppress(RedisTimeoutError):
+            await super().aclose()
+
+
 def sentinels_of(address: SentinelAddress, timeout_s: float) -> Sentinel:
     """A client of the sentinels; each of them has ``timeout_s`` seconds to answer."""
     # The library's types end here.
-    return Sentinel(  # type: ignore[no-untyped-call]
+    return Sentinels(  # type: ignore[no-untyped-call]
         address.sentinels,
         sentinel_kwargs={
             "protocol": 2,

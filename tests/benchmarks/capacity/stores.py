@@ -42,6 +42,11 @@ ROUNDS = 8
 SETTLING_S = 0.5
 """The store's tables shrink step by step, in between its other work."""
 
+STILL_S = 0.1
+STILL_BYTES = 64
+STILL_READINGS = 4
+"""So many readings, so far from each other, that differ by no more: the store has come to rest."""
+
 USAGE = (
     b'{"total_tokens":4210,"input_tokens":50,"output_tokens":4160,"input_tokens_details":{"text_tokens":50,'
     b'"image_tokens":0}}'
@@ -223,7 +228,18 @@ async def _freed_by(bench: Bench, pattern: str) -> float:
 
 
 async def _used(bench: Bench) -> int:
+    """Bytes of data, once the store is at rest. Raises TimeoutError where it does not come to rest."""
+    await bench.redis.connection_pool.disconnect(inuse_connections=False)
     await asyncio.sleep(SETTLING_S)
+    readings = [await _bytes_now(bench)]
+    async with asyncio.timeout(60):
+        while len(readings) < STILL_READINGS or max(readings) - min(readings) > STILL_BYTES:
+            await asyncio.sleep(STILL_S)
+            readings = [*readings, await _bytes_now(bench)][-STILL_READINGS:]
+    return readings[-1]
+
+
+async def _bytes_now(bench: Bench) -> int:
     info = await bench.redis.info("memory")
-    # What the connections of this benchmark have in their buffers is none of its data.
-    return int(info["used_memory"]) - int(info["mem_clients_normal"])
+    # What connections have in their buffers is none of the data; INFO's own sum of it may be a second old.
+    return int(info["used_memory"]) - sum(int(client["tot-mem"]) for client in await bench.redis.client_list())

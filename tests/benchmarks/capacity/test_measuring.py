@@ -12,7 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 async def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "SETTLING_S", 0.1)
+    monkeypatch.setattr(stores, "SETTLING_S", 0)
+    monkeypatch.setattr(stores, "STILL_S", 0.05)
     scale = stores.Scale(teams=50, keys=1_000, real_entries=50, entries=5_000, requests=100)
     (tmp_path / "costs").mkdir()
     costs, version = await stores.measure_costs("valkey", tmp_path / "costs", scale)
