@@ -17,11 +17,13 @@ from pydantic.json_schema import models_json_schema
 
 from proxy.domain import people
 from proxy.domain.answers.answer import EVENT_STREAM
+from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN
 from proxy.domain.errors import ProviderRefusal, RateLimitExceeded
 from proxy.domain.headers import KEY_HEADERS
 from proxy.domain.limits import RATES
 from proxy.domain.requests import idempotency
 from proxy.domain.requests.kinds import Fields, reference
+from proxy.metering.ledger.walk import ENTRY_ID_PATTERN
 from proxy.web.public.wire import ErrorAnswer
 from proxy.web.server.routes import Access, Route
 from proxy.web.server.sockets.address import UNIX
@@ -74,12 +76,14 @@ HEADER_PARAMETERS = {
 }
 
 PATH_PARAMETERS = {
-    "id": "The id of a key or of a team, as the path says",
-    "entry": "A ledger entry's id",
-    "team": "A team's id",
-    "month": "A UTC month, like 2026-11",
-    "model": "A model's id; its slashes may be escaped",
+    "id": ("The id of a key or of a team, as the path says", rf"{KEY_ID_PATTERN}|{TEAM_ID_PATTERN}"),
+    "entry": ("A ledger entry's id", ENTRY_ID_PATTERN),
+    "team": ("A team's id", TEAM_ID_PATTERN),
+    "month": ("A UTC month, like 2026-11", r"[0-9]{4}-(?:0[1-9]|1[0-2])"),
+    "model": ("A model's id; its slashes may be escaped", r"\S+"),
 }
+"""What each is, and how it looks."""
+
 SECURITY = {
     Access.KEY: ("apiKey", *KEY_HEADERS),
     Access.VIEWER: ("adminToken",),
@@ -182,8 +186,9 @@ def _bodies(route: Route, models: Models) -> Iterator[tuple[str, dict[str, Any]]
 
 def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
     for name in _variable.findall(route.path):
-        schema = {"type": "string", "minLength": 1}
-        yield {"name": name, "in": "path", "required": True, "description": PATH_PARAMETERS[name], "schema": schema}
+        description, pattern = PATH_PARAMETERS[name]
+        schema = {"type": "string", "pattern": f"^(?:{pattern})$"}
+        yield {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
 def _query_parameters(route: Route, models: Models) -> Iterator[dict[str, Any]]:
