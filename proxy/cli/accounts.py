@@ -11,7 +11,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.support.admin_client import AdminRefusal, call_admin
-from proxy.cli.support.limit_options import Units, limit_options, limits_given
+from proxy.cli.support.limit_options import Units, changes_users, limit_options, limits_given
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
 from proxy.cli.support.paging import Paging, check_whose_list, paged, show_more
 from proxy.domain.api_key import is_team_id
@@ -106,7 +106,7 @@ def update_key(key_id: str, as_json: bool, **given: Any) -> None:
     """Change a key; what is left out stays as it is."""
     if given["expires_at"] is not None and given["no_expiry"]:
         raise click.UsageError("--expires-at and --no-expiry exclude each other.")
-    body = _changes(given)
+    body = _changes(_KEY, key_id, given)
     if given["expires_at"] is not None or given["no_expiry"]:
         body["expires_at"] = given["expires_at"]
     if not body:
@@ -158,7 +158,7 @@ def list_teams(paging: Paging, as_json: bool) -> None:
 @json_option
 def update_team(team: str, as_json: bool, **given: Any) -> None:
     """Change a team; what is left out stays as it is."""
-    body = _changes(given)
+    body = _changes(_TEAM, team, given)
     if not body:
         raise click.UsageError("Nothing to change: give --name or a limit.")
     _show(_TEAM, call_admin("PATCH", _TEAM.path_of(team), body=body), as_json)
@@ -199,13 +199,17 @@ _add_shared_commands(teams, _TEAM)
 
 @click.command()
 @click.argument("account", metavar="KEY_ID|TEAM")
+@click.option("--user", help="Only what this end user has used of it, where each user has limits.")
 @json_option
-def usage(account: str, as_json: bool) -> None:
+def usage(account: str, user: str | None, as_json: bool) -> None:
     """What a key or a team has used: of its limits, by model and by day."""
     kind = _KEY if "_" in account else _TEAM
-    answer = call_admin("GET", f"{kind.path_of(account)}/usage")
+    query = "" if user is None else f"?user={quote(user, safe='')}"
+    answer = call_admin("GET", f"{kind.path_of(account)}/usage{query}")
     if as_json:
         return show_json(answer)
+    if user is not None:
+        return _show_usage(answer["user"]["limits"])
     _show_usage(answer["limits"])
     for heading, name in (("MODEL", "by_model"), ("DAY", "by_day")):
         click.echo()
@@ -230,9 +234,12 @@ def _check_team(team: str) -> None:
         raise click.ClickException(f"There is no team '{team}'. To make it with this key, add --new-team.") from None
 
 
-def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(kind: _Kind, account_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The name and the limits that a command was given, as the admin API takes them."""
-    limits = limits_given(given)
+    per_user = None
+    if changes_users(given):
+        per_user = call_admin("GET", kind.path_of(account_id))["limits"]["limits_per_user"]
+    limits = limits_given(given, per_user)
     body: dict[str, Any] = {"limits": limits} if limits else {}
     if given["name"] is not None:
         body["name"] = given["name"]
@@ -265,12 +272,20 @@ def _show(kind: _Kind, account: dict[str, Any], as_json: bool) -> None:
     facts |= {"models": account["limits"]["models"], "granted": account["granted_units"]}
     facts |= {"images": account["images"], "created": account["created_at"]}
     facts |= {heading: account[name] for heading, name in kind.moments.items()}
+    if account["limits"]["limits_per_user"] is not None:
+        facts["each user"] = _of_each_user(account["limits"]["limits_per_user"])
     show_facts(facts)
     click.echo()
     _show_usage(account["usage"])
     if "key" in account:
         click.echo(f"\n{account['key']}\n\nThat is the key. It is not kept anywhere and cannot be shown again.")
     return None
+
+
+def _of_each_user(limits: Mapping[str, Any]) -> str:
+    """Limits of each end user, in a line."""
+    found = [f"{name} {limit:,}" for name, limit in limits.items() if name != "users" and limit is not None]
+    return ", ".join(found or ["no limit"]) + (f"; others of {len(limits['users'])} users" if limits["users"] else "")
 
 
 def _show_usage(limits: dict[str, Any]) -> None:

@@ -83,7 +83,10 @@ def _has_usd(content: Mapping[str, Any]) -> bool:
     teams = [team for team in _list(content.get("teams")) if isinstance(team, dict)]
     keys = [key for team in teams for key in _list(team.get("keys")) if isinstance(key, dict)]
     limits = [each["limits"] for each in (*teams, *keys) if isinstance(each.get("limits"), dict)]
-    return any(isinstance(each.get(name), str) for each in limits for name in QUOTAS)
+    per_user = [each["limits_per_user"] for each in limits if isinstance(each.get("limits_per_user"), dict)]
+    users = [user for each in per_user if isinstance(each.get("users"), dict) for user in each["users"].values()]
+    own = [user for user in users if isinstance(user, dict)]
+    return any(isinstance(each.get(name), str) for each in (*limits, *per_user, *own) for name in QUOTAS)
 
 
 def _list(value: object) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from proxy.domain.errors import InsufficientQuota
@@ -29,6 +29,30 @@ SECOND_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class UserLimits:
+    """What one end user may use of a key or a team; None is no limit. Days and months are UTC."""
+
+    quota_units_per_day: int | None = None
+    quota_units_per_month: int | None = None
+    images_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsPerUser(UserLimits):
+    """The limits of each end user; those in ``users``, by the names that the ledger has, have others instead.
+
+    Whoever names no user is one of them, and named ``""``.
+    """
+
+    users: Mapping[str, UserLimits] = field(default_factory=dict)
+
+    def of(self, user: str) -> UserLimits:
+        """The limits of one user."""
+        return self.users.get(user, self)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of a key or a team; None is no limit. Days and months are UTC.
 
@@ -42,6 +66,7 @@ class Limits:
     images_per_minute: int | None = None
     concurrent_requests: int | None = None
     models: tuple[str, ...] = EVERY_MODEL
+    limits_per_user: LimitsPerUser | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +93,21 @@ class RateUsage(NamedTuple):
     limit: int
     remaining: int
     reset_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserUsage:
+    """What an end user has used of a key or a team, since it has limits of each user.
+
+    ``quotas`` are by day and by month, ``images`` is None where there is no rate limit, ``held`` is how many requests
+    hold a reservation.
+    """
+
+    user: str
+    limits: UserLimits
+    quotas: Mapping[str, QuotaUsage]
+    images: RateUsage | None
+    held: int
 
 
 @dataclass(frozen=True, slots=True)

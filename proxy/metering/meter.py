@@ -22,7 +22,7 @@ from proxy.metering.journal.records import Posting, Void
 from proxy.metering.journal.tasks import TaskJournal
 from proxy.metering.leases import Leases
 from proxy.metering.outbox import Outbox
-from proxy.metering.store import NO_FALLBACKS, Store
+from proxy.metering.store import NO_DETAILS, Details, Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 
@@ -186,7 +186,10 @@ class _AdmittedRequest:
             self._kept_tasks += 1
 
     async def __aenter__(self) -> Delivery:
-        observation, fallbacks = self._observation, self.delivery.fallbacks
+        observation, fallbacks, details = self._observation, self.delivery.fallbacks, NO_DETAILS
+        if fallbacks or self._alias is not None or observation.person is not NOBODY:
+            units = {each.model.id: each.quote.units for each in fallbacks}
+            details = Details(self._alias, units, observation.person)
         refusal = self._meter.refusal
         if refusal is not None:
             raise refusal
@@ -198,11 +201,8 @@ class _AdmittedRequest:
                 model=self._model,
                 quote=self._quote,
                 idempotency=self._idempotency,
-                alias=self._alias,
-                fallback_units={each.model.id: each.quote.units for each in fallbacks} if fallbacks else NO_FALLBACKS,
+                details=details,
             )
-            if observation.person is not NOBODY:
-                self.reservation = self.reservation.made_for(observation.person)
             if fallbacks:
                 allowed = self.reservation.fallbacks
                 self.delivery.fallbacks = tuple(each for each in fallbacks if each.model.id in allowed)

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from typing import Protocol
 
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.limits import Caller
+from proxy.domain.people import NOBODY, Person
+from proxy.domain.records import record
 from proxy.domain.requests.idempotency import Idempotency
 
-NO_FALLBACKS: Mapping[str, int] = {}
+
+@record
+class Details:
+    """What only some requests come with.
+
+    Who may use the model's ``alias`` may use the model where it is asked for by that name. Of the other models in
+    ``fallback_units``, by their ids, those may make it that the key may use and has the quota for. ``person`` is whom
+    it is for, who has limits of each user where the key or its team sets them; all who name no user are one there.
+    """
+
+    alias: str | None = None
+    fallback_units: Mapping[str, int] = field(default_factory=dict)
+    person: Person = NOBODY
+
+    @property
+    def names_only_a_person(self) -> bool:
+        """Whether it has nothing else."""
+        return self.alias is None and not self.fallback_units
+
+
+NO_DETAILS = Details()
 
 
 class SettlementTrimmedError(Exception):
@@ -30,14 +53,11 @@ class Store(Protocol):
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        alias: str | None = None,
-        fallback_units: Mapping[str, int] = NO_FALLBACKS,
+        details: Details = NO_DETAILS,
     ) -> Reservation:
         """Authenticate, check every limit and reserve, all or nothing.
 
-        Who may use the model's ``alias`` may use the model where it is asked for by that name. Each of the other models
-        in ``fallback_units``, by its id, that the key may use and has the quota for is one of the reservation's
-        ``fallbacks``; the dearest of them and of the model itself is reserved.
+        The dearest of the model and the reservation's ``fallbacks`` is reserved.
         Raises InvalidApiKey, ModelNotAllowed, InsufficientQuota, RateLimitExceeded or StoreUnavailable; and where it
         has been sent before, AlreadyAnswered, IdempotencyInProgress, IdempotencyResponseGone or IdempotencyMismatch.
         Each of them reserved nothing, and took no place in a rate limit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Reservation, Settlement
 from proxy.domain.limits import Caller
 from proxy.domain.requests.idempotency import Idempotency
-from proxy.metering.store import NO_FALLBACKS, Store
+from proxy.metering.store import NO_DETAILS, Details, Store
 
 
 class StoreSpans(Protocol):
@@ -43,8 +43,7 @@ class TracedStore:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        alias: str | None = None,
-        fallback_units: Mapping[str, int] = NO_FALLBACKS,
+        details: Details = NO_DETAILS,
     ) -> Reservation:
         """As ``Store.admit``, in a span."""
         with self._spans.admitting(model, quote):
@@ -55,8 +54,7 @@ class TracedStore:
                 model=model,
                 quote=quote,
                 idempotency=idempotency,
-                alias=alias,
-                fallback_units=fallback_units,
+                details=details,
             )
 
     async def settle(self, settlement: Settlement) -> str:

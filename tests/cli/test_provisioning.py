@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.cli.provisioning import Change, ProvisioningError, Standing, compare, read_provisions
+from proxy.domain.money import Money
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NO_LIMITS = {
@@ -17,6 +19,7 @@ NO_LIMITS = {
     "images_per_minute": None,
     "concurrent_requests": None,
     "models": ["*"],
+    "limits_per_user": None,
 }
 FILE = """\
 [[teams]]
@@ -181,3 +184,33 @@ def test_a_file_that_is_not_there_is_told(path: Path) -> None:
 def test_the_example_is_good() -> None:
     example = Path(__file__).parents[2] / "config" / "teams.toml"
     assert [team.id for team in read_provisions(example).teams] == ["research", "marketing"]
+
+
+NO_USER_LIMITS = {
+    "quota_units_per_day": None,
+    "quota_units_per_month": None,
+    "images_per_minute": None,
+    "concurrent_requests": None,
+}
+PER_USER = """
+[teams.limits.limits_per_user]
+quota_units_per_day = "$2"
+[teams.limits.limits_per_user.users]
+"ann@example.com" = { concurrent_requests = 3 }
+"" = { quota_units_per_month = "$0" }
+"""
+
+
+def test_limits_of_each_user_are_compared_whole(path: Path) -> None:
+    path.write_text(FILE.replace("requests_per_minute = 60\n", f"requests_per_minute = 60\n{PER_USER}"))
+    provisions = read_provisions(path, lambda: Money(Decimal(1_000)))
+    users = {
+        "ann@example.com": {**NO_USER_LIMITS, "concurrent_requests": 3},
+        "": {**NO_USER_LIMITS, "quota_units_per_month": 0},
+    }
+    per_user = {**NO_USER_LIMITS, "quota_units_per_day": 2_000, "users": users}
+    (change,) = compare(path, provisions, {"research": Standing(TEAM, [KEY])}, NOW)
+    assert change.fields == {"limits_per_user": (None, per_user)}
+    assert change.body == {"limits": {"limits_per_user": per_user}}
+    as_it_is = {**TEAM, "limits": {**NO_LIMITS, "requests_per_minute": 60, "limits_per_user": per_user}}
+    assert compare(path, provisions, {"research": Standing(as_it_is, [KEY])}, NOW) == []

@@ -33,6 +33,7 @@ TABLE = {
     ("GET", "/admin/v1/money"): (YES, YES, YES),
     ("GET", "/admin/v1/ledger/books"): (YES, NO, NO),
     ("GET", "/admin/v1/ledger/books/{team}"): (YES, YES, NO),
+    ("GET", "/admin/v1/ledger/books/{team}/users"): (YES, YES, NO),
     ("GET", "/admin/v1/ledger/heads"): (YES, NO, NO),
     ("POST", "/admin/v1/ledger/shipped"): (NO, NO, NO),
     ("GET", "/admin/v1/teams/{id}/statements"): (YES, YES, NO),

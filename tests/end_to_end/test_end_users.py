@@ -11,6 +11,7 @@ import pytest
 from tests.end_to_end.test_command_line import lightmeter
 from tests.support.gateways import (
     ADMIN_TOKEN,
+    Answer,
     RunningGateway,
     SampleProvider,
     ask,
@@ -77,3 +78,60 @@ def test_whom_a_request_is_for_is_in_the_ledger_and_in_the_statement(
     text = lightmeter("statement", "--team", "school", "--month", statement["month"], environment=admin)
     assert "env=prod" in text
     assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
+
+
+def test_each_user_has_limits_and_is_told_that_they_are_the_user_s(shared: RunningGateway) -> None:
+    admin = {"LIGHTMETER_ADMIN_URL": shared.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    own = {"quota_units_per_day": 10_000, "users": {"ann": {"images_per_minute": 60}, "": {"quota_units_per_day": 0}}}
+    flags = ("--team", "school", "--new-team", "--limits-per-user", json.dumps(own))
+    made = json.loads(lightmeter("keys", "create", *flags, "--json", environment=admin))
+    names = ("quota_units_per_day", "quota_units_per_month", "images_per_minute", "concurrent_requests")
+    none = dict.fromkeys(names)
+    assert made["limits"]["limits_per_user"] == none | {
+        "quota_units_per_day": 10_000,
+        "users": {"ann": none | {"images_per_minute": 60}, "": none | {"quota_units_per_day": 0}},
+    }
+
+    def generate(user: str | None, **more: object) -> Answer:
+        headers = {} if user is None else {"X-OpenWebUI-User-Email": user}
+        body = {"model": "acme/image-1", "prompt": "a cube", **more}
+        return ask("POST", f"{shared.url}/v1/images/generations", key=made["key"], body=body, headers=headers)
+
+    assert [generate("bob").status for _ in range(2)] == [200, 200]
+    refused = generate("bob")
+    assert (refused.status, refused.json["error"]["code"]) == (429, "insufficient_quota")
+    assert refused.headers["x-should-retry"] == "false"
+    assert "the user 'bob' of the key has 0 left for the day" in refused.json["error"]["message"]
+    assert "limits_per_user.quota_units_per_day: limit 10,000, used 10,000" in refused.json["error"]["message"]
+    assert [generate("ann").status for _ in range(3)] == [200] * 3
+    nobody = generate(None)
+    assert (nobody.status, nobody.json["error"]["code"]) == (429, "insufficient_quota")
+    assert "the user '' (who is whoever names none) of the key" in nobody.json["error"]["message"]
+    lightmeter("keys", "update", made["id"], "--user-images-per-minute", "1", environment=admin)
+    changed = shared.admin("GET", f"/admin/v1/keys/{made['id']}").json["limits"]["limits_per_user"]
+    assert (changed["quota_units_per_day"], changed["images_per_minute"], len(changed["users"])) == (10_000, 1, 2)
+    assert generate("eve", n=2).json["error"]["code"] == "rate_limit_exceeded"
+    usage = shared.admin("GET", f"/admin/v1/keys/{made['id']}/usage?user=bob").json["user"]
+    assert (usage["id"], usage["limits"]["images_per_minute"]["limit"]) == ("bob", 1)
+    day = usage["limits"]["quota_units_per_day"]
+    assert (day["limit"], day["posted"], day["reserved"], day["remaining"]) == (10_000, 10_000, 0, 0)
+    assert usage["limits"]["concurrent_requests"] == {"limit": None, "in_progress": 0, "remaining": None}
+    shown = lightmeter("usage", made["id"], "--user", "bob", environment=admin)
+    assert "quota_units_per_day" in shown
+    assert "10,000" in shown
+    assert shared.admin("GET", "/admin/v1/teams/school/usage?user=bob").status == 404
+    for wrong, param in (
+        ({"quota_units_per_day": -1}, "limits.limits_per_user.quota_units_per_day"),
+        ({"requests_per_minute": 5}, "limits.limits_per_user.requests_per_minute"),
+        ({"users": {f"user {number}": {} for number in range(101)}}, "limits.limits_per_user.users"),
+        ({"users": {"bob": {"models": ["*"]}}}, "limits.limits_per_user.users.bob.models"),
+    ):
+        answer = shared.admin("PATCH", f"/admin/v1/keys/{made['id']}", body={"limits": {"limits_per_user": wrong}})
+        assert (answer.status, answer.json["error"]["param"]) == (400, param)
+    assert "others of 2 users" in lightmeter("keys", "show", made["id"], environment=admin)
+    refund = shared.ledger(made["key"])[0]["id"]
+    assert shared.admin("POST", f"/admin/v1/ledger/{refund}/refund", body={"reason": "black"}).status == 201
+    assert generate("bob").status == 200
+    assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
+    lightmeter("keys", "update", made["id"], "--limits-per-user", "none", environment=admin)
+    assert generate(None).status == 200

@@ -18,6 +18,8 @@ from tests.support.gateways import RunningGateway
 
 QUOTAS = (None, None, 40 * PRICE, 7 * PRICE)
 TEAMS = ("acme", "beta", "acme", "beta")
+USERS = ("", "ann", "bob")
+PER_USER = {"concurrent_requests": 6, "quota_units_per_month": 12 * PRICE, "users": {"bob": {}}}
 CLIENT_TIMEOUT_S = 25.0
 DOWN_S = 0.2
 TOKEN = re.compile(r"order-(\d+)-end")
@@ -45,7 +47,10 @@ class Round:
         self._schedule = schedule
         self._store_lock = asyncio.Lock()
         self._locks = [asyncio.Lock() for _ in range(GATEWAYS)]
-        self.keys = [gateways[0].make_key(QUOTAS[key], team=TEAMS[key]) for key in range(KEYS)]
+        limits: list[dict[str, Any]] = [{"limits_per_user": PER_USER}, {}, {"limits_per_user": PER_USER}, {}]
+        self.keys = [gateways[0].make_key(QUOTAS[key], team=TEAMS[key], **limits[key]) for key in range(KEYS)]
+        beta = {"limits": {"limits_per_user": {"quota_units_per_day": 15 * PRICE}}}
+        assert gateways[0].admin("PATCH", "/admin/v1/teams/beta", body=beta).status == 200
 
     def play(self) -> list[Result]:
         """All requests and all faults; what the clients got. Afterwards nothing is broken any more."""
@@ -79,6 +84,7 @@ class Round:
             headers["Idempotency-Key"] = f"{self._schedule.seed}-{order.number}"
         prompt = f"[sample {order.answer}] order-{order.number}-end"
         body = {"model": "acme/image-1", "prompt": prompt, "n": order.images, "response_format": "b64_json"}
+        body["user"] = USERS[order.number % len(USERS)]
         url = f"{self._gateways[order.gateway].url}/v1/images/generations"
         try:
             async with (
@@ -181,6 +187,7 @@ class Round:
         for number, count in generations.items():
             order = self._schedule.orders[number]
             assert count == 1 or self._may_run_again(order), f"{order} was generated {count} times"
+        assert {entry["per_user"] for entry in entries if entry["kind"] != "grant"} == {"key", "team"}
         requests = sum(entry["kind"] == "request" for entry in entries)
         assert requests >= sum(generations.values()), "a request was forwarded that has no entry"
         for result in results:

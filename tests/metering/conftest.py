@@ -17,6 +17,7 @@ from proxy.domain.api_key import Credential, parse_credential
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import LedgerEntry, Reservation
 from proxy.domain.limits import KeyRecord, Limits, TeamRecord
+from proxy.domain.people import Person
 from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.journal.journal import Journal
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
@@ -28,6 +29,7 @@ from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis_store.charges import Charges
 from proxy.metering.redis_store.facts import utc_day
 from proxy.metering.redis_store.store import RedisStore
+from proxy.metering.store import NO_DETAILS, Details
 from proxy.telemetry.metrics import Metrics
 from tests.support.clusters import client_of
 
@@ -69,10 +71,17 @@ class Bench:
         assert credential is not None
         return credential
 
-    async def admit(self, credential: Credential, reservation_id: str, units: int, images: int = 1) -> Reservation:
+    async def admit(
+        self, credential: Credential, reservation_id: str, units: int, images: int = 1, user: str = ""
+    ) -> Reservation:
         """One admission."""
         return await self.store.admit(
-            reservation_id, credential, endpoint=ENDPOINT, model=MODEL, quote=quote(units, images)
+            reservation_id,
+            credential,
+            endpoint=ENDPOINT,
+            model=MODEL,
+            quote=quote(units, images),
+            details=Details(person=Person(user)) if user else NO_DETAILS,
         )
 
     async def record(self, credential: Credential) -> KeyRecord:
@@ -164,7 +173,7 @@ async def open_bench(
 STRICT = """
 local declared, given = {}, redis
 for _, key in ipairs(KEYS) do declared[key] = true end
-local redis = {call = function(command, key, ...)
+local redis = {sha1hex = given.sha1hex, call = function(command, key, ...)
   if key == nil then return given.call(command) end
   if not declared[key] and key ~= 'lm:test-clock' then error('not declared: ' .. key) end
   return given.call(command, key, ...)

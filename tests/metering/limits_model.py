@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
 
-from proxy.domain.limits import Limits
+from proxy.domain.limits import Limits, UserLimits
 
 MINUTE_US = 60_000_000
+KEPT_US = 3_600_000_000
+"""A user's counters, after their windows are over."""
 
 
 @dataclass
@@ -70,22 +72,63 @@ class ModelAccount:
 
 
 @dataclass
+class ModelUser(ModelAccount):
+    """An end user of a key or a team: nothing of it is remembered when its windows are over and it holds nothing."""
+
+    until_us: int = 0
+
+    def forget(self, now_us: int) -> None:
+        """Begin anew, where all is over."""
+        if not self.held and self.until_us + KEPT_US <= now_us:
+            self.until_us = self.posted = self.reserved = 0
+            self.by_window.clear()
+            self.due_us.clear()
+
+    def take(self, day: str, units: int, images: int, now_us: int) -> None:
+        """Reserve."""
+        super().take(day, units, images, now_us)
+        month, days = date.fromisoformat(day).replace(day=1), timedelta(days=1)
+        next_month = (month + 31 * days).replace(day=1)
+        end = date.fromisoformat(day) + days if self.limits.quota_units_per_month is None else next_month
+        end_us = int(datetime(end.year, end.month, end.day, tzinfo=UTC).timestamp()) * 1_000_000
+        self.until_us = max(self.until_us, end_us, self.due_us.get("images", 0))
+
+
+@dataclass
 class ModelStore:
-    """A team with its keys, and a clock that is moved by hand."""
+    """A team with its keys, their end users, and a clock that is moved by hand."""
 
     team: ModelAccount
     keys: dict[str, ModelAccount]
     now_us: int
     burst_us: int
+    users: dict[tuple[str, str], ModelUser] = field(default_factory=dict)
+
+    def users_of(self, key_id: str, user: str) -> list[tuple[str, ModelUser]]:
+        """The counters that a request of ``user`` counts in, by whose limits of each user they are."""
+        found = []
+        for scope, whose, account in (("key", key_id, self.keys[key_id]), ("team", "", self.team)):
+            per_user = account.limits.limits_per_user
+            if per_user is not None:
+                found.append((f"{scope}_user", self.user(whose, user, per_user.of(user))))
+        return found
+
+    def user(self, whose: str, user: str, limits: UserLimits) -> ModelUser:
+        """One user of a key, or with an empty id of the team."""
+        one = self.users.setdefault((whose, user), ModelUser(Limits()))
+        own = {each.name: getattr(limits, each.name) for each in fields(UserLimits)}
+        one.limits = Limits(**own)
+        one.forget(self.now_us)
+        return one
 
     @property
     def day(self) -> str:
         """The UTC day."""
         return datetime.fromtimestamp(self.now_us / 1_000_000, UTC).strftime("%Y-%m-%d")
 
-    def refusal(self, key_id: str, units: int, images: int) -> tuple[str, str, str, int] | None:
+    def refusal(self, key_id: str, user: str, units: int, images: int) -> tuple[str, str, str, int] | None:
         """Kind, scope, limit and wait in microseconds of what refuses a request; None admits it."""
-        accounts = (("key", self.keys[key_id]), ("team", self.team))
+        accounts = (("key", self.keys[key_id]), ("team", self.team), *self.users_of(key_id, user))
         for scope, account in accounts:
             for name, limit, posted, reserved in account.quotas(self.day):
                 if limit is not None and posted + reserved + units > limit:

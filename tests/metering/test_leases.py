@@ -18,7 +18,7 @@ from proxy.metering.leases import BATCH, Leases
 from proxy.metering.ledger.pages import LedgerFilter
 from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
-from proxy.metering.store import Store
+from proxy.metering.store import Details, Store
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.observation import Observation
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
@@ -111,7 +111,12 @@ async def test_another_model_stands_in_on_what_ran_out(bench: Bench) -> None:
     await bench.admit(key, "req_dead", 5_000)
     await run_out(bench)
     alive = await bench.store.admit(
-        "req_alive", key, endpoint=ENDPOINT, model=MODEL, quote=quote(5_000), fallback_units={"dear/model": 10_000}
+        "req_alive",
+        key,
+        endpoint=ENDPOINT,
+        model=MODEL,
+        quote=quote(5_000),
+        details=Details(fallback_units={"dear/model": 10_000}),
     )
     assert (alive.quote.units, alive.fallbacks) == (10_000, ("dear/model",))
 

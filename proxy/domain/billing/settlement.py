@@ -53,7 +53,8 @@ class Reservation:
     ``remaining_units`` is what is left of the tightest quota after it, ``rates`` the tightest rate limit of each kind.
     ``idempotency`` is what the client calls its request, where it does. ``fallbacks`` are the other models, by id, that
     may make it in place of ``model``: the units are enough for the dearest of them. ``asked_model`` is the one that was
-    asked for where another one has made it. ``person`` is whom it is for, as the ledger has it.
+    asked for where another one has made it. ``person`` is whom it is for, as the ledger has it; ``per_user`` says whose
+    limits of each user it counts in: ``key``, ``team``, ``both``, or none's.
     """
 
     id: str
@@ -69,25 +70,7 @@ class Reservation:
     fallbacks: tuple[str, ...] = ()
     asked_model: str = ""
     person: Person = NOBODY
-
-    def made_for(self, person: Person) -> Reservation:
-        """The same, with whom it is for."""
-        # Written out: ``replace`` takes ten times as long, and many clients name a person in every request.
-        return Reservation(
-            self.id,
-            self.team,
-            self.key_id,
-            self.endpoint,
-            self.model,
-            self.quote,
-            self.admitted_ms,
-            self.remaining_units,
-            self.rates,
-            self.idempotency,
-            self.fallbacks,
-            self.asked_model,
-            person,
-        )
+    per_user: str = ""
 
     def made_by(self, model: str, quote: Quote) -> Reservation:
         """The same where another model makes it: at its price, out of what is held."""

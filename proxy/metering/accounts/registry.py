@@ -6,9 +6,11 @@ stands in the audit record. ``Kind`` says what differs; only making and listing 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -16,7 +18,7 @@ import orjson
 from proxy.domain.api_key import hash_key, is_team_id, make_key_id, make_key_text, team_of
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
-from proxy.domain.limits import Account, KeyRecord, Limits, TeamRecord
+from proxy.domain.limits import Account, KeyRecord, Limits, LimitsPerUser, TeamRecord, UserUsage
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
 from proxy.metering.redis.connection import Argument
@@ -28,6 +30,7 @@ from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.charges import Charges, charges
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.redis_store.team_index import TeamIndex
+from proxy.metering.redis_store.user_counters import write_limits_per_user
 
 RECORDS_A_ROUND_TRIP = 100
 
@@ -40,6 +43,8 @@ IDS_TRIED = 5
 GRANT_IDS_MS = 86_400_000
 CHANGE_IDS_MS = 3_600_000
 """A call whose reply was lost comes again within seconds."""
+
+NOT_NUMBERS = ("models", "limits_per_user")
 
 Record = TypeVar("Record", bound=Account)
 
@@ -113,6 +118,17 @@ class AccountRegistry(Generic[Record]):
         record = await self.get(account_id)
         counters = await read_hash(self._redis, self._kind.usage(record.team, account_id))
         return record, *charges(records.texts(counters.items()))
+
+    async def user_usage(self, account_id: str, user: str) -> UserUsage:
+        """What an end user has used of a key or a team. Raises NotFound, also where it has no limits of each user."""
+        team = self._team_of(account_id)
+        at = await self._store.reclaim(team)
+        name = key_names.used_by_user(team, "" if account_id == team else account_id, user)
+        record, stored = await asyncio.gather(self.get(account_id), ask(self._redis, "GET", name))
+        limits = record.limits.limits_per_user
+        if limits is None:
+            raise NotFound(f"The {self._kind.name} '{account_id}' has no limits of each user (limits_per_user).")
+        return records.user_usage(user, limits.of(user), stored, at)
 
     async def update(self, account_id: str, changes: Mapping[str, Any], *, by: Actor = NOBODY) -> Record:
         """Change ``name``, a key's ``expires_ms`` or limits by their names; None takes one away.
@@ -234,7 +250,7 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
         Raises Conflict where the team has been deleted.
         """
         await self._enter_team(team)
-        given = _new_fields({"name": name, "expires_ms": expires_ms, **asdict(limits)})
+        given = _new_fields({"name": name, "expires_ms": expires_ms, **limits_by_name(limits)})
         for _ in range(IDS_TRIED):
             key_id = make_key_id(team, secrets.choice)
             text = make_key_text(key_id, secrets.choice)
@@ -314,7 +330,7 @@ class TeamRegistry(AccountRegistry[TeamRecord]):
     async def create(self, team: str, *, name: str, limits: Limits, by: Actor = NOBODY) -> TeamRecord:
         """A new team. Raises Conflict where there is one of that id."""
         await self._enter_team(team)
-        given = _new_fields({"name": name, **asdict(limits)})
+        given = _new_fields({"name": name, **limits_by_name(limits)})
         call = by.asks(
             (key_names.team_record(team),),
             (f"create_{secrets.token_hex(12)}", *_pairs(given)),
@@ -340,11 +356,19 @@ class TeamRegistry(AccountRegistry[TeamRecord]):
 # --- Records as they are written -------------------------------------------------------------------------------------
 
 
+def limits_by_name(limits: Limits) -> dict[str, Any]:
+    """Each limit by its name."""
+    return {each.name: getattr(limits, each.name) for each in fields_of(limits)}
+
+
 def _fields(values: Mapping[str, Any]) -> dict[str, str]:
     """Fields of a record; None becomes the empty text, which takes a field away."""
-    texts = {name: "" if value is None else str(value) for name, value in values.items() if name != "models"}
+    texts = {name: "" if value is None else str(value) for name, value in values.items() if name not in NOT_NUMBERS}
     if "models" in values:
         texts["models"] = "\n".join(values["models"])
+    if "limits_per_user" in values:
+        per_user: LimitsPerUser | None = values["limits_per_user"]
+        texts["limits_per_user"] = "" if per_user is None else write_limits_per_user(per_user)
     return texts
 
 

@@ -134,6 +134,7 @@ def _posting(settlement: Settlement) -> dict[str, Any]:
         "model": reservation.model,
         "asked_model": reservation.asked_model,
         "person": [reservation.person.user, reservation.person.tags],
+        "per_user": reservation.per_user,
         "requested_images": quote.images,
         "unit_price": quote.unit_price,
         "reserved": quote.units,
@@ -178,6 +179,7 @@ def _settlement(facts: dict[str, Any]) -> Settlement:
         idempotency=None if ending is None else ending.idempotency,
         asked_model=facts.get("asked_model", ""),
         person=_person(facts.get("person")),
+        per_user=facts.get("per_user", ""),
     )
     delivery = Delivery(
         # A journal of before there were deployments has no attempts.

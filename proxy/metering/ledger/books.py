@@ -22,6 +22,7 @@ from proxy.metering.redis_store import keys as key_names
 from proxy.metering.redis_store.charges import FIRST_DAY
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.redis_store.team_index import TeamIndex
+from proxy.metering.redis_store.user_counters import NOTHING_USED, UserCounters, read_counters
 
 TRIM_BATCH = 200
 """Entries in one call of a script, which no other call may wait long for."""
@@ -72,6 +73,19 @@ class BooksPage:
     stray_leases: list[str]
     keys: list[KeyBooks]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsersPage:
+    """What end users have used, when the ledger's last entry was ``as_of``; None where nothing counts any more.
+
+    ``leases`` is how many reservations the team held, ``now_ms`` the store's time.
+    """
+
+    as_of: str
+    leases: int
+    now_ms: int
+    users: list[UserCounters | None]
 
 
 class LedgerBooks:
@@ -137,12 +151,28 @@ class LedgerBooks:
             key_ids, reservations = ([each.decode() for each in names] for names in reply)
         raise StoreUnavailable
 
+    async def read_users(self, team: str, users: Sequence[tuple[str, str]]) -> UsersPage:
+        """What end users have used of a key or the team: each the id of that and the user's id, see ``user_id``."""
+        await self._store.reclaim(team)
+        names = [key_names.user_counters(team, "" if account == team else account, user) for account, user in users]
+        keys = (key_names.ledger(team), key_names.checkpoint(team), key_names.leases(team), *names)
+        reply = await self._runner.run(load_script("read_users"), keys, (f"users_{next(self._call_ids)}",))
+        as_of, leases, now_us, used = reply
+        now_ms = now_us // 1_000
+        counters = [read_counters(each, now_ms) for each in used]
+        return UsersPage(as_of.decode(), leases, now_ms, [None if each is NOTHING_USED else each for each in counters])
+
     async def refund(self, team: str, stream_id: str, *, reason: str, by: Actor = NOBODY) -> str:
         """Reverse a ledger entry; the id of the entry that does. Raises NotFound, Conflict or InvalidRequest."""
         entry = f"{team}_{stream_id}"
         call_id = f"refund_{secrets.token_hex(12)}"
 
-        async def ask(key_id: str) -> list[Any]:
+        async def ask(key_id: str, user: str | None = None) -> list[Any]:
+            of_user = (
+                ()
+                if user is None
+                else (key_names.used_by_user(team, key_id, user), key_names.used_by_user(team, "", user))
+            )
             call = by.asks(
                 (
                     key_names.ledger(team),
@@ -151,6 +181,7 @@ class LedgerBooks:
                     key_names.team_usage(team),
                     key_names.key_record(team, key_id),
                     key_names.key_usage(team, key_id),
+                    *of_user,
                 ),
                 (call_id, stream_id, orjson.dumps(reason), key_id),
                 team=team,
@@ -161,7 +192,7 @@ class LedgerBooks:
 
         reply = await ask("")
         if reply[0] == b"key":
-            reply = await ask(reply[1].decode())
+            reply = await ask(reply[1].decode(), None if reply[2] is None else reply[2].decode())
         if reply[0] == b"missing":
             raise NotFound(f"There is no ledger entry '{entry}'.")
         if reply[0] == b"nothing":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
 from proxy.domain.billing.books import Books, Difference, compare
+from proxy.metering.ledger.reading import Read, StreamId, stream_id
+from proxy.metering.ledger.user_verification import USERS_COMPARED, UserAudit
 from proxy.metering.redis_store.facts import utc_day
 
 TRIES = 3
@@ -17,10 +19,6 @@ LEDGER_PAGE = 1_000
 TEAMS_PAGE = "1000"
 DIGEST_BYTES = 8
 """Of each request's id, to see that none is charged twice: some 70 bytes of memory a request."""
-
-StreamId = tuple[int, int]
-Read = Callable[[str, Mapping[str, str | None]], Awaitable[dict[str, Any]]]
-"""Asks a path of the admin API, below ``/admin/v1/``, with a query in which None is left out."""
 
 
 class VerificationError(Exception):
@@ -52,6 +50,7 @@ class Audit:
         self.late = 0
         self.lost_reservations = 0
         self.not_compared: list[str] = []
+        self.users_not_compared = 0
 
     async def run(self, team: str | None) -> AsyncIterator[None]:
         """Look at one team, or at all; from time to time whoever iterates may look at how far it is.
@@ -81,6 +80,7 @@ class Audit:
             "lost_reservations": self.lost_reservations,
             "over_limit": self.over_limit,
             "not_compared": self.not_compared,
+            "users_not_compared": self.users_not_compared,
         }
 
     def summary(self) -> Iterator[str]:
@@ -95,6 +95,8 @@ class Audit:
             yield f"{self.lost_reservations:,} settlement(s) found that the store had lost their reservation"
         for team in self.not_compared:
             yield f"{team} holds too many reservations to compare them at one moment: what is reserved was not compared"
+        if self.users_not_compared:
+            yield f"{self.users_not_compared:,} request(s) of end users beyond the first {USERS_COMPARED:,} of a team"
         for key_id in self.over_limit:
             yield f"{key_id} has used more than its limit without overage: the limit was lowered, or grants taken back"
 
@@ -118,6 +120,10 @@ class Audit:
         else:
             raise VerificationError(f"the ledger of {team} was trimmed while it was read: try again")
         self.differences += [each async for each in one.differences()]
+        async for differences in one.users.differences(max(map(stream_id, one.trimmed))):
+            self.differences += differences
+            yield
+        self.users_not_compared += one.users.not_compared
         self.over_limit += one.over_limit()
         self.teams += 1
         self.keys += len(one.found) - 1
@@ -151,16 +157,17 @@ class _TeamAudit:
         self.trimmed: set[str] = set()
         self.strays: set[str] = set()
         self.unknown: set[str] = set()
+        self.users = UserAudit(team, read, ledger_page)
         self.twice: list[str] = []
         self.entries = self.expired = self.late = self.lost_reservations = 0
 
     async def read_counters(self) -> None:
         async for page in _pages(self._read, f"ledger/books/{self.team}"):
-            self.last = max(self.last, _stream_id(page["as_of"]))
+            self.last = max(self.last, stream_id(page["as_of"]))
             self.trimmed.add(page["trimmed"])
             self.strays.update(page["stray_leases"])
             for key in page["data"]:
-                self._take(key, _stream_id(page["as_of"]))
+                self._take(key, stream_id(page["as_of"]))
 
     def _take(self, key: dict[str, Any], as_of: StreamId) -> None:
         found = Books(**key["counters"])
@@ -190,13 +197,15 @@ class _TeamAudit:
             page = await self._read("ledger", query)
             for entry in page["data"]:
                 self._add(entry, seen)
+            self.users.page_read(page, self.last)
             yield
             cursor = page["next_cursor"]
-            if cursor is None or _stream_id(cursor) >= self.last:
+            if cursor is None or stream_id(cursor) >= self.last:
                 return
 
     def _add(self, entry: dict[str, Any], seen: set[tuple[str, bytes]]) -> None:
-        at, key_id = _stream_id(entry["id"]), entry["key"] or self.team
+        at, key_id = stream_id(entry["id"]), entry["key"] or self.team
+        self.users.add(entry)
         # A grant to a key is the key's alone.
         counted = {key_id} if entry["kind"] == "grant" else {key_id, self.team}
         for account in counted & self.rebuilt.keys():
@@ -246,11 +255,6 @@ class _TeamAudit:
             books = self.found[key_id]
             if limit is not None and books.posted - books.overage + books.reserved > limit + books.granted:
                 yield key_id
-
-
-def _stream_id(entry_id: str) -> StreamId:
-    milliseconds, _, sequence = entry_id.rpartition("_")[2].partition("-")
-    return int(milliseconds), int(sequence)
 
 
 async def _pages(read: Read, path: str, *, limit: str | None = None) -> AsyncIterator[dict[str, Any]]:

@@ -15,14 +15,22 @@ import orjson
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import Quote
 from proxy.domain.billing.settlement import Settlement
+from proxy.domain.people import Person
 from proxy.domain.requests.idempotency import Idempotency
 from proxy.metering.redis.connection import WORDS_BEFORE_KEYS, Argument, begin_packed, pack, pack_call, packed_words
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
+from proxy.metering.store import NO_DETAILS, Details
 
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 REMEMBERED = 4_096
+ARGUMENTS_BEFORE_ALIAS, ARGUMENTS_BEFORE_USER = 11, 13
+"""Of ``admit.lua``."""
+
+ARGUMENTS_BEFORE_PER_USER = 16
+"""Of ``settle.lua``."""
+
 _GAP = "\0"
 """In no name and in no text of a command."""
 
@@ -31,14 +39,17 @@ _GAP = "\0"
 class Learnt:
     """What earlier replies to an admission have led to, see ``admit.lua``.
 
-    Expired leases were reclaimed; ``seen`` is the reservation that the client's name for the request stands for.
+    Expired leases were reclaimed; ``seen`` is the reservation that the client's name for the request stands for. Where
+    it ``counts_users``, the key or its team has limits of each user.
     """
 
     has_reclaimed: bool = False
     seen: str = ""
+    counts_users: bool = False
 
 
 NOTHING = Learnt()
+COUNTS_USERS = Learnt(counts_users=True)
 
 
 class Commands:
@@ -56,6 +67,7 @@ class Commands:
         self._admit = load_script("admit")
         self._settle = load_script("settle")
         self._admission_parts = lru_cache(REMEMBERED)(self._pack_admission_parts)
+        self._person_parts = lru_cache(REMEMBERED)(self._pack_person_parts)
         self._settlement_parts = lru_cache(REMEMBERED)(self._pack_settlement_parts)
 
     def admit(
@@ -66,18 +78,22 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        more: tuple[str, ...] = (),
+        details: Details = NO_DETAILS,
         learnt: Learnt = NOTHING,
     ) -> bytes:
-        """Admit a request; ``more`` are the last arguments of ``admit.lua``, from the alias on.
-
-        ``learnt`` is what the replies to the same admission have asked for.
-        """
-        if idempotency is None and not more and learnt is NOTHING:
+        """Admit a request; ``learnt`` is what the replies to the same admission have asked for."""
+        if idempotency is None and details is NO_DETAILS and learnt is NOTHING:
             team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
             parts = self._admission_parts(len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote)
             return reservation_id.encode().join(parts)
-        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, more, learnt)
+        if idempotency is None and details.names_only_a_person and learnt is NOTHING:
+            team, key_id, secret_sha256 = credential.team, credential.key_id, credential.secret_sha256
+            begin, facts, rest = self._person_parts(
+                len(reservation_id), team, key_id, secret_sha256, endpoint, model, quote
+            )
+            own = pack(_with_person(facts, details.person))
+            return b"".join((reservation_id.encode().join(begin), packed_words(own), rest))
+        return self._pack_admission(reservation_id, credential, endpoint, model, quote, idempotency, details, learnt)
 
     def settle(self, settlement: Settlement, found: str = "") -> bytes:
         """Settle it; ``found`` is what a look into the ledger has, see ``settle.lua``."""
@@ -97,12 +113,18 @@ class Commands:
             reservation.admitted_ms,
             found,
         )
-        if ending is None:
+        if ending is None and not reservation.per_user:
             parts = self._settlement_parts(len(reservation.id), team, key_id, len(arguments))
             return reservation.id.encode().join(parts) + packed_words(pack(*arguments))
-        idempotency = ending.idempotency
-        keys = (*_settlement_keys(team, key_id, reservation.id), _name(team, key_id, idempotency))
-        arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+        keys = _settlement_keys(team, key_id, reservation.id)
+        if ending is not None:
+            idempotency = ending.idempotency
+            keys += (_name(team, key_id, idempotency),)
+            arguments += (idempotency.body_sha256, ending.state, records.kept_answer(ending.answer), IDEMPOTENCY_MS)
+        if reservation.per_user:
+            keys += _of_user(team, key_id, key_names.user_id(reservation.person.user))
+            arguments += ("",) * (ARGUMENTS_BEFORE_PER_USER - len(arguments))
+            arguments += (reservation.per_user,)
         return pack_call(self._settle, keys, arguments)
 
     def _pack_admission(
@@ -113,10 +135,10 @@ class Commands:
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        more: tuple[str, ...] = (),
+        details: Details = NO_DETAILS,
         learnt: Learnt = NOTHING,
     ) -> bytes:
-        team, key_id = credential.team, credential.key_id
+        team, key_id, person = credential.team, credential.key_id, details.person
         keys: tuple[str, ...] = (
             key_names.key_record(team, key_id),
             key_names.reservation(team, reservation_id),
@@ -130,7 +152,7 @@ class Commands:
             quote.units,
             quote.images,
             self._lease_ms,
-            _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired),
+            _with_person(_admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired), person),
             int(not learnt.has_reclaimed),
             self._burst_us,
         )
@@ -139,9 +161,16 @@ class Commands:
             if learnt.seen:
                 keys += (key_names.reservation(team, learnt.seen),)
             arguments += (idempotency.body_sha256, IDEMPOTENCY_MS)
-        elif more:
-            arguments += ("", "")
-        arguments += more
+        if details.alias is not None or details.fallback_units:
+            arguments += ("",) * (ARGUMENTS_BEFORE_ALIAS - len(arguments))
+            arguments += (details.alias or "",)
+        if details.fallback_units:
+            arguments += ("\n".join(f"{name} {units}" for name, units in details.fallback_units.items()),)
+        if learnt.counts_users:
+            arguments += ("",) * (ARGUMENTS_BEFORE_USER - len(arguments))
+            user = key_names.user_id(person.user)
+            arguments += (user,)
+            keys += _of_user(team, key_id, user)
         return pack_call(self._admit, keys, arguments)
 
     def _pack_admission_parts(
@@ -150,6 +179,16 @@ class Commands:
         gap = _GAP * id_length
         packed = self._pack_admission(gap, Credential(team, key_id, secret_sha256), endpoint, model, quote)
         return packed.split(gap.encode())
+
+    def _pack_person_parts(
+        self, id_length: int, team: str, key_id: str, secret_sha256: str, endpoint: str, model: str, quote: Quote
+    ) -> tuple[list[bytes], bytes, bytes]:
+        """The same where the facts name a person: what comes before the facts, those that are alike, and the rest."""
+        gap = _GAP * id_length
+        packed = self._pack_admission(gap, Credential(team, key_id, secret_sha256), endpoint, model, quote)
+        facts = _admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired)
+        begin, _, rest = packed.partition(packed_words(pack(facts)))
+        return begin.split(gap.encode()), facts, rest
 
     def _pack_settlement_parts(self, id_length: int, team: str, key_id: str, arguments: int) -> list[bytes]:
         """All that comes before so many ``arguments``."""
@@ -172,6 +211,11 @@ def _settlement_keys(team: str, key_id: str, reservation_id: str) -> tuple[str, 
     )
 
 
+def _of_user(team: str, key_id: str, user: str) -> tuple[str, str]:
+    """What the end user of this id has used under the key, and under the team."""
+    return key_names.user_counters(team, key_id, user), key_names.user_counters(team, "", user)
+
+
 def _name(team: str, key_id: str, idempotency: Idempotency) -> str:
     """What a client calls its request, as a key."""
     return key_names.idempotency(team, key_id, idempotency.key_sha256)
@@ -192,3 +236,9 @@ def _admission_facts(key_id: str, endpoint: str, model: str, quote: Quote, *, ch
     if charge_expired:
         facts["expired"] = "charge"
     return orjson.dumps(facts)
+
+
+def _with_person(facts: bytes, person: Person) -> bytes:
+    """The same facts, and whom the request is for."""
+    own = person.facts()
+    return b"%b,%b" % (facts[:-1], orjson.dumps(own)[1:]) if own else facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -14,9 +14,20 @@ import orjson
 from proxy.domain.api_key import team_of
 from proxy.domain.billing.settlement import LedgerEntry, Settlement
 from proxy.domain.errors import InvalidApiKey
-from proxy.domain.limits import NUMBERS, RATES, KeyRecord, Limits, QuotaUsage, TeamRecord, rate_usage
+from proxy.domain.limits import (
+    NUMBERS,
+    RATES,
+    KeyRecord,
+    Limits,
+    QuotaUsage,
+    TeamRecord,
+    UserLimits,
+    UserUsage,
+    rate_usage,
+)
 from proxy.domain.parsing.image_header import write_size
 from proxy.domain.requests.idempotency import KeptAnswer
+from proxy.metering.redis_store.user_counters import read_counters, read_limits_per_user
 
 SIZES_KEPT = 100
 """In one ledger entry, for whoever looks: nothing is counted with them. ``sizes_omitted`` is how many more came."""
@@ -27,6 +38,8 @@ COUNTERS = (
     "month_posted", "requests_due_us", "images_due_us",
 )  # fmt: skip
 """What stands in the field of this name, in this order; see ``counters.lua``."""
+
+WINDOW_COUNTERS = COUNTERS[5:11]
 
 _counters = struct.Struct(f">{len(COUNTERS)}q")
 
@@ -73,7 +86,11 @@ def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str
         return int(fields[name]) if name in fields else None
 
     numbers: dict[str, Any] = {name: number(name) for name in NUMBERS}
-    limits = Limits(**numbers, models=tuple(fields.get("models", "*").split("\n")))
+    limits = Limits(
+        **numbers,
+        models=tuple(fields.get("models", "*").split("\n")),
+        limits_per_user=read_limits_per_user(fields.get("limits_per_user")),
+    )
     granted_units = number("granted") or 0
     total = None if limits.quota_units is None else limits.quota_units + granted_units
     return kind(
@@ -101,18 +118,37 @@ def _account(kind: type[Record], account_id: str, team: str, fields: Mapping[str
 
 
 def _windows(limits: Limits, number: Callable[[str], int | None], now_ms: int) -> dict[str, QuotaUsage]:
-    """The windows of now. A record whose last admission was in an earlier one has used nothing of them."""
+    """The windows of now."""
+    counts = {field: number(field) for field in WINDOW_COUNTERS}
+    return windows(limits, counts, now_ms)
+
+
+def windows(limits: Limits | UserLimits, counts: Mapping[str, int | None], now_ms: int) -> dict[str, QuotaUsage]:
+    """The windows of now, of counters by their names. What counts in earlier ones has used nothing of them."""
     today = utc_day(now_ms)
     usage = {}
     for name, field, window in (
         ("quota_units_per_day", "day", today),
         ("quota_units_per_month", "month", today[:MONTH_LENGTH]),
     ):
-        day = number(field)
-        counts = day is not None and utc_day(day * DAY_MS)[: len(window)] == window
-        posted, reserved = (number(f"{field}_posted") or 0, number(f"{field}_reserved") or 0) if counts else (0, 0)
+        day = counts[field]
+        is_now = day is not None and utc_day(day * DAY_MS)[: len(window)] == window
+        posted, reserved = (counts[f"{field}_posted"] or 0, counts[f"{field}_reserved"] or 0) if is_now else (0, 0)
         usage[name] = QuotaUsage(getattr(limits, name), posted, reserved, window)
     return usage
+
+
+def user_usage(user: str, limits: UserLimits, stored: bytes | None, at: StoreTime) -> UserUsage:
+    """What an end user has used, out of what is stored of it."""
+    counters = read_counters(stored, at.now_us // 1_000)
+    per_minute, due_us = limits.images_per_minute, counters.images_due_us
+    return UserUsage(
+        user=user,
+        limits=limits,
+        quotas=windows(limits, asdict(counters), at.now_us // 1_000),
+        images=None if per_minute is None else rate_usage(per_minute, due_us, now_us=at.now_us, burst_us=at.burst_us),
+        held=counters.held,
+    )
 
 
 def fields_from_pairs(pairs: Sequence[bytes]) -> dict[str, str]:
@@ -150,6 +186,8 @@ def settlement_facts(settlement: Settlement) -> bytes:
         "admitted_ms": reservation.admitted_ms,
     }
     facts |= reservation.person.facts()
+    if reservation.per_user:
+        facts["per_user"] = reservation.per_user
     if reservation.asked_model:
         facts["asked_model"] = reservation.asked_model
     if quote.rule:

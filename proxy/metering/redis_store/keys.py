@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
+
 TEAMS = "lm:teams"
 """Sorted set of team ids: the one key outside of a team's slot, beside ``SHIPPERS``."""
 
@@ -32,6 +34,24 @@ def key_usage(team: str, key_id: str) -> str:
 def team_usage(team: str) -> str:
     """Hash: the same for all of the team's keys together."""
     return f"lm:{{{team}}}:usage"
+
+
+def user_id(user: str) -> str:
+    """How an end user stands in names of keys: by a SHA-1 of the name that the ledger has, as scripts make it as well.
+
+    Whoever finds two names of one id has them share their limits, and nobody else.
+    """
+    return sha1(user.encode(), usedforsecurity=False).hexdigest()
+
+
+def used_by_user(team: str, key_id: str, user: str) -> str:
+    """String: what an end user has used under a key; with an empty id, under the team."""
+    return user_counters(team, key_id, user_id(user))
+
+
+def user_counters(team: str, key_id: str, user: str) -> str:
+    """The same by the user's id."""
+    return f"lm:{{{team}}}:user:{key_id}:{user}"
 
 
 def reservation(team: str, reservation_id: str) -> str:

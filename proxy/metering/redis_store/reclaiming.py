@@ -69,30 +69,39 @@ class Reclaiming:
         expired = 0
         reservations: Sequence[bytes] = ()
         owners: Sequence[bytes] = ()
+        users: Sequence[bytes] = ()
         try:
             for _ in range(STEPS_LIMIT):
-                taken, now_us, reservations, others = await self._step(team, reservations, owners)
+                taken, now_us, reservations, others, people = await self._step(team, reservations, owners, users)
                 expired += taken
-                owners = others or owners
+                owners, users = others or owners, people or users
                 if not reservations:
                     break
         finally:
             self._count(expired)
         return int(now_us)
 
-    async def _step(self, team: str, reservations: Sequence[bytes], owners: Sequence[bytes]) -> list[Any]:
+    async def _step(
+        self, team: str, reservations: Sequence[bytes], owners: Sequence[bytes], users: Sequence[bytes]
+    ) -> list[Any]:
         """One call: the reply of ``reclaim.lua``."""
         ids, key_ids = [each.decode() for each in reservations], [each.decode() for each in owners]
         keys = [key_names.leases(team), key_names.ledger(team), key_names.team_record(team), key_names.team_usage(team)]
         keys += [key_names.reservation(team, each) for each in ids]
         for key_id in key_ids:
             keys += [key_names.key_record(team, key_id), key_names.key_usage(team, key_id)]
+        people = [each.decode() for each in users]
+        for each in people:
+            key_id, _, user = each.partition(" ")
+            keys += [key_names.used_by_user(team, key_id, user), key_names.used_by_user(team, "", user)]
         arguments: tuple[Argument, ...] = (
             f"reclaim_{next(self._call_ids)}",
             self._remember_ms,
             len(ids),
+            len(key_ids),
             *ids,
             *key_ids,
+            *people,
         )
         return await self._runner.run(self._script, keys, arguments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -22,25 +22,28 @@ from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
-from proxy.metering.redis_store.commands import IDEMPOTENCY_MS, NOTHING, Commands
+from proxy.metering.redis_store.commands import COUNTS_USERS, IDEMPOTENCY_MS, NOTHING, Commands, Learnt
 from proxy.metering.redis_store.ledger_search import LedgerSearch
 from proxy.metering.redis_store.recent import RecentSettlements
 from proxy.metering.redis_store.reclaiming import Reclaiming
 from proxy.metering.redis_store.replies import read_rates, read_refusal
 from proxy.metering.redis_store.usage_folding import UsageFolding
-from proxy.metering.store import NO_FALLBACKS, Store
+from proxy.metering.store import NO_DETAILS, Details, Store
 from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-UNDECIDED = frozenset({b"again", b"seen"})
+UNDECIDED = frozenset({b"again", b"seen", b"users"})
 """Replies of ``admit.lua`` that ask for something first."""
 
-TRIES_TO_ADMIT = 5
-"""How often an admission is asked for: again once after leases were reclaimed, and for each reservation of a name."""
+TRIES_TO_ADMIT = 6
+"""How often an admission is asked for: again once for a key that limits its users, once after leases were reclaimed,
+and for each reservation of a name."""
 
+KEYS_REMEMBERED = 10_000
+"""Keys known to have limits of each user; each of the others takes one more round trip, the first time."""
 
-Request = tuple[str, Credential, str, str, Quote, Idempotency | None, tuple[str, ...]]
+Request = tuple[str, Credential, str, str, Quote, Idempotency | None, Details]
 """What ``Commands.admit`` is given."""
 
 
@@ -77,6 +80,8 @@ class RedisStore(Store):
         self._reclaiming = Reclaiming(runner, metrics, remember_ms=settled_ids_ms)
         self._search = LedgerSearch(runner)
         self.folding = UsageFolding(runner)
+        self._counts_users: dict[str, None] = {}
+        """Ids of keys, the one first that was learnt of first."""
         self._recent = RecentSettlements(runner, self._settle, metrics)
         runner.on_connected.append(self._recent.post_again)
 
@@ -90,27 +95,25 @@ class RedisStore(Store):
         model: str,
         quote: Quote,
         idempotency: Idempotency | None = None,
-        alias: str | None = None,
-        fallback_units: Mapping[str, int] = NO_FALLBACKS,
+        details: Details = NO_DETAILS,
     ) -> Reservation:
         team, key_id = credential.team, credential.key_id
-        more: tuple[str, ...] = ()
-        if fallback_units:
-            more = (alias or "", "\n".join(f"{name} {units}" for name, units in fallback_units.items()))
-        elif alias is not None:
-            more = (alias,)
-        request: Request = (reservation_id, credential, endpoint, model, quote, idempotency, more)
-        command = self._commands.admit(*request)
+        request: Request = (reservation_id, credential, endpoint, model, quote, idempotency, details)
+        learnt = COUNTS_USERS if key_id in self._counts_users else NOTHING
+        command = self._commands.admit(*request, learnt)
         reply = await self._runner.reply_to(self._runner.submit_command(self._admit, reservation_id, command))
         if reply[0] in UNDECIDED:
-            reply = await self._admit_again(team, request, reply)
+            reply, learnt = await self._admit_again(team, request, reply, learnt)
         elif reply[-1]:
             self._reclaiming.reclaim_soon(team)
         if reply[0] != b"admitted":
-            raise read_refusal(reply, alias or model, quote)
+            raise read_refusal(reply, details.alias or model, quote, details.person)
         allowed: tuple[str, ...] = ()
-        if fallback_units:
+        if details.fallback_units:
             quote, allowed = replace(quote, units=reply[4]), tuple(name.decode() for name in reply[5])
+        per_user = reply[-2].decode() if learnt.counts_users else ""
+        if learnt.counts_users and not per_user:
+            self._counts_users.pop(key_id, None)
         return Reservation(
             id=reservation_id,
             team=team,
@@ -123,40 +126,54 @@ class RedisStore(Store):
             remaining_units=reply[2],
             rates=read_rates(reply[3]) if reply[3] else (),
             idempotency=idempotency,
+            person=details.person,
+            per_user=per_user,
         )
 
-    async def _admit_again(self, team: str, request: Request, reply: list[Any]) -> list[Any]:
+    def _remember_users(self, key_id: str) -> None:
+        """The key, or its team, has limits of each user."""
+        if key_id not in self._counts_users and len(self._counts_users) >= KEYS_REMEMBERED:
+            del self._counts_users[next(iter(self._counts_users))]
+        self._counts_users[key_id] = None
+
+    async def _admit_again(
+        self, team: str, request: Request, reply: list[Any], learnt: Learnt
+    ) -> tuple[list[Any], Learnt]:
         """The reply after what it takes: expired leases reclaimed, and the reservation of a name looked at."""
-        learnt = NOTHING
         for _ in range(TRIES_TO_ADMIT):
             if reply[0] == b"again":
                 await self._reclaiming.reclaim(team)
                 learnt = replace(learnt, has_reclaimed=True)
             elif reply[0] == b"seen":
                 learnt = replace(learnt, seen=reply[1].decode())
+            elif reply[0] == b"users":
+                self._remember_users(request[1].key_id)
+                learnt = replace(learnt, counts_users=True)
             else:
-                return reply
+                return reply, learnt
             command = self._commands.admit(*request, learnt)
             reply = await self._runner.reply_to(self._runner.submit_command(self._admit, request[0], command))
         raise StoreUnavailable
 
     @override
     async def void(self, reservation_id: str, team: str, key_id: str) -> None:
-        await self._runner.run(
-            self._void,
-            (
-                key_names.key_record(team, key_id),
-                key_names.reservation(team, reservation_id),
-                key_names.leases(team),
-                key_names.team_record(team),
-                key_names.key_usage(team, key_id),
-                key_names.team_usage(team),
-                key_names.ledger(team),
-                key_names.refunds(team),
-            ),
-            # A client's name for the request is free again for as long as it is remembered.
-            (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS)),
+        keys: tuple[str, ...] = (
+            key_names.key_record(team, key_id),
+            key_names.reservation(team, reservation_id),
+            key_names.leases(team),
+            key_names.team_record(team),
+            key_names.key_usage(team, key_id),
+            key_names.team_usage(team),
+            key_names.ledger(team),
+            key_names.refunds(team),
         )
+        # A client's name for the request is free again for as long as it is remembered.
+        arguments: tuple[Argument, ...] = (reservation_id, max(self._settled_ids_ms, IDEMPOTENCY_MS))
+        reply = await self._runner.run(self._void, keys, arguments)
+        if reply[0] == b"users":
+            user = reply[1].decode()
+            keys += (key_names.used_by_user(team, key_id, user), key_names.used_by_user(team, "", user))
+            await self._runner.run(self._void, keys, (*arguments, key_names.user_id(user)))
 
     @override
     async def renew(self, team: str, reservation_ids: Sequence[str]) -> None:

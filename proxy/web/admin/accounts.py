@@ -29,9 +29,9 @@ from proxy.web.admin.bodies import (
     milliseconds,
     read_request,
 )
-from proxy.web.admin.queries import KeysQuery, TeamsQuery, read_query
+from proxy.web.admin.queries import KeysQuery, TeamsQuery, UsageQuery, read_query
 from proxy.web.admin.roles import ADMINISTRATOR, Role, check_team
-from proxy.web.admin.views import charges_view, key_view, list_response, team_view
+from proxy.web.admin.views import charges_view, key_view, list_response, team_view, user_view
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route, Scope
@@ -127,7 +127,12 @@ class AccountRoutes(ABC, Generic[Record]):
                 summary=topped_up,
                 scope=path,
             ),
-            Route("GET", f"{one}/usage", self.usage, READ, {200: wire.UsageView}, summary=used, scope=path),
+            Route(
+                *("GET", f"{one}/usage", self.usage, READ, {200: wire.UsageView}),
+                query=UsageQuery,
+                summary=used,
+                scope=path,
+            ),
         )
 
     def own_routes(self) -> Sequence[Route]:
@@ -165,8 +170,12 @@ class AccountRoutes(ABC, Generic[Record]):
         return self._answer(record, status=201, ledger_entry=entry_id)
 
     async def usage(self, request: web.Request) -> web.Response:
-        """What was used: per limit, by model and by day."""
-        return json_response(charges_view(*await self._registry.usage(request.match_info["id"]), self._money))
+        """What was used: per limit, by model and by day; and by one end user."""
+        account_id, user = request.match_info["id"], read_query(request, UsageQuery).user
+        view = charges_view(*await self._registry.usage(account_id), self._money)
+        if user is not None:
+            view["user"] = user_view(await self._registry.user_usage(account_id, user), self._money)
+        return json_response(view)
 
     async def _read(self, request: web.Request, body: type[Body]) -> Body:
         return await read_request(request, body, self._limits, money=self._money)

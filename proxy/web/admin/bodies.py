@@ -22,8 +22,9 @@ from pydantic import (
 from proxy.domain.api_key import TEAM_ID_PATTERN, is_team_id
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import InvalidRequest, UnknownParameter
-from proxy.domain.limits import EVERY_MODEL, Limits
+from proxy.domain.limits import EVERY_MODEL, Limits, LimitsPerUser, UserLimits
 from proxy.domain.money import NO_MONEY, USD_PATTERN, Money
+from proxy.domain.people import USER_LENGTH_LIMIT
 from proxy.metering.ledger.walk import ENTRY_ID_PATTERN
 from proxy.web.admin.queries import Shipper, Since, entry_team, text_schema
 from proxy.web.intake.request_body import BodyLimits, read_json_body
@@ -33,6 +34,9 @@ RATE_LIMIT = 1_000_000
 """A minute has sixty million microseconds, and rates are counted in whole ones."""
 
 OVERLAP_LIMIT_S = 30 * 86_400
+USERS_LIMIT = 100
+"""End users of a key or a team who have limits of their own: admissions look through them."""
+
 POSITIONS_LIMIT = 1_000
 """Teams in one report of a shipper."""
 
@@ -103,6 +107,26 @@ class _AdminBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class UserLimitsBody(_AdminBody):
+    """What one end user may use. What is null or left out is no limit."""
+
+    quota_units_per_day: QuotaUnits | None = None
+    quota_units_per_month: QuotaUnits | None = None
+    images_per_minute: Rate | None = None
+    concurrent_requests: Annotated[int, Field(ge=1, le=RATE_LIMIT), Integral] | None = None
+
+
+class LimitsPerUserBody(UserLimitsBody):
+    """Limits of each end user. Those in ``users``, named as the ledger has them, have others instead.
+
+    Requests that name no user are those of the user ``""``.
+    """
+
+    users: Annotated[
+        dict[Annotated[str, Field(max_length=USER_LENGTH_LIMIT)], UserLimitsBody], Field(max_length=USERS_LIMIT)
+    ] = {}
+
+
 class LimitsBody(_AdminBody):
     """Limits of a key or a team. What is null or left out is no limit. Days and months are UTC.
 
@@ -116,6 +140,7 @@ class LimitsBody(_AdminBody):
     images_per_minute: Rate | None = None
     concurrent_requests: Annotated[int, Field(ge=1, le=RATE_LIMIT), Integral] | None = None
     models: Annotated[list[Pattern], Field(min_length=1, max_length=1_000)] = Field(default=list(EVERY_MODEL))
+    limits_per_user: LimitsPerUserBody | None = None
 
 
 class CreateKeyBody(_AdminBody):
@@ -145,7 +170,8 @@ class UpdateTeamBody(_AdminBody):
         """Only what was given, by the names that the store knows."""
         given: dict[str, Any] = {}
         if "limits" in self.model_fields_set:
-            given = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
+            limits = limits_of(self.limits)
+            given = {name: getattr(limits, name) for name in self.limits.model_fields_set}
         if "name" in self.model_fields_set:
             given["name"] = self.name
         return given
@@ -205,7 +231,13 @@ class ShippedBody(_AdminBody):
 
 def limits_of(body: LimitsBody) -> Limits:
     """The limits as the domain has them."""
-    return Limits(**{**body.model_dump(), "models": tuple(body.models)})
+    per_user = None if body.limits_per_user is None else _limits_per_user(body.limits_per_user)
+    return Limits(**{**body.model_dump(), "models": tuple(body.models), "limits_per_user": per_user})
+
+
+def _limits_per_user(body: LimitsPerUserBody) -> LimitsPerUser:
+    users = {user: UserLimits(**own.model_dump()) for user, own in body.users.items()}
+    return LimitsPerUser(**{**body.model_dump(), "users": users})
 
 
 def milliseconds(moment: datetime | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -12,15 +13,24 @@ from proxy.domain.billing.settlement import LedgerEntry
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.books import BooksPage as KeysPage
-from proxy.metering.ledger.books import KeyBooks, LedgerBooks
+from proxy.metering.ledger.books import KeyBooks, LedgerBooks, UsersPage
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.ledger.walk import Span
 from proxy.metering.redis_store.facts import DAY_LENGTH, DAY_MS, MONTH_LENGTH, utc_day
 from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import RefundBody, read_request
-from proxy.web.admin.queries import BookTeamsQuery, LedgerQuery, PageQuery, read_query, since_ms, split_entry_id
+from proxy.web.admin.queries import (
+    BookTeamsQuery,
+    LedgerQuery,
+    PageQuery,
+    UserBooksQuery,
+    read_query,
+    since_ms,
+    split_entry_id,
+    split_users,
+)
 from proxy.web.admin.views import list_response, stream_response
-from proxy.web.admin.wire import BooksPage, EntryPage, MoneyView, RefundView, TeamNames
+from proxy.web.admin.wire import BooksPage, EntryPage, MoneyView, RefundView, TeamNames, UserBooksPage
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route, Scope
@@ -54,6 +64,11 @@ class LedgerRoutes:
             Route("GET", "/admin/v1/money", self.show_money, read, {200: MoneyView}, scope=Scope.ANYBODY),
             Route("GET", books, self.list_teams, read, {200: TeamNames}, query=BookTeamsQuery),
             Route("GET", team, self.read_books, read, {200: BooksPage}, query=PageQuery, scope=Scope.PATH),
+            Route(
+                *("GET", f"{team}/users", self.read_users, read, {200: UserBooksPage}),
+                query=UserBooksQuery,
+                scope=Scope.PATH,
+            ),
         )
 
     async def list_entries(self, request: web.Request) -> web.Response:
@@ -99,6 +114,23 @@ class LedgerRoutes:
         limit = min(KEYS_A_PAGE, query.limit)
         page = await self._books.read(team, after=query.cursor or "", limit=limit)
         return json_response(books_view(page, team))
+
+    async def read_users(self, request: web.Request) -> web.Response:
+        """Counters of end users of a team's keys and of the team, where each user has limits; all at one moment."""
+        team, query = request.match_info["team"], read_query(request, UserBooksQuery)
+        if not is_team_id(team):
+            raise NotFound(f"There is no team '{team[:100]}'.")
+        return json_response(user_books_view(await self._books.read_users(team, split_users(query.of)), team))
+
+
+def user_books_view(page: UsersPage, team: str) -> dict[str, Any]:
+    """Counters of end users."""
+    return {
+        "data": [None if each is None else asdict(each) for each in page.users],
+        "as_of": f"{team}_{page.as_of}",
+        "leases": page.leases,
+        "today": utc_day(page.now_ms),
+    }
 
 
 def books_view(page: KeysPage, team: str) -> dict[str, Any]:

@@ -38,6 +38,9 @@ REQUEST_PATTERN = r"[A-Za-z0-9_-]{1,100}"
 ORDERS = ("oldest", "newest")
 """Which of a team's entries come first."""
 
+USERS_PATTERN = r"[a-z0-9_-]{1,60}:[0-9a-f]{40}(?:,[a-z0-9_-]{1,60}:[0-9a-f]{40}){0,99}"
+
+_user_list = re.compile(USERS_PATTERN)
 _whole_tag = re.compile(TAG_PATTERN)
 _request_id = re.compile(REQUEST_PATTERN)
 _shipper = re.compile(SHIPPER_PATTERN)
@@ -130,6 +133,12 @@ def shipper_name(text: str) -> str:
     return text
 
 
+def _users(text: str) -> str:
+    if not _user_list.fullmatch(text):
+        raise ValueError("should be ids of keys or of the team, each with ':' and the SHA-1 of a user's name")
+    return text
+
+
 def _tag(text: str) -> str:
     if not _whole_tag.fullmatch(text):
         raise ValueError("should be a tag like env=prod")
@@ -186,6 +195,18 @@ UserOf = Annotated[
         {"type": "string", "minLength": 1, "maxLength": USER_LENGTH_LIMIT, "description": "This end user's"}
     ),
 ]
+UsersOf = Annotated[
+    str,
+    AfterValidator(_users),
+    text_schema(USERS_PATTERN, "Id of a key or of the team, ':' and the SHA-1 of the user's name, with commas between"),
+]
+AnyUser = Annotated[
+    str,
+    Field(max_length=USER_LENGTH_LIMIT),
+    WithJsonSchema(
+        {"type": "string", "maxLength": USER_LENGTH_LIMIT, "description": "An end user's as well; empty for no name"}
+    ),
+]
 TagOf = Annotated[str, AfterValidator(_tag), text_schema(TAG_PATTERN, "Only with this tag, like env=prod")]
 
 
@@ -224,6 +245,18 @@ class BookTeamsQuery(StrictQuery):
 
     cursor: TeamCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
+
+
+class UsageQuery(StrictQuery):
+    """``GET …/usage``."""
+
+    user: AnyUser | None = None
+
+
+class UserBooksQuery(StrictQuery):
+    """``GET /admin/v1/ledger/books/{team}/users``."""
+
+    of: UsersOf
 
 
 class LedgerQuery(StrictQuery):
@@ -289,6 +322,11 @@ def split_entry_id(entry_id: str) -> tuple[str, str]:
     if team is None:
         raise NotFound(f"There is no ledger entry '{entry_id[:100]}'.")
     return team, entry_id.rpartition("_")[2]
+
+
+def split_users(text: str) -> list[tuple[str, str]]:
+    """The ids in a query for the counters of users: of a key or a team, and of a user."""
+    return [(account, user) for account, _, user in (each.partition(":") for each in text.split(","))]
 
 
 def entry_team(entry_id: Any) -> str | None:

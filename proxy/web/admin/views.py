@@ -8,11 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.domain.limits import Account, KeyRecord, TeamRecord
+from proxy.domain.limits import Account, KeyRecord, TeamRecord, UserUsage
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.walk import StreamPage
 from proxy.metering.redis_store.charges import Charges
-from proxy.web.public.key import usage_view
+from proxy.web.public.key import concurrency_view, quota_view, rate_view, usage_view
 from proxy.web.public.models import json_response
 from proxy.web.times import iso_time
 
@@ -55,6 +55,18 @@ def charges_view(
         **money.beside({"overage_units": account.overage_units}, "overage_units"),
         "by_model": _charges(by_model, money),
         "by_day": _charges(by_day, money),
+    }
+
+
+def user_view(usage: UserUsage, money: Money) -> dict[str, Any]:
+    """What an end user has used."""
+    return {
+        "id": usage.user,
+        "limits": {
+            **{name: quota_view(quota, money) for name, quota in usage.quotas.items()},
+            "images_per_minute": rate_view(usage.images),
+            "concurrent_requests": concurrency_view(usage.limits.concurrent_requests, usage.held),
+        },
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from proxy.web.public.wire import LimitsUsage, Usd
+from proxy.web.public.wire import ConcurrencyView, LimitsUsage, PaceView, Usd, WindowedQuotaView
 
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Counters = dict[str, int]
@@ -49,6 +49,21 @@ class RestartView(_View):
 # --- Keys and teams ---------------------------------------------------------------------------------------------------
 
 
+class UserLimitsView(_View):
+    """What one end user may use; null is no limit."""
+
+    quota_units_per_day: int | None
+    quota_units_per_month: int | None
+    images_per_minute: int | None
+    concurrent_requests: int | None
+
+
+class LimitsPerUserView(UserLimitsView):
+    """Limits of each end user, and those of ``users`` who have others instead."""
+
+    users: dict[str, UserLimitsView]
+
+
 class LimitsView(_View):
     """Limits as they were set; null is no limit."""
 
@@ -59,6 +74,7 @@ class LimitsView(_View):
     images_per_minute: int | None
     concurrent_requests: int | None
     models: list[str]
+    limits_per_user: LimitsPerUserView | None
 
 
 class KeyView(_View):
@@ -131,8 +147,27 @@ class ChargesView(_View):
     quota_units_usd: Usd | None = None
 
 
+class UserLimitsUsage(_View):
+    """Every limit of an end user with its counters, from when on each user has limits."""
+
+    quota_units_per_day: WindowedQuotaView
+    quota_units_per_month: WindowedQuotaView
+    images_per_minute: PaceView
+    concurrent_requests: ConcurrencyView
+
+
+class UserUsageView(_View):
+    """What an end user has used."""
+
+    id: str
+    limits: UserLimitsUsage
+
+
 class UsageView(_View):
-    """What was used, by model and by UTC day. Days that are more than about 400 days past are one, ``earlier``."""
+    """What was used, by model and by UTC day. Days that are more than about 400 days past are one, ``earlier``.
+
+    ``user`` is there where the query names one.
+    """
 
     id: str
     limits: LimitsUsage
@@ -141,6 +176,7 @@ class UsageView(_View):
     overage_units_usd: Usd | None = None
     by_model: dict[str, ChargesView]
     by_day: dict[str, ChargesView]
+    user: UserUsageView | None = None
 
 
 # --- The ledger -------------------------------------------------------------------------------------------------------
@@ -337,6 +373,19 @@ class BooksPage(_View):
     trimmed: str
     stray_leases: list[str]
     next_cursor: str | None
+
+
+class UserBooksPage(_View):
+    """Counters of the end users that were asked for, read at the moment of the ledger entry ``as_of``.
+
+    Days are counted since the epoch; null is a user of whom nothing counts any more. ``leases`` are the reservations
+    that the team holds.
+    """
+
+    data: list[Counters | None]
+    as_of: str
+    leases: int
+    today: Annotated[str, Field(description="The UTC day by the store's clock")]
 
 
 class HeadView(_View):

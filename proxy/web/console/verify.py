@@ -16,8 +16,8 @@ from proxy.metering.accounts.registry import TeamRegistry
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerFilter, LedgerPages
 from proxy.metering.ledger.verification import Audit, VerificationError
-from proxy.web.admin.ledger import KEYS_A_PAGE, books_view, entry_view
-from proxy.web.admin.queries import PAGE_LIMIT, StrictQuery, TeamOf, read_query
+from proxy.web.admin.ledger import KEYS_A_PAGE, books_view, entry_view, user_books_view
+from proxy.web.admin.queries import PAGE_LIMIT, StrictQuery, TeamOf, read_query, split_users
 from proxy.web.console.events import begin_events
 from proxy.web.server.routes import Access, Route, Scope
 
@@ -93,7 +93,10 @@ class VerifyRoutes:
             wanted = LedgerFilter(team=query["team"])
             entries = await self._pages.list_entries(wanted, cursor=cursor, limit=ENTRIES_A_PAGE)
             shown = [entry_view(entry, NO_MONEY) for entry in entries.items]
-            return {"data": shown, "next_cursor": entries.next_cursor}
+            return {"data": shown, "next_cursor": entries.next_cursor, "resume_cursor": entries.resume_cursor}
+        if path.endswith("/users"):
+            team = team.removesuffix("/users")
+            return user_books_view(await self._books.read_users(team, split_users(query["of"] or "")), team)
         if not team:
             names = await self._books.teams(cursor=cursor, limit=PAGE_LIMIT)
             return {"data": [{"team": name} for name in names.items], "next_cursor": names.next_cursor}

@@ -72,13 +72,14 @@ def usage_view(account: Account, money: Money) -> dict[str, Any]:
     """Every limit with its counters; rate limits and windows by the store's clock."""
     return {
         **{name: quota_view(quota, money) for name, quota in account.quotas.items()},
-        **{f"{kind}_per_minute": _rate_view(account.rates.get(kind)) for kind in RATES},
-        "concurrent_requests": {
-            "limit": account.limits.concurrent_requests,
-            "in_progress": account.held,
-            "remaining": _left(account.limits.concurrent_requests, account.held),
-        },
+        **{f"{kind}_per_minute": rate_view(account.rates.get(kind)) for kind in RATES},
+        "concurrent_requests": concurrency_view(account.limits.concurrent_requests, account.held),
     }
+
+
+def concurrency_view(limit: int | None, held: int) -> dict[str, Any]:
+    """How many requests may be in progress, and are."""
+    return {"limit": limit, "in_progress": held, "remaining": None if limit is None else max(0, limit - held)}
 
 
 def quota_view(quota: QuotaUsage, money: Money) -> dict[str, Any]:
@@ -95,11 +96,8 @@ def quota_view(quota: QuotaUsage, money: Money) -> dict[str, Any]:
     return view
 
 
-def _rate_view(rate: RateUsage | None) -> dict[str, Any]:
+def rate_view(rate: RateUsage | None) -> dict[str, Any]:
+    """One rate limit; None is no limit."""
     if rate is None:
         return {"limit": None, "remaining": None, "reset_seconds": 0}
     return {"limit": rate.limit, "remaining": rate.remaining, "reset_seconds": rate.reset_us / SECOND_US}
-
-
-def _left(limit: int | None, used: int) -> int | None:
-    return None if limit is None else max(0, limit - used)

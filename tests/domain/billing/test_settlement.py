@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 
@@ -22,9 +21,7 @@ from proxy.domain.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from proxy.domain.limits import RateUsage
 from proxy.domain.parsing.image_header import SIZES_LIMIT
-from proxy.domain.people import Person
 from tests.domain.samples import make_quote, make_reservation
 
 PRICE = 5_000
@@ -206,10 +203,3 @@ def test_images_without_a_size_are_of_the_tier_that_was_asked_for() -> None:
         TierCharge(Tier.STANDARD, 1, 5_000),
         TierCharge(Tier.FOUR_K, 4, 12_500),
     )
-
-
-def test_a_reservation_for_a_person_is_the_same_otherwise() -> None:
-    person = Person("ann", (("project", "apollo"),))
-    rates = (("requests", RateUsage(60, 59, 1)),)
-    made = replace(make_reservation(make_quote(1, 5)), rates=rates, fallbacks=("b",), asked_model="a")
-    assert made.made_for(person) == replace(made, person=person)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,11 +8,14 @@ from hypothesis import strategies as st
 from proxy.domain.api_key import Credential
 from proxy.domain.billing.pricing import Quote, Tier
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Settlement
+from proxy.domain.people import Person
 from proxy.domain.requests.idempotency import Idempotency, IdempotencyResult, IdempotencyState, KeptAnswer
 from proxy.metering.redis.connection import unpack
 from proxy.metering.redis.scripts import load_script
-from proxy.metering.redis_store.commands import Commands
+from proxy.metering.redis_store.commands import COUNTS_USERS, NOTHING, Commands
 from proxy.metering.redis_store.facts import settlement_facts
+from proxy.metering.redis_store.keys import user_id
+from proxy.metering.store import Details
 
 CREDENTIAL = Credential("acme", "acme_0123456789", "5e" * 32)
 ENDPOINT, MODEL = "/v1/images/generations", "vendor/bild-ü"
@@ -69,6 +73,34 @@ def test_requests_that_differ_in_anything_have_admissions_of_their_own() -> None
     )
     assert len({before, *others}) == len(others) + 1
     assert made.admit("req_1", CREDENTIAL, ENDPOINT, MODEL, quote) == before
+
+
+PEOPLE = st.builds(
+    Person, st.text(max_size=9), st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=2).map(tuple)
+)
+
+
+@given(name=IDS, person=PEOPLE, units=UNITS, charge_expired=st.booleans(), counts=st.booleans())
+def test_an_admission_for_somebody_says_whom_it_is_for_and_is_the_same_otherwise(
+    name: str, person: Person, units: int, charge_expired: bool, counts: bool
+) -> None:
+    made, quote, details = (
+        commands(charge_expired=charge_expired),
+        Quote(2, 7, units, Tier.FOUR_K),
+        Details(person=person),
+    )
+    ordinary = unpack(made.admit(name, CREDENTIAL, ENDPOINT, MODEL, quote))
+    facts = {**orjson.loads(ordinary[13]), **person.facts()}
+    learnt = COUNTS_USERS if counts else NOTHING
+    found = unpack(made.admit(name, CREDENTIAL, ENDPOINT, MODEL, quote, None, details, learnt))
+    user = user_id(person.user).encode()
+    keys = [b"lm:{acme}:user:acme_0123456789:" + user, b"lm:{acme}:user::" + user] if counts else []
+    at = 7 + len(keys)
+    assert orjson.loads(found[at + 6]) == facts
+    assert found[:2] == ordinary[:2]
+    assert found[2:at] == [b"%d" % (4 + len(keys)), *ordinary[3:7], *keys]
+    assert found[at : at + 6] + found[at + 7 : at + 9] == ordinary[7:13] + ordinary[14:]
+    assert found[at + 9 :] == ([b"", b"", b"", b"", user] if counts else [])
 
 
 @pytest.mark.parametrize("answer", [None, KeptAnswer(200, b"{}")])

@@ -14,7 +14,7 @@ TEXTS = {
 }
 NAME = r"[A-Za-z_][\w.]*"
 DECLARED = re.compile(r"KEYS\[[^\[\]]+(?:\[[^\]]*\])?[^\[\]]*\]|table\.remove\(KEYS\)")
-TAKES_KEYS = ("counters_of", "add_to", "check_usage", "pack_limits", "books")
+TAKES_KEYS = ("counters_of", "add_to", "check_usage", "pack_limits", "books", "used_by", "keep_user", "add_to_user")
 """Functions whose arguments are keys, as many as are given here."""
 NUMBER_OF_KEYS = {"books": (1, 4)}
 

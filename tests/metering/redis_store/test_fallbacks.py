@@ -14,6 +14,7 @@ from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Serv
 from proxy.domain.errors import InsufficientQuota, ModelNotAllowed
 from proxy.domain.limits import Limits
 from proxy.domain.requests.idempotency import Idempotency
+from proxy.metering.store import Details
 from tests.metering.conftest import ENDPOINT, MODEL, Bench, open_bench, quote
 
 NAME = Idempotency("0" * 64, "1" * 64)
@@ -36,8 +37,7 @@ async def admit(
         model=MODEL,
         quote=own or quote(100),
         idempotency=idempotency,
-        alias=alias,
-        fallback_units=fallback_units,
+        details=Details(alias, fallback_units),
     )
 
 

@@ -11,6 +11,7 @@
 --
 -- @include clock
 -- @include limits
+-- @include pack_limits
 -- @include audit_part
 
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -15,6 +15,7 @@
 --
 -- @include clock
 -- @include limits
+-- @include pack_limits
 -- @include audit_part
 local id = ARGV[1]
 local made = redis.call('GET', KEYS[2])

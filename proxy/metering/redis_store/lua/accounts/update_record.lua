@@ -14,6 +14,7 @@
 --
 -- @include clock
 -- @include limits
+-- @include pack_limits
 -- @include audit_part
 
 local function are_equal(before, after)

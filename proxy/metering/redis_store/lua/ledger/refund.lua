@@ -11,14 +11,21 @@
 -- ARGV[2]  ledger entry id
 -- ARGV[3]  reason, as a JSON string
 -- ARGV[4]  id of the entry's key
+-- Where the entry counts for an end user, there are also
+-- KEYS[7]  what this user has used under the key (string)
+-- KEYS[8]  the same under the team (string)
 --
--- Reply: {id, 'key', key id} where the entry is of another key than ARGV[4]; {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, {id, 'nothing'}
+-- Reply: {id, 'key', key id, user or false} where the entry is of another key than ARGV[4]; user is the name of the end user that it
+-- counts for; {id, 'refunded', refund's entry id}, {id, 'already', refund's entry id}, {id, 'missing'}, {id, 'nothing'}
 -- where the entry charged nothing, or {id, 'corrected', late entry's id} where a later one has replaced its charge
 --
 -- @include calendar
 -- @include counters
 -- @include usage_part
 -- @include audit_part
+-- @include limits
+-- @include late_clock
+-- @include users
 
 local made = redis.call('HGET', KEYS[2], ARGV[2])
 if made then
@@ -33,11 +40,12 @@ local entry = {}
 for at = 1, #found[2], 2 do entry[found[2][at]] = found[2][at + 1] end
 local is_charge = entry.kind == 'request' or entry.kind == 'late'
 if not is_charge or tonumber(entry.charged) <= 0 then return {ARGV[1], 'nothing'} end
-if entry.key ~= ARGV[4] then return {ARGV[1], 'key', entry.key} end
-
 local about = cjson.decode(entry.facts)
+if entry.key ~= ARGV[4] then return {ARGV[1], 'key', entry.key, about.per_user and (about.user or '') or false} end
+
 local person = (about.user and ',"user":' .. cjson.encode(about.user) or '')
   .. (about.tags and ',"tags":' .. cjson.encode(about.tags) or '')
+  .. (about.per_user and ',"per_user":' .. cjson.encode(about.per_user) or '')
 local facts = string.format('{"model":%s,"admitted_ms":%.0f,"reason":%s', cjson.encode(about.model),
   about.admitted_ms, ARGV[3]) .. person .. '}'
 local overage = entry.overage == '0' and '0' or '-' .. entry.overage
@@ -48,10 +56,17 @@ local day = day_of(about.admitted_ms)
 local heading = utc_day(day) .. ':units:' .. about.model
 check_usage(KEYS[6], heading)
 check_usage(KEYS[4], heading)
+local of_users, now_ms = {}, math.floor(clock_us() / 1000)
+if about.per_user then
+  if about.per_user ~= 'team' then of_users[1] = 7 end
+  if about.per_user ~= 'key' then of_users[#of_users + 1] = 8 end
+end
+for _, at in ipairs(of_users) do used_by(KEYS[at], now_ms) end
 local refund = redis.call('XADD', KEYS[1], '*', 'kind', 'refund', 'key', entry.key, 'request', entry.request, 'refunds',
   ARGV[2], 'images', '0', 'charged', '-' .. entry.charged, 'overage', overage, 'facts', facts)
 add_to(KEYS[5], of_key, day, 0, -entry.charged, overage + 0, 0, 0)
 add_to(KEYS[3], of_team, day, 0, -entry.charged, overage + 0, 0, 0)
+for _, at in ipairs(of_users) do add_to_user(KEYS[at], now_ms, day, 0, -entry.charged, 0) end
 redis.call('HINCRBY', KEYS[6], heading, '-' .. entry.charged)
 redis.call('HINCRBY', KEYS[4], heading, '-' .. entry.charged)
 redis.call('HSET', KEYS[2], ARGV[2], refund .. ' ' .. ARGV[1])

@@ -22,19 +22,24 @@
 -- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
 -- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
 -- ARGV[12] may be left out: the alias by which the client asks, or ''; who may use it may use the model
--- ARGV[13] may be left out: other models that may make it instead, a line each: model id, blank, units they would reserve
+-- ARGV[13] may be left out, or '': other models that may make it instead, a line each: model id, blank, units they would reserve
+-- ARGV[14] may be left out: id of the end user that it is for, see limits.lua; where it is given, the last two of KEYS are what
+--          this user has used under the key and under the team (string), beside those above
 --
 -- Reply, always led by the reservation id, and ended by 1 where leases of the team have expired, or else 0:
 --   {id, 'admitted', admitted_ms, remaining units or false, rates, expired}, and with ARGV[13]
 --   {id, 'admitted', admitted_ms, remaining units or false, rates, units reserved, {model id, …}, expired}: of the others,
---      those that the key may use, and has the quota for
+--      those that the key may use, and has the quota for; and before expired, with ARGV[14], which of the two limit each
+--      user: 'key', 'team', 'both' or ''
+--   {id, 'users', expired} where the key or its team limits each user: ask again with ARGV[14]; nothing is reserved
 --   {id, 'unknown' | 'revoked' | 'expired', 0}
 --   {id, 'model_not_allowed', 'key' | 'team', expired}
 --   {id, 'answered', answer, expired}, {id, 'in_progress' | 'answer_gone' | 'mismatch', expired} for a name seen before
 --   {id, 'seen', reservation id, expired} for a name seen before: ask again with that reservation as KEYS[6]
---   {id, 'insufficient_quota', 'key' | 'team', name of the limit, limit, posted, reserved, day of the window, expired}
---   {id, 'rate_limited', 'key' | 'team', 'requests' | 'images' | 'concurrency', limit, wait_us, rates, expired}, where
+--   {id, 'insufficient_quota', whose, name of the limit, limit, posted, reserved, day of the window, expired}
+--   {id, 'rate_limited', whose, 'requests' | 'images' | 'concurrency', limit, wait_us, rates, expired}, where
 --      wait_us is -1 if no waiting helps: more images at once than the rate limit ever allows
+--      whose is 'key', 'team', 'key_user' or 'team_user'
 --   {id, 'void', expired} where void.lua came first, or where the lease has expired since
 --   {id, 'again', 1} where expired leases should be reclaimed first; nothing is reserved
 -- rates are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
@@ -45,6 +50,10 @@
 -- @include limits
 -- @include rate
 -- @include authenticate
+
+local user, of_team_s_user, of_key_s_user = ARGV[14], nil, nil
+if user then of_team_s_user, of_key_s_user = table.remove(KEYS), table.remove(KEYS) end
+local more_models = (ARGV[13] or '') ~= '' and ARGV[13]
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
 
@@ -94,12 +103,20 @@ if verdict ~= 'ok' then return {id, verdict, 0} end
 local expired = #redis.call('ZRANGEBYSCORE', KEYS[3], 0, now_ms, 'LIMIT', 0, 1)
 -- What they hold may be what is wanted; other models take whatever room there is.
 local should_reclaim = expired == 1 and ARGV[8] == '1'
-if should_reclaim and (before or ARGV[13]) then return {id, 'again', 1} end
+if should_reclaim and (before or more_models) then return {id, 'again', 1} end
 if state == 'void' or state == 'expired' then return {id, 'void', expired} end
 local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
 local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
 if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', expired} end
 if not before and not may_use(team.models) then return {id, 'model_not_allowed', 'team', expired} end
+
+local is_per_key, is_per_team = #(of_key[7] or NO_LIMITS) > LIMITS_BYTES, #(of_team[3] or NO_LIMITS) > LIMITS_BYTES
+if (is_per_key or is_per_team) and not user then return {id, 'users', expired} end
+-- What was reserved before counts where it did then.
+local counts_for = state == 'held' and string.match(before, ',"per_user":"(%a+)"}$')
+if not before then
+  counts_for = is_per_key and (is_per_team and 'both' or 'key') or is_per_team and 'team'
+end
 
 -- --- The same request sent before ------------------------------------------------------------------------------------
 
@@ -144,11 +161,48 @@ end
 turn(key)
 turn(team)
 
+-- --- End users -------------------------------------------------------------------------------------------------------
+
+local users, reserve_for
+
+if user then
+-- Here, for most requests have no use for it.
+-- @include users
+
+-- What `user` may use under a key or a team, and has used.
+local function read_user(scope, name, limits)
+  local per_day, per_month, images_limit, concurrent = user_limits(limits, user)
+  local day, day_reserved, day_posted, month, month_reserved, month_posted, held, images_due_us, since, until_ms =
+    used_by(name, now_ms)
+  local one = {
+    scope = scope, name = name,
+    quota_units_per_day = limit(per_day), quota_units_per_month = limit(per_month),
+    images_per_minute = limit(images_limit), concurrent_requests = limit(concurrent),
+    day = day or today, day_reserved = day_reserved or 0, day_posted = day_posted or 0,
+    month = month or first_of_month(today), month_reserved = month_reserved or 0, month_posted = month_posted or 0,
+    held = held or 0, images_due_us = images_due_us or 0, since = math.min(since or today, today), until_ms = until_ms or 0,
+  }
+  turn(one)
+  users[#users + 1] = one
+end
+
+users = {}
+if is_per_key then read_user('key_user', of_key_s_user, of_key[7]) end
+if is_per_team then read_user('team_user', of_team_s_user, of_team[3]) end
+
+reserve_for = function(record)
+  local ends_ms = record.quota_units_per_month and end_of_month_ms(today) or (today + 1) * DAY_MS
+  keep_user(record.name, now_ms, record.day, record.day_reserved + units, record.day_posted, record.month,
+    record.month_reserved + units, record.month_posted, record.held + 1, record.images_next_us or record.images_due_us,
+    record.since, math.max(record.until_ms, ends_ms, math.ceil((record.images_next_us or 0) / 1000)))
+end
+end
+
 -- --- Other models: the dearest that the key may use and has the quota for is reserved ---------------------------------------
 
 local function room()
   local least
-  for _, record in ipairs({key, team}) do
+  for _, record in ipairs({key, team, unpack(users or {})}) do
     for _, left in ipairs({
       record.quota_units and record.quota_units - record.posted - record.reserved or false,
       record.quota_units_per_day and record.quota_units_per_day - record.day_posted - record.day_reserved or false,
@@ -160,11 +214,11 @@ local function room()
   return least
 end
 
-local others = ARGV[13] and {}
+local others = more_models and {}
 if others then
   -- What was reserved before is what there is room for.
   local most = before and units or room()
-  for model, its_units in string.gmatch(ARGV[13], '(%S+) (%d+)') do
+  for model, its_units in string.gmatch(more_models, '(%S+) (%d+)') do
     its_units = tonumber(its_units)
     if (not most or its_units <= most) and holds(key.models, model) and holds(team.models, model) then
       others[#others + 1], units = model, math.max(units, its_units)
@@ -192,6 +246,9 @@ local function over_any(record)
 end
 
 local refusal = over_any(key) or over_any(team)
+if users then
+  for _, record in ipairs(users) do refusal = refusal or over_any(record) end
+end
 
 -- --- Rate limits: of those that refuse, the one that takes longest to pass is reported ------------------------------------------
 
@@ -229,6 +286,9 @@ end
 
 keep_all(key)
 keep_all(team)
+if users then
+  for _, record in ipairs(users) do keep_all(record) end
+end
 
 local function report_rates(which)
   local tightest, found = {}, {}
@@ -252,8 +312,12 @@ end
 -- --- At last the reservation -----------------------------------------------------------------------------------------
 
 local function admitted(at_ms, left, which)
-  if not others then return {id, 'admitted', at_ms, left, report_rates(which), expired} end
-  return {id, 'admitted', at_ms, left, report_rates(which), units, others, expired}
+  if not (others or user) then return {id, 'admitted', at_ms, left, report_rates(which), expired} end
+  local reply = {id, 'admitted', at_ms, left, report_rates(which)}
+  if others then reply[6], reply[7] = units, others end
+  if user then reply[#reply + 1] = counts_for or '' end
+  reply[#reply + 1] = expired
+  return reply
 end
 
 if before then return admitted(state == 'held' and tonumber(then_ms) or now_ms, remaining, 'due') end
@@ -270,9 +334,14 @@ local function reserve(record)
     record.images_next_us or record.images_due_us))
 end
 
-redis.call('SET', KEYS[2], string.format('held %s %d %s', others and string.format('%.0f', units) or ARGV[4], admitted_ms, ARGV[7]))
+-- Whoever ends it has to know which of the user's counters it stands in.
+local facts = counts_for and string.sub(ARGV[7], 1, -2) .. ',"per_user":"' .. counts_for .. '"}' or ARGV[7]
+redis.call('SET', KEYS[2], string.format('held %s %d %s', others and string.format('%.0f', units) or ARGV[4], admitted_ms, facts))
 redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
 if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
 reserve(key)
 reserve(team)
+if users then
+  for _, record in ipairs(users) do reserve_for(record) end
+end
 return admitted(admitted_ms, remaining and remaining - units, 'after')

@@ -24,7 +24,9 @@
 -- ARGV[12] '', or what a look into the ledger has found: 'new' for nothing, 'expired ENTRY CHARGED' for a lease that ran
 --          out, of which the reservation is forgotten
 -- ARGV[13] to ARGV[16], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
---          long it is remembered, milliseconds
+--          long it is remembered, milliseconds; '' where there is none and ARGV[17] is given
+-- ARGV[17] only where the request counts for an end user: 'key', 'team' or 'both'; the last two of KEYS are what this user has
+--          used under the key and under the team (string) then, beside those above
 --
 -- Where the lease expired before, the entry is of the kind 'late', names the expired one as what it corrects, and charges
 -- the difference to it. A charge that no reservation covers any more is overage: others may have reserved what it held.
@@ -49,6 +51,22 @@ local of_key, of_team = counters_of(KEYS[1]), counters_of(KEYS[6])
 check_usage(KEYS[4], units_heading, images_heading)
 check_usage(KEYS[7], units_heading, images_heading)
 if state == 'held' then redis.call('ZCARD', KEYS[3]) end
+
+local add_to_users
+if ARGV[17] then
+-- Here, for most requests have no use for it.
+-- @include limits
+-- @include late_clock
+-- @include users
+local of_users, now_ms = {}, math.floor(clock_us() / 1000)
+local of_team_s_user, of_key_s_user = table.remove(KEYS), table.remove(KEYS)
+if ARGV[17] ~= 'team' then of_users[1] = of_key_s_user end
+if ARGV[17] ~= 'key' then of_users[#of_users + 1] = of_team_s_user end
+for _, name in ipairs(of_users) do used_by(name, now_ms) end
+add_to_users = function(...)
+  for _, name in ipairs(of_users) do add_to_user(name, now_ms, ...) end
+end
+end
 local running = KEYS[9] and redis.call('GET', KEYS[9])
 
 -- The entry comes first: of all that follows only this can be refused, and nothing may be written before a refusal.
@@ -77,6 +95,7 @@ if state == 'held' then
 end
 add_to(KEYS[1], of_key, day, released, charged + 0, overage + 0, images + 0, held)
 add_to(KEYS[6], of_team, day, released, charged + 0, overage + 0, images + 0, held)
+if add_to_users then add_to_users(day, released, charged + 0, held) end
 for at = 4, 7, 3 do
   if images ~= '0' then redis.call('HINCRBY', KEYS[at], images_heading, images) end
   if charged ~= '0' then redis.call('HINCRBY', KEYS[at], units_heading, charged) end
