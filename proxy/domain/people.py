@@ -1,4 +1,4 @@
-"""Below the key: the end user that a request is for, and its tags. They are recorded, and decide nothing."""
+"""Below the key: the end user that a request is for, who may have limits, and its tags, which decide nothing."""
 
 from __future__ import annotations
 
@@ -63,14 +63,18 @@ class People:
         """The person of a request of ``team``. Raises InvalidRequest for tags that are none."""
         user = ""
         if self.users is not Users.NONE:
-            given = headers.get(self.user_header) if self.user_header is not None else None
-            given = given or fields.get("safety_identifier") or fields.get("user")
+            given = self.said_by_header(headers) or fields.get("safety_identifier") or fields.get("user")
             if isinstance(given, str):
                 user = self._as_recorded(given.strip(), team)
         text = headers.get(TAGS_HEADER)
         if text is None:
             return Person(user) if user else NOBODY
         return Person(user, parse_tags(text))
+
+    def said_by_header(self, headers: Mapping[str, Any]) -> str:
+        """Whom the trusted header names, as it came; empty where it names nobody."""
+        given = headers.get(self.user_header) if self.user_header is not None else None
+        return given.strip() if isinstance(given, str) else ""
 
     def _as_recorded(self, user: str, team: str) -> str:
         # A header may hold bytes that are no text, and the ledger is JSON.

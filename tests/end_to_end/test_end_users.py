@@ -80,6 +80,20 @@ def test_whom_a_request_is_for_is_in_the_ledger_and_in_the_statement(
     assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
 
 
+def test_nobody_is_given_the_answer_to_the_request_of_somebody_else(shared: RunningGateway) -> None:
+    key = shared.make_key(100_000, limits_per_user={"quota_units_per_day": 5_000})
+
+    def generate(user: str) -> Answer:
+        headers = {"X-OpenWebUI-User-Email": user, "Idempotency-Key": "1"}
+        body = {"model": "acme/image-1", "prompt": "a cube"}
+        return ask("POST", f"{shared.url}/v1/images/generations", key=key, body=body, headers=headers)
+
+    assert [generate("ann").headers.get("Idempotency-Replayed") for _ in range(2)] == [None, "true"]
+    other = generate("bob")
+    assert (other.status, other.json["error"]["code"]) == (422, "idempotency_mismatch")
+    assert [entry["user"] for entry in shared.ledger(key)] == ["ann"]
+
+
 def test_each_user_has_limits_and_is_told_that_they_are_the_user_s(shared: RunningGateway) -> None:
     admin = {"LIGHTMETER_ADMIN_URL": shared.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
     own = {"quota_units_per_day": 10_000, "users": {"ann": {"images_per_minute": 60}, "": {"quota_units_per_day": 0}}}

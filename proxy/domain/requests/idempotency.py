@@ -84,8 +84,11 @@ class AnswerKeeper:
         return None if self._body is None else bytes(self._body)
 
 
-def parse_idempotency(values: Sequence[str], path: str, body: bytes) -> Idempotency:
-    """What the ``Idempotency-Key`` headers of a request say. Raises InvalidRequest."""
+def parse_idempotency(values: Sequence[str], path: str, body: bytes, user: str = "") -> Idempotency:
+    """What the ``Idempotency-Key`` headers of a request say. Raises InvalidRequest.
+
+    ``user`` is whom a header says that the request is for: nobody is given the answer to somebody else's.
+    """
     if len(values) > 1:
         raise InvalidRequest(f"There is more than one {HEADER} header; send exactly one.", param=HEADER)
     key = values[0].strip()
@@ -93,5 +96,6 @@ def parse_idempotency(values: Sequence[str], path: str, body: bytes) -> Idempote
         raise InvalidRequest(
             f"The {HEADER} header should be 1 to {LENGTH_LIMIT} printable ASCII characters.", param=HEADER
         )
-    request = sha256(path.encode() + b"\0" + body)
+    named = b"\n" + user.encode(errors="replace") if user else b""
+    request = sha256(path.encode() + named + b"\0" + body)
     return Idempotency(key_sha256=sha256(key.encode()).hexdigest(), body_sha256=request.hexdigest())

@@ -110,7 +110,7 @@ def metering(
             observation.person = people.read(request.headers, asked.fields, credential.team)
             model, alias = _model_of(asked, catalog)
             as_it_came, asked = asked, as_taken(asked, model)
-            idempotency = _idempotency_of(request, identity)
+            idempotency = _idempotency_of(request, identity, people)
             quote = price(asked, model)
         except ProxyError as error:
             # Who is told that the key is bad, or had it checked for a large body, is not looked up again.
@@ -191,10 +191,11 @@ class RequestReader:
         return request_of_form(form.texts, form.files, task), form.identity() if hashes else b""
 
 
-def _idempotency_of(request: web.Request, identity: bytes) -> Idempotency | None:
-    if HEADER not in request.headers:
+def _idempotency_of(request: web.Request, identity: bytes, people: People) -> Idempotency | None:
+    headers = request.headers
+    if HEADER not in headers:
         return None
-    return parse_idempotency(request.headers.getall(HEADER), request.path, identity)
+    return parse_idempotency(headers.getall(HEADER), request.path, identity, people.said_by_header(headers))
 
 
 def _wrong_kind(given: str, endpoint: Endpoint) -> UnsupportedMediaType:

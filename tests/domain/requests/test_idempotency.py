@@ -60,6 +60,10 @@ def test_the_request_is_its_path_and_its_body() -> None:
     first = parse_idempotency(["a"], PATH, b"{}")
     assert parse_idempotency(["a"], PATH, b"{ }").body_sha256 != first.body_sha256
     assert parse_idempotency(["a"], "/v1/images/edits", b"{}").body_sha256 != first.body_sha256
+    assert parse_idempotency(["a"], PATH, b"{}", "ann").body_sha256 not in (
+        first.body_sha256,
+        parse_idempotency(["a"], PATH, b"{}", "bob").body_sha256,
+    )
     assert parse_idempotency(["b"], PATH, b"{}").body_sha256 == first.body_sha256
     assert parse_idempotency(["b"], PATH, b"{}").key_sha256 != first.key_sha256
 
