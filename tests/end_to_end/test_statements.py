@@ -30,6 +30,7 @@ PAST_MS = 1_761_955_200_000
 """2025-11-01."""
 
 MODEL = "acme/image-1"
+KEYS = 2_000
 
 
 @pytest.fixture
@@ -95,6 +96,7 @@ def test_a_month_is_stated_in_json_text_html_and_csv(
         "by_key": {key_id(key): {"images": 4, "quota_units": 30_000, "quota_units_usd": "0.30"}},
         "by_user": {},
         "by_tag": {},
+        "headings_omitted": {"by_model": 0, "by_key": 0, "by_user": 0, "by_tag": 0},
         "late": {"2025-10": {"entries": 2, "images": 4, "quota_units": 30_000, "quota_units_usd": "0.30"}},
         "late_entries": [f"research_{PAST_MS}-0", f"research_{PAST_MS + 1}-0"],
         "late_entries_omitted": 0,
@@ -141,6 +143,45 @@ def test_a_statement_that_there_is_not_is_a_404(billed: RunningGateway, admin: d
     assert (done.returncode, "--month" in done.stderr) == (2, True)
     done = run("statement", "--team", "nobody", environment=admin)
     assert (done.returncode, "There is no team 'nobody'" in done.stderr) == (1, True)
+
+
+def test_a_statement_of_very_many_keys_is_bounded_where_people_read_it(
+    billed: RunningGateway, admin: dict[str, str], store_url: str
+) -> None:
+    billed.make_key(team="research")
+    with Redis.from_url(store_url) as store, store.pipeline(transaction=False) as pipe:
+        for at in range(KEYS):
+            facts = json.dumps({"model": MODEL, "admitted_ms": PAST_MS})
+            about: Any = {"kind": "request", "key": f"research_{at:010d}", "request": f"req_{at}", "facts": facts}
+            about |= {"outcome": "delivered", "images": 1, "charged": 10 * at, "overage": 0}
+            pipe.xadd("lm:{research}:ledger", about, id=f"{PAST_MS}-{at}")
+        pipe.execute()
+    total = sum(10 * at for at in range(KEYS))
+    path = "/admin/v1/teams/research/statements"
+    whole = billed.admin("GET", f"{path}/2025-11").json
+    assert (len(whole["by_key"]), whole["headings_omitted"]["by_key"], whole["quota_units"]) == (KEYS, 0, total)
+    short = billed.admin("GET", f"{path}/2025-11?top=2").json
+    dearest = sum(10 * at for at in (KEYS - 1, KEYS - 2))
+    assert {name: sums["quota_units"] for name, sums in short["by_key"].items()} == {
+        f"research_{KEYS - 1:010d}": 10 * (KEYS - 1),
+        f"research_{KEYS - 2:010d}": 10 * (KEYS - 2),
+        "(others)": total - dearest,
+    }
+    assert short["headings_omitted"] == {"by_model": 0, "by_key": KEYS - 2, "by_user": 0, "by_tag": 0}
+    assert short["by_key"]["(others)"]["images"] == KEYS - 2
+    assert list(billed.admin("GET", f"{path}/2025-11?top=0").json["by_key"]) == ["(others)"]
+    assert billed.admin("GET", f"{path}/2025-11?top=1001").status == 400
+    listed = billed.admin("GET", path).json["data"][0]
+    assert (len(listed["by_key"]), listed["headings_omitted"]["by_key"]) == (101, KEYS - 100)
+
+    page = ask("GET", f"{billed.admin_url}{path}/2025-11/page", key=ADMIN_TOKEN).body.decode()
+    assert page.count("research_0000") == 100
+    assert f"{KEYS - 100:,} others are one line" in page
+    command = ("statement", "--team", "research", "--month", "2025-11", "--format", "html")
+    assert lightmeter(*command, environment=admin) == page
+    answer = ask("GET", f"{billed.admin_url}{path}/2025-11/csv", key=ADMIN_TOKEN)
+    rows = [row for row in csv.DictReader(io.StringIO(answer.body.decode())) if row["section"] == "by_key"]
+    assert (len(rows), sum(int(row["quota_units"]) for row in rows)) == (KEYS, total)
 
 
 class Page(HTMLParser):

@@ -9,7 +9,7 @@ import click
 
 from proxy.cli.support.admin_client import call_admin
 from proxy.cli.support.output import json_option, show_facts, show_json, show_table
-from proxy.web.admin.statement_pages import as_csv, as_page
+from proxy.web.admin.statement_pages import LISTED, as_csv, as_page
 
 LATE = "late, of "
 
@@ -31,7 +31,8 @@ def statement(team: str, month: str | None, form: str, output: Any, as_json: boo
     path = f"/admin/v1/teams/{quote(team, safe='')}/statements"
     if month is None:
         return _list(path, form, as_json)
-    answer = call_admin("GET", f"{path}/{quote(month, safe='')}")
+    top = f"?top={LISTED}" if form == "html" and not as_json else ""
+    answer = call_admin("GET", f"{path}/{quote(month, safe='')}{top}")
     if as_json:
         return show_json(answer)
     if form != "text":

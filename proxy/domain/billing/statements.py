@@ -40,6 +40,22 @@ def month_after(month: str) -> str:
     return f"{year + number // MONTHS_A_YEAR:04d}-{number % MONTHS_A_YEAR + 1:02d}"
 
 
+def largest(headings: Mapping[str, Sums], top: int) -> tuple[dict[str, Sums], int]:
+    """The ``top`` headings with the most units, all others added up as ``OTHERS``; and how many those are."""
+    ranked = sorted((name for name in headings if name != OTHERS), key=lambda name: _rank(name, headings[name]))
+    if len(ranked) <= top:
+        return dict(headings), 0
+    kept = {name: headings[name] for name in ranked[:top]}
+    others: Sums = dict(headings.get(OTHERS, {}))
+    for name in ranked[top:]:
+        _add(others, **headings[name])
+    return {**kept, OTHERS: others}, len(ranked) - top
+
+
+def _rank(name: str, sums: Sums) -> tuple[int, int, str]:
+    return -sums["quota_units"], -sums["images"], name
+
+
 def position_of(stream_id: str) -> tuple[int, int]:
     """A stream's id as what it is sorted by."""
     milliseconds, _, sequence = stream_id.partition("-")

@@ -66,6 +66,10 @@ def _limit(text: object) -> object:
     return int(text[:9])
 
 
+def _top(text: object) -> object:
+    return 0 if text == "0" else _limit(text)
+
+
 def _team(text: str) -> str:
     if not is_team_id(text):
         raise ValueError("should be a team's id")
@@ -162,6 +166,11 @@ def _moment(text: object) -> object:
 CURSOR = "Where the page begins: the next_cursor of the answer before"
 RESUME_CURSOR = f"{CURSOR}, or the resume_cursor of a list that ended"
 
+Top = Annotated[
+    int,
+    BeforeValidator(_top),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": PAGE_LIMIT}),
+]
 PageLimit = Annotated[
     int,
     BeforeValidator(_limit),
@@ -273,6 +282,12 @@ class LedgerQuery(StrictQuery):
     order: OrderOf = ORDERS[0]
     cursor: EntryCursor | None = None
     limit: PageLimit = PAGE_DEFAULT
+
+
+class StatementQuery(StrictQuery):
+    """Queries of statements. ``top`` is how many of each kind of headings are told; the others are one."""
+
+    top: Top | None = None
 
 
 class HeadsQuery(StrictQuery):

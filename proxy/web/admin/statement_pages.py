@@ -10,6 +10,9 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
+LISTED = 100
+"""Headings of each kind on a page: a thousand keys are for a spreadsheet, which has them all."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 CSV_COLUMNS = ("team", "month", "state", "section", "name", "entries", "images", "quota_units", "quota_units_usd")
 
@@ -54,7 +57,7 @@ def as_page(statement: Mapping[str, Any]) -> str:
     parts = [*_head(statement, title), *_totals(statement, has_usd=has_usd)]
     for heading, name in _SECTIONS:
         rows = [(escape(each) or "<i>not itemised</i>", sums) for each, sums in statement[name].items()]
-        parts += _table(heading, "", rows, has_usd=has_usd)
+        parts += _table(heading, _omitted(statement["headings_omitted"][name]), rows, has_usd=has_usd)
     late = [(escape(month), sums) for month, sums in statement["late"].items()]
     parts += _table("Late entries, by the month that their requests were admitted in", _LATE, late, has_usd=has_usd)
     parts += _footer(statement)
@@ -149,6 +152,10 @@ def _table(heading: str, about: str, rows: Sequence[tuple[str, Mapping[str, Any]
         numbers = _numbers([_units(sums["images"]), _units(sums["quota_units"]), *usd])
         yield f'<tr><th scope="row">{name}</th>{numbers}</tr>'
     yield "</tbody></table>"
+
+
+def _omitted(count: int) -> str:
+    return f"The largest; {count:,} others are one line. JSON and CSV have all of them." if count else ""
 
 
 def _footer(statement: Mapping[str, Any]) -> Iterator[str]:

@@ -248,12 +248,23 @@ class BroughtForward(StatedSums):
     overage_usd: Usd | None = None
 
 
+class HeadingsOmitted(_View):
+    """How many headings of each kind are told as one, ``(others)``."""
+
+    by_model: int
+    by_key: int
+    by_user: int
+    by_tag: int
+
+
 class StatementView(_View):
     """What a team's ledger adds up to in a UTC month: the entries that were written in it.
 
     One that is ``stated`` never changes: what is written later goes into the one that is ``open``, and under ``late``
     there, by the month that the request was admitted in. ``quota_units`` is ``charged`` without ``refunded``;
-    ``overage`` is a part of it. US dollars are by ``units_per_usd``, as it was when the month was stated.
+    ``overage`` is a part of it. Of each kind of headings the largest may be told alone (``top``): the others add up to
+    ``(others)``, and ``headings_omitted`` says how many those are. US dollars are by ``units_per_usd``, as it was when
+    the month was stated.
     """
 
     team: str
@@ -278,6 +289,7 @@ class StatementView(_View):
     by_key: dict[str, StatedSums]
     by_user: dict[str, StatedSums]
     by_tag: dict[str, StatedSums]
+    headings_omitted: HeadingsOmitted
     late: dict[str, LateSums]
     late_entries: list[str]
     late_entries_omitted: int

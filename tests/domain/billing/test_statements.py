@@ -13,9 +13,11 @@ from proxy.domain.billing.settlement import LedgerEntry
 from proxy.domain.billing.statements import (
     LATE_LISTED,
     NOT_ITEMISED,
+    OTHERS,
     Statement,
     StatementBook,
     checkpoint_figures,
+    largest,
     month_after,
 )
 
@@ -129,6 +131,29 @@ def test_what_was_trimmed_before_is_brought_forward_by_model() -> None:
     assert book.open.by_model == {"with:colon": {"images": 5, "quota_units": 50}}
     assert book.open.by_key == {NOT_ITEMISED: {"images": 5, "quota_units": 50}}
     assert (book.open.to, book.open.quota_units) == ("25-0", 50)
+
+
+sums_of_headings = st.dictionaries(
+    st.sampled_from([OTHERS, NOT_ITEMISED, *"abcdefgh"]),
+    st.fixed_dictionaries({"images": st.integers(-5, 5), "quota_units": st.integers(-50, 50)}),
+)
+
+
+@given(sums_of_headings, st.integers(0, 12))
+def test_the_largest_headings_and_what_the_others_add_up_to_are_all(headings: dict[str, Any], top: int) -> None:
+    before = orjson.dumps(headings)
+    told, omitted = largest(headings, top)
+    assert orjson.dumps(headings) == before
+    named = {name: sums for name, sums in told.items() if name != OTHERS}
+    assert (len(named), omitted) == (
+        min(top, len(headings.keys() - {OTHERS})),
+        max(0, len(headings.keys() - {OTHERS}) - top),
+    )
+    for figure in ("images", "quota_units"):
+        assert sum(each[figure] for each in told.values()) == sum(each[figure] for each in headings.values())
+    left_out = [sums["quota_units"] for name, sums in headings.items() if name not in told]
+    assert all(headings[name] == sums for name, sums in named.items())
+    assert min((sums["quota_units"] for sums in named.values()), default=99) >= max(left_out, default=-99) or not named
 
 
 # --- The sum of all statements is the ledger --------------------------------------------------------------------------
