@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from axe_playwright_python.sync_playwright import Axe
@@ -12,6 +12,10 @@ from tests.support.gateways import RunningGateway
 from tests.support.requirements import program
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+WIDTHS = (390, 1_440)
+VIOLATIONS = {"resultTypes": ["violations"]}
+"""axe lists one example alone of what it finds right, in half the time."""
+
 SERIOUS = {"serious", "critical"}
 EXPECTED_NOISE = ("401 (Unauthorized)", "Password forms should have")
 """Nobody is signed in at first; and a token has no user name."""
@@ -41,6 +45,7 @@ class Visitor:
         self.page: Page = self.context.new_page()
         self.base = base
         self.width = width
+        self.scheme = scheme
         self.wrong: list[str] = []
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -60,14 +65,38 @@ class Visitor:
         expect(self.page.get_by_text("Loading …")).to_have_count(0)
         return self.page
 
-    def check(self, *, axe: bool = True) -> None:
-        """Nothing went wrong, nothing is wider than the window, and axe finds nothing serious."""
-        assert self.wrong == []
+    def check_everywhere(self) -> None:
+        """The same page on a desk and on a phone, in light and in dark, is right; and as narrow and wide as any."""
+        for width in (320, 3_840):
+            self._resize(width)
+            assert self.page.evaluate("document.documentElement.scrollWidth") <= width
+        for width in WIDTHS:
+            self._resize(width)
+            self._paint("light")
+            self.check()
+            # Nothing else is another in other colours.
+            self._paint("dark")
+            self.check(rules=["color-contrast"])
+        self._paint("light")
+        self._resize(WIDTHS[-1])
+
+    def check(self, *, axe: bool = True, rules: Sequence[str] = ()) -> None:
+        """Nothing went wrong, nothing is wider than the window, and axe finds nothing serious by all ``rules``."""
+        assert self.wrong == [], f"{self.page.url}: {self.wrong}"
         assert self.page.evaluate("document.documentElement.scrollWidth") <= self.width
         if axe:
-            found = Axe().run(self.page).response["violations"]
+            options = {**VIOLATIONS, **({"runOnly": list(rules)} if rules else {})}
+            found = Axe().run(self.page, options=options).response["violations"]
             serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS]
-            assert serious == []
+            assert serious == [], f"{self.page.url}, {self.width} px, {self.scheme}: {serious}"
+
+    def _resize(self, width: int) -> None:
+        self.width = width
+        self.page.set_viewport_size({"width": width, "height": 900})
+
+    def _paint(self, scheme: str) -> None:
+        self.scheme = scheme
+        self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning") and not any(noise in text for noise in EXPECTED_NOISE):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import calendar
+import json
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 from playwright.sync_api import Browser, Route, expect
 
+from proxy.metering.redis_store.facts import utc_day
 from tests.console.browsing import Visitor, chromium, visitor
 from tests.console.conftest import LEAD_TOKEN, VIEWER_TOKEN
 from tests.support.gateways import ADMIN_TOKEN, RunningGateway, ask, key_id
@@ -21,12 +25,27 @@ PAGES = {
     "teams": "Teams and keys",
     "teams/studio": "studio",
     "usage?team=studio": "Usage",
+    "usage?team=studio&by=user": "Usage",
+    "statements": "Statements",
+    "statements?team=studio": "Statements",
+    "statements?team=studio&month={month}": "{month_name}",
     "ledger?team=studio": "Ledger",
     "models?model=acme%2Fimage-1&n=2": "Models and prices",
     "books?team=studio": "Books",
     "audit?team=studio": "Audit",
 }
 MANY = 100_000
+PAST_MS = 1_759_400_000_000
+"""In October 2025."""
+
+
+def this_month() -> str:
+    return utc_day(int(time.time() * 1_000))[:7]
+
+
+def month_name(month: str) -> str:
+    """As people write it."""
+    return f"{calendar.month_name[int(month[5:])]} {month[:4]}"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +56,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def key(gateway: RunningGateway) -> str:
-    """A key of a team with a past: three images, and a grant."""
+    """A key of a team with a past: three images, of a person and for a project, and a grant."""
     made = gateway.make_key(1_000_000, team="studio", quota_units_per_day=20_000, requests_per_minute=60)
-    assert gateway.generate(made, n=2).status == 200
+    url, tags = f"{gateway.url}/v1/images/generations", {"x-lightmeter-tags": "project=apollo, env=prod"}
+    body = {"model": "acme/image-1", "prompt": "a poster", "n": 2, "user": "ada@example.org"}
+    assert ask("POST", url, key=made, body=body, headers=tags).status == 200
     assert gateway.generate(made, n=1).status == 200
     assert gateway.generate(made, n=9).status == 429
     grant = {"quota_units": 5_000, "reason": "for the tests"}
@@ -53,17 +74,15 @@ def admin(browser: Browser, gateway: RunningGateway, key: str) -> Iterator[Visit
         yield person
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-def test_every_page_with_data(browser: Browser, gateway: RunningGateway, key: str, width: int, scheme: str) -> None:
-    with visitor(browser, gateway, ADMIN_TOKEN, width=width, scheme=scheme) as person:
-        for path, heading in {**PAGES, f"keys/{key_id(key)}": key_id(key)}.items():
-            person.visit(path, heading)
-            person.check()
-            if width == 390:
-                person.page.set_viewport_size({"width": 320, "height": 700})
-                assert person.page.evaluate("document.documentElement.scrollWidth") <= 320
-                person.page.set_viewport_size({"width": width, "height": 900})
-        expect(person.page.get_by_text("15,000 used of 20,000")).to_be_visible()
+def test_every_page_with_data(admin: Visitor, gateway: RunningGateway, key: str) -> None:
+    month = this_month()
+    (entry,) = [each["id"] for each in gateway.ledger(key) if each.get("user")]
+    pages = {**PAGES, f"keys/{key_id(key)}": key_id(key), f"ledger/{entry}": entry}
+    for path, heading in pages.items():
+        admin.visit(path.format(month=month), heading.format(month_name=month_name(month)))
+        admin.check_everywhere()
+    admin.visit(f"keys/{key_id(key)}")
+    expect(admin.page.get_by_text("15,000 used of 20,000")).to_be_visible()
 
 
 def test_signing_in_and_out(browser: Browser, gateway: RunningGateway) -> None:
@@ -219,8 +238,82 @@ def test_usage_as_a_file(admin: Visitor, key: str) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     heading, row = download.value.path().read_text().splitlines()
-    assert heading == "day,key,images,quota_units"
-    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d,{key_id(key)},3,15000", row)
+    assert heading == "day,key,images,quota_units,quota_units_usd"
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d,{key_id(key)},3,15000,0.15", row)
+
+
+def test_usage_of_people_and_projects(admin: Visitor, key: str) -> None:
+    page = admin.visit("usage?team=studio", "Usage")
+    page.get_by_label("Stacked by").select_option("user")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("img", name="Units by month and end user: 10,000 ($0.10) in all")).to_be_visible()
+    expect(page.get_by_role("row", name="ada@example.org 2 10,000 $0.10")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    assert download.value.path().read_text().splitlines() == [
+        "month,user,images,quota_units,quota_units_usd",
+        f"{this_month()},ada@example.org,2,10000,0.10",
+    ]
+    page.get_by_label("Stacked by").select_option("tag")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("row", name="env=prod 2 10,000 $0.10")).to_be_visible()
+    assert "by=tag" in page.url
+    page.get_by_role("link", name="project=apollo").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ledger")
+    expect(page.get_by_label("Tag")).to_have_value("project=apollo")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("row").nth(1).get_by_role("link", name="ada@example.org").click()
+    expect(page.get_by_label("End user")).to_have_value("ada@example.org")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("row").nth(1).get_by_role("link").first.click()
+    expect(page.get_by_role("link", name="env=prod")).to_be_visible()
+    assert admin.wrong == []
+
+
+def test_a_statement_is_found_read_and_taken_away(admin: Visitor, gateway: RunningGateway) -> None:
+    key = gateway.make_key(team="finance")
+    team_ledger, past = "lm:{finance}:ledger", PAST_MS
+    for at in range(12):
+        facts = json.dumps({"model": "acme/image-1", "admitted_ms": past - (40 * 86_400_000 if at == 3 else 0)})
+        about: Any = {"kind": "request", "key": f"finance_{at:010d}", "request": f"req_{at}", "outcome": "delivered"}
+        about |= {"images": "1", "charged": str(1_000 * (at + 1)), "overage": "0", "facts": facts}
+        _store_of(gateway).xadd(team_ledger, about, id=f"{past + at}-0")
+    assert gateway.generate(key, n=2).status == 200
+    page = admin.visit("statements", "Statements")
+    page.get_by_role("link", name="finance").click()
+    expect(page.get_by_role("img", name="Units by month: 88,000 ($0.88) in all")).to_be_visible()
+    expect(page.get_by_role("row", name=f"{month_name(this_month())} open")).to_be_visible()
+    page.get_by_role("link", name="October 2025").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("October 2025")
+    expect(page.get_by_text("78,000", exact=True).first).to_be_visible()
+    expect(page.get_by_role("row", name="2 others 2 3,000 $0.03")).to_be_visible()
+    expect(page.get_by_role("row", name="2025-08 1 1 4,000 $0.04")).to_be_visible()
+    page.get_by_text("Which they are").click()
+    expect(page.get_by_role("link", name=f"finance_{past + 3}-0")).to_be_visible()
+    admin.check()
+    for name, wanted in (("CSV", "late"), ("JSON", '"headings_omitted"')):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name).click()
+        text = download.value.path().read_text()
+        assert (wanted in text, text.count("finance_0000") >= 12) == (True, True)
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="To print").click()
+    expect(popup.value.get_by_role("heading", level=1)).to_have_text("Statement of finance, 2025-10")
+    popup.value.close()
+    page.get_by_role("link", name=f"finance_{past + 11}-0").click()
+    expect(page.get_by_text("finance_0000000011", exact=True).first).to_be_visible()
+    page.goto(f"{gateway.admin_url}/console/statements?team=finance&month=2020-01")
+    expect(page.get_by_role("alert")).to_have_text(
+        "There is no statement of 'finance' for 2020-01: its ledger has nothing of then."
+    )
+    assert admin.wrong == ["Failed to load resource: the server responded with a status of 404 (Not Found)"]
+
+
+def test_a_team_is_found_by_how_its_id_begins(admin: Visitor, gateway: RunningGateway, key: str) -> None:
+    page = admin.visit("ledger", "Ledger")
+    page.get_by_label("Team").press_sequentially("stu")
+    expect(page.locator("datalist option").first).to_have_attribute("value", "studio")
+    expect(page.locator("datalist option")).to_have_count(1)
 
 
 # --- Who sees what ---------------------------------------------------------------------------------------------------
@@ -242,8 +335,11 @@ def test_an_administrator_of_teams_sees_theirs(browser: Browser, gateway: Runnin
         expect(page.get_by_role("link", name="Overview")).to_have_count(0)
         expect(page.get_by_role("link", name="acme")).to_be_visible()
         expect(page.get_by_text("studio")).to_have_count(0)
-        person.visit("ledger", "Ledger")
-        expect(page.get_by_text("Name one of yours: acme, ghost.")).to_be_visible()
+        for name in ("ledger", "statements", "audit"):
+            person.visit(name)
+            expect(page.get_by_text("Choose one of yours: acme, ghost.")).to_be_visible()
+        person.visit("statements?team=acme", "Statements")
+        expect(page.get_by_label("Team")).to_have_value("acme")
         person.visit("teams/acme", "acme")
         assert page.get_by_role("button").all_inner_texts()[1:] == ["New key"]
         person.check(axe=False)
@@ -254,7 +350,9 @@ def test_an_administrator_of_teams_sees_theirs(browser: Browser, gateway: Runnin
 # --- Without data, with errors, with very much ------------------------------------------------------------------------
 
 
-def test_pages_without_data_say_what_to_do(admin: Visitor) -> None:
+def test_pages_without_data_say_what_to_do(admin: Visitor, gateway: RunningGateway) -> None:
+    gateway.admin("POST", "/admin/v1/teams", body={"id": "idle"})
+
     def nothing(route: Route) -> None:
         answer = route.fetch()
         content = answer.json()
@@ -266,7 +364,8 @@ def test_pages_without_data_say_what_to_do(admin: Visitor) -> None:
         route.fulfill(response=answer, json=content)
 
     admin.page.route(re.compile(r"/admin/v1/(teams|keys|ledger|audit|models|overview)(\?|$)"), nothing)
-    admin.page.route(re.compile("/admin/v1/overview/events"), lambda route: route.abort())
+    silence = {"body": "retry: 600000\n\n", "content_type": "text/event-stream"}
+    admin.page.route(re.compile("/admin/v1/overview/events"), lambda route: route.fulfill(**silence))
     told = {
         "overview": "No request yet",
         "teams": "No team yet",
@@ -275,23 +374,31 @@ def test_pages_without_data_say_what_to_do(admin: Visitor) -> None:
         "models": "No model is configured",
         "usage": "Nothing was used in these days",
         "teams?prefix=zzz": "Nothing begins so",
+        "teams/idle": "No key yet",
+        "statements": "No team yet",
+        "statements?team=idle": "Nothing to state yet",
+        "usage?team=idle&by=user": "No end user yet",
+        "usage?team=idle&by=tag": "No tag yet",
     }
     for path, text in told.items():
         page = admin.visit(path)
         expect(page.get_by_text(text)).to_be_visible()
-        admin.wrong.clear()
-    admin.check()
+        admin.check_everywhere()
 
 
 def test_errors_are_told_in_the_gateways_words(admin: Visitor, gateway: RunningGateway) -> None:
     page = admin.visit("teams/no-such-team")
     expect(page.get_by_role("alert")).to_have_text("There is no team 'no-such-team'.")
+    admin.wrong.clear()
+    admin.check_everywhere()
     page.goto(f"{gateway.admin_url}/console/ledger?team=Nonsense")
     expect(page.get_by_role("alert")).to_contain_text("'team' should be a team's id.")
     away = {"error": {"message": "The store is away.", "type": "x", "param": None, "code": "store_unavailable"}}
     page.route("**/admin/v1/teams?*", lambda route: route.fulfill(status=503, json=away))
     page.goto(f"{gateway.admin_url}/console/teams")
     expect(page.get_by_role("alert")).to_have_text("The store is away.")
+    admin.wrong.clear()
+    admin.check_everywhere()
     page.unroute("**/admin/v1/teams?*")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("link", name="studio")).to_be_visible()
@@ -317,6 +424,7 @@ def test_a_hundred_thousand_teams(admin: Visitor, gateway: RunningGateway) -> No
         page = admin.visit("teams?prefix=zz-0999", "Teams and keys")
         expect(page.get_by_role("row")).to_have_count(51)
         assert time.monotonic() - began < 5
+        admin.check_everywhere()
         page.get_by_role("button", name="Show more").click()
         expect(page.get_by_role("row")).to_have_count(101)
         expect(page.get_by_role("button", name="Show more")).to_have_count(0)

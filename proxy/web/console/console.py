@@ -28,7 +28,7 @@ CONSOLE = "/console/"
 SESSION = "/console/session"
 CODES = "/console/codes"
 WAYS = "/console/ways"
-PAGES = ("overview", "teams", "keys", "usage", "ledger", "models", "books", "audit")
+PAGES = ("overview", "teams", "keys", "usage", "statements", "ledger", "models", "books", "audit")
 """Each has an address of its own, below ``/console/``; the script there shows what the address says."""
 
 NOT_KEPT = {"Cache-Control": "no-store"}

@@ -8,6 +8,7 @@ const PAGES = [
   { name: "overview", title: "Overview", whole: true },
   { name: "teams", title: "Teams and keys" },
   { name: "usage", title: "Usage" },
+  { name: "statements", title: "Statements" },
   { name: "ledger", title: "Ledger" },
   { name: "models", title: "Models and prices" },
   { name: "books", title: "Books" },
@@ -109,8 +110,11 @@ async function render() {
   leave?.();
   leave = null;
   for (const anchor of root.querySelectorAll("nav a")) {
-    if (anchor.dataset.page === (UNLISTED[name] ?? name)) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
+    if (anchor.dataset.page === (UNLISTED[name] ?? name)) {
+      anchor.setAttribute("aria-current", "page");
+      // On a narrow screen the menu is wider than it.
+      anchor.scrollIntoView({ block: "nearest", inline: "center" });
+    } else anchor.removeAttribute("aria-current");
   }
   const main = document.getElementById("main");
   main.replaceChildren(h("p", { className: "soft", role: "status" }, "Loading …"));

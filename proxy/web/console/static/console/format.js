@@ -2,7 +2,8 @@
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
+const cents = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
+const fractions = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumFractionDigits: 6 });
 let unitsPerUsd = null;
 let clientsCall = "";
 
@@ -20,7 +21,23 @@ export const publicUrl = () => clientsCall;
 export const hasMoney = () => unitsPerUsd !== null;
 export const number = (value) => (value === null || value === undefined ? "–" : whole.format(value));
 export const compact = (value) => (value < 10_000 ? whole.format(value) : short.format(value));
-export const usd = (units) => dollars.format(units / unitsPerUsd);
+export const usd = (units) => dollars(units / unitsPerUsd);
+
+/** The same for a spreadsheet. */
+export const plainUsd = (units) => (units / unitsPerUsd).toFixed(6).replace(/(\.\d\d\d*?)0+$/, "$1");
+
+/** Dollars, to the cent where there is a cent of them; what the API writes as a text is taken as well. */
+export function dollars(value) {
+  if (value === null || value === undefined) return "–";
+  const amount = Number(value);
+  return (Math.abs(amount) < 0.01 && amount !== 0 ? fractions : cents).format(amount);
+}
+
+/** Columns of units, and of dollars where those are known; `of(row)` gives the units. */
+export function unitColumns(of, name = "Units") {
+  const money = { name: "USD", of: (row) => usd(of(row)), kind: "n" };
+  return [{ name, of: (row) => number(of(row)), kind: "n" }, ...(hasMoney() ? [money] : [])];
+}
 
 /** Units, and dollars beside them where those are known. */
 export function units(value) {

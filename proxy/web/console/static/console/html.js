@@ -70,7 +70,7 @@ export function table(caption, columns, rows) {
     h("table", {},
       h("caption", { className: "hidden-label" }, caption),
       h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", className: column.kind }, column.name)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => h("td", { className: column.kind }, column.of(row))))))));
+      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => h("td", { className: column.kind, "data-name": column.name }, column.of(row))))))));
 }
 
 /** Facts, one a line. */

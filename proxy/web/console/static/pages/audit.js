@@ -5,6 +5,7 @@ import { go, remember } from "/console/console/app.js";
 import { moment } from "/console/console/format.js";
 import { card, empty, field, h, head, link } from "/console/console/html.js";
 import { filters, pagedTable } from "/console/parts/pager.js";
+import { onlyTeam, teamField, whichTeam } from "/console/parts/teams.js";
 
 const PAGE = 50;
 const IGNORED = new Set(["usage", "images"]);
@@ -28,16 +29,15 @@ function target(row) {
 }
 
 export async function show({ who, query }) {
-  const one = who.role === "team_admin" && who.teams.length === 1 ? who.teams[0] : "";
-  const asked = { team: query.team ?? one, since: query.since ?? "" };
+  const asked = { team: query.team ?? onlyTeam(who), since: query.since ?? "" };
   const form = filters([
-    field("Team", h("input", { name: "team", value: asked.team, autocomplete: "off", spellcheck: "false", placeholder: "all" })),
+    teamField(who, asked.team),
     field("From (UTC)", h("input", { name: "since", type: "date", value: asked.since })),
   ], (values) => {
     remember(values);
     go(`audit${location.search}`, { replace: true });
   });
-  if (who.role === "team_admin" && !asked.team) return { content: [head("Audit"), form, empty("Which team?", `Name one of yours: ${who.teams.join(", ")}.`)] };
+  if (who.role === "team_admin" && !asked.team) return { content: [head("Audit"), form, whichTeam(who, (team) => `audit?team=${team}`)] };
   const values = { ...asked, since: asked.since && `${asked.since}T00:00:00Z` };
   const { place } = await pagedTable("Changes", [
     { name: "When (UTC)", of: (row) => moment(row.at), kind: "t" },

@@ -2,7 +2,8 @@
 
 import { go, remember } from "/console/console/app.js";
 import { count, number } from "/console/console/format.js";
-import { button, card, empty, facts, field, h, head, link, notice, table } from "/console/console/html.js";
+import { button, card, empty, facts, h, head, link, notice, table } from "/console/console/html.js";
+import { onlyTeam, teamField } from "/console/parts/teams.js";
 
 function result(report) {
   const right = report.ok
@@ -23,14 +24,12 @@ function result(report) {
 }
 
 export async function show({ who, query }) {
-  const one = who.role === "team_admin" && who.teams.length === 1 ? who.teams[0] : "";
-  const team = query.team ?? one;
-  const input = h("input", { name: "team", value: team, autocomplete: "off", spellcheck: "false", placeholder: who.role === "team_admin" ? who.teams.join(", ") : "all teams" });
+  const fields = teamField(who, query.team ?? onlyTeam(who), who.role === "team_admin" ? who.teams.join(", ") : "all teams");
   const place = h("div", { className: "stack", "aria-live": "polite" }, empty("Nothing is verified yet", "Each counter is rebuilt from the ledger and compared, at one moment and while requests come in. Nothing is changed."));
   let events = null;
   const start = () => {
     events?.close();
-    const named = input.value.trim();
+    const named = new FormData(form).get("team").trim();
     remember({ team: named });
     const told = h("p", {}, "Reading …");
     const stop = button("Stop", () => {
@@ -59,6 +58,6 @@ export async function show({ who, query }) {
   const form = h("form", { className: "filters", onsubmit: (event) => {
     event.preventDefault();
     start();
-  } }, field("Team", input), h("button", { type: "submit", className: "main" }, "Verify"));
+  } }, fields, h("button", { type: "submit", className: "main" }, "Verify"));
   return { content: [head("Books"), form, card("", place)], leave: () => events?.close() };
 }

@@ -2,17 +2,30 @@
 
 import { get, post } from "/console/console/api.js";
 import { go, remember } from "/console/console/app.js";
-import { csv, download, moment, number, units } from "/console/console/format.js";
+import { csv, download, moment, number, unitColumns, units } from "/console/console/format.js";
 import { button, card, empty, facts, field, h, head, link, notice } from "/console/console/html.js";
 import { ask } from "/console/parts/dialog.js";
 import { filters, pagedTable } from "/console/parts/pager.js";
+import { onlyTeam, teamField, whichTeam } from "/console/parts/teams.js";
 
 const PAGE = 50;
 const OUTCOMES = ["delivered", "empty", "refused", "failed", "unreachable", "truncated", "abandoned", "expired"];
+const FILTERS = ["key", "user", "tag", "outcome", "since", "until", "request"];
 const GOOD = { delivered: "good", failed: "bad", unreachable: "bad", truncated: "warn", expired: "warn", abandoned: "warn" };
 const charged = (row) => row.charged ?? row.quota_units ?? 0;
 
 const told = (value) => (value !== null && typeof value === "object" ? h("pre", {}, JSON.stringify(value, null, 1)) : String(value));
+
+const ledgerOf = (team, more) => `ledger?${new URLSearchParams({ team, ...more })}`;
+
+/** The end user and the tags of an entry; each leads to those that have it as well. */
+function people(entry) {
+  const tags = Object.entries(entry.tags ?? {}).map(([name, value]) => `${name}=${value}`);
+  if (!entry.user && !tags.length) return "";
+  return h("span", { className: "tags" },
+    entry.user ? link(ledgerOf(entry.team, { user: entry.user }), entry.user) : null,
+    tags.map((tag) => link(ledgerOf(entry.team, { tag }), tag, { className: "tag" })));
+}
 
 /** All facts of an entry, and its refund. */
 function details(entry, who) {
@@ -28,7 +41,8 @@ function details(entry, who) {
     if (done) place.append(notice(`Refunded by the entry ${done.ledger_entry}.`, "good"));
   };
   const may = who.role === "admin" && ["request", "late"].includes(entry.kind) && charged(entry) > 0;
-  place.append(facts(Object.entries(entry).map(([name, value]) => [name.replaceAll("_", " "), told(value)])), ...(may ? [h("div", { className: "row" }, button("Refund", refund, { className: "danger" }))] : []));
+  const { user, tags, ...others } = entry;
+  place.append(facts([...Object.entries(others).map(([name, value]) => [name.replaceAll("_", " "), told(value)]), [tags ? "user and tags" : "user", user || tags ? people(entry) : null]]), ...(may ? [h("div", { className: "row" }, button("Refund", refund, { className: "danger" }))] : []));
   return place;
 }
 
@@ -45,12 +59,13 @@ async function entryPage(id, who) {
 
 export async function show({ who, id, query }) {
   if (id) return entryPage(id, who);
-  const one = who.role === "team_admin" && who.teams.length === 1 ? who.teams[0] : "";
-  const asked = { team: query.team ?? one, key: query.key ?? "", outcome: query.outcome ?? "", since: query.since ?? "", until: query.until ?? "", request: query.request ?? "" };
+  const asked = { team: query.team ?? onlyTeam(who), ...Object.fromEntries(FILTERS.map((name) => [name, query[name] ?? ""])) };
   const input = (name, more = {}) => h("input", { name, value: asked[name], autocomplete: "off", spellcheck: "false", ...more });
   const form = filters([
-    field("Team", input("team", { placeholder: "all" })),
+    teamField(who, asked.team),
     field("Key", input("key", { placeholder: "all" })),
+    field("End user", input("user", { placeholder: "all" })),
+    field("Tag", input("tag", { placeholder: "name=value" })),
     field("Outcome", h("select", { name: "outcome" }, h("option", { value: "" }, "all"), OUTCOMES.map((name) => h("option", { value: name, selected: asked.outcome === name }, name)))),
     field("From (UTC)", input("since", { type: "date" })),
     field("To (UTC)", input("until", { type: "date" })),
@@ -67,12 +82,13 @@ export async function show({ who, id, query }) {
     { name: "What", of: (row) => (row.outcome ? h("span", { className: `tag ${GOOD[row.outcome] ?? ""}` }, row.outcome) : h("span", { className: "tag" }, row.kind)) },
     { name: "Model", of: (row) => row.model ?? "", kind: "w" },
     { name: "Images", of: (row) => (row.images === undefined ? "" : number(row.images)), kind: "n" },
-    { name: "Units", of: (row) => units(charged(row)), kind: "n" },
+    ...unitColumns(charged),
+    { name: "User and tags", of: people, kind: "w" },
   ];
   const hasFilter = Object.values(asked).some(Boolean);
   const none = hasFilter ? empty("No entry is like that", "Look at other days, or with fewer filters.") : empty("No entry yet", "Every request that is forwarded leaves exactly one entry here, as do grants and refunds.");
   const needsTeam = who.role === "team_admin" && !asked.team && !asked.key;
-  if (needsTeam) return { content: [head("Ledger"), form, empty("Which team?", `Name one of yours: ${who.teams.join(", ")}.`)] };
+  if (needsTeam) return { content: [head("Ledger"), form, whichTeam(who, (team) => ledgerOf(team, {}))] };
   const { place, rows } = await pagedTable("Ledger entries", columns, (cursor) => get("ledger", { ...values, cursor, limit: PAGE }), none);
   const save = () => {
     const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];

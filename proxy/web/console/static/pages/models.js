@@ -2,7 +2,7 @@
 
 import { get } from "/console/console/api.js";
 import { remember } from "/console/console/app.js";
-import { number, units } from "/console/console/format.js";
+import { number, unitColumns, units } from "/console/console/format.js";
 import { button, card, empty, facts, field, h, head, notice, table } from "/console/console/html.js";
 import { copyable } from "/console/parts/dialog.js";
 import { priceTable } from "/console/parts/prices.js";
@@ -37,7 +37,7 @@ function costForm(models, query) {
         table("What would be charged", [
           { name: "If the answer", of: (row) => row.answer, kind: "w" },
           { name: "Images", of: (row) => number(row.images), kind: "n" },
-          { name: "Charged", of: (row) => units(row.charged), kind: "n" },
+          ...unitColumns((row) => row.charged, "Charged"),
         ], quote.answers));
     } catch (error) {
       told.replaceChildren(notice(error.message, "bad"));

@@ -35,7 +35,7 @@ export async function show({ who, id }) {
       h("div", { className: "wide" },
         card("Limits and what is used", usageBars(usage.limits, team.limits)),
         card("Facts", facts([["Name", team.name], ["Created", moment(team.created_at)], ["Images", number(team.images)], ["Granted units", number(team.granted_units)], ["Overage units", number(usage.overage_units)]]),
-          h("p", { className: "row" }, link(`ledger?team=${id}`, "Its ledger"), link(`usage?team=${id}`, "Its usage by key"), link(`books?team=${id}`, "Verify its books"), link(`audit?team=${id}`, "Who changed what")))),
+          h("p", { className: "row" }, link(`ledger?team=${id}`, "Its ledger"), link(`usage?team=${id}`, "Its usage"), link(`statements?team=${id}`, "Its statements"), link(`books?team=${id}`, "Verify its books"), link(`audit?team=${id}`, "Who changed what")))),
       card("Keys", place),
       usageCards(usage),
     ].filter(Boolean),

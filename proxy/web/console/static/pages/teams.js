@@ -2,7 +2,7 @@
 
 import { get, post } from "/console/console/api.js";
 import { go, remember } from "/console/console/app.js";
-import { moment, number, publicUrl, units } from "/console/console/format.js";
+import { moment, number, publicUrl, unitColumns } from "/console/console/format.js";
 import { button, card, empty, field, h, head, link } from "/console/console/html.js";
 import { ask, showSecret } from "/console/parts/dialog.js";
 import { limitFields, readLimits, tightest } from "/console/parts/limits.js";
@@ -64,7 +64,7 @@ export async function show({ who, query }) {
     { name: "Team", of: (row) => link(`teams/${row.id}`, row.id, { className: "mono" }), kind: "t" },
     { name: "Name", of: (row) => row.name, kind: "w" },
     { name: "Tightest quota", of: (row) => tightest(row.usage), kind: "w" },
-    { name: "Units used", of: (row) => units(row.usage.quota_units.posted), kind: "n" },
+    ...unitColumns((row) => row.usage.quota_units.posted, "Units used"),
     { name: "Images", of: (row) => number(row.images), kind: "n" },
     { name: "State", of: (row) => (row.deleted_at ? h("span", { className: "tag bad" }, "deleted") : h("span", { className: "tag good" }, "active")) },
   ];

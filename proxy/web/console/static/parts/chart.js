@@ -85,11 +85,11 @@ export function lastDays(count, now = Date.now()) {
   return Array.from({ length: count }, (_, at) => new Date(now - (count - 1 - at) * 86_400_000).toISOString().slice(0, 10));
 }
 
-/** The `limit` largest of `series`, and the others as one. */
+/** The `limit` largest of `series`, and the others as one; one that is the `rest` already is among those. */
 export function largest(series, limit = COLOURS) {
   const sum = (each) => each.values.reduce((total, value) => total + value, 0);
-  const sorted = [...series].sort((one, other) => sum(other) - sum(one));
+  const sorted = [...series].sort((one, other) => Number(one.rest ?? false) - Number(other.rest ?? false) || sum(other) - sum(one));
   if (sorted.length <= limit) return sorted;
   const rest = sorted.slice(limit - 1);
-  return [...sorted.slice(0, limit - 1), { name: `${rest.length} others`, values: rest[0].values.map((_, at) => rest.reduce((total, each) => total + each.values[at], 0)) }];
+  return [...sorted.slice(0, limit - 1), { name: rest.some((each) => each.rest) ? "others" : `${rest.length} others`, values: rest[0].values.map((_, at) => rest.reduce((total, each) => total + each.values[at], 0)) }];
 }
