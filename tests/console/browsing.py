@@ -12,6 +12,11 @@ from tests.support.gateways import RunningGateway
 from tests.support.requirements import program
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+PATIENCE_MS = 15_000
+"""A machine that does other things as well takes longer; and who has sent wrong tokens waits on purpose."""
+
+expect.set_options(timeout=PATIENCE_MS)
+
 WIDTHS = (390, 1_440)
 VIOLATIONS = {"resultTypes": ["violations"]}
 """axe lists one example alone of what it finds right, in half the time."""
@@ -41,7 +46,7 @@ class Visitor:
             accept_downloads=True,
             permissions=["clipboard-read", "clipboard-write"],
         )
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page: Page = self.context.new_page()
         self.base = base
         self.width = width

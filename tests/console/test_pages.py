@@ -121,6 +121,28 @@ def test_a_link_of_the_terminal_signs_in_and_leaves_no_code_in_the_address(
         expect(other.page.get_by_role("alert")).to_contain_text("'lightmeter console' prints a new one")
 
 
+def test_a_link_of_somebody_else_says_whose_it_is_first(browser: Browser, gateway: RunningGateway) -> None:
+    def path() -> str:
+        return gateway.admin_url + str(ask("POST", f"{gateway.admin_url}/console/codes", key=VIEWER_TOKEN).json["path"])
+
+    with visitor(browser, gateway, ADMIN_TOKEN) as person:
+        page = person.page
+        page.goto(path())
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in as auditor?")
+        expect(page.get_by_text("You are signed in as admin.")).to_be_visible()
+        assert "code" not in page.url
+        person.check_everywhere()
+        page.get_by_role("button", name="Stay admin").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+        expect(page.locator(".who p")).to_have_text("adminadmin")
+        # In a page that is open already, a browser changes the fragment and loads nothing.
+        page.goto(f"{gateway.admin_url}/console/")
+        page.evaluate("address => { location.href = address; }", path().replace("/console/", "/console/overview"))
+        page.get_by_role("button", name="Sign in as auditor").click()
+        expect(page.locator(".who p")).to_have_text("auditorviewer")
+        person.check(axe=False)
+
+
 def test_the_overview_is_live(admin: Visitor, gateway: RunningGateway, key: str) -> None:
     page = admin.visit("overview", "Overview")
     images = page.locator("dt", has_text="Images, last hour").locator("xpath=../dd")

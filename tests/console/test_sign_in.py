@@ -19,7 +19,7 @@ from tests.support.gateways import ADMIN_TOKEN, Answer, RunningGateway, ask
 OWN = {"x-lightmeter-console": "1"}
 
 
-def sign_in(gateway: RunningGateway, **body: str) -> Answer:
+def sign_in(gateway: RunningGateway, **body: Any) -> Answer:
     return ask("POST", f"{gateway.admin_url}/console/session", body=body, headers=OWN)
 
 
@@ -121,13 +121,37 @@ def test_a_link_signs_in_once(gateway: RunningGateway) -> None:
     assert made.status == 201
     code = re.fullmatch(r"/console/#code=(\S+)", made.json["path"])
     assert code is not None
-    answer = sign_in(gateway, code=code[1])
+    answer = sign_in(gateway, code=code[1], confirmed=True)
     assert (answer.status, answer.json["name"]) == (200, "auditor")
     assert call(gateway, "GET", "/admin/v1/teams", cookie_of(answer)).status == 200
     assert sign_in(gateway, code=code[1]).status == 401
     # What signs in is no session, and the other way round.
     assert call(gateway, "GET", "/admin/v1/teams", f"lightmeter_session={code[1]}").status == 401
     assert ask("POST", f"{gateway.admin_url}/console/codes").status == 401
+
+
+def code_of(gateway: RunningGateway, token: str) -> str:
+    return str(ask("POST", f"{gateway.admin_url}/console/codes", key=token).json["path"]).partition("=")[2]
+
+
+def test_a_link_of_somebody_else_signs_in_once_that_is_confirmed(gateway: RunningGateway) -> None:
+    admin, lead = (cookie_of(sign_in(gateway, token=token)) for token in (ADMIN_TOKEN, LEAD_TOKEN))
+    who = {"name": "lead", "role": "team_admin", "teams": ["acme", "ghost"]}
+    for cookie, now in (("", None), (admin, "admin")):
+        code = code_of(gateway, LEAD_TOKEN)
+        for _ in range(2):
+            asked = call(gateway, "POST", "/console/session", cookie, {"code": code}, **OWN)
+            assert (asked.status, asked.json) == (202, {"confirm": who, "now": now})
+            assert "Set-Cookie" not in asked.headers
+        confirmed = call(gateway, "POST", "/console/session", cookie, {"code": code, "confirmed": True}, **OWN)
+        assert (confirmed.status, confirmed.json["name"]) == (200, "lead")
+    # Nobody is asked who is that already, or to whom the gateway's own link gives all.
+    for cookie, token, name in ((lead, LEAD_TOKEN, "lead"), ("", ADMIN_TOKEN, "admin"), (admin, ADMIN_TOKEN, "admin")):
+        body = {"code": code_of(gateway, token)}
+        answer = call(gateway, "POST", "/console/session", cookie, body, **OWN)
+        assert (answer.status, answer.json["name"]) == (200, name)
+    asked = call(gateway, "POST", "/console/session", lead, {"code": code_of(gateway, ADMIN_TOKEN)}, **OWN)
+    assert (asked.status, asked.json["now"]) == (202, "lead")
 
 
 # --- What time and other tokens do -----------------------------------------------------------------------------------

@@ -35,12 +35,21 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 class SignInBody(BaseModel):
-    """``POST /console/session``: an admin token, or the code of a sign-in link."""
+    """``POST /console/session``: an admin token, or the code of a sign-in link, and whether that is wanted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     token: Annotated[str, Field(min_length=1, max_length=4_096)] | None = None
     code: Annotated[str, Field(min_length=1, max_length=4_096)] | None = None
+    confirmed: bool = False
+
+
+def _question(linked: AdminToken, now: Administrator | None) -> web.Response:
+    """Whom a link signs in, for who has opened it; ``now`` is who is signed in in that browser."""
+    who = {"name": linked.name, "role": linked.role, "teams": sorted(linked.teams)}
+    response = json_response({"confirm": who, "now": None if now is None else now.name}, status=202)
+    response.headers.update(NOT_KEPT)
+    return response
 
 
 class Console:
@@ -56,7 +65,9 @@ class Console:
         public_url: Callable[[], str],
         oidc_name: str | None = None,
     ) -> None:
-        """Sign people in by ``tokens``; ``wrong`` makes those wait who guess. ``public_url`` is where clients call.
+        """Sign people in by ``tokens``, the gateway's own first; ``wrong`` makes those wait who guess.
+
+        ``public_url`` is where clients call.
 
         ``oidc_name`` is what people call the OpenID provider that they may sign in by.
         """
@@ -102,14 +113,23 @@ class Console:
         return self._answer(who, self._sessions.ends_at(request))
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Begin a session by a token or by a link's code. Raises InvalidApiKey; guesses wait as for the admin API."""
+        """Begin a session by a token or by a link's code. Raises InvalidApiKey; guesses wait as for the admin API.
+
+        A link of somebody else would have its reader work in that one's name: 202 says whose it is, and it signs in
+        once that is ``confirmed``.
+        """
         self._check_origin(request)
         client = request[OBSERVATION].client
         self._wrong.check_flood(client)
         body = await read_request(request, SignInBody, self._limits)
         who = find_token(self._tokens, body.token.strip()) if body.token else None
         if who is None and body.code:
-            who = await self._sessions.use_code(body.code)
+            linked = await self._sessions.read_code(body.code)
+            if linked is not None and not body.confirmed:
+                now = await self._sessions.of(request)
+                if self._is_asked(linked, now):
+                    return _question(linked, now)
+            who = None if linked is None else await self._sessions.use_code(body.code)
         if who is None:
             await self._wrong.wait(client)
             raise InvalidApiKey(
@@ -121,6 +141,10 @@ class Console:
         self._sessions.begin(who, response)
         logger.info("%s signed in to the console from %s", who.name, client or "an unknown address")
         return response
+
+    def _is_asked(self, linked: AdminToken, now: Administrator | None) -> bool:
+        """Whether a link is to be confirmed: a link of the gateway's own token gives nobody less than they had."""
+        return linked is not self._tokens[0] if now is None else linked.name != now.name
 
     async def sign_out(self, request: web.Request) -> web.Response:
         """End the session."""

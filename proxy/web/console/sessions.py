@@ -164,6 +164,13 @@ class Sessions:
         content = {"id": secrets.token_urlsafe(12), "name": who.name, "token": self._signer.fingerprint(who.sha256)}
         return self._signer.sign("code", content, for_s=LINK_S)
 
+    async def read_code(self, code: str) -> AdminToken | None:
+        """Whom the code would sign in, None where it is wrong, late or used. Raises StoreUnavailable."""
+        content = self._signer.read("code", code)
+        if content is None or await self._memory.is_taken(f"code:{content['id']}"):
+            return None
+        return self._token_of(content)
+
     async def use_code(self, code: str) -> AdminToken | None:
         """Whom the code signs in, None where it is wrong, late or used. Raises StoreUnavailable."""
         content = self._signer.read("code", code)

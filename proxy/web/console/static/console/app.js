@@ -73,6 +73,29 @@ async function signInPage(message = "", kind = "") {
   }
 }
 
+/** Whose a link is, before it signs in: somebody may have sent theirs. */
+function confirmPage(code, { confirm, now }) {
+  leave?.();
+  leave = null;
+  shown += 1;
+  document.title = "Sign in · Lightmeter";
+  const told = h("div", { "aria-live": "polite" });
+  const begin = async () => {
+    try {
+      await enter(await session.begin({ code, confirmed: true }));
+    } catch (error) {
+      told.replaceChildren(notice(error.message, "bad"));
+    }
+  };
+  const of = confirm.role === "team_admin" ? `team_admin of ${confirm.teams.join(", ")}` : confirm.role;
+  root.replaceChildren(
+    h("main", { id: "main", className: "alone", tabindex: "-1" },
+      h("div", { className: "sign-in card" }, brand(), h("h1", {}, `Sign in as ${confirm.name}?`), told,
+        h("p", {}, `This link signs you in as ${confirm.name} (${of}). ${now === null ? "" : `You are signed in as ${now}. `}Go on only with a link that you asked for: what you do is done in this name.`),
+        button(`Sign in as ${confirm.name}`, begin, { className: "main" }),
+        button(now === null ? "Sign in otherwise" : `Stay ${now}`, start))));
+}
+
 async function signOut() {
   await session.end().catch(() => null);
   await signInPage("You are signed out.", "good");
@@ -151,12 +174,30 @@ document.addEventListener("click", (event) => {
 addEventListener("popstate", () => who && render());
 document.addEventListener("signed-out", () => who && signInPage("Your session has ended: sign in again.", "warn"));
 
-const code = new URLSearchParams(location.hash.slice(1)).get("code");
-if (code) history.replaceState(null, "", location.pathname + location.search);
-(async () => {
+/** Show the console to who is signed in, or the page for signing in. */
+async function start() {
   try {
-    await enter(code ? await session.begin({ code }) : await session.show());
+    await enter(await session.show());
   } catch (error) {
-    await signInPage(error.status === 401 && !code ? "" : error.message, error.status !== 401 || code ? "bad" : "");
+    await signInPage(error.status === 401 ? "" : error.message, error.status === 401 ? "" : "bad");
   }
-})();
+}
+
+/** Sign in by the code of a link, which leaves the address at once; whether there was one. */
+async function startByLink() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (!code) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  try {
+    const answer = await session.begin({ code });
+    if (answer.confirm) confirmPage(code, answer);
+    else await enter(answer);
+  } catch (error) {
+    await signInPage(error.message, "bad");
+  }
+  return true;
+}
+
+// Where a page of the console is open already, a link changes but the fragment, and loads nothing.
+addEventListener("hashchange", startByLink);
+startByLink().then((isLink) => isLink || start());
