@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.domain.billing.settlement import Delivery, Outcome, Reservation, Served, settle
 from proxy.domain.errors import InsufficientQuota, InvalidApiKey, ModelNotAllowed
 from proxy.metering.ledger.pages import LedgerFilter
+from proxy.metering.redis_store.facts import DAY_LENGTH
 from tests.metering.conftest import MODEL, Bench, open_bench, quote
 from tests.support.examples import examples
 
@@ -247,6 +250,39 @@ async def check_interleaving(url: str, limit: int, plan: Plan) -> None:
             assert record.quota.posted + record.quota.reserved - overage <= limit
         for reservation in held:
             await bench.store.settle(settle(reservation, delivered(0)))
+
+
+async def used_by_heading(bench: Bench, name: str) -> dict[str, int]:
+    """What stands in the usage of a key or a team, its days added up: midnight may pass meanwhile."""
+    used: dict[str, int] = defaultdict(int)
+    stored: dict[Any, Any] = await bench.redis.hgetall(f"lm:{{acme}}:{name}")
+    for field, number in stored.items():
+        used[field.decode()[DAY_LENGTH:]] += int(number)
+    return used
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 2, 0, 3)])
+async def test_usage_adds_up_charges_with_and_without_images(bench: Bench, order: tuple[int, ...]) -> None:
+    kinds = ((1, 5_000), (2, 0), (0, 700), (0, 0))
+    key = await bench.make_key()
+    for turn in range(2):
+        for kind in order:
+            images, charged = kinds[kind]
+            reservation = await bench.admit(key, f"req_{turn}{kind}", 5_000)
+            await bench.store.settle(replace(settle(reservation, delivered(images)), charged_units=charged))
+    for name in (f"usage:{key.key_id}", "usage"):
+        used = await used_by_heading(bench, name)
+        assert used == {f":units:{MODEL}": 11_400, f":images:{MODEL}": 6}
+    await bench.check_books(key)
+
+
+async def test_usage_has_no_number_that_is_not_counted(bench: Bench) -> None:
+    key = await bench.make_key()
+    for number, (images, charged) in enumerate([(0, 0), (1, 0)]):
+        reservation = await bench.admit(key, f"req_{number}", 5_000)
+        await bench.store.settle(replace(settle(reservation, delivered(images)), charged_units=charged))
+    for name in (f"usage:{key.key_id}", "usage"):
+        assert await used_by_heading(bench, name) == {f":images:{MODEL}": 1}
 
 
 async def test_refused_outcomes_are_in_the_ledger_and_cost_nothing(bench: Bench) -> None:

@@ -13,9 +13,8 @@
 -- @include clock
 -- @include authenticate
 
-local key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
-  'previous_until_ms')
-local verdict = authenticate(ARGV[2], key, redis.call('HGET', KEYS[3], 'revoked_ms'))
+local key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms')
+local verdict = authenticate(ARGV[2], KEYS[1], key[1], key[2] or redis.call('HGET', KEYS[3], 'revoked_ms'), key[3])
 if verdict ~= 'ok' then return {ARGV[1], verdict} end
 if ARGV[3] == '1' and redis.call('ZRANGEBYSCORE', KEYS[2], 0, now_ms, 'LIMIT', 0, 1)[1] then return {ARGV[1], 'again'} end
 return {ARGV[1], 'ok', redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[3]), now_us}

@@ -1,17 +1,19 @@
 -- A part of other scripts: is this key good now? Needs clock.
 --
--- verdict = authenticate(secret_sha256, key, team_revoked_ms)
---   secret_sha256    of the text that the client sent
---   key              {secret_sha256, revoked_ms, expires_ms, previous_sha256, previous_until_ms} of the stored key, false
---                    where there is none
---   team_revoked_ms  of its team's record
---   verdict          'ok', 'unknown', 'revoked' or 'expired'
-local function authenticate(secret_sha256, key, team_revoked_ms)
-  if key[1] ~= secret_sha256 then
-    local in_overlap = key[4] == secret_sha256 and now_ms < tonumber(key[5] or 0)
+-- verdict = authenticate(secret_sha256, key, own_sha256, revoked_ms, expires_ms)
+--   secret_sha256  of the text that the client sent
+--   key            key record (hash)
+--   own_sha256     of the stored key, false where there is none
+--   revoked_ms     of the key or of its team, false where neither is revoked
+--   expires_ms     of the key, false where it never does
+--   verdict        'ok', 'unknown', 'revoked' or 'expired'
+local function authenticate(secret_sha256, key, own_sha256, revoked_ms, expires_ms)
+  if own_sha256 ~= secret_sha256 then
+    local previous = redis.call('HMGET', key, 'previous_sha256', 'previous_until_ms')
+    local in_overlap = previous[1] == secret_sha256 and now_ms < tonumber(previous[2] or 0)
     if not in_overlap then return 'unknown' end
   end
-  if key[2] or team_revoked_ms then return 'revoked' end
-  if key[3] and now_ms >= tonumber(key[3]) then return 'expired' end
+  if revoked_ms then return 'revoked' end
+  if expires_ms and now_ms >= tonumber(expires_ms) then return 'expired' end
   return 'ok'
 end

@@ -8,7 +8,10 @@
 --   month month_reserved month_posted       the first day of its month, and the same
 --   requests_due_us images_due_us           when the next one would be due if all came evenly, microseconds since the epoch
 local COUNTERS = '>i8i8i8i8i8i8i8i8i8i8i8i8i8'
-local NOTHING_COUNTED = string.rep('\0', 104)
+local COUNTERS_BYTES = 104
+
+-- Where the day of the last admission begins.
+local DAY_AT = 41
 
 -- counters_of(record)   what stands there; an error where it is nothing of this kind, which a script asks for before it writes
 -- add_to(record, counters, day, reserved, posted, overage, images, held, requests_us, images_us)
@@ -20,8 +23,8 @@ local NOTHING_COUNTED = string.rep('\0', 104)
 -- What is reserved and posted counts in the windows of that day and of its month as well, if the record still counts in
 -- them. A window that has passed is left alone: nothing is limited by it any more.
 local function counters_of(record)
-  local counters = redis.call('HGET', record, 'counters') or NOTHING_COUNTED
-  if #counters ~= #NOTHING_COUNTED then error('the counters of ' .. record .. ' are none: ' .. #counters .. ' bytes') end
+  local counters = redis.call('HGET', record, 'counters') or string.rep('\0', COUNTERS_BYTES)
+  if #counters ~= COUNTERS_BYTES then error('the counters of ' .. record .. ' are none: ' .. #counters .. ' bytes') end
   return counters
 end
 

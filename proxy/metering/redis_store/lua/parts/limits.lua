@@ -11,4 +11,3 @@ local USER_LIMITS = '>i8i8i8i8'
 local USER_LIMITS_BYTES = 32
 local USER_ID_BYTES = 40
 local NONE = -2 ^ 63
-local NO_LIMITS = struct.pack(LIMITS, NONE, NONE, NONE, NONE, NONE, NONE)

@@ -57,24 +57,6 @@ local more_models = (ARGV[13] or '') ~= '' and ARGV[13]
 
 local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
 
-local function limit(value) return value ~= NONE and value end
-
-local function read(scope, name, models, limits, counters)
-  local total, per_day, per_month, requests, images_limit, concurrent = struct.unpack(LIMITS, limits or NO_LIMITS)
-  local reserved, posted, overage, made, held, day, day_reserved, day_posted, month, month_reserved, month_posted,
-    requests_due_us, images_due_us = struct.unpack(COUNTERS, counters or NOTHING_COUNTED)
-  return {
-    scope = scope, name = name, models = models,
-    quota_units = limit(total), quota_units_per_day = limit(per_day), quota_units_per_month = limit(per_month),
-    requests_per_minute = limit(requests), images_per_minute = limit(images_limit),
-    concurrent_requests = limit(concurrent),
-    reserved = reserved, posted = posted, overage = overage, images = made, held = held,
-    day = day, day_reserved = day_reserved, day_posted = day_posted,
-    month = month, month_reserved = month_reserved, month_posted = month_posted,
-    requests_due_us = requests_due_us, images_due_us = images_due_us,
-  }
-end
-
 local function holds(models, model)
   if not models or models == '*' then return true end
   for pattern in string.gmatch(models, '[^\n]+') do
@@ -91,79 +73,148 @@ local function may_use(models)
 end
 
 local before = redis.call('GET', KEYS[2])
-local state, units_held, then_ms = string.match(before or '', '^(%a+) (%S+) (%S+)')
-if state == 'held' then units = tonumber(units_held) end
-local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'previous_sha256',
-  'previous_until_ms', 'models', 'limits', 'counters')
+local state, units_held, then_ms
+if before then
+  state, units_held, then_ms = string.match(before, '^(%a+) (%S+) (%S+)')
+  if state == 'held' then units = tonumber(units_held) end
+end
+local of_key = redis.call('HMGET', KEYS[1], 'secret_sha256', 'revoked_ms', 'expires_ms', 'models', 'limits', 'counters')
 local of_team = redis.call('HMGET', KEYS[4], 'revoked_ms', 'models', 'limits', 'counters')
 
 -- This very call made before: the first answer stands, whatever has become of the key since.
-local verdict = before and 'ok' or authenticate(ARGV[2], of_key, of_team[1])
-if verdict ~= 'ok' then return {id, verdict, 0} end
-local expired = #redis.call('ZRANGEBYSCORE', KEYS[3], 0, now_ms, 'LIMIT', 0, 1)
+if not before then
+  local verdict = authenticate(ARGV[2], KEYS[1], of_key[1], of_key[2] or of_team[1], of_key[3])
+  if verdict ~= 'ok' then return {id, verdict, 0} end
+end
+local expired = #redis.call('ZRANGEBYSCORE', KEYS[3], '0', string.format('%d', now_ms), 'LIMIT', '0', '1')
 -- What they hold may be what is wanted; other models take whatever room there is.
 local should_reclaim = expired == 1 and ARGV[8] == '1'
 if should_reclaim and (before or more_models) then return {id, 'again', 1} end
 if state == 'void' or state == 'expired' then return {id, 'void', expired} end
-local key = read('key', KEYS[1], of_key[6], of_key[7], of_key[8])
-local team = read('team', KEYS[4], of_team[2], of_team[3], of_team[4])
-if not before and not may_use(key.models) then return {id, 'model_not_allowed', 'key', expired} end
-if not before and not may_use(team.models) then return {id, 'model_not_allowed', 'team', expired} end
+local key_models, key_limits, key_counters = of_key[4], of_key[5], of_key[6] or string.rep('\0', COUNTERS_BYTES)
+local team_models, team_limits, team_counters = of_team[2], of_team[3], of_team[4] or string.rep('\0', COUNTERS_BYTES)
+if not before and not may_use(key_models) then return {id, 'model_not_allowed', 'key', expired} end
+if not before and not may_use(team_models) then return {id, 'model_not_allowed', 'team', expired} end
 
-local is_per_key, is_per_team = #(of_key[7] or NO_LIMITS) > LIMITS_BYTES, #(of_team[3] or NO_LIMITS) > LIMITS_BYTES
+local is_per_key, is_per_team = #(key_limits or '') > LIMITS_BYTES, #(team_limits or '') > LIMITS_BYTES
 if (is_per_key or is_per_team) and not user then return {id, 'users', expired} end
 -- What was reserved before counts where it did then.
-local counts_for = state == 'held' and string.match(before, ',"per_user":"(%a+)"}$')
-if not before then
-  counts_for = is_per_key and (is_per_team and 'both' or 'key') or is_per_team and 'team'
+local counts_for
+if before then
+  counts_for = state == 'held' and string.match(before, ',"per_user":"(%a+)"}$')
+elseif is_per_key or is_per_team then
+  counts_for = is_per_key and (is_per_team and 'both' or 'key') or 'team'
 end
 
 -- --- The same request sent before ------------------------------------------------------------------------------------
 
-local function seen_before()
-  local seen = redis.call('GET', KEYS[5])
-  if not seen then return nil end
-  local state, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
-  if reservation == id then return nil end
-  if body ~= ARGV[10] then return {id, 'mismatch', expired} end
-  if state == 'done' then return {id, 'answered', answer, expired} end
-  if state == 'gone' then return {id, 'answer_gone', expired} end
-  if not KEYS[6] or string.sub(KEYS[6], -#reservation - 1) ~= ':' .. reservation then
-    return {id, 'seen', reservation, expired}
+local seen = KEYS[5] and not before and redis.call('GET', KEYS[5])
+if seen then
+  local is, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
+  if reservation ~= id then
+    if body ~= ARGV[10] then return {id, 'mismatch', expired} end
+    if is == 'done' then return {id, 'answered', answer, expired} end
+    if is == 'gone' then return {id, 'answer_gone', expired} end
+    if not KEYS[6] or string.sub(KEYS[6], -#reservation - 1) ~= ':' .. reservation then
+      return {id, 'seen', reservation, expired}
+    end
+    -- An expired lease is not in progress.
+    if should_reclaim then return {id, 'again', 1} end
+    local held = redis.call('GET', KEYS[6])
+    is = held and string.match(held, '^%a+')
+    if is ~= 'void' then return {id, is == 'held' and 'in_progress' or 'answer_gone', expired} end
   end
-  -- An expired lease is not in progress.
-  if should_reclaim then return {id, 'again', 1} end
-  local held = redis.call('GET', KEYS[6])
-  local is = held and string.match(held, '^%a+')
-  if is == 'void' then return nil end
-  return {id, is == 'held' and 'in_progress' or 'answer_gone', expired}
 end
-
-local seen = KEYS[5] and not before and seen_before()
-if seen then return seen end
 
 -- --- Windows ---------------------------------------------------------------------------------------------------------
 
 -- After a fail-over the clock may be a little behind: no request goes back into a window that has passed. A record that is
 -- days ahead was written by a clock that was wrong.
 local admitted_ms = now_ms
-local began_ms = math.max(key.day, team.day) * DAY_MS
+local day_of_key, day_of_team = struct.unpack('>i8', key_counters, DAY_AT), struct.unpack('>i8', team_counters, DAY_AT)
+local began_ms = math.max(day_of_key, day_of_team) * DAY_MS
 if began_ms > now_ms and began_ms - now_ms < DAY_MS then admitted_ms = began_ms end
 local today = day_of(admitted_ms)
 
-local function turn(record)
-  if record.day == today then return end
+local function turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
+  if day == today then return day_reserved, day_posted, month, month_reserved, month_posted end
   local first = first_of_month(today)
-  record.day, record.day_posted, record.day_reserved = today, 0, 0
-  if record.month ~= first then record.month, record.month_posted, record.month_reserved = first, 0, 0 end
+  if month == first then return 0, 0, month, month_reserved, month_posted end
+  return 0, 0, first, 0, 0
 end
 
-turn(key)
-turn(team)
+local function read_limits(limits)
+  if not limits then return NONE, NONE, NONE, NONE, NONE, NONE end
+  return struct.unpack(LIMITS, limits)
+end
+
+-- --- Limits ----------------------------------------------------------------------------------------------------------
+
+local refusal, remaining, longest, rates = nil, false, nil, {}
+
+-- Of quotas, the first one that the units do not fit into refuses.
+local function keep_quota(scope, name, limit, posted, reserved, window)
+  local left = limit - posted - reserved
+  if not remaining or left < remaining then remaining = left end
+  if units > left and not refusal then
+    refusal = {id, 'insufficient_quota', scope, name, limit, posted, reserved, window, expired}
+  end
+end
+
+local function keep_quotas(scope, total, reserved, posted, per_day, day_reserved, day_posted, per_month, month,
+  month_reserved, month_posted)
+  if total ~= NONE then keep_quota(scope, 'quota_units', total, posted, reserved, -1) end
+  if per_day ~= NONE then keep_quota(scope, 'quota_units_per_day', per_day, day_posted, day_reserved, today) end
+  if per_month ~= NONE then
+    keep_quota(scope, 'quota_units_per_month', per_month, month_posted, month_reserved, month)
+  end
+end
+
+-- Of rate limits that refuse, the one that takes longest to pass is reported.
+local function refuse(scope, kind, limit, wait_us)
+  if not longest or wait_us == -1 or (longest.wait_us ~= -1 and wait_us > longest.wait_us) then
+    longest = {scope = scope, kind = kind, limit = limit, wait_us = wait_us}
+  end
+end
+
+local function keep_rate(scope, kind, limit, due_us, amount)
+  local interval = interval_of(limit)
+  local most = burst_us > interval and burst_us or interval
+  local due = due_us > now_us and due_us or now_us
+  local after = due + amount * interval
+  rates[#rates + 1] = {kind, limit, interval, most, due, after}
+  if amount * interval > most then
+    refuse(scope, kind, limit, -1)
+  elseif after - most > now_us then
+    refuse(scope, kind, limit, after - most - now_us)
+  end
+  return after
+end
+
+local function keep_concurrency(scope, limit, held)
+  -- When one of them ends, nobody knows.
+  if limit ~= NONE and held >= limit then refuse(scope, 'concurrency', limit, 1000000) end
+end
+
+-- What the record counts once the request is admitted.
+local function keep_limits(scope, limits, counters)
+  local total, per_day, per_month, requests, images_limit, concurrent = read_limits(limits)
+  local reserved, posted, overage, made, held, day, day_reserved, day_posted, month, month_reserved, month_posted,
+    requests_due_us, images_due_us = struct.unpack(COUNTERS, counters)
+  day_reserved, day_posted, month, month_reserved, month_posted =
+    turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
+  keep_quotas(scope, total, reserved, posted, per_day, day_reserved, day_posted, per_month, month, month_reserved,
+    month_posted)
+  if requests ~= NONE then requests_due_us = keep_rate(scope, 'requests', requests, requests_due_us, 1) end
+  if images_limit ~= NONE then images_due_us = keep_rate(scope, 'images', images_limit, images_due_us, images) end
+  keep_concurrency(scope, concurrent, held)
+  return struct.pack(COUNTERS, reserved + units, posted, overage, made, held + 1, today, day_reserved + units, day_posted,
+    month, month_reserved + units, month_posted, requests_due_us, images_due_us)
+end
 
 -- --- End users -------------------------------------------------------------------------------------------------------
 
-local users, reserve_for
+local users, keep_limits_of, reserve_for
 
 if user then
 -- Here, for most requests have no use for it.
@@ -174,136 +225,89 @@ local function read_user(scope, name, limits)
   local per_day, per_month, images_limit, concurrent = user_limits(limits, user)
   local day, day_reserved, day_posted, month, month_reserved, month_posted, held, images_due_us, since, until_ms =
     used_by(name, now_ms)
-  local one = {
-    scope = scope, name = name,
-    quota_units_per_day = limit(per_day), quota_units_per_month = limit(per_month),
-    images_per_minute = limit(images_limit), concurrent_requests = limit(concurrent),
-    day = day or today, day_reserved = day_reserved or 0, day_posted = day_posted or 0,
-    month = month or first_of_month(today), month_reserved = month_reserved or 0, month_posted = month_posted or 0,
-    held = held or 0, images_due_us = images_due_us or 0, since = math.min(since or today, today), until_ms = until_ms or 0,
+  day_reserved, day_posted, month, month_reserved, month_posted = turn(day or today, day_reserved or 0, day_posted or 0,
+    month or first_of_month(today), month_reserved or 0, month_posted or 0)
+  users[#users + 1] = {
+    scope = scope, name = name, per_day = per_day, per_month = per_month, images_limit = images_limit,
+    concurrent = concurrent, day_reserved = day_reserved, day_posted = day_posted, month = month,
+    month_reserved = month_reserved, month_posted = month_posted, held = held or 0, images_due_us = images_due_us or 0,
+    since = math.min(since or today, today), until_ms = until_ms or 0,
   }
-  turn(one)
-  users[#users + 1] = one
 end
 
 users = {}
-if is_per_key then read_user('key_user', of_key_s_user, of_key[7]) end
-if is_per_team then read_user('team_user', of_team_s_user, of_team[3]) end
+if is_per_key then read_user('key_user', of_key_s_user, key_limits) end
+if is_per_team then read_user('team_user', of_team_s_user, team_limits) end
 
-reserve_for = function(record)
-  local ends_ms = record.quota_units_per_month and end_of_month_ms(today) or (today + 1) * DAY_MS
-  keep_user(record.name, now_ms, record.day, record.day_reserved + units, record.day_posted, record.month,
-    record.month_reserved + units, record.month_posted, record.held + 1, record.images_next_us or record.images_due_us,
-    record.since, math.max(record.until_ms, ends_ms, math.ceil((record.images_next_us or 0) / 1000)))
+keep_limits_of = function(one)
+  keep_quotas(one.scope, NONE, 0, 0, one.per_day, one.day_reserved, one.day_posted, one.per_month, one.month,
+    one.month_reserved, one.month_posted)
+  if one.images_limit ~= NONE then
+    one.images_due_us = keep_rate(one.scope, 'images', one.images_limit, one.images_due_us, images)
+    one.until_ms = math.max(one.until_ms, math.ceil(one.images_due_us / 1000))
+  end
+  keep_concurrency(one.scope, one.concurrent, one.held)
+end
+
+reserve_for = function(one)
+  local ends_ms = one.per_month ~= NONE and end_of_month_ms(today) or (today + 1) * DAY_MS
+  keep_user(one.name, now_ms, today, one.day_reserved + units, one.day_posted, one.month, one.month_reserved + units,
+    one.month_posted, one.held + 1, one.images_due_us, one.since, math.max(one.until_ms, ends_ms))
 end
 end
 
 -- --- Other models: the dearest that the key may use and has the quota for is reserved ---------------------------------------
 
-local function room()
-  local least
-  for _, record in ipairs({key, team, unpack(users or {})}) do
-    for _, left in ipairs({
-      record.quota_units and record.quota_units - record.posted - record.reserved or false,
-      record.quota_units_per_day and record.quota_units_per_day - record.day_posted - record.day_reserved or false,
-      record.quota_units_per_month and record.quota_units_per_month - record.month_posted - record.month_reserved or false,
-    }) do
-      if left and (not least or left < least) then least = left end
+local others
+if more_models then
+  local most = units
+  -- What was reserved before is what there is room for.
+  if not before then
+    most = math.huge
+    local function leave_room(limit, posted, reserved)
+      if limit ~= NONE then most = math.min(most, limit - posted - reserved) end
+    end
+    for _, record in ipairs({{key_limits, key_counters}, {team_limits, team_counters}}) do
+      local total, per_day, per_month = read_limits(record[1])
+      local reserved, posted, _, _, _, day, day_reserved, day_posted, month, month_reserved, month_posted =
+        struct.unpack(COUNTERS, record[2])
+      day_reserved, day_posted, month, month_reserved, month_posted =
+        turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
+      leave_room(total, posted, reserved)
+      leave_room(per_day, day_posted, day_reserved)
+      leave_room(per_month, month_posted, month_reserved)
+    end
+    for _, one in ipairs(users or {}) do
+      leave_room(one.per_day, one.day_posted, one.day_reserved)
+      leave_room(one.per_month, one.month_posted, one.month_reserved)
     end
   end
-  return least
-end
-
-local others = more_models and {}
-if others then
-  -- What was reserved before is what there is room for.
-  local most = before and units or room()
+  others = {}
   for model, its_units in string.gmatch(more_models, '(%S+) (%d+)') do
     its_units = tonumber(its_units)
-    if (not most or its_units <= most) and holds(key.models, model) and holds(team.models, model) then
+    if its_units <= most and holds(key_models, model) and holds(team_models, model) then
       others[#others + 1], units = model, math.max(units, its_units)
     end
   end
 end
 
--- --- Quota: the first limit that the units do not fit into refuses -----------------------------------------------------
+-- --- All of them, at last with what is to be reserved ---------------------------------------------------------------
 
-local remaining = false
-
-local function over(record, name, posted, reserved, window)
-  local limit = record[name]
-  if not limit then return nil end
-  local left = limit - posted - reserved
-  if not remaining or left < remaining then remaining = left end
-  if units <= left then return nil end
-  return {id, 'insufficient_quota', record.scope, name, limit, posted, reserved, window, expired}
-end
-
-local function over_any(record)
-  return over(record, 'quota_units', record.posted, record.reserved, -1)
-    or over(record, 'quota_units_per_day', record.day_posted, record.day_reserved, record.day)
-    or over(record, 'quota_units_per_month', record.month_posted, record.month_reserved, record.month)
-end
-
-local refusal = over_any(key) or over_any(team)
+key_counters = keep_limits('key', key_limits, key_counters)
+team_counters = keep_limits('team', team_limits, team_counters)
 if users then
-  for _, record in ipairs(users) do refusal = refusal or over_any(record) end
+  for _, one in ipairs(users) do keep_limits_of(one) end
 end
 
--- --- Rate limits: of those that refuse, the one that takes longest to pass is reported ------------------------------------------
-
-local rates, longest = {}, nil
-
-local function refuse(record, kind, limit, wait_us)
-  if not longest or wait_us == -1 or (longest.wait_us ~= -1 and wait_us > longest.wait_us) then
-    longest = {scope = record.scope, kind = kind, limit = limit, wait_us = wait_us}
-  end
-end
-
-local function keep_rate(record, kind, limit, due_us, amount)
-  if not limit then return end
-  local interval = interval_of(limit)
-  local most = math.max(burst_us, interval)
-  local due = math.max(due_us, now_us)
-  local after = due + amount * interval
-  rates[#rates + 1] = {kind = kind, limit = limit, interval = interval, most = most, due = due, after = after}
-  if amount * interval > most then
-    refuse(record, kind, limit, -1)
-  elseif after - most > now_us then
-    refuse(record, kind, limit, after - most - now_us)
-  end
-  return after
-end
-
-local function keep_all(record)
-  record.requests_next_us = keep_rate(record, 'requests', record.requests_per_minute, record.requests_due_us, 1)
-  record.images_next_us = keep_rate(record, 'images', record.images_per_minute, record.images_due_us, images)
-  -- When one of them ends, nobody knows.
-  if record.concurrent_requests and record.held >= record.concurrent_requests then
-    refuse(record, 'concurrency', record.concurrent_requests, 1000000)
-  end
-end
-
-keep_all(key)
-keep_all(team)
-if users then
-  for _, record in ipairs(users) do keep_all(record) end
-end
-
-local function report_rates(which)
-  local tightest, found = {}, {}
-  for _, rate in ipairs(rates) do
-    local reset = rate[which] - now_us
-    local left = math.max(0, math.floor((rate.most - reset) / rate.interval))
-    local other = tightest[rate.kind]
-    if not other then
-      other = #found
-      tightest[rate.kind] = other
-    elseif left >= found[other + 3] then
-      other = nil
-    end
-    if other then
-      found[other + 1], found[other + 2], found[other + 3], found[other + 4] = rate.kind, rate.limit, left, reset
+local function report_rates(is_admitted)
+  local found = {}
+  for at = 1, #rates do
+    local kind, limit, interval, most, due, after = unpack(rates[at])
+    local reset = (is_admitted and after or due) - now_us
+    local left = math.max(0, math.floor((most - reset) / interval))
+    local other = kind == found[1] and 0 or kind == found[5] and 4 or #found
+    if other == #found or left < found[other + 3] then
+      found[other + 1], found[other + 2], found[other + 3], found[other + 4] = kind, limit, left, reset
     end
   end
   return found
@@ -311,37 +315,30 @@ end
 
 -- --- At last the reservation -----------------------------------------------------------------------------------------
 
-local function admitted(at_ms, left, which)
-  if not (others or user) then return {id, 'admitted', at_ms, left, report_rates(which), expired} end
-  local reply = {id, 'admitted', at_ms, left, report_rates(which)}
+local function admitted(at_ms, left, is_new)
+  if not (others or user) then return {id, 'admitted', at_ms, left, report_rates(is_new), expired} end
+  local reply = {id, 'admitted', at_ms, left, report_rates(is_new)}
   if others then reply[6], reply[7] = units, others end
   if user then reply[#reply + 1] = counts_for or '' end
   reply[#reply + 1] = expired
   return reply
 end
 
-if before then return admitted(state == 'held' and tonumber(then_ms) or now_ms, remaining, 'due') end
+if before then return admitted(state == 'held' and tonumber(then_ms) or now_ms, remaining, false) end
 if refusal then return should_reclaim and {id, 'again', 1} or refusal end
 if longest then
   if should_reclaim and longest.kind == 'concurrency' then return {id, 'again', 1} end
-  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates('due'), expired}
-end
-
-local function reserve(record)
-  redis.call('HSET', record.name, 'counters', struct.pack(COUNTERS, record.reserved + units, record.posted,
-    record.overage, record.images, record.held + 1, record.day, record.day_reserved + units, record.day_posted,
-    record.month, record.month_reserved + units, record.month_posted, record.requests_next_us or record.requests_due_us,
-    record.images_next_us or record.images_due_us))
+  return {id, 'rate_limited', longest.scope, longest.kind, longest.limit, longest.wait_us, report_rates(false), expired}
 end
 
 -- Whoever ends it has to know which of the user's counters it stands in.
 local facts = counts_for and string.sub(ARGV[7], 1, -2) .. ',"per_user":"' .. counts_for .. '"}' or ARGV[7]
-redis.call('SET', KEYS[2], string.format('held %s %d %s', others and string.format('%.0f', units) or ARGV[4], admitted_ms, facts))
-redis.call('ZADD', KEYS[3], now_ms + ARGV[6], id)
+redis.call('SET', KEYS[2], string.format('held %d %d %s', units, admitted_ms, facts))
+redis.call('ZADD', KEYS[3], string.format('%d', now_ms + ARGV[6]), id)
 if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
-reserve(key)
-reserve(team)
+redis.call('HSET', KEYS[1], 'counters', key_counters)
+redis.call('HSET', KEYS[4], 'counters', team_counters)
 if users then
-  for _, record in ipairs(users) do reserve_for(record) end
+  for _, one in ipairs(users) do reserve_for(one) end
 end
-return admitted(admitted_ms, remaining and remaining - units, 'after')
+return admitted(admitted_ms, remaining and remaining - units, true)

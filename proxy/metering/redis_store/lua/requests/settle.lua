@@ -48,8 +48,8 @@ if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= t
 -- What cannot be added to is refused here, by reads in constant time: Lua takes nothing back that it has written.
 local units_heading, images_heading = ARGV[6] .. ':units:' .. ARGV[5], ARGV[6] .. ':images:' .. ARGV[5]
 local of_key, of_team = counters_of(KEYS[1]), counters_of(KEYS[6])
-check_usage(KEYS[4], units_heading, images_heading)
-check_usage(KEYS[7], units_heading, images_heading)
+local used_by_key = check_usage(KEYS[4], units_heading, images_heading)
+local used_by_team = check_usage(KEYS[7], units_heading, images_heading)
 if state == 'held' then redis.call('ZCARD', KEYS[3]) end
 
 local add_to_users
@@ -96,10 +96,22 @@ end
 add_to(KEYS[1], of_key, day, released, charged + 0, overage + 0, images + 0, held)
 add_to(KEYS[6], of_team, day, released, charged + 0, overage + 0, images + 0, held)
 if add_to_users then add_to_users(day, released, charged + 0, held) end
-for at = 4, 7, 3 do
-  if images ~= '0' then redis.call('HINCRBY', KEYS[at], images_heading, images) end
-  if charged ~= '0' then redis.call('HINCRBY', KEYS[at], units_heading, charged) end
+
+-- Both numbers at once take half of the time that they take by themselves.
+local function use(usage, used)
+  if images ~= '0' and charged ~= '0' then
+    redis.call('HSET', usage, units_heading, string.format('%d', (used[1] or 0) + charged), images_heading,
+      string.format('%d', (used[2] or 0) + images))
+  elseif images ~= '0' then
+    redis.call('HINCRBY', usage, images_heading, images)
+  elseif charged ~= '0' then
+    redis.call('HINCRBY', usage, units_heading, charged)
+  end
 end
+
+use(KEYS[4], used_by_key)
+use(KEYS[7], used_by_team)
+
 if KEYS[9] then
   if not running or string.match(running, '^running %x+ (%S+)') == id then
     if ARGV[14] == 'free' then
