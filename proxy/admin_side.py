@@ -19,6 +19,7 @@ from proxy.metering.accounts.registry import KeyRegistry, TeamRegistry
 from proxy.metering.ledger.audit_log import AuditLog
 from proxy.metering.ledger.books import LedgerBooks
 from proxy.metering.ledger.pages import LedgerPages
+from proxy.metering.ledger.people_usage import PeopleUsage
 from proxy.metering.ledger.retention import LedgerRetention
 from proxy.metering.ledger.ship_lag import ShipLag
 from proxy.metering.ledger.shipped import ShippedLedger
@@ -139,7 +140,7 @@ class AdminSide:
         keys, teams = KeyRegistry(runner, redis_pool, store), TeamRegistry(runner, redis_pool, store)
         self.routes = [
             *KeyAdminRoutes(keys, teams, limits, money).routes(),
-            *TeamAdminRoutes(teams, limits, money).routes(),
+            *TeamAdminRoutes(teams, PeopleUsage(redis_pool, store), limits, money).routes(),
             *VerifyRoutes(pages, books, teams).routes(),
             *LedgerRoutes(pages, books, limits, money).routes(),
             *ShippingRoutes(shipped, limits).routes(),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -200,9 +201,18 @@ _add_shared_commands(teams, _TEAM)
 @click.command()
 @click.argument("account", metavar="KEY_ID|TEAM")
 @click.option("--user", help="Only what this end user has used of it, where each user has limits.")
+@click.option("--by", type=click.Choice(["user", "tag"]), help="What each end user, or tag, was charged instead.")
+@click.option("--window", help="With --by: a UTC day or month, like 2026-11-26 or 2026-11; this month by default.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=100, help="With --by: how many are listed.")
 @json_option
-def usage(account: str, user: str | None, as_json: bool) -> None:
+def usage(account: str, user: str | None, by: str | None, window: str | None, limit: int, as_json: bool) -> None:
     """What a key or a team has used: of its limits, by model and by day."""
+    if user is not None and (by or window):
+        raise click.UsageError("--user excludes --by and --window.")
+    if by is not None:
+        return _show_people(account, by, window, limit, as_json)
+    if window is not None:
+        raise click.UsageError("--window goes with --by.")
     kind = _KEY if "_" in account else _TEAM
     query = "" if user is None else f"?user={quote(user, safe='')}"
     answer = call_admin("GET", f"{kind.path_of(account)}/usage{query}")
@@ -215,6 +225,25 @@ def usage(account: str, user: str | None, as_json: bool) -> None:
         click.echo()
         rows = [(one, each["images"], each["quota_units"], *_usd(each)) for one, each in answer[name].items()]
         show_table((heading, "IMAGES", "UNITS", *(["USD"] if rows and len(rows[0]) > COLUMNS else [])), rows)
+    return None
+
+
+def _show_people(account: str, by: str, window: str | None, limit: int, as_json: bool) -> None:
+    """What end users or tags of a team, or of one key, were charged, the largest first."""
+    team, _, is_key = account.partition("_")
+    given = {"by": by, "window": window or datetime.now(UTC).strftime("%Y-%m"), "limit": limit}
+    query = urlencode({**given, **({"key": account} if is_key else {})})
+    answer = call_admin("GET", f"{_TEAM.path_of(team)}/usage/people?{query}")
+    if as_json:
+        return show_json(answer)
+    listed = [(each["name"] or "(none named)", each) for each in answer["data"]]
+    if answer["others"] is not None:
+        listed.append((f"({answer['others']['names']:,} others)", answer["others"]))
+    rows = [(name, each["requests"], each["images"], each["quota_units"], *_usd(each)) for name, each in listed]
+    usd = ["USD"] if "quota_units_usd" in answer["total"] else []
+    show_table((by.upper(), "REQUESTS", "IMAGES", "UNITS", *usd), rows)
+    if not answer["complete"]:
+        click.echo("The ledger was trimmed since this window began: what was taken out is not in it.", err=True)
     return None
 
 

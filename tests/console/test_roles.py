@@ -36,6 +36,7 @@ TABLE = {
     ("GET", "/admin/v1/ledger/books/{team}/users"): (YES, YES, NO),
     ("GET", "/admin/v1/ledger/heads"): (YES, NO, NO),
     ("POST", "/admin/v1/ledger/shipped"): (NO, NO, NO),
+    ("GET", "/admin/v1/teams/{id}/usage/people"): (YES, YES, NO),
     ("GET", "/admin/v1/teams/{id}/statements"): (YES, YES, NO),
     ("GET", "/admin/v1/teams/{id}/statements/{month}"): (YES, YES, NO),
     ("GET", "/admin/v1/teams/{id}/statements/{month}/page"): (YES, YES, NO),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.support.gateways import (
     ask,
     configuration,
     image_model,
+    key_id,
     running_gateway,
 )
 
@@ -149,3 +151,56 @@ def test_each_user_has_limits_and_is_told_that_they_are_the_user_s(shared: Runni
     assert json.loads(lightmeter("ledger", "verify", "--json", environment=admin))["ok"] is True
     lightmeter("keys", "update", made["id"], "--limits-per-user", "none", environment=admin)
     assert generate(None).status == 200
+
+
+def test_usage_by_user_and_by_tag_of_a_day_and_a_month(shared: RunningGateway) -> None:
+    admin = {"LIGHTMETER_ADMIN_URL": shared.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
+    first, second = (shared.make_key(1_000_000, team="school") for _ in range(2))
+    for key, user, tags, images in (
+        (first, "ann", "env=prod, project=apollo", 2),
+        (second, "ann", "env=test", 1),
+        (first, "bob", None, 1),
+        (first, None, "env=prod", 4),
+    ):
+        headers = {"X-OpenWebUI-User-Email": user, "X-Lightmeter-Tags": tags}
+        body = {"model": "acme/image-1", "prompt": "a cube", "n": images}
+        url = f"{shared.url}/v1/images/generations"
+        assert ask("POST", url, key=key, body=body, headers={k: v for k, v in headers.items() if v}).status == 200
+    month = shared.ledger(first)[0]["at"][:7]
+
+    def people(query: str) -> dict[str, Any]:
+        answer = shared.admin("GET", f"/admin/v1/teams/school/usage/people?window={month}&{query}")
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = answer.json
+        return found
+
+    def used(query: str) -> list[tuple[str, int, int, int]]:
+        return [(each["name"], each["requests"], each["images"], each["quota_units"]) for each in people(query)["data"]]
+
+    assert used("by=user") == [("", 1, 4, 20_000), ("ann", 2, 3, 15_000), ("bob", 1, 1, 5_000)]
+    assert used("by=tag") == [
+        ("env=prod", 2, 6, 30_000),
+        ("project=apollo", 1, 2, 10_000),
+        ("env=test", 1, 1, 5_000),
+    ]
+    assert used(f"key={key_id(second)}") == [("ann", 1, 1, 5_000)]
+    top = people("limit=1")
+    assert top["total"] == {"requests": 4, "images": 8, "quota_units": 40_000}
+    assert top["others"] == {"names": 2, "requests": 3, "images": 4, "quota_units": 20_000}
+    assert (top["complete"], top["by"], people("limit=3")["others"]) == (True, "user", None)
+    # It goes on from there; a refund gives back.
+    entry = shared.ledger(first)[0]["id"]
+    assert shared.admin("POST", f"/admin/v1/ledger/{entry}/refund", body={"reason": "black"}).status == 201
+    assert used("by=user")[1:] == [("ann", 2, 3, 5_000), ("bob", 1, 1, 5_000)]
+    for wrong, status, param in (
+        ("2026-02-30", 400, "window"),
+        ("2026-13", 400, "window"),
+        (f"{month}&key=other_k7f3m2q9aa", 404, None),
+    ):
+        answer = shared.admin("GET", f"/admin/v1/teams/school/usage/people?window={wrong}")
+        assert (answer.status, answer.json["error"]["param"]) == (status, param)
+    assert shared.admin("GET", f"/admin/v1/teams/nobody/usage/people?window={month}").status == 404
+    shown = lightmeter("usage", "school", "--by", "user", "--window", month, "--limit", "2", environment=admin)
+    assert [line.split()[0] for line in shown.splitlines()] == ["USER", "(none", "ann", "(1"]
+    of_key = ("usage", key_id(second), "--by", "tag", "--window", month, "--json")
+    assert [each["name"] for each in json.loads(lightmeter(*of_key, environment=admin))["data"]] == ["env=test"]

@@ -19,6 +19,7 @@ NO_SCHEMA_SAYS_SO = (
     "'key' should be a key's id, of the team that 'team' names.",
     "'order' should be 'oldest' where neither 'team' nor 'key' is given.",
     "'x-lightmeter-tags' should be up to",
+    "'window' should be a UTC day or month, like ",
     # Which list a cursor is of.
     "'cursor' should be of the team '",
     "'cursor' should be the next_cursor or the resume_cursor of a list of all teams;",

@@ -11,10 +11,12 @@ from typing import Any, Generic
 from aiohttp import web
 from pydantic import BaseModel
 
-from proxy.domain.errors import Conflict, InvalidRequest
+from proxy.domain.api_key import team_of
+from proxy.domain.errors import Conflict, InvalidRequest, NotFound
 from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.accounts.registry import AccountRegistry, KeyRegistry, Record, TeamRegistry
+from proxy.metering.ledger.people_usage import PeopleUsage
 from proxy.web.admin import wire
 from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import (
@@ -29,9 +31,9 @@ from proxy.web.admin.bodies import (
     milliseconds,
     read_request,
 )
-from proxy.web.admin.queries import KeysQuery, TeamsQuery, UsageQuery, read_query
+from proxy.web.admin.queries import KeysQuery, PeopleQuery, TeamsQuery, UsageQuery, read_query
 from proxy.web.admin.roles import ADMINISTRATOR, Role, check_team
-from proxy.web.admin.views import charges_view, key_view, list_response, team_view, user_view
+from proxy.web.admin.views import charges_view, key_view, list_response, people_view, team_view, user_view
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route, Scope
@@ -238,10 +240,21 @@ class KeyAdminRoutes(AccountRoutes[KeyRecord]):
 class TeamAdminRoutes(AccountRoutes[TeamRecord]):
     """Handlers of ``/admin/v1/teams``."""
 
-    def __init__(self, teams: TeamRegistry, limits: BodyLimits, money: Money = NO_MONEY) -> None:
-        """Read and change ``teams``."""
+    def __init__(self, teams: TeamRegistry, people: PeopleUsage, limits: BodyLimits, money: Money = NO_MONEY) -> None:
+        """Read and change ``teams``, and read what their ``people`` have used."""
         super().__init__(TEAM, teams, limits, money)
         self._teams = teams
+        self._people = people
+
+    def own_routes(self) -> Sequence[Route]:
+        """Only teams have ledgers."""
+        return (
+            Route(
+                *("GET", f"{TEAM.path}/{{id}}/usage/people", self.people, READ, {200: wire.PeopleUsageView}),
+                query=PeopleQuery,
+                scope=Scope.PATH,
+            ),
+        )
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a team."""
@@ -259,3 +272,14 @@ class TeamAdminRoutes(AccountRoutes[TeamRecord]):
         else:
             page = await self._teams.page(cursor=query.cursor, limit=query.limit, prefix=prefix)
         return list_response([team_view(record, self._money) for record in page.items], page.next_cursor)
+
+    async def people(self, request: web.Request) -> web.Response:
+        """What end users or tags of a team, or of one key, were charged in a UTC day or month."""
+        team, query = request.match_info["id"], read_query(request, PeopleQuery)
+        await self._teams.get(team)
+        if query.key is not None and team_of(query.key) != team:
+            raise NotFound(f"There is no key '{query.key}' of the team '{team}'.")
+        found = await self._people.read(team, query.window, query.key)
+        headings = found.tally.by_user if query.by == "user" else found.tally.by_tag
+        asked = {"team": team, "key": query.key, "window": query.window, "by": query.by}
+        return json_response(people_view(found, headings, query.limit, self._money, **asked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
 from pydantic import (
@@ -22,6 +22,7 @@ from proxy.domain.api_key import KEY_ID_PATTERN, TEAM_ID_PATTERN, is_team_id, te
 from proxy.domain.billing.settlement import Outcome
 from proxy.domain.errors import InvalidRequest, NotFound
 from proxy.domain.people import TAG_PATTERN, USER_LENGTH_LIMIT
+from proxy.metering.ledger.people_usage import window_ms
 from proxy.metering.ledger.shipped import SHIPPER_PATTERN
 from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK_PATTERN
 
@@ -40,7 +41,10 @@ ORDERS = ("oldest", "newest")
 
 USERS_PATTERN = r"[a-z0-9_-]{1,60}:[0-9a-f]{40}(?:,[a-z0-9_-]{1,60}:[0-9a-f]{40}){0,99}"
 
+WINDOW_PATTERN = r"2[0-9]{3}-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12][0-9]|3[01]))?"
+
 _user_list = re.compile(USERS_PATTERN)
+_window = re.compile(WINDOW_PATTERN)
 _whole_tag = re.compile(TAG_PATTERN)
 _request_id = re.compile(REQUEST_PATTERN)
 _shipper = re.compile(SHIPPER_PATTERN)
@@ -143,6 +147,17 @@ def _users(text: str) -> str:
     return text
 
 
+def _is_window(text: str) -> str:
+    wrong = "should be a UTC day or month, like 2026-11-26 or 2026-11"
+    if not _window.fullmatch(text):
+        raise ValueError(wrong)
+    try:
+        window_ms(text)
+    except ValueError:
+        raise ValueError(wrong) from None
+    return text
+
+
 def _tag(text: str) -> str:
     if not _whole_tag.fullmatch(text):
         raise ValueError("should be a tag like env=prod")
@@ -216,6 +231,12 @@ AnyUser = Annotated[
         {"type": "string", "maxLength": USER_LENGTH_LIMIT, "description": "An end user's as well; empty for no name"}
     ),
 ]
+PeopleBy = Annotated[
+    Literal["user", "tag"], WithJsonSchema({"type": "string", "enum": ["user", "tag"], "default": "user"})
+]
+Window = Annotated[
+    str, AfterValidator(_is_window), text_schema(WINDOW_PATTERN, "A UTC day or month, like 2026-11-26 or 2026-11")
+]
 TagOf = Annotated[str, AfterValidator(_tag), text_schema(TAG_PATTERN, "Only with this tag, like env=prod")]
 
 
@@ -260,6 +281,15 @@ class UsageQuery(StrictQuery):
     """``GET …/usage``."""
 
     user: AnyUser | None = None
+
+
+class PeopleQuery(StrictQuery):
+    """``GET /admin/v1/teams/{id}/usage/people``."""
+
+    window: Window
+    by: PeopleBy = "user"
+    key: KeyOf | None = None
+    limit: PageLimit = PAGE_DEFAULT
 
 
 class UserBooksQuery(StrictQuery):

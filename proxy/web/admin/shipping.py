@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict
 
 from proxy.metering.ledger.shipped import LedgerHead, ShippedLedger
 from proxy.web.admin.bodies import ShippedBody, read_request
 from proxy.web.admin.queries import HeadsQuery, read_query, since_ms, split_entry_id
 from proxy.web.admin.views import list_response
-from proxy.web.admin.wire import HeadPage, ShippedView
+from proxy.web.admin.wire import Time
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route
@@ -21,6 +22,37 @@ HEADS_A_PAGE = 100
 """A script for each: requests to the gateway should not wait long for them."""
 
 NO_ENTRY = "0-0"
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class HeadView(_View):
+    """Where a team's ledger ends, and how far it was trimmed and shipped; null where there is no such entry.
+
+    ``read_at`` is when this was read, by the store's clock.
+    """
+
+    team: str
+    last: str | None
+    trimmed: str | None
+    shipped: str | None
+    read_at: Time
+
+
+class HeadPage(_View):
+    """A page of them."""
+
+    data: list[HeadView]
+    next_cursor: str | None
+
+
+class ShippedView(_View):
+    """Whose report was taken, and of how many teams."""
+
+    shipper: str
+    teams: int
 
 
 class ShippingRoutes:

@@ -8,8 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.domain.billing.tallies import Sums, largest
 from proxy.domain.limits import Account, KeyRecord, TeamRecord, UserUsage
 from proxy.domain.money import NO_MONEY, Money
+from proxy.metering.ledger.people_usage import PeopleTally
 from proxy.metering.ledger.walk import StreamPage
 from proxy.metering.redis_store.charges import Charges
 from proxy.web.public.key import concurrency_view, quota_view, rate_view, usage_view
@@ -67,6 +69,24 @@ def user_view(usage: UserUsage, money: Money) -> dict[str, Any]:
             "images_per_minute": rate_view(usage.images),
             "concurrent_requests": concurrency_view(usage.limits.concurrent_requests, usage.held),
         },
+    }
+
+
+def people_view(
+    found: PeopleTally, headings: Mapping[str, Sums], limit: int, money: Money, **asked: str | None
+) -> dict[str, Any]:
+    """What end users or tags were charged, the largest first; ``asked`` is what was asked for."""
+
+    def shown(sums: Sums) -> dict[str, Any]:
+        return money.beside(asdict(sums), "quota_units")
+
+    first, names, others = largest(headings, limit)
+    return {
+        **asked,
+        "complete": found.is_complete,
+        "total": shown(found.tally.all),
+        "data": [{"name": name, **shown(sums)} for name, sums in first],
+        "others": {"names": names, **shown(others)} if names else None,
     }
 
 

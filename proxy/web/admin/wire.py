@@ -235,6 +235,40 @@ class StatedSums(_View):
     quota_units_usd: Usd | None = None
 
 
+class PeopleSums(StatedSums):
+    """The same, and of how many requests."""
+
+    requests: int
+
+
+class NamedSums(PeopleSums):
+    """An end user, empty for those that name none, or a tag (``name=value``)."""
+
+    name: str
+
+
+class OtherSums(PeopleSums):
+    """What all headings beyond the limit add up to, and how many they are."""
+
+    names: int
+
+
+class PeopleUsageView(_View):
+    """What end users or tags of a team were charged by ledger entries written in a UTC day or month, the largest first.
+
+    It is not ``complete`` where the ledger was trimmed since. Beyond 5,000 names, the others are one: ``(others)``.
+    """
+
+    team: str
+    key: str | None
+    window: str
+    by: str
+    complete: bool
+    total: PeopleSums
+    data: list[NamedSums]
+    others: OtherSums | None
+
+
 class LateSums(StatedSums):
     """What requests of an earlier month are in a statement."""
 
@@ -398,30 +432,3 @@ class UserBooksPage(_View):
     as_of: str
     leases: int
     today: Annotated[str, Field(description="The UTC day by the store's clock")]
-
-
-class HeadView(_View):
-    """Where a team's ledger ends, and how far it was trimmed and shipped; null where there is no such entry.
-
-    ``read_at`` is when this was read, by the store's clock.
-    """
-
-    team: str
-    last: str | None
-    trimmed: str | None
-    shipped: str | None
-    read_at: Time
-
-
-class HeadPage(_View):
-    """A page of them."""
-
-    data: list[HeadView]
-    next_cursor: str | None
-
-
-class ShippedView(_View):
-    """Whose report was taken, and of how many teams."""
-
-    shipper: str
-    teams: int
