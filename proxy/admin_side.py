@@ -42,6 +42,7 @@ from proxy.web.admin.roles import AdminToken, Role, by_place
 from proxy.web.admin.shipping import ShippingRoutes
 from proxy.web.admin.statements import StatementRoutes
 from proxy.web.console.console import CONSOLE, Console
+from proxy.web.console.first_image import FirstImage
 from proxy.web.console.offers import OfferRoutes
 from proxy.web.console.oidc.fetching import Fetcher
 from proxy.web.console.oidc.issuer import Issuer
@@ -87,6 +88,7 @@ class AdminSide:
         self.routes: list[Route] = []
         self._description = Description()
         self._public_url = ""
+        self._console: Console | None = None
         self.catalog = settings.catalog()
         """What the console tells of; a reload replaces it."""
 
@@ -161,12 +163,18 @@ class AdminSide:
         add_routes(app, self.routes)
         if with_console:
             oidc = self._add_oidc(app, Once(redis_pool), wrong)
-            Console(sessions, tokens, wrong, limits, money, lambda: self._public_url, oidc).add_to(app)
+            self._console = console = Console(sessions, tokens, wrong, limits, money, lambda: self._public_url, oidc)
+            console.add_to(app)
         return app
 
-    def sign_in_path(self) -> str:
-        """The console's path that signs in as the gateway's own token, once, within two minutes."""
-        return f"{CONSOLE}#code={self._sessions.make_code(self._own_token)}"
+    def sign_in_path(self, *, for_s: int) -> str:
+        """The console's path that signs in as the gateway's own token, once, within ``for_s``."""
+        return f"{CONSOLE}#code={self._sessions.make_code(self._own_token, for_s=for_s)}"
+
+    def show_first_image(self, image: FirstImage) -> None:
+        """Let the console's overview show it."""
+        if self._console is not None:
+            self._console.first_image.shown = image
 
     def _add_oidc(self, app: web.Application, once: Once, wrong: WrongTokens) -> str | None:
         """Let people sign in by the OpenID provider; its name, None where there is none."""

@@ -43,6 +43,7 @@ from proxy.telemetry.observation import request_ids
 from proxy.telemetry.secrets import KNOWN_SECRETS
 from proxy.telemetry.shared.values import SharedNumbers
 from proxy.upstream.pool import Pool
+from proxy.web.console.first_image import FirstImage
 from proxy.web.console.key_page import add_key_page
 from proxy.web.intake.body_memory import BodyMemory
 from proxy.web.intake.body_pieces import Patience
@@ -155,9 +156,13 @@ class Gateway:
         """Stop everything, whatever is in flight."""
         await self._parts.aclose()
 
-    def sign_in_link(self) -> str:
-        """An address of the console that signs in as the gateway's own token, once, within two minutes."""
-        return self.admin_address + self._admin.sign_in_path()
+    def sign_in_link(self, *, for_s: int) -> str:
+        """An address of the console that signs in as the gateway's own token, once, within ``for_s``."""
+        return self.admin_address + self._admin.sign_in_path(for_s=for_s)
+
+    def show_first_image(self, image: FirstImage) -> None:
+        """Let the console's overview show it, to who looks at a gateway for the first time."""
+        self._admin.show_first_image(image)
 
     def reload(self, settings: Settings) -> None:
         """Offer the models of ``settings``, made at its providers, from the next request on.

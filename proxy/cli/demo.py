@@ -27,6 +27,7 @@ from proxy.settings.settings import Settings, read_settings
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.logs import set_up_logs
 from proxy.telemetry.program import PROGRAM
+from proxy.web.console.first_image import FirstImage
 
 LAST_PORT = 65_535
 TEAM = "demo"
@@ -34,6 +35,9 @@ MODEL = "sample/image-1"
 QUOTA_UNITS = 1_000_000
 PROMPT = "A clean product photo of a translucent blue cube on a white table"
 METRIC = "lightmeter_quota_units_total"
+LINK_S = 900
+"""Whoever has just started it reads on before they look."""
+
 PROVIDER_START_S = 30
 PROVIDER_STOP_S = 5
 
@@ -163,6 +167,12 @@ async def _send_one_request(gateway: Gateway, folder: Path) -> dict[str, Any]:
         path = folder / "picture.png"
         path.write_bytes(picture)
         own = await _call(session, "GET", f"{gateway.public_address}/v1/key", user)
+        entries = f"{gateway.admin_address}/admin/v1/ledger?key={made['id']}"
+        (entry,) = (await _call(session, "GET", entries, admin))["data"]
+        about = {name: entry[name] for name in ("team", "key", "model")}
+        gateway.show_first_image(
+            FirstImage(picture, "image/png", {**about, "quota_units": entry["charged"], "entry": entry["id"]})
+        )
         async with session.get(f"{gateway.admin_address}/metrics") as response:
             metrics = await response.text()
     return {
@@ -202,9 +212,9 @@ async def _call(
 def _show_what_next(gateway: Gateway, key: str, folder: Path) -> None:
     program, token_file = PROGRAM.anywhere(), quote(str(folder.absolute() / "admin-token"))
     click.echo(
-        f"""Serving until Ctrl-C. The console, signed in by this link once, within two minutes:
+        f"""Serving until Ctrl-C. The console with this image, signed in by this link once, within 15 minutes:
 
-  {gateway.sign_in_link()}
+  {gateway.sign_in_link(for_s=LINK_S)}
 
 In another terminal:
 

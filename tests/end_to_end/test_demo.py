@@ -5,8 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.browsing import Visitor, chromium
 from tests.support.processes import python_module, running
 from tests.support.requirements import program
 
@@ -80,6 +86,30 @@ def test_the_demo_spends_prints_and_serves_what_it_says(tmp_path: Path) -> None:
             )
             assert edited.stdout.startswith(b"event: image_edit.completed\n")
             assert demo.stop() == 0
+
+
+def test_who_follows_the_printed_link_sees_the_demos_image_in_the_console(tmp_path: Path) -> None:
+    command = python_module("proxy.cli", "demo", "--port", "0", "--folder", str(tmp_path / "demo"))
+    with running(command, tmp_path / "log") as demo:
+        demo.wait_for_output(r"The requests are logged in .*\n")
+        (address,) = re.findall(r"http://\S+/console/#code=\S+", demo.output)
+        with chromium() as browser:
+            person = Visitor(browser, address.partition("/console/")[0])
+            page = person.page
+            page.goto(address)
+            expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+            picture = page.get_by_role("img", name="The image that the demo asked for")
+            expect(picture).to_be_visible()
+            assert picture.evaluate("async image => (await image.decode(), image.naturalWidth)") >= 512
+            expect(page.get_by_text("7,500 units")).to_be_visible()
+            person.check_everywhere()
+            page.get_by_text("Ledger entry").locator("xpath=following-sibling::dd[1]").get_by_role("link").click()
+            expect(page.get_by_text("sample/image-1")).to_be_visible()
+            assert person.wrong == []
+            person.context.close()
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(f"{person.base}/console/demo/picture", timeout=10)  # noqa: S310 - the demo's own
+        assert demo.stop() == 0
 
 
 def test_the_demo_tells_scripts_what_happened(tmp_path: Path) -> None:

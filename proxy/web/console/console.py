@@ -15,7 +15,8 @@ from proxy.telemetry.observation import OBSERVATION
 from proxy.telemetry.version import package_version
 from proxy.web.admin.access import WrongTokens, bearer, find_token
 from proxy.web.admin.bodies import read_request
-from proxy.web.admin.roles import Administrator, AdminToken
+from proxy.web.admin.roles import Administrator, AdminToken, Role
+from proxy.web.console.first_image import PICTURE, FirstImageView
 from proxy.web.console.sessions import COOKIE_NEEDS, Sessions
 from proxy.web.console.static_files import FOLDER, file_routes, read_files
 from proxy.web.intake.request_body import BodyLimits
@@ -78,6 +79,7 @@ class Console:
         self._limits = limits
         self._money = money
         self._public_url = public_url
+        self.first_image = FirstImageView(sessions)
 
     def add_to(self, app: web.Application) -> None:
         """Serve the console. Its pages hold no data: that comes from the admin API, to who is signed in."""
@@ -96,6 +98,7 @@ class Console:
         router.add_post(SESSION, self.sign_in)
         router.add_delete(SESSION, self.sign_out)
         router.add_post(CODES, self.make_code)
+        router.add_get(PICTURE, self.first_image.show)
 
     async def to_console(self, _request: web.Request) -> web.Response:
         """Where people find it."""
@@ -176,6 +179,7 @@ class Console:
                 "version": package_version(),
                 "public_url": self._public_url(),
                 "units_per_usd": None if units is None else f"{units:f}",
+                "first_image": self.first_image.about() if who.role is not Role.TEAM_ADMIN else None,
             }
         )
         response.headers.update(NOT_KEPT)

@@ -159,10 +159,10 @@ class Sessions:
 
     # --- Sign-in links ------------------------------------------------------------------------------------------------
 
-    def make_code(self, who: AdminToken) -> str:
-        """A code that signs in as ``who``, once, within ``LINK_S``."""
+    def make_code(self, who: AdminToken, *, for_s: int = LINK_S) -> str:
+        """A code that signs in as ``who``, once, within ``for_s``."""
         content = {"id": secrets.token_urlsafe(12), "name": who.name, "token": self._signer.fingerprint(who.sha256)}
-        return self._signer.sign("code", content, for_s=LINK_S)
+        return self._signer.sign("code", content, for_s=for_s)
 
     async def read_code(self, code: str) -> AdminToken | None:
         """Whom the code would sign in, None where it is wrong, late or used. Raises StoreUnavailable."""
@@ -177,7 +177,8 @@ class Sessions:
         token = None if content is None else self._token_of(content)
         if content is None or token is None:
             return None
-        return token if await self._memory.take(f"code:{content['id']}", for_s=LINK_S) else None
+        for_s = int(content["until"] - self._signer.now()) + 1
+        return token if await self._memory.take(f"code:{content['id']}", for_s=for_s) else None
 
     # --- Below them ---------------------------------------------------------------------------------------------------
 

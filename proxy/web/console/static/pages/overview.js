@@ -2,7 +2,7 @@
 
 import { get } from "/console/console/api.js";
 import { count, hasMoney, milliseconds, number, units, usd } from "/console/console/format.js";
-import { card, empty, h, head, link, notice, table } from "/console/console/html.js";
+import { card, empty, facts, h, head, link, notice, table } from "/console/console/html.js";
 import { chart, largest } from "/console/parts/chart.js";
 
 const OUTCOMES = ["delivered", "refused", "rejected", "failed", "empty", "truncated", "abandoned", "expired", "unreachable"];
@@ -79,7 +79,17 @@ function places(seen) {
   ];
 }
 
-export async function show() {
+/** The demo's picture: the first that a person sees here has been drawn, and paid for, through this gateway. */
+function firstImage(image) {
+  return card("The first image of this gateway",
+    h("div", { className: "first-image" },
+      h("img", { src: image.picture, alt: "The image that the demo asked for", width: 160, height: 160 }),
+      h("div", { className: "stack" },
+        facts([["Model", image.model], ["Key", link(`keys/${image.key}`, image.key, { className: "mono" })], ["Cost", `${units(image.quota_units)} units`], ["Ledger entry", link(`ledger/${image.entry}`, image.entry, { className: "mono" })]]),
+        h("p", { className: "soft" }, "It was drawn for the demo's key, and is in the figures below within seconds. The gateway keeps no images: this one is from the demo's folder."))));
+}
+
+export async function show({ who }) {
   const first = await get("overview");
   const live = h("p", { className: "soft", role: "status" }, "Live");
   const parts = { now: h("div", { className: "stack" }), hour: h("div", { className: "wide" }), month: h("div", { className: "wide" }), places: h("div", { className: "wide" }) };
@@ -87,7 +97,7 @@ export async function show() {
   const draw = (seen) => {
     parts.now.replaceChildren(...now(seen).filter(Boolean));
     const hasFigures = seen.minutes.some((row) => Object.keys(row.outcomes).length);
-    idle.replaceChildren(...(hasFigures || first.days.some((row) => Object.keys(row.outcomes).length) ? [] : [empty("No request yet", h("span", {}, "Make a key under ", link("teams", "Teams and keys"), " and send a first request: its figures are here within seconds."))]));
+    idle.replaceChildren(...(hasFigures || who.first_image || first.days.some((row) => Object.keys(row.outcomes).length) ? [] : [empty("No request yet", h("span", {}, "Make a key under ", link("teams", "Teams and keys"), " and send a first request: its figures are here within seconds."))]));
     parts.hour.replaceChildren(...(hasFigures ? hour(seen) : []));
     parts.places.replaceChildren(...places(seen));
   };
@@ -106,7 +116,7 @@ export async function show() {
     if (seen) parts.month.replaceChildren(...month(seen.days));
   }, DAYS_EVERY_MS);
   return {
-    content: [head("Overview", null, live), parts.now, idle, parts.hour, parts.month, parts.places,
+    content: [head("Overview", null, live), ...(who.first_image ? [firstImage(who.first_image)] : []), parts.now, idle, parts.hour, parts.month, parts.places,
       h("p", { className: "soft" }, "Figures of all gateways on this store, by UTC. They are for looking at; the ledger is what counts.")],
     leave: () => {
       events.close();
