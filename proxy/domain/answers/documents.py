@@ -68,6 +68,9 @@ class DocumentReader(EventListener):
 
     def feed(self, piece: bytes, listener: DocumentListener) -> None:
         """Take the next piece of the body. Raises MalformedResponse, and what ``listener`` does."""
+        if self._is_payload(piece):
+            listener.payload(piece)
+            return
         self._listener = listener
         try:
             if self._events is not None:
@@ -117,6 +120,13 @@ class DocumentReader(EventListener):
             self._end_document(name)
         else:
             self._read(b" ", name)
+
+    def _is_payload(self, piece: bytes) -> bool:
+        """Whether all of ``piece`` is more of a payload, and nothing else: the scanner would find out the same."""
+        if self._scanner is None or self._is_stopped or not (self._events is None or self._events.is_in_data):
+            return False
+        # What is a payload's, as it stands, holds no line's end.
+        return self._scanner.is_payload(piece)
 
     def _read(self, piece: bytes, name: bytes) -> None:
         while piece and not self._is_stopped:

@@ -22,6 +22,8 @@ _escape = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _no_base64 = re.compile(rb"[^A-Za-z0-9+/]")
 _PNG_BYTES, _WEBP_BYTES = 24, 30
 """From here on the size is known."""
+_BEGIN_BYTES = 512
+"""Of base64: more than any header but JPEG's takes, with each character as the longest escape."""
 _MARKER, _LOSSLESS = 0xFF, 0x2F
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -53,20 +55,24 @@ class SizeProbe:
 
 def read_size(base64_prefix: bytes) -> Size | None:
     """The size of the image that begins so; None where it is of no known kind, or has it later."""
-    text = base64_prefix[:PREFIX_BYTES_LIMIT]
-    if b"\\" in text:
-        text = _escape.sub(_unescape, text)
-    end = _no_base64.search(text)
-    text = text[: end.start()] if end else text
-    data = binascii.a2b_base64(text[: len(text) // 4 * 4])
+    data = _decode(base64_prefix[:_BEGIN_BYTES])
     size = None
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= _PNG_BYTES:
         size = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     elif data.startswith(b"\xff\xd8\xff"):
-        size = _jpeg(data)
+        size = _jpeg(_decode(base64_prefix[:PREFIX_BYTES_LIMIT]))
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         size = _webp(data)
     return size if size and all(size) else None
+
+
+def _decode(text: bytes) -> bytes:
+    """As much as is base64."""
+    if b"\\" in text:
+        text = _escape.sub(_unescape, text)
+    end = _no_base64.search(text)
+    text = text[: end.start()] if end else text
+    return binascii.a2b_base64(text[: len(text) // 4 * 4])
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

@@ -178,6 +178,12 @@ class ShapedScanner(JsonReader):
             del self._listener
         return self._writer.take()
 
+    def is_payload(self, chunk: bytes) -> bool:
+        """Whether all of ``chunk`` is more of a payload, and nothing else; it need not be fed then."""
+        if not self._payload or self._passing or self._held is not None or self._captured is not None:
+            return False
+        return self.is_within_string(chunk)
+
     def finish(self, listener: ShapeListener) -> bytes:
         """The document has ended. Raises MalformedResponse where it is not whole."""
         self._listener = listener

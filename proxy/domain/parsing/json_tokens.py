@@ -99,6 +99,12 @@ class JsonReader(StringEnds, ABC):
         """Whether a string that is a value has begun, and not ended."""
         return self._step is JsonReader._read_string
 
+    def is_within_string(self, chunk: bytes) -> bool:
+        """Whether all of ``chunk`` is more of a value's string, to be passed on as it is: it need not be read then."""
+        if self._step is not JsonReader._read_string or self._is_escaped or b'"' in chunk:
+            return False
+        return self._mender.passes(chunk)
+
     # --- Feeding -----------------------------------------------------------------------------------------------------
 
     def read(self, chunk: bytes) -> None:

@@ -73,6 +73,11 @@ class EventReader:
         """Whether nothing follows the last line's end."""
         return self._state == _FIELD and not self._field
 
+    @property
+    def is_in_data(self) -> bool:
+        """Whether what follows, up to a line's end, is more of a line of data."""
+        return self._state == _DATA
+
     def feed(self, chunk: bytes, listener: EventListener) -> None:
         """Take the next piece of the stream; ``listener``, which may hold this reader, is known no longer than that."""
         self._listener = listener

@@ -99,10 +99,11 @@ class ImagesAnswer(Answer):
         return self._reader
 
     def _pass(self, piece: bytes) -> bytes:
+        reader = self._need_reader()
         try:
-            return self._need_reader().feed(piece)
+            return reader.feed(piece)
         finally:
-            self._count()
+            self.images = reader.images
 
     def _count(self) -> None:
         reader = self._need_reader()

@@ -36,6 +36,8 @@ BASE64_NAMES = [name.decode() for name in NAMED_BASE64]
 URL_NAMES = [name.decode() for name in NAMED_URL]
 HOLDERS = [name.decode() for name in IMAGE_OBJECTS]
 LISTS = ["images", "artifacts", "predictions", "generated_images", "generatedImages", "outputs", "results", "data"]
+IN_THE_MIDDLE = ["", '\\"', "\\n", "\\/", "\\\\", "\\u00e9", "\\ud83d", "\\x", "\t", "\n", "\x7f", "é", "-_ "]
+"""What stands in the middle of megabytes of base64, where it is looked at no more closely than it has to be."""
 NESTS = ["data", "output", "result"]
 
 
@@ -108,6 +110,22 @@ def test_an_image_is_delivered_and_charged_wherever_it_stands(place: str, *, eve
         if not events:
             listed = pass_on(make(stream=stream), [b"[%b,{}]" % body])
             assert (listed.error, addresses(listed.output, stream=stream)) == (None, [seen_as])
+
+
+@pytest.mark.parametrize(("events", "stream"), ROUTES)
+@pytest.mark.parametrize("member", ["b64_json", "url"])
+@pytest.mark.parametrize("odd", IN_THE_MIDDLE)
+def test_it_does_not_matter_how_a_large_image_is_cut(odd: str, member: str, *, events: bool, stream: bool) -> None:
+    first, second = "A" * 40_000 + odd + "B" * 40_000, "C" * 300 + odd
+    lead = "" if member == "b64_json" else "data:image/png;base64,"
+    body = f'{{"data":[{{"{member}":"{lead}{first}"}},{{"{member}":"{lead}{second}"}}],"created":1}}'.encode()
+    body = b"data: %b\n\n" % body if events else body
+    whole = pass_on(make(events=events, stream=stream), [body])
+    at = body.index(b"AB" if not odd else odd.encode(), 40_000)
+    for cuts in ([at], [at + 1], [at, at + 1], list(range(0, 80_000, 7_001)), [20_000, at, at + len(odd.encode())]):
+        seen = pass_on(make(events=events, stream=stream), cut(body, cuts))
+        assert (seen, seen.sizes, seen.closed) == (whole, whole.sizes, whole.closed)
+        assert not (seen.error is None and not stream) or orjson.loads(seen.output)
 
 
 @pytest.mark.parametrize(("events", "stream"), ROUTES)
