@@ -6,6 +6,7 @@ wherever the reservation's id goes, for ids are all of one length.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,14 +26,17 @@ from proxy.metering.store import NO_DETAILS, Details
 
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 REMEMBERED = 4_096
-ARGUMENTS_BEFORE_ALIAS, ARGUMENTS_BEFORE_USER = 11, 13
+ARGUMENTS_BEFORE_ALIAS, ARGUMENTS_BEFORE_USER = 7, 9
 """Of ``admit.lua``."""
 
 ARGUMENTS_BEFORE_PER_USER = 16
 """Of ``settle.lua``."""
 
 _GAP = "\0"
-"""In no name and in no text of a command."""
+"""In no name and in no text of a command; only numbers have it."""
+
+_numbers = struct.Struct(">5q")
+"""Of ``admit.lua``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +153,8 @@ class Commands:
             reservation_id,
             credential.secret_sha256,
             model,
-            quote.units,
-            quote.images,
-            self._lease_ms,
             _with_person(_admission_facts(key_id, endpoint, model, quote, charge_expired=self._charge_expired), person),
-            int(not learnt.has_reclaimed),
-            self._burst_us,
+            _numbers.pack(quote.units, quote.images, self._lease_ms, not learnt.has_reclaimed, self._burst_us),
         )
         if idempotency is not None:
             keys += (_name(team, key_id, idempotency),)
@@ -176,9 +176,8 @@ class Commands:
     def _pack_admission_parts(
         self, id_length: int, team: str, key_id: str, secret_sha256: str, endpoint: str, model: str, quote: Quote
     ) -> list[bytes]:
-        gap = _GAP * id_length
-        packed = self._pack_admission(gap, Credential(team, key_id, secret_sha256), endpoint, model, quote)
-        return packed.split(gap.encode())
+        begin, facts, rest = self._person_parts(id_length, team, key_id, secret_sha256, endpoint, model, quote)
+        return [*begin[:-1], b"".join((begin[-1], packed_words(pack(facts)), rest))]
 
     def _pack_person_parts(
         self, id_length: int, team: str, key_id: str, secret_sha256: str, endpoint: str, model: str, quote: Quote

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -27,16 +28,19 @@ _IDEMPOTENCY_REFUSALS: dict[bytes, Callable[[], Exception]] = {
     b"answer_gone": IdempotencyResponseGone,
     b"mismatch": IdempotencyMismatch,
 }
-_KINDS = {kind.encode(): kind for kind in RATES}
+_rates = struct.Struct(f">{3 * len(RATES)}q")
 _WHOSE = {b"key": "the key", b"team": "its team", b"key_user": "of the key", b"team_user": "of its team"}
 _PER_USER = {b"key_user": "limits_per_user.", b"team_user": "limits_per_user."}
 _WINDOWS = {"quota_units": "", "quota_units_per_day": " for the day", "quota_units_per_month": " for the month"}
 
 
-def read_rates(reply: list[Any]) -> Rates:
+def read_rates(reply: bytes) -> Rates:
     """The tightest rate limit of each kind."""
+    if not reply:
+        return ()
+    figures = _rates.unpack(reply)
     return tuple(
-        (_KINDS[reply[at]], RateUsage(reply[at + 1], reply[at + 2], reply[at + 3])) for at in range(0, len(reply), 4)
+        (kind, RateUsage(*figures[at : at + 3])) for kind, at in zip(RATES, (0, 3), strict=True) if figures[at]
     )
 
 

@@ -124,7 +124,7 @@ class RedisStore(Store):
             fallbacks=allowed,
             admitted_ms=reply[1],
             remaining_units=reply[2],
-            rates=read_rates(reply[3]) if reply[3] else (),
+            rates=read_rates(reply[3]),
             idempotency=idempotency,
             person=details.person,
             per_user=per_user,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import orjson
 import pytest
 from hypothesis import given
@@ -50,12 +52,8 @@ def test_an_admission_has_its_own_id_in_each_place(ids: list[str], units: int, c
             name.encode(),
             b"5e" * 32,
             MODEL.encode(),
-            b"%d" % units,
-            b"2",
-            b"30000",
             facts,
-            b"1",
-            b"5",
+            struct.pack(">5q", units, 2, 30_000, 1, 5),
         ]
 
 
@@ -90,17 +88,17 @@ def test_an_admission_for_somebody_says_whom_it_is_for_and_is_the_same_otherwise
         Details(person=person),
     )
     ordinary = unpack(made.admit(name, CREDENTIAL, ENDPOINT, MODEL, quote))
-    facts = {**orjson.loads(ordinary[13]), **person.facts()}
+    facts = {**orjson.loads(ordinary[10]), **person.facts()}
     learnt = COUNTS_USERS if counts else NOTHING
     found = unpack(made.admit(name, CREDENTIAL, ENDPOINT, MODEL, quote, None, details, learnt))
     user = user_id(person.user).encode()
     keys = [b"lm:{acme}:user:acme_0123456789:" + user, b"lm:{acme}:user::" + user] if counts else []
     at = 7 + len(keys)
-    assert orjson.loads(found[at + 6]) == facts
+    assert orjson.loads(found[at + 3]) == facts
     assert found[:2] == ordinary[:2]
     assert found[2:at] == [b"%d" % (4 + len(keys)), *ordinary[3:7], *keys]
-    assert found[at : at + 6] + found[at + 7 : at + 9] == ordinary[7:13] + ordinary[14:]
-    assert found[at + 9 :] == ([b"", b"", b"", b"", user] if counts else [])
+    assert found[at : at + 3] + found[at + 4 : at + 5] == ordinary[7:10] + ordinary[11:]
+    assert found[at + 5 :] == ([b"", b"", b"", b"", user] if counts else [])
 
 
 @pytest.mark.parametrize("answer", [None, KeptAnswer(200, b"{}")])

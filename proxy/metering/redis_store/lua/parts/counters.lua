@@ -1,7 +1,7 @@
 -- A part of other scripts: the counters of a record, be it a key's or its team's. Needs calendar.
 --
--- They stand in one field of thirteen integers of eight bytes, in this order: a record is a list to Redis, which it walks
--- through for each field that is asked for, and every request changes most of them. Texts would take four times as long.
+-- They stand in one field of thirteen integers of eight bytes, in this order: Redis looks for each field that is asked for, and
+-- every request changes most of them. Texts would take four times as long.
 --
 --   reserved posted overage images held     units, images and reservations in all
 --   day day_reserved day_posted             the UTC day of the last admission, in days since the epoch, and what counts in it

@@ -13,25 +13,23 @@
 -- ARGV[1]  reservation id
 -- ARGV[2]  SHA-256 of the key's text, in hexadecimal
 -- ARGV[3]  model id
--- ARGV[4]  units to reserve
--- ARGV[5]  images asked for
--- ARGV[6]  length of the lease, milliseconds
--- ARGV[7]  facts of the request (JSON), for the ledger entry of an expired lease
--- ARGV[8]  1 where expired leases should be reclaimed before a refusal, 0 where they just have been
--- ARGV[9]  how much of a rate limit may come at once, microseconds of it
--- ARGV[10] only with an Idempotency-Key: SHA-256 of the request
--- ARGV[11] only with an Idempotency-Key: how long it is remembered, milliseconds
--- ARGV[12] may be left out: the alias by which the client asks, or ''; who may use it may use the model
--- ARGV[13] may be left out, or '': other models that may make it instead, a line each: model id, blank, units they would reserve
--- ARGV[14] may be left out: id of the end user that it is for, see limits.lua; where it is given, the last two of KEYS are what
+-- ARGV[4]  facts of the request (JSON), for the ledger entry of an expired lease
+-- ARGV[5]  five integers of eight bytes: units to reserve, images asked for, length of the lease in milliseconds, 1 where expired
+--          leases should be reclaimed before a refusal and 0 where they just have been, how much of a rate limit may come at
+--          once in microseconds of it
+-- ARGV[6]  only with an Idempotency-Key: SHA-256 of the request
+-- ARGV[7]  only with an Idempotency-Key: how long it is remembered, milliseconds
+-- ARGV[8]  may be left out: the alias by which the client asks, or ''; who may use it may use the model
+-- ARGV[9]  may be left out, or '': other models that may make it instead, a line each: model id, blank, units they would reserve
+-- ARGV[10] may be left out: id of the end user that it is for, see limits.lua; where it is given, the last two of KEYS are what
 --          this user has used under the key and under the team (string), beside those above
 --
 -- Reply, always led by the reservation id, and ended by 1 where leases of the team have expired, or else 0:
---   {id, 'admitted', admitted_ms, remaining units or false, rates, expired}, and with ARGV[13]
+--   {id, 'admitted', admitted_ms, remaining units or false, rates, expired}, and with ARGV[9]
 --   {id, 'admitted', admitted_ms, remaining units or false, rates, units reserved, {model id, …}, expired}: of the others,
---      those that the key may use, and has the quota for; and before expired, with ARGV[14], which of the two limit each
+--      those that the key may use, and has the quota for; and before expired, with ARGV[10], which of the two limit each
 --      user: 'key', 'team', 'both' or ''
---   {id, 'users', expired} where the key or its team limits each user: ask again with ARGV[14]; nothing is reserved
+--   {id, 'users', expired} where the key or its team limits each user: ask again with ARGV[10]; nothing is reserved
 --   {id, 'unknown' | 'revoked' | 'expired', 0}
 --   {id, 'model_not_allowed', 'key' | 'team', expired}
 --   {id, 'answered', answer, expired}, {id, 'in_progress' | 'answer_gone' | 'mismatch', expired} for a name seen before
@@ -42,7 +40,8 @@
 --      whose is 'key', 'team', 'key_user' or 'team_user'
 --   {id, 'void', expired} where void.lua came first, or where the lease has expired since
 --   {id, 'again', 1} where expired leases should be reclaimed first; nothing is reserved
--- rates are {'requests' | 'images', limit, remaining, reset_us, …}: the tighter one of the key's and the team's
+-- rates are six integers of eight bytes: limit, remaining and reset_us of requests, and the same of images, of the tighter one of
+-- the key's and the team's; zeros where there is no limit, and an empty string where there is none of both
 --
 -- @include clock
 -- @include calendar
@@ -51,11 +50,12 @@
 -- @include rate
 -- @include authenticate
 
-local user, of_team_s_user, of_key_s_user = ARGV[14], nil, nil
+local user, of_team_s_user, of_key_s_user = ARGV[10], nil, nil
 if user then of_team_s_user, of_key_s_user = table.remove(KEYS), table.remove(KEYS) end
-local more_models = (ARGV[13] or '') ~= '' and ARGV[13]
+local more_models = (ARGV[9] or '') ~= '' and ARGV[9]
 
-local id, units, images, burst_us = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[9])
+local id = ARGV[1]
+local units, images, lease_ms, may_reclaim, burst_us = struct.unpack('>i8i8i8i8i8', ARGV[5])
 
 local function holds(models, model)
   if not models or models == '*' then return true end
@@ -69,7 +69,7 @@ local function holds(models, model)
 end
 
 local function may_use(models)
-  return holds(models, ARGV[3]) or ((ARGV[12] or '') ~= '' and holds(models, ARGV[12]))
+  return holds(models, ARGV[3]) or ((ARGV[8] or '') ~= '' and holds(models, ARGV[8]))
 end
 
 local before = redis.call('GET', KEYS[2])
@@ -86,9 +86,9 @@ if not before then
   local verdict = authenticate(ARGV[2], KEYS[1], of_key[1], of_key[2] or of_team[1], of_key[3])
   if verdict ~= 'ok' then return {id, verdict, 0} end
 end
-local expired = #redis.call('ZRANGEBYSCORE', KEYS[3], '0', string.format('%d', now_ms), 'LIMIT', '0', '1')
+local expired = math.min(1, redis.call('ZCOUNT', KEYS[3], '0', string.format('%d', now_ms)))
 -- What they hold may be what is wanted; other models take whatever room there is.
-local should_reclaim = expired == 1 and ARGV[8] == '1'
+local should_reclaim = expired == 1 and may_reclaim == 1
 if should_reclaim and (before or more_models) then return {id, 'again', 1} end
 if state == 'void' or state == 'expired' then return {id, 'void', expired} end
 local key_models, key_limits, key_counters = of_key[4], of_key[5], of_key[6] or string.rep('\0', COUNTERS_BYTES)
@@ -112,7 +112,7 @@ local seen = KEYS[5] and not before and redis.call('GET', KEYS[5])
 if seen then
   local is, body, reservation, answer = string.match(seen, '^(%a+) (%x+) (%S+) (.*)$')
   if reservation ~= id then
-    if body ~= ARGV[10] then return {id, 'mismatch', expired} end
+    if body ~= ARGV[6] then return {id, 'mismatch', expired} end
     if is == 'done' then return {id, 'answered', answer, expired} end
     if is == 'gone' then return {id, 'answer_gone', expired} end
     if not KEYS[6] or string.sub(KEYS[6], -#reservation - 1) ~= ':' .. reservation then
@@ -150,7 +150,10 @@ end
 
 -- --- Limits ----------------------------------------------------------------------------------------------------------
 
-local refusal, remaining, longest, rates = nil, false, nil, {}
+local refusal, remaining, longest = nil, false, nil
+
+-- Of each kind, limit, remaining and reset_us of the tightest rate limit as it stands, and as it does after the request.
+local tightest = {requests = false, images = false}
 
 -- Of quotas, the first one that the units do not fit into refuses.
 local function keep_quota(scope, name, limit, posted, reserved, window)
@@ -182,7 +185,17 @@ local function keep_rate(scope, kind, limit, due_us, amount)
   local most = burst_us > interval and burst_us or interval
   local due = due_us > now_us and due_us or now_us
   local after = due + amount * interval
-  rates[#rates + 1] = {kind, limit, interval, most, due, after}
+  local reset, reset_after = due - now_us, after - now_us
+  local left, left_after = math.floor((most - reset) / interval), math.floor((most - reset_after) / interval)
+  if left < 0 then left = 0 end
+  if left_after < 0 then left_after = 0 end
+  local rate = tightest[kind]
+  if not rate then
+    tightest[kind] = {limit, left, reset, limit, left_after, reset_after}
+  else
+    if left < rate[2] then rate[1], rate[2], rate[3] = limit, left, reset end
+    if left_after < rate[5] then rate[4], rate[5], rate[6] = limit, left_after, reset_after end
+  end
   if amount * interval > most then
     refuse(scope, kind, limit, -1)
   elseif after - most > now_us then
@@ -300,17 +313,15 @@ if users then
 end
 
 local function report_rates(is_admitted)
-  local found = {}
-  for at = 1, #rates do
-    local kind, limit, interval, most, due, after = unpack(rates[at])
-    local reset = (is_admitted and after or due) - now_us
-    local left = math.max(0, math.floor((most - reset) / interval))
-    local other = kind == found[1] and 0 or kind == found[5] and 4 or #found
-    if other == #found or left < found[other + 3] then
-      found[other + 1], found[other + 2], found[other + 3], found[other + 4] = kind, limit, left, reset
-    end
+  local requests, images = tightest.requests, tightest.images
+  if not (requests or images) then return '' end
+  if not (requests and images) then
+    local none = {0, 0, 0, 0, 0, 0}
+    requests, images = requests or none, images or none
   end
-  return found
+  local at = is_admitted and 4 or 1
+  return struct.pack('>i8i8i8i8i8i8', requests[at], requests[at + 1], requests[at + 2], images[at], images[at + 1],
+    images[at + 2])
 end
 
 -- --- At last the reservation -----------------------------------------------------------------------------------------
@@ -332,10 +343,10 @@ if longest then
 end
 
 -- Whoever ends it has to know which of the user's counters it stands in.
-local facts = counts_for and string.sub(ARGV[7], 1, -2) .. ',"per_user":"' .. counts_for .. '"}' or ARGV[7]
+local facts = counts_for and string.sub(ARGV[4], 1, -2) .. ',"per_user":"' .. counts_for .. '"}' or ARGV[4]
 redis.call('SET', KEYS[2], string.format('held %d %d %s', units, admitted_ms, facts))
-redis.call('ZADD', KEYS[3], string.format('%d', now_ms + ARGV[6]), id)
-if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[10] .. ' ' .. id .. ' ', 'PX', ARGV[11]) end
+redis.call('ZADD', KEYS[3], string.format('%d', now_ms + lease_ms), id)
+if KEYS[5] then redis.call('SET', KEYS[5], 'running ' .. ARGV[6] .. ' ' .. id .. ' ', 'PX', ARGV[7]) end
 redis.call('HSET', KEYS[1], 'counters', key_counters)
 redis.call('HSET', KEYS[4], 'counters', team_counters)
 if users then

@@ -93,18 +93,19 @@ if state == 'held' then
   released, held = -first, -1
   redis.call('ZREM', KEYS[3], id)
 end
-add_to(KEYS[1], of_key, day, released, charged + 0, overage + 0, images + 0, held)
-add_to(KEYS[6], of_team, day, released, charged + 0, overage + 0, images + 0, held)
-if add_to_users then add_to_users(day, released, charged + 0, held) end
+local charged_units, overage_units, made = tonumber(charged), tonumber(overage), tonumber(images)
+add_to(KEYS[1], of_key, day, released, charged_units, overage_units, made, held)
+add_to(KEYS[6], of_team, day, released, charged_units, overage_units, made, held)
+if add_to_users then add_to_users(day, released, charged_units, held) end
 
 -- Both numbers at once take half of the time that they take by themselves.
 local function use(usage, used)
-  if images ~= '0' and charged ~= '0' then
-    redis.call('HSET', usage, units_heading, string.format('%d', (used[1] or 0) + charged), images_heading,
-      string.format('%d', (used[2] or 0) + images))
-  elseif images ~= '0' then
+  if made ~= 0 and charged_units ~= 0 then
+    redis.call('HSET', usage, units_heading, string.format('%d', (used[1] or 0) + charged_units), images_heading,
+      string.format('%d', (used[2] or 0) + made))
+  elseif made ~= 0 then
     redis.call('HINCRBY', usage, images_heading, images)
-  elseif charged ~= '0' then
+  elseif charged_units ~= 0 then
     redis.call('HINCRBY', usage, units_heading, charged)
   end
 end
@@ -122,4 +123,4 @@ if KEYS[9] then
   end
 end
 redis.call('SET', KEYS[2], 'settled ' .. entry .. ' ' .. charged, 'PX', ARGV[7])
-return {id, state == 'expired' and 'late' or state == 'held' and 'settled' or 'lost', entry, tonumber(charged)}
+return {id, state == 'expired' and 'late' or state == 'held' and 'settled' or 'lost', entry, charged_units}
