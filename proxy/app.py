@@ -293,7 +293,7 @@ class Gateway:
                     ENDPOINTS,
                     self._reader(),
                     by_delivered_size=self._settings.accounting.tier == "delivered",
-                    people=People(Users(self._settings.accounting.users), server.user_header),
+                    people=people_of(self._settings),
                 ),
             ]
         )
@@ -393,7 +393,13 @@ def public_routes(settings: Settings, pool: Pool, catalog: Catalog, store: Store
         ),
         finish_for_nobody=settings.accounting.client_gone == "finish",
     )
-    return [*images.routes(), *ModelRoutes(store, catalog, money).routes(), *KeyRoutes(store, keys, money).routes()]
+    own_key = KeyRoutes(store, keys, people_of(settings), money)
+    return [*images.routes(), *ModelRoutes(store, catalog, money).routes(), *own_key.routes()]
+
+
+def people_of(settings: Settings) -> People:
+    """How requests say whom they are for, and how that is recorded."""
+    return People(Users(settings.accounting.users), settings.server.user_header)
 
 
 def _warn(settings: Settings) -> None:

@@ -61,15 +61,18 @@ class People:
 
     def read(self, headers: Mapping[str, Any], fields: Mapping[str, Any], team: str) -> Person:
         """The person of a request of ``team``. Raises InvalidRequest for tags that are none."""
-        user = ""
-        if self.users is not Users.NONE:
-            given = self.said_by_header(headers) or fields.get("safety_identifier") or fields.get("user")
-            if isinstance(given, str):
-                user = self._as_recorded(given.strip(), team)
+        user = self.user(headers, fields, team)
         text = headers.get(TAGS_HEADER)
         if text is None:
             return Person(user) if user else NOBODY
         return Person(user, parse_tags(text))
+
+    def user(self, headers: Mapping[str, Any], fields: Mapping[str, Any], team: str) -> str:
+        """The end user of a request of ``team``, as the ledger has the name; empty where nobody is named."""
+        if self.users is Users.NONE:
+            return ""
+        given = self.said_by_header(headers) or fields.get("safety_identifier") or fields.get("user")
+        return self._as_recorded(given.strip(), team) if isinstance(given, str) else ""
 
     def said_by_header(self, headers: Mapping[str, Any]) -> str:
         """Whom the trusted header names, as it came; empty where it names nobody."""

@@ -153,6 +153,32 @@ def test_each_user_has_limits_and_is_told_that_they_are_the_user_s(shared: Runni
     assert generate(None).status == 200
 
 
+def test_the_owner_of_a_key_sees_what_one_of_its_users_has_used(shared: RunningGateway) -> None:
+    shared.admin("POST", "/admin/v1/teams", body={"id": "school", "name": ""})
+    limits = {"quota_units_per_day": 20_000, "users": {"bob": {"images_per_minute": 60}}}
+    key = shared.make_key(None, team="school", limits_per_user=limits)
+    header = {"X-OpenWebUI-User-Email": "ann"}
+    body = {"model": "acme/image-1", "prompt": "a cube", "n": 3}
+    assert ask("POST", f"{shared.url}/v1/images/generations", key=key, body=body, headers=header).status == 200
+
+    def own(query: str = "", headers: dict[str, str] | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = ask("GET", f"{shared.url}/v1/key{query}", key=key, headers=headers).json
+        return found
+
+    assert "user" not in own()
+    for found in (own(headers=header), own("?user=ann"), own("?user=ann", {"X-OpenWebUI-User-Email": "bob"})):
+        user = found["user"]
+        assert (user["id"], user["team_limits"]) == ("ann", None)
+        day = user["limits"]["quota_units_per_day"]
+        assert (day["limit"], day["posted"], day["reserved"], day["remaining"]) == (20_000, 15_000, 0, 5_000)
+    bob = own("?user=bob")["user"]["limits"]
+    assert (bob["quota_units_per_day"]["limit"], bob["images_per_minute"]["limit"]) == (None, 60)
+    assert own("?user=")["user"]["limits"]["quota_units_per_day"]["remaining"] == 20_000
+    shared.admin("PATCH", "/admin/v1/teams/school", body={"limits": {"limits_per_user": {"concurrent_requests": 2}}})
+    both = own("?user=ann")["user"]
+    assert both["team_limits"]["concurrent_requests"] == {"limit": 2, "in_progress": 0, "remaining": 2}
+
+
 def test_usage_by_user_and_by_tag_of_a_day_and_a_month(shared: RunningGateway) -> None:
     admin = {"LIGHTMETER_ADMIN_URL": shared.admin_url, "LIGHTMETER_ADMIN_TOKEN": ADMIN_TOKEN}
     first, second = (shared.make_key(1_000_000, team="school") for _ in range(2))

@@ -18,7 +18,7 @@ import orjson
 from proxy.domain.api_key import hash_key, is_team_id, make_key_id, make_key_text, team_of
 from proxy.domain.catalog import UNITS_LIMIT
 from proxy.domain.errors import Conflict, InvalidRequest, NotFound
-from proxy.domain.limits import Account, KeyRecord, Limits, LimitsPerUser, TeamRecord, UserUsage
+from proxy.domain.limits import Account, Caller, KeyRecord, Limits, LimitsPerUser, TeamRecord, UserUsage
 from proxy.metering.actor import NOBODY, Actor
 from proxy.metering.pages import Page
 from proxy.metering.redis.connection import Argument
@@ -310,6 +310,19 @@ class KeyRegistry(AccountRegistry[KeyRecord]):
             if len(ids) >= count:
                 break
         return ids
+
+    async def user_of_caller(self, caller: Caller, user: str) -> tuple[UserUsage | None, UserUsage | None]:
+        """What an end user has used of a key and of its team; None where that has no limits of each user."""
+        key = caller.key
+        at = await self._store.reclaim(key.team)
+        names = (key_names.used_by_user(key.team, key.id, user), key_names.used_by_user(key.team, "", user))
+        stored = await asyncio.gather(*(ask(self._redis, "GET", name) for name in names))
+        limits = (key.limits.limits_per_user, caller.team.limits.limits_per_user)
+        of_key, of_team = (
+            None if each is None else records.user_usage(user, each.of(user), used, at)
+            for each, used in zip(limits, stored, strict=True)
+        )
+        return of_key, of_team
 
     async def rotate(self, key_id: str, *, overlap_ms: int, by: Actor = NOBODY) -> tuple[KeyRecord, str]:
         """Give the key a new text; the old one stays good for ``overlap_ms`` milliseconds.

@@ -14,7 +14,7 @@ from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.ledger.people_usage import PeopleTally
 from proxy.metering.ledger.walk import StreamPage
 from proxy.metering.redis_store.charges import Charges
-from proxy.web.public.key import concurrency_view, quota_view, rate_view, usage_view
+from proxy.web.public.key import usage_view, user_limits_view
 from proxy.web.public.models import json_response
 from proxy.web.times import iso_time
 
@@ -62,14 +62,7 @@ def charges_view(
 
 def user_view(usage: UserUsage, money: Money) -> dict[str, Any]:
     """What an end user has used."""
-    return {
-        "id": usage.user,
-        "limits": {
-            **{name: quota_view(quota, money) for name, quota in usage.quotas.items()},
-            "images_per_minute": rate_view(usage.images),
-            "concurrent_requests": concurrency_view(usage.limits.concurrent_requests, usage.held),
-        },
-    }
+    return {"id": usage.user, "limits": user_limits_view(usage, money)}
 
 
 def people_view(

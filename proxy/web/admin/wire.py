@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from proxy.web.public.wire import ConcurrencyView, LimitsUsage, PaceView, Usd, WindowedQuotaView
+from proxy.web.public.wire import LimitsUsage, Usd, UserLimitsUsage
 
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Counters = dict[str, int]
@@ -145,15 +145,6 @@ class ChargesView(_View):
     images: int
     quota_units: int
     quota_units_usd: Usd | None = None
-
-
-class UserLimitsUsage(_View):
-    """Every limit of an end user with its counters, from when on each user has limits."""
-
-    quota_units_per_day: WindowedQuotaView
-    quota_units_per_month: WindowedQuotaView
-    images_per_minute: PaceView
-    concurrent_requests: ConcurrencyView
 
 
 class UserUsageView(_View):

@@ -189,8 +189,34 @@ class OwnLimits(LimitsUsage):
     models: list[str]
 
 
+class UserLimitsUsage(_Wire):
+    """Every limit of an end user with its counters, from when on each user has limits."""
+
+    quota_units_per_day: WindowedQuotaView
+    quota_units_per_month: WindowedQuotaView
+    images_per_minute: PaceView
+    concurrent_requests: ConcurrencyView
+
+
+class OwnUserView(_Wire):
+    """An end user of the key: what the key and its team let each user use; null where that is no limit of theirs."""
+
+    id: str
+    limits: UserLimitsUsage | None
+    team_limits: UserLimitsUsage | None
+
+
+class OwnKeyQuery(BaseModel):
+    """``GET /v1/key``: ``user`` is the end user to tell of as well; empty for requests that name none."""
+
+    user: str | None = None
+
+
 class OwnKeyView(_Wire):
-    """The caller's own key; what it may do, its team has to allow as well."""
+    """The caller's own key; what it may do, its team has to allow as well.
+
+    ``user`` is there where the query, or the header that names users to this gateway, names one.
+    """
 
     id: str
     team: str
@@ -199,6 +225,7 @@ class OwnKeyView(_Wire):
     team_limits: OwnLimits
     images: int
     expires_at: str | None
+    user: OwnUserView | None = None
 
 
 class OwnCharges(_Wire):
