@@ -158,6 +158,29 @@ def test_the_overview_is_live(admin: Visitor, gateway: RunningGateway, key: str)
 # --- What can be done ------------------------------------------------------------------------------------------------
 
 
+def test_the_limits_of_each_end_user_of_a_key(admin: Visitor, gateway: RunningGateway) -> None:
+    made = key_id(gateway.make_key(None))
+    page = admin.visit(f"keys/{made}", made)
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Change").click()
+    dialog.get_by_text("Limits of each end user").click()
+    dialog.get_by_label("Daily units").fill("20 000")
+    dialog.get_by_label("Users with other limits").fill("ann: 60")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_text("should be a JSON object")).to_be_visible()
+    admin.check()
+    dialog.get_by_label("Users with other limits").fill('{"ann": {"images_per_minute": 60}}')
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("daily units 20,000; 1 user with limits of their own")).to_be_visible()
+    page.get_by_role("button", name="Change").click()
+    expect(dialog.get_by_label("Daily units")).to_have_value("20000")
+    dialog.get_by_label("Daily units").fill("")
+    dialog.get_by_label("Users with other limits").fill("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Each end user")).to_have_count(0)
+    assert gateway.admin("GET", f"/admin/v1/keys/{made}").json["limits"]["limits_per_user"] is None
+
+
 def test_a_key_from_its_making_to_its_end(admin: Visitor, gateway: RunningGateway) -> None:
     page = admin.visit("teams", "Teams and keys")
     page.get_by_role("button", name="New key").click()

@@ -7,6 +7,9 @@ export const QUOTAS = [["quota_units", "In all"], ["quota_units_per_day", "A day
 const RATES = [["requests_per_minute", "Requests a minute"], ["images_per_minute", "Images a minute"]];
 const COUNTS = [...QUOTAS.map(([name, title]) => [name, `Units ${title.toLowerCase()}`]), ...RATES, ["concurrent_requests", "Requests at once"]];
 
+const USER = "user-";
+const OF_USER = [["quota_units_per_day", "Daily units"], ["quota_units_per_month", "Monthly units"], ["images_per_minute", "Images in a minute"], ["concurrent_requests", "In progress at once"]];
+
 /** A bar of what is used and what is held. */
 export function bar(used, held, limit) {
   const share = (value) => (limit > 0 ? Math.min(100, (value / limit) * 100) : value > 0 ? 100 : 0);
@@ -37,7 +40,15 @@ export function usageBars(usage, limits) {
   const running = usage.concurrent_requests;
   return h("div", { className: "stack" }, QUOTAS.map(([name, title]) => quota(title, usage[name])), rates,
     h("p", { className: "row between" }, "Requests at once", h("span", { className: "soft" }, `${count(running.in_progress, "request")} in progress${running.limit === null ? ", no limit" : ` of ${number(running.limit)}`}`)),
-    limits ? h("p", { className: "row between" }, "Models", h("span", { className: "soft mono" }, limits.models.join(", "))) : null);
+    limits ? h("p", { className: "row between" }, "Models", h("span", { className: "soft mono" }, limits.models.join(", "))) : null,
+    limits?.limits_per_user ? eachUser(limits.limits_per_user) : null);
+}
+
+/** The limits of each end user, in a line. */
+function eachUser(limits) {
+  const set = OF_USER.filter(([name]) => limits[name] !== null).map(([name, title]) => `${title.toLowerCase()} ${number(limits[name])}`);
+  const others = Object.keys(limits.users).length;
+  return h("p", { className: "row between" }, "Each end user", h("span", { className: "soft" }, (set.join(", ") || "no limit") + (others ? `; ${count(others, "user")} with limits of their own` : "")));
 }
 
 /** Of a list: the tightest quota in short. */
@@ -50,25 +61,55 @@ export function tightest(usage) {
     h("small", {}, `${number(worst.remaining)} of ${number(worst.limit)} left ${worst.title.toLowerCase()}`));
 }
 
+function numberFields(named, limits, prefix = "") {
+  const hint = hasMoney() ? "units, or $250" : "empty: none";
+  return h("div", { className: "fields" }, named.map(([name, title]) => field(title,
+    h("input", { name: prefix + name, inputmode: "numeric", autocomplete: "off", value: limits?.[name] ?? "", placeholder: name.startsWith("quota") ? hint : "empty: none" }))));
+}
+
 /** Fields for limits, filled with those that are set. */
 export function limitFields(limits = null) {
-  const hint = hasMoney() ? "units, or $250" : "empty: none";
-  const numbers = COUNTS.map(([name, title]) => field(title,
-    h("input", { name, inputmode: "numeric", autocomplete: "off", value: limits?.[name] ?? "", placeholder: name.startsWith("quota") ? hint : "empty: none" })));
-  return [h("div", { className: "fields" }, numbers),
-    field("Models", h("input", { name: "models", autocomplete: "off", value: (limits?.models ?? ["*"]).join(", ") }), "Ids, openai/* or *, with commas between")];
+  const users = limits?.limits_per_user ?? null;
+  const others = users && Object.keys(users.users).length ? JSON.stringify(Object.fromEntries(Object.entries(users.users).map(([user, own]) => [user, setOf(own)])), null, 1) : "";
+  return [numberFields(COUNTS, limits),
+    field("Models", h("input", { name: "models", autocomplete: "off", value: (limits?.models ?? ["*"]).join(", ") }), "Ids, openai/* or *, with commas between"),
+    h("details", { open: users !== null }, h("summary", {}, "Limits of each end user"), h("div", { className: "stack" },
+      numberFields(OF_USER, users, USER),
+      field("Users with other limits", h("textarea", { name: `${USER}users`, spellcheck: "false", value: others }),
+        'As JSON: {"ann@example.com": {"images_per_minute": 60}}; "" is whoever names no user')))];
+}
+
+function setOf(limits) {
+  return Object.fromEntries(Object.entries(limits).filter(([, limit]) => limit !== null));
+}
+
+function readNumbers(form, named, prefix = "") {
+  return Object.fromEntries(named.map(([name]) => {
+    const given = String(form.get(prefix + name) ?? "");
+    const text = given.replaceAll(/[\s,_]/g, "");
+    if (text === "") return [name, null];
+    if (text.startsWith("$")) return [name, text];
+    if (/^\d+$/.test(text)) return [name, Number(text)];
+    throw new Error(`"${given}" should be a whole number.`);
+  }));
+}
+
+function readUsers(form) {
+  const text = String(form.get(`${USER}users`) ?? "").trim();
+  let users;
+  try {
+    users = JSON.parse(text || "{}");
+  } catch {
+    users = null;
+  }
+  if (users === null || typeof users !== "object" || Array.isArray(users)) throw new Error("Users with other limits should be a JSON object.");
+  const limits = { ...readNumbers(form, OF_USER, USER), users };
+  return Object.keys(users).length || OF_USER.some(([name]) => limits[name] !== null) ? limits : null;
 }
 
 /** What the fields say. Units with separators are units. */
 export function readLimits(form) {
-  const limits = {};
-  for (const [name] of COUNTS) {
-    const text = String(form.get(name) ?? "").replaceAll(/[\s,_]/g, "");
-    if (text === "") limits[name] = null;
-    else if (text.startsWith("$")) limits[name] = text;
-    else if (/^\d+$/.test(text)) limits[name] = Number(text);
-    else throw new Error(`"${form.get(name)}" should be a whole number.`);
-  }
+  const limits = { ...readNumbers(form, COUNTS), limits_per_user: readUsers(form) };
   limits.models = String(form.get("models")).split(",").map((each) => each.trim()).filter(Boolean);
   return limits;
 }
