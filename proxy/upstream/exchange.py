@@ -129,7 +129,6 @@ class Exchange:
         reported = self.failure or error
         if isinstance(reported, ProxyError):
             self._note(reported)
-        self._body = b""
         # It reads through this: together they would stay until the garbage collector comes.
         self._body_reader = None
         response = self._response
@@ -226,18 +225,22 @@ class Exchange:
         return piece
 
     async def _send(self) -> None:
-        client, body, headers = self.client, self._body, None
+        client, headers = self.client, None
         if client.signs:
             headers = await self._sign()
         elif client.changing is not None:
             self._url, headers = await client.let_in(self._url)
         self.watchdog.phase(client.provider.first_byte_timeout_s, self._interrupt)
+        body, self._body = self._body, b""
+        if isinstance(body, bytes):
+            asking = client.http.post(self._url, body, headers)
+        else:
+            asking = self._send_files(body, headers)
+        # What has been sent is not held until it is answered.
+        del body
         began = perf_counter()
         try:
-            if isinstance(body, bytes):
-                response = await client.http.post(self._url, body, headers)
-            else:
-                response = await self._send_files(body, headers)
+            response = await asking
         except ConnectFailed as error:
             without_frames(error)
             raise self._unreachable(error) from None
@@ -283,6 +286,7 @@ class Exchange:
     async def _send_files(self, body: OutgoingBody, credentials: Mapping[str, str] | None) -> Response:
         upload = Upload(pieces_of(body), body.size_bytes, self._uploaded)
         headers = {**(credentials or {}), "Content-Type": body.content_type}
+        del body
         try:
             return await self.client.http.post_upload(self._url, upload, headers)
         except AnswerBroken:

@@ -198,6 +198,12 @@ def resident_megabytes(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / MEGABYTE
 
 
+def memory_bytes(pid: int) -> int:
+    """What a process adds to the memory in use: a page that several have is shared out among them (proc(5))."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return 1024 * next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+
+
 def cpu_seconds(process: psutil.Process) -> float:
     """Processor time that a process has used: to the nanosecond where the kernel tells it, else to its clock's tick.
 

@@ -32,7 +32,7 @@ PROMPT = "a translucent blue cube " * 1_500
 KEPT_BYTES_MOST = 3_000_000
 """A twelfth of that."""
 
-# Small pictures: each idle connection keeps its last answer, which is none of what this is about.
+# Small pictures: what is drawn is none of what this is about.
 GOOD = {"model": "acme/image-1", "prompt": PROMPT, "size": "64x64"}
 CHAT = {"model": "acme/image-1", "modalities": ["image"], "messages": [{"role": "user", "content": PROMPT}]}
 UNREACHABLE = "provider is unreachable"

@@ -101,9 +101,11 @@ class Server:
 
 
 @contextmanager
-def running(command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running(
+    command: list[str], log: Path, environment: Mapping[str, str] | None = None, *, fresh: bool = False
+) -> Iterator[Server]:
     """A server for as long as the block lasts."""
-    server = Server(command, log, environment)
+    server = Server(command, log, environment, fresh=fresh)
     try:
         yield server
     finally:

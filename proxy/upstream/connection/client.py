@@ -78,9 +78,11 @@ class HttpClient:
             route = self._remember(url, headers)
         if self._traces is not None:
             return await self._traced(self._traces, "POST", url, route, body)
-        if len(body) <= JOINED_BYTES:
-            return await self._connections.send(route.origin, (route.text(body),))
-        return await self._connections.send(route.origin, (route.head_for(len(body)), body))
+        text = (route.text(body),) if len(body) <= JOINED_BYTES else (route.head_for(len(body)), body)
+        sending = self._connections.send(route.origin, text)
+        # What has been sent is not held until it is answered.
+        del text, body
+        return await sending
 
     async def post_upload(self, url: URL, upload: Upload, headers: Mapping[str, str]) -> Response:
         """Send a body that is read meanwhile, of which ``headers`` have the Content-Type; as ``post``."""
@@ -114,7 +116,9 @@ class HttpClient:
                 text = route.head_for(body, more)
             else:
                 text = route.head + more + b"\r\n" if method in ("GET", "HEAD") else route.text(body, more)
-            response = await self._connections.send(route.origin, (text,), upload, expects_body=method != "HEAD")
+            sending = self._connections.send(route.origin, (text,), upload, expects_body=method != "HEAD")
+            del text, body
+            response = await sending
         except BaseException as error:
             traces.not_answered(error)
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from proxy.upstream.connection.faults import ConnectFailed
 from proxy.upstream.connection.opening import Opener
@@ -29,6 +28,8 @@ class Connections:
         self._open: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
+        # Made once, for every connection holds them.
+        self._on_free, self._on_lost = self._give_back, self._forget
 
     async def send(
         self, origin: Origin, request: Sequence[bytes], upload: Upload | None = None, *, expects_body: bool = True
@@ -39,6 +40,7 @@ class Connections:
         """
         connection = self._take(origin) or await self._connect(origin)
         response = connection.ask(request, expects_body=expects_body)
+        del request
         if upload is not None:
             connection.is_uploading = True
             response.upload = self._loop.create_task(upload.send(connection, response))
@@ -86,10 +88,11 @@ class Connections:
             raise ConnectFailed("the provider is no longer configured, or the gateway stops")
 
     def _maker(self, origin: Origin) -> Callable[[], Connection]:
-        return lambda: Connection(self._loop, partial(self._give_back, origin), partial(self._forget, origin))
+        return lambda: Connection(self._loop, self._on_free, self._on_lost, origin)
 
-    def _give_back(self, origin: Origin, connection: Connection) -> None:
-        if self.closed:
+    def _give_back(self, connection: Connection) -> None:
+        origin = connection.origin
+        if self.closed or origin is None:
             connection.abort()
             return
         idle = self._idle.get(origin)
@@ -99,10 +102,11 @@ class Connections:
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._look)
 
-    def _forget(self, origin: Origin, connection: Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
-        idle = self._idle.get(origin)
-        if idle is not None:
+        origin = connection.origin
+        idle = None if origin is None else self._idle.get(origin)
+        if origin is not None and idle is not None:
             idle.pop(connection, None)
             if not idle:
                 del self._idle[origin]

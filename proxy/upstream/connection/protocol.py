@@ -16,6 +16,7 @@ from typing import cast
 from proxy.upstream.connection.chunks import Chunks
 from proxy.upstream.connection.faults import AnswerBroken, ConnectFailed, NotHttp
 from proxy.upstream.connection.head import Head
+from proxy.upstream.connection.request import Origin
 from proxy.upstream.connection.response import Response
 
 HEAD_BYTES_LIMIT = 4 * 65_536
@@ -53,7 +54,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_begun", "_body", "_chunks", "_drained", "_expects_body", "_head", "_interim", "_is_odd", "_is_paused",
         "_is_tunnel", "_is_writing_paused", "_left", "_loop", "_on_free", "_on_lost", "_poll", "_response",
-        "is_uploading", "transport", "usable_until_s",
+        "is_uploading", "origin", "transport", "usable_until_s",
     )  # fmt: skip
 
     def __init__(
@@ -61,11 +62,13 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         on_free: Callable[[Connection], None] = _nothing,
         on_lost: Callable[[Connection], None] = _nothing,
+        origin: Origin | None = None,
     ) -> None:
-        """Not connected yet."""
+        """Not connected yet; ``origin`` is whom it is to lead to, for whoever looks for one."""
         self._loop = loop
         self._on_free = on_free
         self._on_lost = on_lost
+        self.origin = origin
         self.transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._response: Response | None = None

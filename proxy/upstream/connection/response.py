@@ -31,7 +31,8 @@ class Response:
         self._connection: Connection | None = connection
         self._loop = loop
         self._head: Head | None = None
-        self._pieces: deque[bytes] = deque()
+        # An empty one takes 600 bytes, and a request may wait long for its first piece.
+        self._pieces: deque[bytes] | None = None
         self._held_bytes = 0
         self._has_ended = False
         self._fault: tuple[type[AnswerBroken], str] | None = None
@@ -80,13 +81,13 @@ class Response:
 
         Raises AnswerBroken where it breaks off, after what had come before.
         """
-        while not self._pieces:
+        while not (pieces := self._pieces):
             if self._has_ended:
                 if self._fault is not None:
                     raise self._error()
                 return b""
             await self._wait()
-        return self._take()
+        return self._take(pieces)
 
     def close(self) -> None:
         """Read no more. The connection ends with it, unless all of the answer has come."""
@@ -94,14 +95,13 @@ class Response:
         if upload is not None:
             upload.cancel()
         connection, self._connection = self._connection, None
-        self._pieces.clear()
+        self._pieces = None
         if connection is not None:
             self._has_ended, self._fault = True, (AnswerBroken, "it was closed")
             connection.give_up(self)
             self._wake()
 
-    def _take(self) -> bytes:
-        pieces = self._pieces
+    def _take(self, pieces: deque[bytes]) -> bytes:
         if len(pieces) == 1:
             piece = pieces.popleft()
             self._held_bytes = 0
@@ -139,6 +139,8 @@ class Response:
         """A piece of the body has come."""
         if self._connection is None:
             return
+        if self._pieces is None:
+            self._pieces = deque()
         self._pieces.append(piece)
         self._held_bytes += len(piece)
         if self._held_bytes > HELD_BYTES:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.domain.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
+from proxy.domain.parsing.json_text import lasting_json
 from proxy.telemetry.observation import OBSERVATION, OK, REJECTED
 from proxy.web.server.connection import Connection
 from proxy.web.server.lifecycle import Lifecycle
@@ -60,7 +60,7 @@ def error_response(error: ProxyError) -> web.Response:
     """The error on the wire."""
     return web.Response(
         status=error.wire_status,
-        body=orjson.dumps(error.body()),
+        body=lasting_json(error.body()),
         content_type="application/json",
         headers=error.headers(),
     )

@@ -105,7 +105,8 @@ class ImageRoutes:
         return await self._serve(request)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        metered, observation = request[METERED], request[OBSERVATION]
+        # aiohttp holds a request until its connection's next one is there, and this may hold megabytes of images.
+        metered, observation = request.pop(METERED), request[OBSERVATION]
         if request.transport is None:
             raise ClientGone
         asked, model, delivery = metered.asked, metered.model, metered.delivery

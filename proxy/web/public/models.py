@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from time import time
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from proxy.domain.catalog import Catalog, Model
@@ -14,6 +13,7 @@ from proxy.domain.errors import ModelNotFound, ShuttingDown
 from proxy.domain.headers import read_credential
 from proxy.domain.limits import Caller
 from proxy.domain.money import NO_MONEY, Money
+from proxy.domain.parsing.json_text import lasting_json
 from proxy.metering.store import Store
 from proxy.telemetry.observation import OBSERVATION, OK
 from proxy.web.public.wire import ModelList, ModelView
@@ -107,5 +107,5 @@ async def read_own_key(request: web.Request, store: Store) -> Caller:
 
 
 def json_response(content: Any, status: int = 200) -> web.Response:
-    """``content`` as JSON."""
-    return web.Response(status=status, body=orjson.dumps(content), content_type="application/json")
+    """``content`` as JSON, which its connection holds until the next answer."""
+    return web.Response(status=status, body=lasting_json(content), content_type="application/json")

@@ -13,6 +13,9 @@ from tests.benchmarks.capacity.__main__ import MANUAL, main
 from tests.benchmarks.capacity.manual import as_stated, cut_out, read, write
 from tests.benchmarks.capacity.sizing import Assumptions
 
+IN_FLIGHT_BYTES_MOST = 32_000
+"""With its client's connection."""
+
 TEXT = MANUAL.read_text(encoding="utf-8")
 
 
@@ -22,6 +25,13 @@ def test_the_manual_follows_from_its_figures() -> None:
 
 def test_its_assumptions_are_those_that_the_program_begins_with() -> None:
     assert read(TEXT).assumed == Assumptions()
+
+
+def test_a_request_in_flight_takes_no_more_than_is_promised() -> None:
+    figures = read(TEXT).figures
+    both_bytes = figures.connection_bytes + figures.in_flight_bytes
+    assert both_bytes <= IN_FLIGHT_BYTES_MOST
+    assert f"takes {both_bytes / 1000:.0f} kB of a gateway" in TEXT
 
 
 def test_what_it_writes_out_is_right_for_whoever_works_it_out() -> None:

@@ -30,8 +30,10 @@ async def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_gateway(tmp_path: Path) -> None:
-    found = await gateways.measure(tmp_path, gateways.Scale(in_flight=200, small_requests=64, large_requests=8))
+    found = await gateways.measure(tmp_path, gateways.Scale(in_flight=400, small_requests=64, large_requests=8))
     assert 50 < found.small_us < found.large_us < 1_000_000
     assert found.worker > 10_000_000
-    assert 0 <= found.connection < 200_000
-    assert 0 < found.in_flight < 200_000
+    assert found.connection > 0
+    assert found.in_flight > 0
+    # A megabyte that is nobody's is 2.5 kB of each of so few; the manual's figures are those of 9,000.
+    assert found.connection + found.in_flight < 40_000
