@@ -129,6 +129,7 @@ class Exchange:
         reported = self.failure or error
         if isinstance(reported, ProxyError):
             self._note(reported)
+        self._body = b""
         # It reads through this: together they would stay until the garbage collector comes.
         self._body_reader = None
         response = self._response
