@@ -287,6 +287,15 @@ def test_usage_as_a_file(admin: Visitor, key: str) -> None:
     assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d,{key_id(key)},3,15000,0.15", row)
 
 
+def test_usage_of_the_last_days_is_told_by_model(gateway: RunningGateway, key: str) -> None:
+    for path in (f"keys/{key_id(key)}", "teams/studio"):
+        (day,) = gateway.admin("GET", f"/admin/v1/{path}/usage?days=2").json["by_day"].values()
+        sums = {"images": 3, "quota_units": 15_000, "quota_units_usd": "0.15"}
+        assert day == {**sums, "by_model": {"acme/image-1": sums}}
+        for days in ("0", "401", "-1", "x"):
+            assert gateway.admin("GET", f"/admin/v1/{path}/usage?days={days}").status == 400
+
+
 def test_usage_of_people_and_projects(admin: Visitor, key: str) -> None:
     page = admin.visit("usage?team=studio", "Usage")
     page.get_by_label("Stacked by").select_option("user")
@@ -299,6 +308,14 @@ def test_usage_of_people_and_projects(admin: Visitor, key: str) -> None:
         "month,user,images,quota_units,quota_units_usd",
         f"{this_month()},ada@example.org,2,10000,0.10",
     ]
+    for time_, title in (("7d", "Units by day and end user"), ("3m", "Units by month and end user")):
+        page.get_by_label("Time").select_option(time_)
+        page.get_by_role("button", name="Show").click()
+        expect(page.get_by_role("img", name=f"{title}: 10,000 ($0.10) in all")).to_be_visible()
+        page.get_by_label("Key").fill(key_id(key) if time_ == "7d" else "")
+    page.get_by_label("Stacked by").select_option("model")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("img", name="Units by day and model: 15,000 ($0.15) in all")).to_be_visible()
     page.get_by_label("Stacked by").select_option("tag")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("row", name="env=prod 2 10,000 $0.10")).to_be_visible()

@@ -181,6 +181,10 @@ async def test_unit_usage_is_told_by_model_and_by_day_and_long_past_days_are_one
     for _record, by_model, by_day in (await reads.keys.usage(key_id), await reads.teams.usage("acme")):
         assert by_model == {"m": Charges(1, 30), "with:colon": Charges(0, 3)}
         assert by_day == {"2026-11-01": Charges(0, 23), "earlier": Charges(1, 10)}
+    day = {"2026-11-01": {"m": Charges(0, 20), "with:colon": Charges(0, 3)}}
+    for daily in (reads.keys.daily_usage(key_id, "2026-11-01"), reads.teams.daily_usage("acme", "2026-10-31")):
+        assert await daily == day
+    assert await reads.teams.daily_usage("acme", "2026-11-02") == {}
 
 
 # --- The ledger and the audit record ----------------------------------------------------------------------------------

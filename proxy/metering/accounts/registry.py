@@ -27,7 +27,7 @@ from proxy.metering.redis.runner import ScriptRunner
 from proxy.metering.redis.scripts import load_script
 from proxy.metering.redis_store import facts as records
 from proxy.metering.redis_store import keys as key_names
-from proxy.metering.redis_store.charges import Charges, charges
+from proxy.metering.redis_store.charges import Charges, charges, charges_by_day
 from proxy.metering.redis_store.store import RedisStore
 from proxy.metering.redis_store.team_index import TeamIndex
 from proxy.metering.redis_store.user_counters import write_limits_per_user
@@ -118,6 +118,11 @@ class AccountRegistry(Generic[Record]):
         record = await self.get(account_id)
         counters = await read_hash(self._redis, self._kind.usage(record.team, account_id))
         return record, *charges(records.texts(counters.items()))
+
+    async def daily_usage(self, account_id: str, since: str) -> dict[str, dict[str, Charges]]:
+        """What an account was charged by UTC day, from ``since`` on, and by model. Raises NotFound."""
+        counters = await read_hash(self._redis, self._kind.usage(self._team_of(account_id), account_id))
+        return charges_by_day(records.texts(counters.items()), since)
 
     async def user_usage(self, account_id: str, user: str) -> UserUsage:
         """What an end user has used of a key or a team. Raises NotFound, also where it has no limits of each user."""

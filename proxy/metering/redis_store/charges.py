@@ -31,5 +31,15 @@ def charges(counters: Mapping[str, str]) -> tuple[dict[str, Charges], dict[str, 
     return _sorted_charges(by_model), _sorted_charges(by_day)
 
 
+def charges_by_day(counters: Mapping[str, str], since: str) -> dict[str, dict[str, Charges]]:
+    """What a usage hash says of each UTC day from ``since`` on, by model."""
+    days: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for name, value in counters.items():
+        if name[:1].isdigit() and name >= since:
+            day, what, model = name.split(":", 2)
+            days[day][model][what] += int(value)
+    return {day: _sorted_charges(days[day]) for day in sorted(days)}
+
+
 def _sorted_charges(sums: Mapping[str, Counter[str]]) -> dict[str, Charges]:
     return {name: Charges(images=sums[name]["images"], quota_units=sums[name]["units"]) for name in sorted(sums)}

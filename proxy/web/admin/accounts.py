@@ -17,6 +17,7 @@ from proxy.domain.limits import KeyRecord, TeamRecord
 from proxy.domain.money import NO_MONEY, Money
 from proxy.metering.accounts.registry import AccountRegistry, KeyRegistry, Record, TeamRegistry
 from proxy.metering.ledger.people_usage import PeopleUsage
+from proxy.metering.redis_store.facts import DAY_MS, utc_day
 from proxy.web.admin import wire
 from proxy.web.admin.access import actor
 from proxy.web.admin.bodies import (
@@ -33,7 +34,7 @@ from proxy.web.admin.bodies import (
 )
 from proxy.web.admin.queries import KeysQuery, PeopleQuery, TeamsQuery, UsageQuery, read_query
 from proxy.web.admin.roles import ADMINISTRATOR, Role, check_team
-from proxy.web.admin.views import charges_view, key_view, list_response, people_view, team_view, user_view
+from proxy.web.admin.views import charges_view, days_view, key_view, list_response, people_view, team_view, user_view
 from proxy.web.intake.request_body import BodyLimits
 from proxy.web.public.models import json_response
 from proxy.web.server.routes import Access, Route, Scope
@@ -173,10 +174,13 @@ class AccountRoutes(ABC, Generic[Record]):
 
     async def usage(self, request: web.Request) -> web.Response:
         """What was used: per limit, by model and by day; and by one end user."""
-        account_id, user = request.match_info["id"], read_query(request, UsageQuery).user
+        account_id, query = request.match_info["id"], read_query(request, UsageQuery)
         view = charges_view(*await self._registry.usage(account_id), self._money)
-        if user is not None:
-            view["user"] = user_view(await self._registry.user_usage(account_id, user), self._money)
+        if query.days is not None:
+            since = utc_day(int(time() * 1_000) - (query.days - 1) * DAY_MS)
+            view["by_day"] = days_view(await self._registry.daily_usage(account_id, since), self._money)
+        if query.user is not None:
+            view["user"] = user_view(await self._registry.user_usage(account_id, query.user), self._money)
         return json_response(view)
 
     async def _read(self, request: web.Request, body: type[Body]) -> Body:

@@ -28,6 +28,7 @@ from proxy.metering.ledger.walk import ENTRY_ID_PATTERN, STREAM_ID_PATTERN, WALK
 
 PAGE_LIMIT = 1_000
 PAGE_DEFAULT = 100
+DAYS_LIMIT = 400
 ID_PREFIX_PATTERN = r"[a-z0-9][a-z0-9_-]{0,60}"
 
 Query = TypeVar("Query", bound=BaseModel)
@@ -67,6 +68,14 @@ def _limit(text: object) -> object:
         return text
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
         raise ValueError(f"should be from 1 to {PAGE_LIMIT:,}")
+    return int(text[:9])
+
+
+def _days(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= DAYS_LIMIT):
+        raise ValueError(f"should be from 1 to {DAYS_LIMIT}")
     return int(text[:9])
 
 
@@ -186,6 +195,11 @@ Top = Annotated[
     BeforeValidator(_top),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": PAGE_LIMIT}),
 ]
+Days = Annotated[
+    int,
+    BeforeValidator(_days),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": DAYS_LIMIT}),
+]
 PageLimit = Annotated[
     int,
     BeforeValidator(_limit),
@@ -281,6 +295,7 @@ class UsageQuery(StrictQuery):
     """``GET …/usage``."""
 
     user: AnyUser | None = None
+    days: Days | None = None
 
 
 class PeopleQuery(StrictQuery):

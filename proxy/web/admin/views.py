@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from aiohttp import web
@@ -81,6 +81,12 @@ def people_view(
         "data": [{"name": name, **shown(sums)} for name, sums in first],
         "others": {"names": names, **shown(others)} if names else None,
     }
+
+
+def days_view(days: Mapping[str, Mapping[str, Charges]], money: Money) -> dict[str, dict[str, Any]]:
+    """What was charged by UTC day, and each day by model."""
+    sums = {day: Charges(*map(sum, zip(*map(astuple, models.values()), strict=True))) for day, models in days.items()}
+    return {day: {**view, "by_model": _charges(days[day], money)} for day, view in _charges(sums, money).items()}
 
 
 def _charges(charges: Mapping[str, Charges], money: Money) -> dict[str, dict[str, Any]]:

@@ -147,6 +147,12 @@ class ChargesView(_View):
     quota_units_usd: Usd | None = None
 
 
+class DayView(ChargesView):
+    """What was charged on one UTC day; by model where the query says of how many ``days``."""
+
+    by_model: dict[str, ChargesView] | None = None
+
+
 class UserUsageView(_View):
     """What an end user has used."""
 
@@ -166,7 +172,7 @@ class UsageView(_View):
     overage_units: int
     overage_units_usd: Usd | None = None
     by_model: dict[str, ChargesView]
-    by_day: dict[str, ChargesView]
+    by_day: dict[str, DayView]
     user: UserUsageView | None = None
 
 

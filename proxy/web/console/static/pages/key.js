@@ -5,7 +5,7 @@ import { go } from "/console/console/app.js";
 import { moment, number, publicUrl } from "/console/console/format.js";
 import { button, card, facts, field, h, head, link, notice } from "/console/console/html.js";
 import { keyState } from "/console/pages/teams.js";
-import { accountActions, usageCards } from "/console/parts/account.js";
+import { DAYS, accountActions, usageCards } from "/console/parts/account.js";
 import { ask, showSecret } from "/console/parts/dialog.js";
 import { usageBars } from "/console/parts/limits.js";
 
@@ -21,7 +21,7 @@ async function rotate(key) {
 }
 
 export async function show({ who, id }) {
-  const [key, usage] = await Promise.all([get(`keys/${id}`), get(`keys/${id}/usage`)]);
+  const [key, usage] = await Promise.all([get(`keys/${id}`), get(`keys/${id}/usage`, { days: DAYS })]);
   const again = () => go(`keys/${id}`, { replace: true });
   const may = who.role !== "viewer" && !key.revoked_at;
   const actions = may ? [button("Rotate", () => rotate(key)), ...accountActions("keys", key, again)] : [];
@@ -32,7 +32,7 @@ export async function show({ who, id }) {
       h("div", { className: "wide" },
         card("Limits and what is used", usageBars(usage.limits, key.limits)),
         card("Facts", facts([["State", keyState(key)], ["Name", key.name], ["Created", moment(key.created_at)], ["Expires", key.expires_at ? moment(key.expires_at) : "never"], ["Images", number(key.images)], ["Granted units", number(key.granted_units)], ["Overage units", number(usage.overage_units)]]),
-          h("p", { className: "row" }, link(`ledger?team=${key.team}&key=${key.id}`, "Its ledger")))),
+          h("p", { className: "row" }, link(`ledger?team=${key.team}&key=${key.id}`, "Its ledger"), link(`usage?key=${key.id}`, "Its usage")))),
       usageCards(usage),
     ].filter(Boolean),
   };

@@ -5,14 +5,14 @@ import { go } from "/console/console/app.js";
 import { moment, number } from "/console/console/format.js";
 import { button, card, empty, facts, h, head, link, notice } from "/console/console/html.js";
 import { keyState, newKey } from "/console/pages/teams.js";
-import { accountActions, usageCards } from "/console/parts/account.js";
+import { DAYS, accountActions, usageCards } from "/console/parts/account.js";
 import { tightest, usageBars } from "/console/parts/limits.js";
 import { pagedTable } from "/console/parts/pager.js";
 
 const PAGE = 25;
 
 export async function show({ who, id }) {
-  const [team, usage] = await Promise.all([get(`teams/${id}`), get(`teams/${id}/usage`)]);
+  const [team, usage] = await Promise.all([get(`teams/${id}`), get(`teams/${id}/usage`, { days: DAYS })]);
   const again = () => go(`teams/${id}`, { replace: true });
   const create = async () => {
     if (await newKey(team.id)) again();

@@ -7,7 +7,8 @@ import { chart, lastDays } from "/console/parts/chart.js";
 import { ask, confirmEnd } from "/console/parts/dialog.js";
 import { limitFields, readLimits } from "/console/parts/limits.js";
 
-const DAYS = 30;
+/** What is shown of an account's past. */
+export const DAYS = 30;
 
 /** Buttons for an account at `path` ("teams" or "keys"); `again` shows the page anew. */
 export function accountActions(path, account, again) {

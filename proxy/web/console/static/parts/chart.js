@@ -85,6 +85,11 @@ export function lastDays(count, now = Date.now()) {
   return Array.from({ length: count }, (_, at) => new Date(now - (count - 1 - at) * 86_400_000).toISOString().slice(0, 10));
 }
 
+/** The last `count` UTC months, oldest first. */
+export function lastMonths(count, now = new Date()) {
+  return Array.from({ length: count }, (_, at) => new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - (count - 1 - at), 1)).toISOString().slice(0, 7));
+}
+
 /** The `limit` largest of `series`, and the others as one; one that is the `rest` already is among those. */
 export function largest(series, limit = COLOURS) {
   const sum = (each) => each.values.reduce((total, value) => total + value, 0);

@@ -27,7 +27,8 @@ export async function pagedTable(caption, columns, read, none) {
     }
     more.disabled = false;
     const shown = rows.length ? table(caption, columns, rows) : cursor === null ? none : empty("Nothing found yet", "There is more to look through.");
-    place.replaceChildren(shown, ...(cursor !== null ? [h("div", { className: "row" }, more, h("small", {}, `${rows.length} shown`))] : []));
+    place.replaceChildren(shown, ...(cursor !== null ? [h("div", { className: "row" }, more, h("small", { role: "status" }, `${rows.length} shown`))] : []));
+    if (cursor !== null) more.focus();
   }
   // The first page's errors are the page's.
   const first = await read(null);
