@@ -90,9 +90,8 @@ class Watchdog:
         It is called again for as long as the phase goes on, so it should end it: ``interrupt``, or close what is waited
         for.
         """
-        self._due = self._loop.time() + limit_s
-        if counted:
-            self._due = min(self._due, self._ends)
+        due = self._loop.time() + limit_s
+        self._due = self._ends if counted and self._ends < due else due
         self._on_expiry = on_expiry
 
     def end_when(self, is_moot: Callable[[], bool]) -> None:

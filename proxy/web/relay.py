@@ -10,6 +10,7 @@ from time import perf_counter
 
 import orjson
 from aiohttp import ClientError, web
+from aiohttp.http import StreamWriter
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.answers.holder import error_event
@@ -39,6 +40,10 @@ from proxy.web.whole_answer import WholeAnswer
 logger = logging.getLogger(__name__)
 
 
+COPIED_BYTES = 16_384
+"""A smaller piece is copied to stand in one chunk with its frame."""
+
+_CHUNK_END = b"\r\n"
 IMAGES_MOST_LEAST = 16
 """A provider that makes a few more than were asked for is no fault."""
 
@@ -53,12 +58,37 @@ class StreamedResponse(web.StreamResponse):
     def __init__(self, headers: dict[str, str]) -> None:
         """How long a client may take is its connection's affair."""
         super().__init__(headers=headers)
-        self._ended = False
+        self._ended = self._has_begun = False
         self.end = b""
 
     async def pass_on(self, piece: bytes) -> None:
         """Send a piece."""
+        self._has_begun = True
         await self.write(piece)
+
+    def put(self, piece: bytes) -> bool:
+        """Send a large piece of an answer that flows, without a copy; false where it was not sent."""
+        writer = self._payload_writer
+        if len(piece) < COPIED_BYTES or not self._has_begun or not isinstance(writer, StreamWriter):
+            return False
+        protocol, transport = writer.protocol, writer.transport
+        if protocol.writing_paused or not writer.chunked or transport is None or transport.is_closing():
+            return False
+        size = b"%x\r\n" % len(piece)
+        writer.output_size += len(size) + len(piece) + len(_CHUNK_END)
+        transport.writelines((size, piece, _CHUNK_END))
+        return True
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether more waits for the client than is good."""
+        writer = self._payload_writer
+        return isinstance(writer, StreamWriter) and writer.protocol.writing_paused
+
+    async def catch_up(self) -> None:
+        """Wait until the client has read what waits for it. Raises ConnectionError."""
+        if isinstance(self._payload_writer, StreamWriter):
+            await self._payload_writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the end; again, nothing."""
@@ -206,10 +236,22 @@ class Relay:
                     await asyncio.sleep(0)
 
     async def _send(self, piece: bytes, *, is_last: bool) -> None:
+        response = self._response
+        is_sent = response is not None and not is_last and response.put(piece)
+        if is_sent and response is not None:
+            self._is_flowing = True
+            self._observation.response_bytes += len(piece)
+            if not response.is_unread:
+                if self._keep_alive is not None:
+                    self._keep_alive.touch()
+                return
         began = perf_counter()
         self._exchange.watchdog.phase(self._limits.write_timeout_s, self._abort, counted=False)
         try:
-            response = self._response or await self._begin()
+            response = response or await self._begin()
+            if is_sent:
+                await response.catch_up()
+                return
             self._is_flowing = True
             if is_last:
                 response.end = piece

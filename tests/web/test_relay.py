@@ -127,6 +127,9 @@ class Response:
     async def prepare(self, _request: object) -> None:
         await asyncio.sleep(0)
 
+    def put(self, _piece: bytes) -> bool:
+        return False
+
     async def pass_on(self, piece: bytes) -> None:
         await asyncio.sleep(0)
         if self.leaves_after is not None and len(self.pieces) >= self.leaves_after:

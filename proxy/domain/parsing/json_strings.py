@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final
 
 import orjson
@@ -33,6 +34,7 @@ _PART_BYTES: Final = 8_192
 _CHECKED_BYTES: Final = 16_384
 """At once: orjson takes room for eight times as much."""
 
+_CHECKED: Final = tuple(slice(at, at + _CHECKED_BYTES) for at in range(0, 64 * _CHECKED_BYTES, _CHECKED_BYTES))
 _decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -118,14 +120,17 @@ def _is_plain(piece: bytes) -> bool:
     """
     if len(piece) <= _CHECKED_BYTES:
         return piece.isascii() and len(orjson.dumps(piece.decode("ascii"))) == len(piece) + len(b'""')
-    view, dumps, written_bytes = memoryview(piece), orjson.dumps, 0
-    begins = range(0, len(piece), _CHECKED_BYTES)
+    if len(piece) > _CHECKED_BYTES * len(_CHECKED):
+        most = _CHECKED_BYTES * len(_CHECKED)
+        return all(_is_plain(piece[at : at + most]) for at in range(0, len(piece), most))
+    parts = _CHECKED[: -(-len(piece) // _CHECKED_BYTES)]
+    views = map(memoryview(piece).__getitem__, parts)
     try:
-        for at in begins:
-            written_bytes += len(dumps(str(view[at : at + _CHECKED_BYTES], "ascii")))
+        # One at a time, and none of it in Python.
+        written_bytes = sum(map(len, map(orjson.dumps, map(str, views, repeat("ascii")))))
     except UnicodeDecodeError:
         return False
-    return written_bytes == len(piece) + len(begins) * len(b'""')
+    return written_bytes == len(piece) + len(parts) * len(b'""')
 
 
 def _parts(piece: bytes) -> Iterator[bytes]:

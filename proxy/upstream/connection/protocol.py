@@ -52,9 +52,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begun", "_body", "_chunks", "_drained", "_expects_body", "_head", "_interim", "_is_odd", "_is_paused",
+        "_begun", "_body", "_chunks", "_drained", "_expects_body", "_head", "_interim", "_is_odd",
         "_is_tunnel", "_is_writing_paused", "_left", "_loop", "_on_free", "_on_lost", "_poll", "_response",
-        "is_uploading", "origin", "transport", "usable_until_s",
+        "is_paused", "is_uploading", "origin", "transport", "usable_until_s",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._left = self._interim = 0
         self._chunks: Chunks | None = None
         self._expects_body = True
-        self._is_odd = self._is_paused = self._is_tunnel = self._is_writing_paused = False
+        self._is_odd = self.is_paused = self._is_tunnel = self._is_writing_paused = False
         self._drained: asyncio.Future[None] | None = None
         self.is_uploading = False
         self.usable_until_s = 0.0
@@ -145,14 +145,14 @@ class Connection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading until ``resume``: what its reader has not taken yet has reached its bound."""
         transport = self.transport
-        if not self._is_paused and transport is not None and not transport.is_closing():
-            self._is_paused = True
+        if not self.is_paused and transport is not None and not transport.is_closing():
+            self.is_paused = True
             transport.pause_reading()
 
     def resume(self) -> None:
         """Read again after ``pause``."""
-        if self._is_paused:
-            self._is_paused = False
+        if self.is_paused:
+            self.is_paused = False
             transport = self.transport
             # One that is closing may refuse it, and has nothing more to read.
             if transport is not None and not transport.is_closing():

@@ -112,8 +112,9 @@ class Response:
         else:
             piece = pieces.popleft()
             self._held_bytes -= len(piece)
-        if self._connection is not None and self._held_bytes <= HELD_BYTES:
-            self._connection.resume()
+        connection = self._connection
+        if connection is not None and connection.is_paused and self._held_bytes <= HELD_BYTES:
+            connection.resume()
         return piece
 
     async def _wait(self) -> None:
@@ -137,15 +138,18 @@ class Response:
 
     def feed(self, piece: bytes) -> None:
         """A piece of the body has come."""
-        if self._connection is None:
+        connection, waiter = self._connection, self._waiter
+        if connection is None:
             return
         if self._pieces is None:
             self._pieces = deque()
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        if self._held_bytes > HELD_BYTES:
-            self._connection.pause()
-        self._wake()
+        if waiter is not None and not waiter.done():
+            # Whoever waits takes it before anything else is done: to stop reading and go on costs more than that.
+            waiter.set_result(None)
+        elif self._held_bytes > HELD_BYTES:
+            connection.pause()
 
     def fail_upload(self) -> None:
         """The rest of the request cannot be sent: no answer to it is of use."""
