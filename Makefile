@@ -14,7 +14,7 @@ endif
 endif
 FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tests/web
 
-.PHONY: help run test test-fast check bench bench-peers soak draw format lock dist release clean
+.PHONY: help run test test-fast check bench bench-check bench-peers soak draw format lock dist release clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test-fast   the quick tests that need no store, in under a minute"
 	@echo "make check   linters, types and layers"
 	@echo "make bench   speed beside a bare forwarder and nginx"
+	@echo "make bench-check   whether a request takes more of the processor than in the last release"
 	@echo "make bench-peers   the same beside LiteLLM, Portkey and nginx with Lua, installed into .bench"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
 	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic, and the console"
@@ -61,6 +62,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
+
+bench-check: $(READY)
+	$(BIN)/python -m tests.benchmarks.check $(if $(BESIDE),--beside "$(BESIDE)") $(ARGS)
 
 bench-peers: $(READY)
 	$(BIN)/python -m tests.benchmarks.peers $(ARGS)

@@ -32,6 +32,7 @@ from proxy.domain.requests.image import parse_image_request
 from proxy.settings.settings import Settings, load_settings, read_settings
 from proxy.upstream.dialects import openai, words
 from proxy.upstream.errors import reports as error_reports
+from tests.benchmarks.check.__main__ import main as bench_check
 from tests.benchmarks.compare import main as bench
 from tests.domain.answer_samples import pass_on
 from tests.domain.samples import make_model
@@ -81,6 +82,8 @@ INSTALLS = {"docker", "helm", "install", "kubectl", "pip", "python3", "systemctl
 
 KEY_ID, ENTRY_ID = "research_k7f3m2q9aa", "research_1764061200000-0"
 """What the manual writes where the reader has ids of his own."""
+
+BENCHMARKS = {"bench": bench, "bench-check": bench_check}
 
 STATUSES = {"--dry-run": 3}
 """Of commands that end with another status than 0 when all is well, by what is in them."""
@@ -298,8 +301,9 @@ class Shell:
             assert re.search(rf"\$\(({name}\)|or \$\({name}\))", makefile), command
             arguments = value.split()
             assert all((ROOT / each).exists() for each in arguments if each.startswith("tests/")), command
-            if target == "bench":
-                bench.make_context("bench", [str(ROOT) if each == "FOLDER" else each for each in arguments])
+            if target in BENCHMARKS and name == "ARGS":
+                read = [str(ROOT) if each == "FOLDER" else each for each in arguments]
+                BENCHMARKS[target].make_context(target, read)
 
     def _python(self, command: str) -> None:
         assert re.fullmatch(r"python -m tests\.benchmarks\.\w+", command)

@@ -5,8 +5,10 @@ absolute figure holds only beside its neighbours.
 
 compare.py          the command: what is measured, in which order
 servers.py          the subjects, one process each, and how they are started and stopped
+provider.py         what answers all of them, and costs little
 bare_forwarder.py   the measure: aiohttp with no metering
 throughput.py       as much as goes through, by wrk
 latency.py          what is added at a constant rate, by a load generator of its own
 figures.py          medians, ratios and the table; pure
+check/              ``make bench-check``: whether a request takes more of the processor than in the last release
 """

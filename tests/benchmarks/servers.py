@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.support.processes import Server, free_port, python_module, wait_for
+from tests.support.processes import START_TIMEOUT_S, Server, free_port, python_module, wait_for
 
 DIRECT, NGINX, BARE, LIGHTMETER, BESIDE, LIMITED = "direct", "nginx", "bare", "lightmeter", "beside", "with every limit"
 MODEL = "sample/image-1"
@@ -34,6 +34,7 @@ EVERY_LIMIT = {
     "models": ["sample/*"],
 }
 CALL_TIMEOUT_S = 30
+BARE_FORWARDER = Path(__file__).with_name("bare_forwarder.py")
 MEGABYTE = 10**6
 
 NGINX_CONFIGURATION = """
@@ -92,7 +93,7 @@ id = "{model}"
 provider = "sample"
 upstream_model = "image-1"
 token_multiplier = "1.5"
-parameters = ["n", "size", "user", "stream"]
+parameters = ["n", "size", "user", "stream", "partial_images"]
 
 [[providers]]
 name = "gemini"
@@ -144,6 +145,19 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How a subject's own process is started, where it is not started as it is."""
+
+    before: tuple[str, ...] = (sys.executable,)
+    """What runs it, with its options."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    start_timeout_s: float = START_TIMEOUT_S
+
+
+AS_IT_IS = Launch()
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """All subjects, the direct call first."""
 
@@ -170,10 +184,9 @@ def running_bench(
     another key as well, which has every limit, as its team has. With ``workers``, it is there once more with so many.
     """
     with ExitStack() as stack:
-        command = python_module("proxy.sample_provider", "--port", "0")
-        server = stack.enter_context(_running(command, folder / "provider.log"))
-        provider = server.wait_for_output(r"sample provider on (http://\S+)")[1]
-        subjects = [Subject(DIRECT, provider, psutil.Process(server.process.pid))]
+        direct = start_provider(stack, folder)
+        provider = direct.address
+        subjects = [direct]
         nginx = find_nginx()
         if nginx is not None:
             subjects.append(_start_nginx(stack, nginx, folder, provider))
@@ -244,6 +257,21 @@ def find_nginx() -> str | None:
     return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
 
 
+def start_sample_provider(stack: ExitStack, folder: Path) -> str:
+    """Its address."""
+    command = python_module("proxy.sample_provider", "--port", "0")
+    server = stack.enter_context(_running(command, folder / "sample-provider.log"))
+    return server.wait_for_output(r"sample provider on (http://\S+)")[1]
+
+
+def start_provider(stack: ExitStack, folder: Path) -> Subject:
+    """The provider behind all subjects, which costs little, and the sample provider that it learns its answers from."""
+    behind = start_sample_provider(stack, folder)
+    server = stack.enter_context(_running(python_module("tests.benchmarks.provider", behind), folder / "provider.log"))
+    address = server.wait_for_output(r"provider on (http://\S+)")[1]
+    return Subject(DIRECT, address, psutil.Process(server.process.pid))
+
+
 def _start_nginx(stack: ExitStack, nginx: str, folder: Path, provider: str) -> Subject:
     own = folder / "nginx"
     own.mkdir()
@@ -262,11 +290,10 @@ def _start_nginx(stack: ExitStack, nginx: str, folder: Path, provider: str) -> S
     return Subject(NGINX, f"http://127.0.0.1:{port}", _only_child(server))
 
 
-def _start_bare(stack: ExitStack, folder: Path, provider: str) -> Subject:
-    server = stack.enter_context(
-        _running(python_module("tests.benchmarks.bare_forwarder", provider), folder / "bare.log")
-    )
-    address = server.wait_for_output(r"bare forwarder on (http://\S+)")[1]
+def _start_bare(stack: ExitStack, folder: Path, provider: str, launch: Launch = AS_IT_IS) -> Subject:
+    command = [*launch.before, str(BARE_FORWARDER), provider]
+    server = stack.enter_context(_running(command, folder / "bare.log", launch.environment))
+    address = server.wait_for_output(r"bare forwarder on (http://\S+)", launch.start_timeout_s)[1]
     return Subject(BARE, address, psutil.Process(server.process.pid))
 
 
@@ -274,7 +301,13 @@ Admin = Callable[[str, str, dict[str, Any]], Any]
 
 
 def _start_lightmeter(
-    stack: ExitStack, folder: Path, provider: str, name: str, programs: Path, workers: int = 1
+    stack: ExitStack,
+    folder: Path,
+    provider: str,
+    name: str,
+    programs: Path,
+    workers: int = 1,
+    launch: Launch = AS_IT_IS,
 ) -> tuple[Subject, Admin]:
     own = folder / name.replace(" ", "-")
     own.mkdir()
@@ -285,10 +318,12 @@ def _start_lightmeter(
     if workers > 1:
         configuration.write_text(configuration.read_text().replace("[server]", f"[server]\nworkers = {workers}", 1))
     token = secrets.token_urlsafe(32)
-    command = [str(programs / "lightmeter"), "serve", "--config", str(configuration)]
-    environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample"}
+    before = launch.before if launch is not AS_IT_IS else ()
+    command = [*before, str(programs / "lightmeter"), "serve", "--config", str(configuration)]
+    environment = {"LIGHTMETER_ADMIN_TOKEN": token, "SAMPLE_PROVIDER_KEY": "sample", **launch.environment}
     server = stack.enter_context(_running(command, own / "log", environment))
-    found = server.wait_for_output(r"listening on (http://[0-9.:]+), admin on (http://[0-9.:]+)")
+    pattern = r"listening on (http://[0-9.:]+), admin on (http://[0-9.:]+)"
+    found = server.wait_for_output(pattern, launch.start_timeout_s)
     admin_port = int(found[2].rpartition(":")[2])
 
     def admin(method: str, path: str, body: dict[str, Any]) -> Any:

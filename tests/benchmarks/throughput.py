@@ -46,6 +46,7 @@ class Request:
     body: bytes
     mark: bytes
     path: str = PATH
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,16 @@ LARGE = Load(
     in_gigabytes=True,
     warm_up_requests=5,
 )
-EVENTS = replace(LARGE, request=Request(_json(model=MODEL, prompt=LARGE_PROMPT, stream=True), BASE64_MARK))
+PARTIAL_IMAGES = 2
+EVENT_PROMPT = f"[sample image_bytes={IMAGE_BYTES // (PARTIAL_IMAGES + 1)}] {PROMPT}"
+EVENTS = replace(
+    LARGE,
+    request=Request(
+        _json(model=MODEL, prompt=EVENT_PROMPT, stream=True, partial_images=PARTIAL_IMAGES),
+        BASE64_MARK,
+        images=PARTIAL_IMAGES + 1,
+    ),
+)
 GEMINI = replace(
     LARGE,
     request=Request(_json(model=GEMINI_MODEL, prompt=LARGE_PROMPT), BASE64_MARK),
@@ -117,8 +127,8 @@ def warm_up(subject: Subject, load: Load) -> None:
         status, answer = call(subject.port, "POST", request.path, subject.key, request.body)
         if status != 200:
             raise RuntimeError(f"{subject.name} answers {status}: {answer[:500].decode(errors='replace')}")
-        if len(answer) < load.answer_bytes or answer.count(request.mark) != 1:
-            raise RuntimeError(f"{subject.name} answers with {len(answer):,} bytes that are not one image")
+        if len(answer) < load.answer_bytes or answer.count(request.mark) != request.images:
+            raise RuntimeError(f"{subject.name} answers with {len(answer):,} bytes that are not what was asked for")
 
 
 def press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path) -> Slice:

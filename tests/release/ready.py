@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Collection
 
+from tests.benchmarks.check import baseline
 from tests.release.dist import make, say
 from tests.release.distributions import ReleaseError, git
 from tests.support.processes import ROOT
@@ -15,8 +16,8 @@ _semantic = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.
 _section = re.compile(r"^## \[(?P<name>[^\]]+)\](?: - (?P<date>\d{4}-\d\d-\d\d))?$", re.MULTILINE)
 
 
-def obstacles(version: str, in_project: str, changelog: str, tags: Collection[str]) -> list[str]:
-    """What has to be done first; empty where nothing has."""
+def obstacles(version: str, in_project: str, changelog: str, tags: Collection[str], counted: str) -> list[str]:
+    """What has to be done first; empty where nothing has. ``counted`` is the version that has a baseline of its own."""
     found = []
     if not _semantic.fullmatch(version):
         found.append(f"{version!r} is no version: MAJOR.MINOR.PATCH")
@@ -34,6 +35,8 @@ def obstacles(version: str, in_project: str, changelog: str, tags: Collection[st
     date, text = texts.get(version, (None, ""))
     if date is None or not text:
         found.append(f"CHANGELOG.md has no '## [{version}] - YYYY-MM-DD' with what is new")
+    if counted != version:
+        found.append(f"the baseline of its speed is that of {counted}: make bench-check ARGS=--record")
     return found
 
 
@@ -43,7 +46,8 @@ def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     try:
         tags = git(ROOT, "tag", "--list").split()
-        found = obstacles(version, project["version"], (ROOT / "CHANGELOG.md").read_text(), tags)
+        counted = baseline.read(baseline.PATH.read_text()).version
+        found = obstacles(version, project["version"], (ROOT / "CHANGELOG.md").read_text(), tags, counted)
         if found:
             raise ReleaseError("; ".join(found))
         make(quick=False)

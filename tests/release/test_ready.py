@@ -23,7 +23,7 @@ GOOD = """# Changelog
 
 
 def test_a_version_with_a_changelog_of_its_own_is_ready() -> None:
-    assert obstacles("1.0.0", "1.0.0", GOOD, ["v0.9.0"]) == []
+    assert obstacles("1.0.0", "1.0.0", GOOD, ["v0.9.0"], "1.0.0") == []
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,9 @@ def test_a_version_with_a_changelog_of_its_own_is_ready() -> None:
     ],
 )
 def test_what_is_not_ready_is_told(version: str, in_project: str, changelog: str, why: str) -> None:
-    assert re.search(why, "; ".join(obstacles(version, in_project, changelog, ["v0.9.0"])))
+    assert re.search(why, "; ".join(obstacles(version, in_project, changelog, ["v0.9.0"], version)))
+
+
+def test_a_release_is_compared_with_later() -> None:
+    (found,) = obstacles("1.0.0", "1.0.0", GOOD, [], "0.9.0")
+    assert "that of 0.9.0: make bench-check ARGS=--record" in found

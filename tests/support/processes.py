@@ -73,7 +73,7 @@ class Server:
         """All that it has written so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_for_output(self, pattern: str) -> re.Match[str]:
+    def wait_for_output(self, pattern: str, timeout_s: float = START_TIMEOUT_S) -> re.Match[str]:
         """The first match of ``pattern`` in what it writes."""
         found: list[re.Match[str]] = []
 
@@ -85,7 +85,7 @@ class Server:
                 raise RuntimeError(f"ended with status {self.process.returncode}:\n{self.output}")
             return bool(found)
 
-        wait_for(look, f"{pattern!r} in {self.log}")
+        wait_for(look, f"{pattern!r} in {self.log}", timeout_s)
         return found[0]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
