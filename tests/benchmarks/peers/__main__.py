@@ -33,6 +33,7 @@ SLOW_TIMES = 2
 """How many times as long a slow peer is measured."""
 TRIES = (1, 3, 6)
 """How many times as long a slice is tried again in which nothing was answered: others may have had the cores."""
+RUN_IN_REQUESTS, RUN_IN_SLICES_MOST = 1_000, 4
 ALONE_SHARE = 0.5
 """How much of a slice's time one connection gets: its percentiles need less."""
 
@@ -51,7 +52,7 @@ def main(seconds: float, rounds: int, names: str, only_print: bool, path: Path |
     # What was started is stopped, and the temporary folder goes. A shell's background jobs would not hear of Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    run = Run(_machine(), time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()), seconds, rounds)
+    run = Run(_machine(), time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()), seconds, rounds, os.getloadavg()[0])
     chosen = tuple(names.lower().split(","))
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-peers-") as folder:
@@ -96,17 +97,23 @@ def _measure(run: Run, folder: Path, wrk: str, names: list[str]) -> None:
 
 
 def _answers(run: Run, peer: Peer, wrk: str, folder: Path) -> bool:
-    small = throughput.SMALL
     try:
-        warm_up(peer, small)
+        warm_up(peer, throughput.SMALL)
         warm_up(peer, throughput.LARGE)
-        # What compiles while it runs has done so by then.
-        with suppress(NothingAnswered):
-            press(wrk, peer, small, small.connections, run.seconds, folder)
+        _run_in(run, peer, wrk, folder)
     except (OSError, RuntimeError) as error:
         _leave_out(run, peer, error)
         return False
     return True
+
+
+def _run_in(run: Run, peer: Peer, wrk: str, folder: Path) -> None:
+    """What compiles while it runs has done so by then, as far as a few slices of time go."""
+    small, answered = throughput.SMALL, 0
+    for _ in range(RUN_IN_SLICES_MOST):
+        if answered < RUN_IN_REQUESTS:
+            with suppress(NothingAnswered):
+                answered += press(wrk, peer, small, small.connections, run.seconds, folder).requests
 
 
 def _leave_out(run: Run, peer: Peer, error: Exception) -> None:

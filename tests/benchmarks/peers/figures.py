@@ -87,6 +87,8 @@ class Run:
     measured: str
     seconds: float
     rounds: int
+    load: float
+    """How many processes wanted a core on average in the minute before it began."""
     found: dict[str, Found] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -97,17 +99,24 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many times as much as another Lightmeter does, and how many times are wanted."""
+    """How many times as much as another Lightmeter does, and how many times are wanted.
+
+    ``cpu_ratio`` is how many times as much processor time the other takes for each request. Other work on the machine
+    hardly changes it.
+    """
 
     what: str
     ratio: float
     wanted: float
+    cpu_ratio: float
 
     @property
     def met(self) -> bool:
         """Whether it is as much as is wanted."""
         return self.ratio >= self.wanted
 
+
+LITTLE_GIGABYTES = 0.1
 
 WANTED = (
     ("small answers, of Portkey", "small", PORTKEY, 2.0),
@@ -138,11 +147,15 @@ def verdicts(found: Mapping[str, Found]) -> list[Verdict]:
     told = []
     for what, kind, other, wanted in WANTED:
         if other in found and LIGHTMETER in found:
-            pairs = zip(_slices(found[LIGHTMETER], kind), _slices(found[other], kind), strict=True)
-            ratios = [mine.rate / theirs.rate for mine, theirs in pairs]
-            if ratios:
-                told.append(Verdict(what, median(ratios), wanted))
+            mine, theirs = _slices(found[LIGHTMETER], kind), _slices(found[other], kind)
+            ratios = [one.rate / another.rate for one, another in zip(mine, theirs, strict=True)]
+            told.append(Verdict(what, median(ratios), wanted, cpu_us(theirs)[0] / cpu_us(mine)[0]))
     return told
+
+
+def gigabytes(value: float) -> str:
+    """GB/s for people: what is little has one figure more."""
+    return f"{value:.2f}" if value >= LITTLE_GIGABYTES else f"{value:.3f}"
 
 
 def _slices(found: Found, kind: str) -> list[Slice]:

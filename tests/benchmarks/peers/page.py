@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterator
 
 from tests.benchmarks.peers.figures import (
-    LIGHTMETER,
     LITELLM_BUDGET,
     NGINX_LUA,
     PORTKEY,
@@ -15,6 +14,7 @@ from tests.benchmarks.peers.figures import (
     Found,
     Run,
     cpu_us,
+    gigabytes,
     percentiles_ms,
     rate,
     verdicts,
@@ -24,6 +24,8 @@ BEGIN = "<!-- From here to the end mark, make bench-peers writes. -->"
 END = "<!-- The end of what make bench-peers writes. -->"
 PICTURE = "peers.svg"
 WIDTH = 120
+BUSY_LOAD = 1.0
+BUSY = "Other work had its cores, too (a load average of {load:.0f} before it began): read the ratios, and CPU first. "
 
 HEADINGS = (
     "",
@@ -67,10 +69,11 @@ def write_section(run: Run) -> str:
     """All of it as Markdown."""
     versions = ", ".join(f"{name} ({run.found[name].version})" for name in run.names())
     rounds = f"Medians of {run.rounds} rounds of {run.seconds:g} s, in which all take turns."
+    busy = BUSY.format(load=run.load) if run.load >= BUSY_LOAD else ""
     parts = [
         f"![What goes through each, and whether a budget holds]({PICTURE})",
         "\n".join(_table(run)),
-        _wrapped(f"Measured on {run.measured} on {run.machine}. {rounds} {versions}."),
+        _wrapped(f"Measured on {run.measured} on {run.machine}. {busy}{rounds} {versions}."),
         *(_wrapped(f"{name} is left out: {reason}.") for name, reason in run.left_out.items()),
         "\n".join(_wanted(run)),
         "\n".join(_enforcers(run)),
@@ -100,7 +103,7 @@ def _row(name: str, found: Found) -> Iterator[str]:
     yield f"{small_us:,.0f}"
     yield f"{store_us:,.0f}" if has_store else ""
     yield f"{p50_ms:.2f}, {p99_ms:.2f}"
-    yield f"{rate(found.large):.2f}"
+    yield gigabytes(rate(found.large))
     yield f"{large_us / 1e3:,.1f}"
     yield f"{found.memory_mb:,.0f}"
     yield f"{found.store_memory_mb:,.0f}" if has_store else ""
@@ -110,7 +113,8 @@ def _row(name: str, found: Found) -> Iterator[str]:
 def _wanted(run: Run) -> Iterator[str]:
     for verdict in verdicts(run.found):
         met = "met" if verdict.met else "not met"
-        yield f"- {LIGHTMETER}, {verdict.what}: {verdict.ratio:.2f} times, where {verdict.wanted:g} are wanted: {met}."
+        found = f"{verdict.ratio:.2f} times as much, where {verdict.wanted:g} are wanted: {met}"
+        yield _wrapped(f"{verdict.what}: {found}. For each, that takes {verdict.cpu_ratio:.2f} times the CPU.", "- ")
 
 
 def _enforcers(run: Run) -> Iterator[str]:

@@ -5,19 +5,19 @@ SVG without a script or a font of its own, legible on light and on dark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from xml.sax.saxutils import escape
 
-from tests.benchmarks.peers.figures import Enforcement, Found, Run, cpu_us, rate
+from tests.benchmarks.peers.figures import Enforcement, Found, Run, cpu_us, gigabytes, rate
 
 WIDTH, MARGIN = 900, 24
 NAMES_WIDTH, FIGURES_WIDTH = 200, 76
 ROW, BAR, TITLE = 26, 16, 40
-LEGEND_COLUMN = 205
+LEGEND_COLUMNS = (0, 180, 460, 580)
 
 LEGEND = {
     Enforcement.EXACT: "budget holds exactly",
-    Enforcement.LATE: "budget holds late",
+    Enforcement.LATE: "budget holds late, or not at every price",
     Enforcement.NONE: "no budget",
     Enforcement.UNKNOWN: "unclear",
 }
@@ -42,15 +42,15 @@ def draw(run: Run) -> str:
     cpu = {name: cpu_us(found[name].small)[0] for name in names}
     colours = {name: how_it_holds(found[name]) for name in names}
     panels = (
-        ("Small answers, requests/s: more is better", small, ",.0f"),
-        ("4 MB answers, GB/s: more is better", large, ".2f"),
-        ("Small answers, µs of processor time for each: less is better", cpu, ",.0f"),
+        ("Small answers, requests/s: more is better", small, _whole),
+        ("4 MB answers, GB/s: more is better", large, gigabytes),
+        ("Small answers, µs of processor time for each: less is better", cpu, _whole),
     )
     height = MARGIN + sum(TITLE + ROW * len(names) for _ in panels) + 3 * ROW
     shapes: list[str] = []
     top = float(MARGIN)
-    for title, values, form in panels:
-        shapes += _panel(top, title, values, form, colours)
+    for title, values, write in panels:
+        shapes += _panel(top, title, values, write, colours)
         top += TITLE + ROW * len(values)
     shapes += _legend(top + ROW, colours)
     shapes.append(_text(MARGIN, top + 2 * ROW + 4, f"{run.machine}, {run.measured}", "note"))
@@ -68,14 +68,21 @@ def draw(run: Run) -> str:
 
 
 def how_it_holds(found: Found) -> Enforcement:
-    """The best of what became of its budgets."""
-    order = (Enforcement.EXACT, Enforcement.LATE, Enforcement.UNKNOWN)
-    held = {budget.enforcement for budget in found.budgets.values()}
-    return next((each for each in order if each in held), Enforcement.NONE)
+    """What became of its budgets: late where that differs from one to the next."""
+    held = {budget.enforcement for budget in found.budgets.values()} or {Enforcement.NONE}
+    return held.pop() if len(held) == 1 else Enforcement.LATE
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def _panel(
-    top: float, title: str, values: Mapping[str, float], form: str, colours: Mapping[str, Enforcement]
+    top: float,
+    title: str,
+    values: Mapping[str, float],
+    write: Callable[[float], str],
+    colours: Mapping[str, Enforcement],
 ) -> Iterator[str]:
     yield _text(MARGIN, top + 16, title, "title")
     room = WIDTH - 2 * MARGIN - NAMES_WIDTH - FIGURES_WIDTH
@@ -90,13 +97,13 @@ def _panel(
             f'<rect class="{colours[name]}" x="{left}" y="{middle - BAR / 2 + 4:.0f}" width="{width:.1f}"'
             f' height="{BAR}" rx="2"/>'
         )
-        yield _text(left + width + 8, middle + 9, format(value, form))
+        yield _text(left + width + 8, middle + 9, write(value))
 
 
 def _legend(middle: float, colours: Mapping[str, Enforcement]) -> Iterator[str]:
     shown = [each for each in LEGEND if each in colours.values()]
     for number, each in enumerate(shown):
-        left = MARGIN + LEGEND_COLUMN * number
+        left = MARGIN + LEGEND_COLUMNS[number]
         yield f'<rect class="{each}" x="{left}" y="{middle - 11:.0f}" width="12" height="12" rx="2"/>'
         yield _text(left + 20, middle, LEGEND[each])
 

@@ -24,6 +24,7 @@ from tests.benchmarks.peers.figures import (
     Run,
     Slice,
     cpu_us,
+    gigabytes,
     percentiles_ms,
     verdicts,
 )
@@ -49,7 +50,7 @@ def found_of(*rates: float, budget: Budget = NONE, failed: int = 0) -> Found:
 def run_of(**found: Found) -> Run:
     names = {"lightmeter": LIGHTMETER, "portkey": PORTKEY, "litellm": LITELLM, "budget": LITELLM_BUDGET, "nginx": NGINX}
     measured = {names[name]: each for name, each in found.items()}
-    return Run("2 cores", "26 November 2026, 12:00 UTC", 2, 3, measured)
+    return Run("2 cores", "26 November 2026, 12:00 UTC", 2, 3, 0.1, measured)
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -79,6 +80,11 @@ def test_a_ratio_is_made_within_a_round() -> None:
     (verdict,) = verdicts(run.found)
     assert verdict.ratio == pytest.approx(3)
     assert verdict.met
+    assert verdict.cpu_ratio == pytest.approx(1)
+
+
+def test_what_is_little_has_one_figure_more() -> None:
+    assert [gigabytes(value) for value in (1.234, 0.1, 0.0042)] == ["1.23", "0.10", "0.004"]
 
 
 def test_nothing_is_wanted_beside_who_was_not_measured() -> None:
@@ -134,13 +140,20 @@ def test_who_holds_a_budget_is_said_in_words() -> None:
     assert f"- To ten images exactly: {LIGHTMETER}, {LITELLM_BUDGET} (priced by tokens)." in section
     assert f"- Only for those that come later: {LITELLM_BUDGET} (priced by the image)." in section
     assert f"- Not at all: {PORTKEY}." in section
-    assert "3.00 times, where 2 are wanted: met." in section
+    assert "of Portkey: 3.00 times as much, where 2 are wanted: met." in section
 
 
 def test_who_is_left_out_is_named_with_the_reason() -> None:
     run = run_of(lightmeter=found_of(1))
     run.left_out[PORTKEY] = "there is no node"
     assert f"{PORTKEY} is left out: there is no node." in write_section(run)
+
+
+def test_a_machine_that_had_other_work_is_said_to_have_had_it() -> None:
+    run = run_of(lightmeter=found_of(1))
+    assert "Other work" not in write_section(run)
+    run.load = 14.2
+    assert "a load average of 14" in " ".join(write_section(run).split())
 
 
 def test_its_lines_fit_the_manual() -> None:
@@ -182,7 +195,7 @@ def test_the_picture_has_a_bar_for_each_in_each_of_its_parts() -> None:
 
 def test_the_picture_stays_within_its_frame() -> None:
     names = dict.fromkeys(ORDER)
-    run = Run("2 cores & more", "today", 2, 3, {name: found_of(10**6, budget=LATE) for name in names})
+    run = Run("2 cores & more", "today", 2, 3, 0.1, {name: found_of(10**6, budget=LATE) for name in names})
     picture = ET.fromstring(draw(run))  # noqa: S314  # ours
     width, height = float(picture.get("width", 0)), float(picture.get("height", 0))
     assert all(float(each.get("y", 0)) + float(each.get("height", 0)) <= height for each in picture.iter(f"{SVG}rect"))
@@ -197,9 +210,11 @@ def test_the_picture_knows_light_and_dark() -> None:
     assert "<script" not in text
 
 
-def test_the_colour_is_that_of_the_best_that_was_found() -> None:
+def test_the_colour_says_where_a_budget_does_not_hold_at_every_price() -> None:
     found = found_of(1)
     found.budgets = {"a": LATE, "b": EXACT}
+    assert how_it_holds(found) is Enforcement.LATE
+    found.budgets = {"a": EXACT, "b": EXACT}
     assert how_it_holds(found) is Enforcement.EXACT
     assert how_it_holds(Found("1")) is Enforcement.NONE
 
