@@ -115,12 +115,12 @@ class Commands:
             settlement.delivery.outcome,
             records.settlement_facts(settlement),
             reservation.admitted_ms,
-            found,
         )
-        if ending is None and not reservation.per_user:
+        if ending is None and not reservation.per_user and not found:
             parts = self._settlement_parts(len(reservation.id), team, key_id, len(arguments))
             return reservation.id.encode().join(parts) + packed_words(pack(*arguments))
         keys = _settlement_keys(team, key_id, reservation.id)
+        arguments += (found,)
         if ending is not None:
             idempotency = ending.idempotency
             keys += (_name(team, key_id, idempotency),)

@@ -101,9 +101,10 @@ def test_an_admission_for_somebody_says_whom_it_is_for_and_is_the_same_otherwise
     assert found[at + 5 :] == ([b"", b"", b"", b"", user] if counts else [])
 
 
+@pytest.mark.parametrize("found", ["", "not found"])
 @pytest.mark.parametrize("answer", [None, KeptAnswer(200, b"{}")])
 @given(name=IDS, charged=UNITS)
-def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, charged: int) -> None:
+def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, found: str, name: str, charged: int) -> None:
     ending = None if answer is None else IdempotencyResult(IDEMPOTENCY, IdempotencyState.DONE, answer)
     quote = Quote(1, 7, 7, Tier.STANDARD)
     reservation = Reservation(name, "acme", "acme_0123456789", ENDPOINT, MODEL, quote, 86_400_000, None)
@@ -111,7 +112,7 @@ def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, ch
     made = commands()
     last = [] if ending is None else [b"bb" * 32, b"done", b"200 {}", b"86400000"]
     for _ in range(2):
-        assert unpack(made.settle(settlement, "not found")) == [
+        assert unpack(made.settle(settlement, found)) == [
             *head("settle", 8 if ending is None else 9),
             b"lm:{acme}:key:acme_0123456789",
             b"lm:{acme}:reservation:" + name.encode(),
@@ -133,6 +134,6 @@ def test_a_settlement_has_all_its_facts(answer: KeptAnswer | None, name: str, ch
             b"delivered",
             settlement_facts(settlement),
             b"86400000",
-            b"not found",
+            *([found.encode()] if found or last else []),
             *last,
         ]

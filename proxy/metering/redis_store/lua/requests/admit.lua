@@ -68,10 +68,6 @@ local function holds(models, model)
   return false
 end
 
-local function may_use(models)
-  return holds(models, ARGV[3]) or ((ARGV[8] or '') ~= '' and holds(models, ARGV[8]))
-end
-
 local before = redis.call('GET', KEYS[2])
 local state, units_held, then_ms
 if before then
@@ -93,8 +89,13 @@ if should_reclaim and (before or more_models) then return {id, 'again', 1} end
 if state == 'void' or state == 'expired' then return {id, 'void', expired} end
 local key_models, key_limits, key_counters = of_key[4], of_key[5], of_key[6] or string.rep('\0', COUNTERS_BYTES)
 local team_models, team_limits, team_counters = of_team[2], of_team[3], of_team[4] or string.rep('\0', COUNTERS_BYTES)
-if not before and not may_use(key_models) then return {id, 'model_not_allowed', 'key', expired} end
-if not before and not may_use(team_models) then return {id, 'model_not_allowed', 'team', expired} end
+local model, alias = ARGV[3], (ARGV[8] or '') ~= '' and ARGV[8]
+if not (before or holds(key_models, model) or alias and holds(key_models, alias)) then
+  return {id, 'model_not_allowed', 'key', expired}
+end
+if not (before or holds(team_models, model) or alias and holds(team_models, alias)) then
+  return {id, 'model_not_allowed', 'team', expired}
+end
 
 local is_per_key, is_per_team = #(key_limits or '') > LIMITS_BYTES, #(team_limits or '') > LIMITS_BYTES
 if (is_per_key or is_per_team) and not user then return {id, 'users', expired} end
@@ -136,8 +137,8 @@ local began_ms = math.max(day_of_key, day_of_team) * DAY_MS
 if began_ms > now_ms and began_ms - now_ms < DAY_MS then admitted_ms = began_ms end
 local today = day_of(admitted_ms)
 
-local function turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
-  if day == today then return day_reserved, day_posted, month, month_reserved, month_posted end
+-- What of the last day and month with an admission counts today, where that day is another.
+local function turn(month, month_reserved, month_posted)
   local first = first_of_month(today)
   if month == first then return 0, 0, month, month_reserved, month_posted end
   return 0, 0, first, 0, 0
@@ -161,15 +162,6 @@ local function keep_quota(scope, name, limit, posted, reserved, window)
   if not remaining or left < remaining then remaining = left end
   if units > left and not refusal then
     refusal = {id, 'insufficient_quota', scope, name, limit, posted, reserved, window, expired}
-  end
-end
-
-local function keep_quotas(scope, total, reserved, posted, per_day, day_reserved, day_posted, per_month, month,
-  month_reserved, month_posted)
-  if total ~= NONE then keep_quota(scope, 'quota_units', total, posted, reserved, -1) end
-  if per_day ~= NONE then keep_quota(scope, 'quota_units_per_day', per_day, day_posted, day_reserved, today) end
-  if per_month ~= NONE then
-    keep_quota(scope, 'quota_units_per_month', per_month, month_posted, month_reserved, month)
   end
 end
 
@@ -204,23 +196,21 @@ local function keep_rate(scope, kind, limit, due_us, amount)
   return after
 end
 
-local function keep_concurrency(scope, limit, held)
-  -- When one of them ends, nobody knows.
-  if limit ~= NONE and held >= limit then refuse(scope, 'concurrency', limit, 1000000) end
-end
-
 -- What the record counts once the request is admitted.
 local function keep_limits(scope, limits, counters)
   local total, per_day, per_month, requests, images_limit, concurrent = read_limits(limits)
   local reserved, posted, overage, made, held, day, day_reserved, day_posted, month, month_reserved, month_posted,
     requests_due_us, images_due_us = struct.unpack(COUNTERS, counters)
-  day_reserved, day_posted, month, month_reserved, month_posted =
-    turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
-  keep_quotas(scope, total, reserved, posted, per_day, day_reserved, day_posted, per_month, month, month_reserved,
-    month_posted)
+  if day ~= today then
+    day_reserved, day_posted, month, month_reserved, month_posted = turn(month, month_reserved, month_posted)
+  end
+  if total ~= NONE then keep_quota(scope, 'quota_units', total, posted, reserved, -1) end
+  if per_day ~= NONE then keep_quota(scope, 'quota_units_per_day', per_day, day_posted, day_reserved, today) end
+  if per_month ~= NONE then keep_quota(scope, 'quota_units_per_month', per_month, month_posted, month_reserved, month) end
   if requests ~= NONE then requests_due_us = keep_rate(scope, 'requests', requests, requests_due_us, 1) end
   if images_limit ~= NONE then images_due_us = keep_rate(scope, 'images', images_limit, images_due_us, images) end
-  keep_concurrency(scope, concurrent, held)
+  -- When one of them ends, nobody knows.
+  if concurrent ~= NONE and held >= concurrent then refuse(scope, 'concurrency', concurrent, 1000000) end
   return struct.pack(COUNTERS, reserved + units, posted, overage, made, held + 1, today, day_reserved + units, day_posted,
     month, month_reserved + units, month_posted, requests_due_us, images_due_us)
 end
@@ -238,8 +228,9 @@ local function read_user(scope, name, limits)
   local per_day, per_month, images_limit, concurrent = user_limits(limits, user)
   local day, day_reserved, day_posted, month, month_reserved, month_posted, held, images_due_us, since, until_ms =
     used_by(name, now_ms)
-  day_reserved, day_posted, month, month_reserved, month_posted = turn(day or today, day_reserved or 0, day_posted or 0,
-    month or first_of_month(today), month_reserved or 0, month_posted or 0)
+  if day ~= today then
+    day_reserved, day_posted, month, month_reserved, month_posted = turn(month, month_reserved, month_posted)
+  end
   users[#users + 1] = {
     scope = scope, name = name, per_day = per_day, per_month = per_month, images_limit = images_limit,
     concurrent = concurrent, day_reserved = day_reserved, day_posted = day_posted, month = month,
@@ -253,13 +244,19 @@ if is_per_key then read_user('key_user', of_key_s_user, key_limits) end
 if is_per_team then read_user('team_user', of_team_s_user, team_limits) end
 
 keep_limits_of = function(one)
-  keep_quotas(one.scope, NONE, 0, 0, one.per_day, one.day_reserved, one.day_posted, one.per_month, one.month,
-    one.month_reserved, one.month_posted)
+  if one.per_day ~= NONE then
+    keep_quota(one.scope, 'quota_units_per_day', one.per_day, one.day_posted, one.day_reserved, today)
+  end
+  if one.per_month ~= NONE then
+    keep_quota(one.scope, 'quota_units_per_month', one.per_month, one.month_posted, one.month_reserved, one.month)
+  end
   if one.images_limit ~= NONE then
     one.images_due_us = keep_rate(one.scope, 'images', one.images_limit, one.images_due_us, images)
     one.until_ms = math.max(one.until_ms, math.ceil(one.images_due_us / 1000))
   end
-  keep_concurrency(one.scope, one.concurrent, one.held)
+  if one.concurrent ~= NONE and one.held >= one.concurrent then
+    refuse(one.scope, 'concurrency', one.concurrent, 1000000)
+  end
 end
 
 reserve_for = function(one)
@@ -284,8 +281,9 @@ if more_models then
       local total, per_day, per_month = read_limits(record[1])
       local reserved, posted, _, _, _, day, day_reserved, day_posted, month, month_reserved, month_posted =
         struct.unpack(COUNTERS, record[2])
-      day_reserved, day_posted, month, month_reserved, month_posted =
-        turn(day, day_reserved, day_posted, month, month_reserved, month_posted)
+      if day ~= today then
+        day_reserved, day_posted, month, month_reserved, month_posted = turn(month, month_reserved, month_posted)
+      end
       leave_room(total, posted, reserved)
       leave_room(per_day, day_posted, day_reserved)
       leave_room(per_month, month_posted, month_reserved)
@@ -296,10 +294,10 @@ if more_models then
     end
   end
   others = {}
-  for model, its_units in string.gmatch(more_models, '(%S+) (%d+)') do
+  for other, its_units in string.gmatch(more_models, '(%S+) (%d+)') do
     its_units = tonumber(its_units)
-    if its_units <= most and holds(key_models, model) and holds(team_models, model) then
-      others[#others + 1], units = model, math.max(units, its_units)
+    if its_units <= most and holds(key_models, other) and holds(team_models, other) then
+      others[#others + 1], units = other, math.max(units, its_units)
     end
   end
 end

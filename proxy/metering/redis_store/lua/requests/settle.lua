@@ -21,8 +21,8 @@
 -- ARGV[9]  outcome
 -- ARGV[10] the entry's other facts (JSON); Lua takes its time for each argument, so they come in one
 -- ARGV[11] when the request was admitted, milliseconds since the epoch
--- ARGV[12] '', or what a look into the ledger has found: 'new' for nothing, 'expired ENTRY CHARGED' for a lease that ran
---          out, of which the reservation is forgotten
+-- ARGV[12] may be left out, or '': what a look into the ledger has found, 'new' for nothing, 'expired ENTRY CHARGED' for a
+--          lease that ran out, of which the reservation is forgotten
 -- ARGV[13] to ARGV[16], only with an Idempotency-Key: SHA-256 of the request; 'free', 'gone' or 'done'; the answer; how
 --          long it is remembered, milliseconds; '' where there is none and ARGV[17] is given
 -- ARGV[17] only where the request counts for an end user: 'key', 'team' or 'both'; the last two of KEYS are what this user has
@@ -38,12 +38,12 @@
 -- @include calendar
 -- @include counters
 -- @include usage_part
-local id, charged, overage, images = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, charged, overage, images, found = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[12] or ''
 
 local reservation = redis.call('GET', KEYS[2])
-local state, first, second = string.match(reservation or ARGV[12], '^(%a+) (%S+) (%S+)')
+local state, first, second = string.match(reservation or found, '^(%a+) (%S+) (%S+)')
 if state == 'settled' then return {id, 'settled', first, tonumber(second)} end
-if not state and ARGV[12] == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
+if not state and found == '' and redis.call('TIME')[1] * 1000 - ARGV[11] >= tonumber(ARGV[7]) then return {id, 'old'} end
 
 -- What cannot be added to is refused here, by reads in constant time: Lua takes nothing back that it has written.
 local units_heading, images_heading = ARGV[6] .. ':units:' .. ARGV[5], ARGV[6] .. ':images:' .. ARGV[5]
@@ -101,8 +101,7 @@ if add_to_users then add_to_users(day, released, charged_units, held) end
 -- Both numbers at once take half of the time that they take by themselves.
 local function use(usage, used)
   if made ~= 0 and charged_units ~= 0 then
-    redis.call('HSET', usage, units_heading, string.format('%d', (used[1] or 0) + charged_units), images_heading,
-      string.format('%d', (used[2] or 0) + made))
+    redis.call('HSET', usage, units_heading, (used[1] or 0) + charged_units, images_heading, (used[2] or 0) + made)
   elseif made ~= 0 then
     redis.call('HINCRBY', usage, images_heading, images)
   elseif charged_units ~= 0 then
