@@ -35,13 +35,20 @@ class EvenParts:
             self.is_turn_due = False
             yield self._read(piece)
             return
+        if len(piece) <= self._part_bytes:
+            yield self._timed(piece)
+            return
         start = 0
         while start < len(piece):
-            part = piece if not start and len(piece) <= self._part_bytes else piece[start : start + self._part_bytes]
+            part = piece[start : start + self._part_bytes]
             start += len(part)
-            began = self._clock()
-            read = self._read(part)
-            took_s = self._clock() - began
-            self._part_bytes = max(LEAST_PART_BYTES, int(len(part) * PART_S / max(took_s, _LEAST_S)))
-            self.is_turn_due = took_s > PART_S / 2
-            yield read
+            yield self._timed(part)
+
+    def _timed(self, part: bytes) -> bytes:
+        began = self._clock()
+        read = self._read(part)
+        took_s = self._clock() - began
+        part_bytes = int(len(part) * PART_S / max(took_s, _LEAST_S))
+        self._part_bytes = max(LEAST_PART_BYTES, part_bytes)
+        self.is_turn_due = took_s > PART_S / 2
+        return read

@@ -25,6 +25,7 @@ from proxy.domain.errors import InternalError, InvalidRequest, ProxyError
 from proxy.web.intake.request_body import CONTINUE, EXPECTS_CONTINUE
 from proxy.web.server.open_connections import UNREAD, OpenConnections
 from proxy.web.server.strict_http import HEAD_END, error_of, has_exact_line, whole_requests
+from proxy.web.whole_answer import WholeAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -297,6 +298,8 @@ class Connection(web.RequestHandler):
         """Send ``resp``, and close the connection behind it where no other request can follow."""
         if self._body is not None or self._discards or self._half_closed or self._upgraded:
             self._choose_end(request, resp)
+        elif isinstance(resp, WholeAnswer) and isinstance(request, web.Request):
+            return _send_whole(request, resp)
         return _finish(self, request, resp, start_time)
 
     def _choose_end(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -441,3 +444,7 @@ class Connection(web.RequestHandler):
         response = self._refuse(error_of(status, exc, message or ""))
         response.force_close()
         return response
+
+
+async def _send_whole(request: web.Request, response: WholeAnswer) -> tuple[web.StreamResponse, bool]:
+    return response, not await response.send(request)
