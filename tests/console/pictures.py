@@ -9,10 +9,12 @@ from pathlib import Path
 import click
 from playwright.sync_api import Browser
 
+from proxy.metering.redis_store.facts import MONTH_LENGTH, utc_day
 from tests.console.browsing import chromium, visitor
 from tests.support.gateways import (
     ADMIN_TOKEN,
     RunningGateway,
+    ask,
     configuration,
     image_model,
     running_gateway,
@@ -23,6 +25,9 @@ from tests.support.processes import ROOT
 FOLDER = ROOT / "deploy" / "console"
 PRICES = [{"quality": "high", "base": 18_000}, {"quality": "low", "base": 2_000}]
 TEAMS = {"research": 400_000, "design": 900_000, "marketing": 2_000_000}
+PEOPLE = ("ada@example.org", "grace@example.org", "katherine@example.org", "annie@example.org")
+PROJECTS = ("project=apollo, env=prod", "project=gemini, env=prod", "project=apollo, env=dev")
+DESK, PHONE = (1280, 860), (390, 844)
 
 
 @click.command()
@@ -51,7 +56,12 @@ def send(gateway: RunningGateway, seconds: int) -> None:
         sent += 1
         key, quality = keys[sent % len(keys)], ("low", "high")[sent % 5 == 0]
         model = ("acme/draft", "acme/studio")[sent % 2]
-        gateway.generate(key, model=model, n=12 if sent % 17 == 0 else 1 + sent % 2, quality=quality)
+        body = {"model": model, "prompt": "a poster", "n": 12 if sent % 17 == 0 else 1 + sent % 2, "quality": quality}
+        # Some have more to draw than others, and some are not said.
+        person = PEOPLE[min(sent % 7, sent % 5)] if sent % 7 < len(PEOPLE) else None
+        tags = {"x-lightmeter-tags": PROJECTS[sent % len(PROJECTS)]} if sent % 4 else {}
+        url = f"{gateway.url}/v1/images/generations"
+        ask("POST", url, key=key, body={**body, "user": person} if person else body, headers=tags)
         time.sleep(0.4 + 0.3 * (sent % 7))
     # The last of it is written within seconds.
     time.sleep(4)
@@ -59,15 +69,19 @@ def send(gateway: RunningGateway, seconds: int) -> None:
 
 def draw(browser: Browser, gateway: RunningGateway, folder: Path) -> None:
     """Each page as it is seen first."""
+    month = utc_day(int(time.time() * 1_000))[:MONTH_LENGTH]
     pages = {
-        "overview": ("overview", "light"),
-        "team": ("teams/research", "light"),
-        "ledger": ("ledger?team=design", "dark"),
+        "overview": ("overview", "light", DESK),
+        "team": ("teams/research", "light", DESK),
+        "usage": ("usage?team=design&by=user", "light", DESK),
+        "statement": (f"statements?team=design&month={month}", "light", DESK),
+        "ledger": ("ledger?team=design", "dark", DESK),
+        "phone": ("overview", "dark", PHONE),
     }
-    for name, (path, scheme) in pages.items():
-        with visitor(browser, gateway, ADMIN_TOKEN, width=1280, scheme=scheme) as person:
+    for name, (path, scheme, (width, height)) in pages.items():
+        with visitor(browser, gateway, ADMIN_TOKEN, width=width, scheme=scheme) as person:
             page = person.visit(path)
-            page.set_viewport_size({"width": 1280, "height": 860})
+            page.set_viewport_size({"width": width, "height": height})
             page.wait_for_timeout(500)
             page.screenshot(path=folder / f"{name}.png")
             person.check(axe=False)

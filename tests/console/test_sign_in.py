@@ -11,7 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from proxy.domain.errors import InvalidApiKey, NotFound
 from proxy.web.admin.roles import Administrator, AdminToken, Role
+from proxy.web.console.first_image import FirstImage, FirstImageView
 from proxy.web.console.sessions import LINK_S, Sessions, Signer
 from tests.console.conftest import LEAD_TOKEN, VIEWER_TOKEN
 from tests.support.gateways import ADMIN_TOKEN, Answer, RunningGateway, ask
@@ -247,6 +249,29 @@ async def test_somebody_without_a_token_is_told_by_the_cookie() -> None:
         begun(among, Administrator("ann", Role.TEAM_ADMIN, frozenset(f"team-{number:035}" for number in range(100))))
 
 
+async def test_the_first_image_is_for_those_who_see_its_team() -> None:
+    among = sessions(Clock(), BOB)
+    view = FirstImageView(among)
+    with pytest.raises(InvalidApiKey):
+        await view.show(request_with(""))
+    with pytest.raises(NotFound):
+        await view.show(begun(among, BOB))
+    view.shown = FirstImage(b"a picture", "image/png", {"team": "demo"})
+    viewer, own, other = (
+        Administrator("ann", role, frozenset({team}))
+        for role, team in ((Role.VIEWER, ""), (Role.TEAM_ADMIN, "demo"), (Role.TEAM_ADMIN, "acme"))
+    )
+    for who in (BOB, viewer, own):
+        assert view.about(who) == {"team": "demo", "picture": "/console/demo/picture"}
+        answer = await view.show(begun(among, who))
+        assert (answer.body, answer.content_type, answer.headers["Cache-Control"]) == (
+            *(b"a picture", "image/png", "no-store"),
+        )
+    assert view.about(other) is None
+    with pytest.raises(NotFound):
+        await view.show(begun(among, other))
+
+
 async def test_a_link_is_good_for_two_minutes() -> None:
     clock = Clock()
     among = sessions(clock, BOB)
@@ -256,6 +281,11 @@ async def test_a_link_is_good_for_two_minutes() -> None:
     assert await among.use_code(first) is None
     clock.now += 1
     assert await among.use_code(second) is None
+    longer = among.make_code(BOB, for_s=900)
+    clock.now += 899
+    assert await among.read_code(longer) is BOB
+    assert await among.use_code(longer) is BOB
+    assert await among.read_code(longer) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from proxy.telemetry.observation import OBSERVATION
 from proxy.telemetry.version import package_version
 from proxy.web.admin.access import WrongTokens, bearer, find_token
 from proxy.web.admin.bodies import read_request
-from proxy.web.admin.roles import Administrator, AdminToken, Role
+from proxy.web.admin.roles import Administrator, AdminToken
 from proxy.web.console.first_image import PICTURE, FirstImageView
 from proxy.web.console.sessions import COOKIE_NEEDS, Sessions
 from proxy.web.console.static_files import FOLDER, file_routes, read_files
@@ -179,7 +179,7 @@ class Console:
                 "version": package_version(),
                 "public_url": self._public_url(),
                 "units_per_usd": None if units is None else f"{units:f}",
-                "first_image": self.first_image.about() if who.role is not Role.TEAM_ADMIN else None,
+                "first_image": self.first_image.about(who),
             }
         )
         response.headers.update(NOT_KEPT)

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.domain.errors import InvalidApiKey, NotFound
+from proxy.web.admin.roles import Administrator, Role
 from proxy.web.console.sessions import Sessions
 
 PICTURE = "/console/demo/picture"
@@ -32,15 +33,18 @@ class FirstImageView:
         """``sessions`` say who is signed in."""
         self._sessions = sessions
 
-    def about(self) -> dict[str, Any] | None:
-        """What the console's page needs to show it."""
-        return None if self.shown is None else {**self.shown.facts, "picture": PICTURE}
+    def about(self, who: Administrator) -> dict[str, Any] | None:
+        """What the console's page needs to show it, None where ``who`` sees nothing of its team."""
+        if self.shown is None or (who.role is Role.TEAM_ADMIN and self.shown.facts["team"] not in who.teams):
+            return None
+        return {**self.shown.facts, "picture": PICTURE}
 
     async def show(self, request: web.Request) -> web.Response:
-        """The picture. Raises InvalidApiKey where nobody is signed in, NotFound where there is none."""
-        if await self._sessions.of(request) is None:
+        """The picture. Raises InvalidApiKey where nobody is signed in, NotFound where there is none for them."""
+        who = await self._sessions.of(request)
+        if who is None:
             raise InvalidApiKey("Nobody is signed in.")
-        if self.shown is None:
+        if self.shown is None or self.about(who) is None:
             raise NotFound("This gateway has no picture to show.")
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         return web.Response(body=self.shown.content, content_type=self.shown.media_type, headers=headers)

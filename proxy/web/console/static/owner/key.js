@@ -1,6 +1,6 @@
 /** The page of a key's owner. The key is kept in this page's memory, and goes to this gateway only. */
 
-import { moment, number, setMoney, units } from "/console/console/format.js";
+import { moment, number, setMoney, unitColumns, units } from "/console/console/format.js";
 import { button, card, empty, facts, field, h, notice, table } from "/console/console/html.js";
 import { chart, lastDays } from "/console/parts/chart.js";
 import { usageBars } from "/console/parts/limits.js";
@@ -71,7 +71,7 @@ async function show(key) {
       card("By model", charged.length ? table("By model", [
         { name: "Model", of: ([name]) => name, kind: "w" },
         { name: "Images", of: ([, each]) => number(each.images), kind: "n" },
-        { name: "Units", of: ([, each]) => units(each.quota_units), kind: "n" },
+        ...unitColumns(([, each]) => each.quota_units),
       ], charged) : empty("Nothing yet", "What you make is here as soon as it is charged."))),
     card("Try it", h("pre", { className: "secret", tabindex: "0" }, line)),
     h("div", { className: "wide" }, models.map((model) => card("", h("h2", { className: "mono" }, model.id), priceTable(model)))));
