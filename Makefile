@@ -14,7 +14,7 @@ endif
 endif
 FAST := tests/cli tests/domain tests/settings tests/telemetry tests/upstream tests/web
 
-.PHONY: help run test test-fast check bench bench-check bench-peers soak draw format lock dist release clean
+.PHONY: help run test test-fast check bench bench-check bench-peers soak soak-memory draw format lock dist release clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-check   whether a request takes more of the processor than in the last release"
 	@echo "make bench-peers   the same beside LiteLLM, Portkey and nginx with Lua, installed into .bench"
 	@echo "make soak    faults by chance on real processes, for SECONDS=60 from SEED=1"
+	@echo "make soak-memory   whether a gateway under full load grows, in MINUTES=30"
 	@echo "make draw    the dashboards as pictures, from SECONDS=300 of real traffic, and the console"
 	@echo "make format  put the code in its standard form"
 	@echo "make lock    choose new versions for development"
@@ -71,6 +72,9 @@ bench-peers: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+soak-memory: $(READY)
+	$(BIN)/python -m tests.benchmarks.memory --minutes $(or $(MINUTES),30) $(ARGS)
 
 draw: $(READY)
 	$(BIN)/python -m tests.deploy.pictures --seconds $(or $(SECONDS),300)
