@@ -60,7 +60,7 @@ async def test_an_admission_waits_for_its_replica(pair: tuple[str, Server]) -> N
         with pytest.raises(StoreUnavailable) as refused:
             await bench.admit(key, "req_2", 5_000)
         assert refused.value.may_have_happened
-        assert perf_counter() - began < 2
+        assert perf_counter() - began < 10
         # A refusal needs no replica; nor does a settlement, which is posted whatever happens.
         with pytest.raises(InsufficientQuota):
             await bench.admit(key, "req_3", 50_000)
@@ -92,7 +92,8 @@ async def test_what_too_few_replicas_have_is_taken_back(
 
 async def test_a_settlement_waits_for_no_replica(pair: tuple[str, Server]) -> None:
     url, replica = pair
-    async with open_bench(url, min_replicas=1) as bench:
+    # Half of that is what an admission waits for its replica.
+    async with open_bench(url, timeout_s=6, min_replicas=1) as bench:
         key = await bench.make_key(1_000_000)
         held = [await bench.admit(key, f"held_{number}", 5_000) for number in range(10)]
         connections = [runner._connection for runner in both_connections(bench)]
@@ -107,7 +108,7 @@ async def test_a_settlement_waits_for_no_replica(pair: tuple[str, Server]) -> No
             await bench.store.settle(settle(reservation, Delivery(images=1)))
             await bench.store.renew("acme", [f"held_{number}"])
             slowest_s = max(slowest_s, perf_counter() - began)
-        assert slowest_s < 0.5
+        assert slowest_s < 2
         refused = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(error, StoreUnavailable) and error.may_have_happened for error in refused), refused
         # A store that answers is not cut off, and an answer to one is no reason to ask again.

@@ -55,10 +55,12 @@ async def test_a_stall_is_a_bounded_wait_and_then_503(bench: Bench, store_url: s
     key = await bench.make_key(None)
     async with open_bench(store_url, timeout_s=0.3) as hasty:
         await hasty.runner.ping()
-        await bench.redis.client_pause(1_500)
+        # Nothing but this ends it early.
+        await bench.redis.client_pause(30_000, all=False)
         began = perf_counter()
         results = await asyncio.gather(*(run_one(hasty, key, number) for number in range(20)), return_exceptions=True)
-        assert perf_counter() - began < 1.4
+        assert perf_counter() - began < 10
+        await bench.redis.client_unpause()
         assert all(isinstance(result, StoreUnavailable) for result in results)
         # Some may have been admitted when the pause was over; all of that is taken back.
         await eventually(hasty.runner.ping)

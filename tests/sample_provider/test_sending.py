@@ -63,7 +63,7 @@ async def test_chunks_come_with_pauses(start: Start) -> None:
     async with answer_to(client, "x") as (_, reader):
         chunks = chunks_of(await reader.read())
     assert len(chunks) > 3
-    assert loop.time() - begun_s >= 0.02 * (len(chunks) - 1)
+    assert loop.time() - begun_s > 0.0199 * (len(chunks) - 1)
 
 
 async def test_the_body_may_wait_for_longer_than_its_headers(start: Start) -> None:
@@ -72,7 +72,7 @@ async def test_the_body_may_wait_for_longer_than_its_headers(start: Start) -> No
     async with answer_to(client, "x") as (head, reader):
         assert head.startswith(b"HTTP/1.1 200")
         orjson.loads(await reader.read())
-    assert loop.time() - begun_s >= 0.08
+    assert loop.time() - begun_s > 0.079
 
 
 @pytest.mark.parametrize("cut_at", [0, 1, 100, 300_000])

@@ -158,7 +158,7 @@ async def test_a_full_queue_holds_nobody_up(listener: Listener, tmp_path: Path) 
             pass
         began = time.monotonic()
         await asyncio.sleep(0.1)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5
     assert set(listener.heard()) <= {"STATUS=filler", "WATCHDOG=1"}
     await pings(listener, 1)
     manager.close()

@@ -192,7 +192,7 @@ async def test_a_primary_without_a_replica_hangs(failing: Cluster) -> None:
         began = monotonic()
         try:
             await eventually(lambda: all(load.refused[team] for team in teams[lost.port]))
-            assert monotonic() - began < 6
+            assert monotonic() - began < 15
             await load.all_go_on(20, others)
             await load.bench.make_key(1, team=newcomer)
             findings = await survey(load.bench.pool, min_replicas=0)

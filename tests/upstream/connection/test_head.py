@@ -108,7 +108,7 @@ def test_no_head_takes_long(line: bytes) -> None:
     began = time.process_time()
     with pytest.raises(NotHttp):
         Head(OK + line + END + END)
-    assert time.process_time() - began < 0.1
+    assert time.process_time() - began < 1
 
 
 def test_what_a_head_tells() -> None:

@@ -182,10 +182,8 @@ async def test_of_several_requests_before_that_each_is_answered(bench: Bench) ->
 async def test_a_client_that_has_left_is_told_from_one_that_listens(bench: Bench) -> None:
     loop, client = await bench.connect()
     with client:
-        await loop.sock_sendall(client, get("/late?s=5"))
-    began = loop.time()
-    await until(lambda: bench.ended == ["left"])
-    assert loop.time() - began < 1
+        await loop.sock_sendall(client, get("/late?s=60"))
+    await until(lambda: bench.ended == ["left"], timeout_s=30)
 
 
 @pytest.mark.parametrize(
