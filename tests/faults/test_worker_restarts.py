@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -106,7 +107,10 @@ def test_what_would_not_come_up_leaves_everything_as_it_is(provider: SampleProvi
         path.write_text(one)
         (broken / "now").touch()
         status, said = run_command(gateway)
-        assert (status, said) == (1, "Error: the old workers stay: 3 workers died at their start; the log says how\n")
+        # Both may have died before it is noticed of one.
+        died = re.fullmatch(r"Error: the old workers stay: (\d) workers died at their start; the log says how\n", said)
+        assert died is not None, said
+        assert (status, int(died[1])) in ((1, 3), (1, 4))
         assert {each.pid for each in workers(gateway)} == old
         assert is_ready(gateway)
         assert gateway.generate(key).status == 200
