@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from hypothesis import settings
 
 from tests.support.examples import examples
 from tests.support.stores import BACKENDS, store_server
+
+# Where bytecode is not to be written, each test process, and each server that one starts, would compile all anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A bound for each example of a property: far above what any takes, on a machine that is busy with other tests, and far
 # below what one takes that grows with the square of its input.

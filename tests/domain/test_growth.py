@@ -30,8 +30,8 @@ from tests.support.sources import Bytes
 
 pytestmark = pytest.mark.slow
 
-SIZE = 2**18
-"""Enough for what takes time by its square, even a billionth of a second for each, to take a minute."""
+SIZE = 2**17
+"""Enough for what takes time by its square, even a billionth of a second for each, to take 17 seconds."""
 HEAD = ChatHead("chatcmpl-1", 1_764_000_000, "acme/chat")
 
 

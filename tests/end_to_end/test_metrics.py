@@ -59,6 +59,10 @@ def test_unknown_names_add_no_series(provider: SampleProvider, tmp_path: Path) -
         key = gateway.make_key(100_000)
         gateway.generate(key)
         flood(gateway, key, 0)
+        # A team's figures are read beside the requests, and the first time when they can be.
+        wait_for(
+            lambda: any(name == "lightmeter_team_quota_units" for name, _ in samples(gateway)), "the team's figures"
+        )
         before = set(samples(gateway))
         for number in range(1, FLOOD):
             flood(gateway, key, number)

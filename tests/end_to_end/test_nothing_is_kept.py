@@ -24,13 +24,13 @@ from proxy.upstream.exchange import Exchange
 from tests.support.gateways import ADMIN_TOKEN, PROVIDER_KEY, SampleProvider, configuration
 from tests.support.processes import free_port
 
-REQUESTS = 1_000
+REQUESTS = 400
 AT_ONCE = 20
 PROMPT = "a translucent blue cube " * 1_500
-"""So much that what is kept of a thousand would be 36 MB."""
+"""So much that what is kept of all would be 14 MB."""
 
 KEPT_BYTES_MOST = 3_000_000
-"""A twelfth of that."""
+"""A fifth of that."""
 
 # Small pictures: what is drawn is none of what this is about.
 GOOD = {"model": "acme/image-1", "prompt": PROMPT, "size": "64x64"}

@@ -138,7 +138,7 @@ async def open_bench(
     metrics = Metrics()
     # All of them are closed for a test that fails too: what it left open would make others fail.
     async with AsyncExitStack() as parts:
-        pool = open_pool(store_url, timeout_s=2)
+        pool = open_pool(store_url, timeout_s=10)
         parts.push_async_callback(pool.aclose)
         redis: Any = Redis(connection_pool=pool) if isinstance(pool, ConnectionPool) else client_of(store_url)
         if not isinstance(pool, ConnectionPool):

@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 from tests.release.distributions import ReleaseError
 from tests.release.smoke import Environment
 from tests.support.processes import ROOT
@@ -56,5 +53,9 @@ def write_sbom(environment: Environment, path: Path, epoch: str) -> int:
 
 def mistakes_of(text: str) -> str | None:
     """What is wrong with a document by the schema that the library ships, None where nothing is."""
+    # Importing it builds a grammar, for seconds of processor time in each process that only collects tests.
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     return None if found is None else str(found)

@@ -77,8 +77,9 @@ def test_an_open_price_is_one_that_some_image_has(
     # Each pixel count of a rule, and a little more, in shapes that are 4K and that are not.
     pixels = ["1000x1000", "1000x3000", "4000x5000", "1500x2000", "1999x501", "1999x1501"]
     every_size = [(size, None)] if size else [(one, other) for one in (*words, *pixels) for other in (None, *words)]
-    found = {price(table, one, *sizes, task=task).units for one in every_quality for sizes in every_size}
-    assert price(table, quality, size, task=task).units in found
+    reserved = price(table, quality, size, task=task).units
+    # Most often one of the first: the many others are not asked for.
+    assert any(price(table, one, *sizes, task=task).units == reserved for one in every_quality for sizes in every_size)
 
 
 @given(tables, tasks, asked_qualities, asked_sizes)

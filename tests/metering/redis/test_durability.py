@@ -82,7 +82,7 @@ async def test_a_server_is_asked(backend: str, tmp_path: Path) -> None:
         "allkeys-lfu",
     )
     with store_server(backend, tmp_path, *flags) as (url, _server):
-        pool = open_server_pool(url, timeout_s=2)
+        pool = open_server_pool(url, timeout_s=20)
         assert await read_facts(Redis(connection_pool=pool)) == StoreFacts(
             appendonly=True,
             appendfsync="always",
@@ -96,7 +96,7 @@ async def test_a_server_is_asked(backend: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["valkey", "redis"])
 async def test_a_server_that_forbids_the_question_is_asked_otherwise(backend: str, tmp_path: Path) -> None:
     with store_server(backend, tmp_path, "--appendonly", "yes", "--rename-command", "CONFIG", "") as (url, _server):
-        pool = open_server_pool(url, timeout_s=2)
+        pool = open_server_pool(url, timeout_s=20)
         facts = await read_facts(Redis(connection_pool=pool))
         await pool.aclose()
     assert facts == StoreFacts(appendonly=True, appendfsync=None, maxmemory=0, maxmemory_policy="noeviction")
@@ -107,10 +107,10 @@ async def test_it_is_told_in_the_log_as_soon_as_the_store_can_be_asked(
 ) -> None:
     monkeypatch.setattr("proxy.metering.redis.durability.RETRY_S", 0.02)
     with store_server("valkey", tmp_path) as (url, _server):
-        pool = open_server_pool(url, timeout_s=2)
+        pool = open_server_pool(url, timeout_s=20)
         redis: Redis = Redis(connection_pool=pool)
         await redis.config_set("requirepass", "secret")
-        wrong = open_server_pool(url, timeout_s=2)
+        wrong = open_server_pool(url, timeout_s=20)
         report = DurabilityReport(wrong, min_replicas=0)
         report.start()
         await redis.config_set("requirepass", "")

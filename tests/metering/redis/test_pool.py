@@ -18,7 +18,7 @@ from tests.support.stores import store_server
 
 
 async def test_a_connection_that_broke_while_nobody_used_it_is_not_noticed(store_url: str) -> None:
-    pool = open_server_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=20)
     client = Redis(connection_pool=pool)
     assert await ask(client, "ECHO", "one") == b"one"
     with redis.Redis.from_url(store_url) as other:
@@ -29,7 +29,7 @@ async def test_a_connection_that_broke_while_nobody_used_it_is_not_noticed(store
 
 
 async def test_what_the_store_refuses_is_asked_once(store_url: str) -> None:
-    pool = open_server_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=20)
     client = Redis(connection_pool=pool)
     await ask(client, "SET", "word", "x")
     with pytest.raises(StoreUnavailable):
@@ -41,7 +41,7 @@ async def test_what_the_store_refuses_is_asked_once(store_url: str) -> None:
 
 async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path) -> None:
     with store_server("valkey", tmp_path) as (url, server):
-        pool = open_server_pool(url, timeout_s=2)
+        pool = open_server_pool(url, timeout_s=20)
         client = Redis(connection_pool=pool)
         await ask(client, "ECHO", "one")
         server.stop()
@@ -51,7 +51,7 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path) -> None:
 
 
 async def test_more_readers_than_connections_wait_for_one(store_url: str) -> None:
-    pool = open_server_pool(store_url, timeout_s=2)
+    pool = open_server_pool(store_url, timeout_s=20)
     client = Redis(connection_pool=pool)
     readers = range(4 * CONNECTIONS)
     assert await asyncio.gather(*(ask(client, "ECHO", str(reader)) for reader in readers)) == [
