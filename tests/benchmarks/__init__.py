@@ -11,4 +11,5 @@ throughput.py       as much as goes through, by wrk
 latency.py          what is added at a constant rate, by a load generator of its own
 figures.py          medians, ratios and the table; pure
 check/              ``make bench-check``: whether a request takes more of the processor than in the last release
+peers/              ``make bench-peers``: beside LiteLLM, Portkey, and nginx that meters
 """

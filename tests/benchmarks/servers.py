@@ -362,5 +362,8 @@ def _listens(port: int) -> bool:
 
 
 def _only_child(server: Server) -> psutil.Process:
-    (child,) = psutil.Process(server.process.pid).children()
+    process = psutil.Process(server.process.pid)
+    # A master listens before it has its worker.
+    wait_for(lambda: bool(process.children()), "its worker")
+    (child,) = process.children()
     return child

@@ -114,7 +114,9 @@ def _wanted(run: Run) -> Iterator[str]:
     for verdict in verdicts(run.found):
         met = "met" if verdict.met else "not met"
         found = f"{verdict.ratio:.2f} times as much, where {verdict.wanted:g} are wanted: {met}"
-        yield _wrapped(f"{verdict.what}: {found}. For each, that takes {verdict.cpu_ratio:.2f} times the CPU.", "- ")
+        yield _wrapped(
+            f"{verdict.what}: {found}. The other takes {verdict.cpu_ratio:.2f} times the CPU for each.", "- "
+        )
 
 
 def _enforcers(run: Run) -> Iterator[str]:

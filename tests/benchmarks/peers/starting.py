@@ -32,7 +32,7 @@ from tests.benchmarks.peers.figures import (
     PORTKEY,
 )
 from tests.benchmarks.servers import MODEL, QUOTA_UNITS, Subject, cpu_seconds, find_nginx, resident_megabytes
-from tests.support.processes import Server, free_port, python_module, wait_for
+from tests.support.processes import Server, free_port, wait_for
 from tests.support.stores import store_server
 
 START_TIMEOUT_S = 180
@@ -147,7 +147,7 @@ def running_peers(folder: Path, names: Collection[str], say: Callable[[str], Non
     """Those of the peers named that can be installed and started here; their files are in ``folder``."""
     peers = Peers()
     with ExitStack() as stack:
-        provider = _start_provider(stack, folder)
+        provider = servers.start_provider(stack, folder).address
         starts: dict[str, Callable[[], Peer]] = {
             NGINX: lambda: _start_nginx(stack, folder, provider),
             NGINX_BUFFERED: lambda: _start_buffered(stack, folder, provider),
@@ -170,12 +170,6 @@ def running_peers(folder: Path, names: Collection[str], say: Callable[[str], Non
                 peers.left_out[name] = f"it did not start: {str(error).strip().splitlines()[0]}"
                 say(f"{name} is left out: {error}")
         yield peers
-
-
-def _start_provider(stack: ExitStack, folder: Path) -> str:
-    command = python_module("proxy.sample_provider", "--port", "0")
-    server = stack.enter_context(servers._running(command, folder / "provider.log"))
-    return server.wait_for_output(r"sample provider on (http://\S+)")[1]
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -218,7 +212,7 @@ def _lightmeter_version() -> str:
     found = re.search(r"version (\S+)(?: \(commit ([0-9a-f]{7}))?", told.stdout)
     if found is None:
         raise RuntimeError(f"lightmeter --version says {told.stdout!r}")
-    return f"{found[1]} ({found[2]})" if found[2] else found[1]
+    return f"{found[1]} at {found[2]}" if found[2] else found[1]
 
 
 # --- nginx, buffered, and with a store --------------------------------------------------------------------------------
