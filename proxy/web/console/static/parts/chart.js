@@ -6,6 +6,7 @@ import { h, s, table } from "/console/console/html.js";
 const HEIGHT = 176;
 const LEFT = 46;
 const BOTTOM = 20;
+const WIDEST = 72;
 const COLOURS = 7;
 
 /** The least round figure that is not below `value`. */
@@ -39,6 +40,7 @@ class Chart extends HTMLElement {
     const top = roundUp(Math.max(0, ...sums));
     const shown = series.filter((each) => each.values.some((value) => value > 0));
     const step = (width - LEFT) / Math.max(1, labels.length);
+    const wide = Math.min(step * 0.76, WIDEST);
     const height = HEIGHT - BOTTOM - 8;
     const y = (value) => 8 + height - (value / top) * height;
     const rules = [0, 0.5, 1].map((part) => [
@@ -53,7 +55,7 @@ class Chart extends HTMLElement {
       const parts = shown.map((each, colour) => {
         const value = each.values[at];
         below += value;
-        return value > 0 ? s("rect", { class: `c${colour % COLOURS}`, x: LEFT + step * at + step * 0.12, width: step * 0.76, y: y(below), height: Math.max(0.8, (value / top) * height) }) : null;
+        return value > 0 ? s("rect", { class: `c${colour % COLOURS}`, x: LEFT + step * (at + 0.5) - wide / 2, width: wide, y: y(below), height: Math.max(0.8, (value / top) * height) }) : null;
       });
       const told = shown.filter((each) => each.values[at] > 0).map((each) => `${each.name}: ${format(each.values[at])}`);
       const hit = s("rect", { x: LEFT + step * at, width: step, y: 0, height: HEIGHT - BOTTOM, fill: "transparent" });
