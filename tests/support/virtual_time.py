@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -35,3 +37,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def now_s() -> float:
     """Seconds of virtual time that have passed."""
     return asyncio.get_running_loop().time()
+
+
+def virtually(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A test that runs in virtual time; its fixtures are made outside of it."""
+
+    @wraps(test)
+    def ran(*arguments: P.args, **named: P.kwargs) -> T:
+        return run(test(*arguments, **named))
+
+    return ran

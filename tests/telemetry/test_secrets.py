@@ -6,7 +6,7 @@ import json
 import logging
 from base64 import b64encode, urlsafe_b64encode
 from hashlib import sha256
-from time import perf_counter
+from time import process_time
 from urllib.parse import quote
 
 import pytest
@@ -122,9 +122,9 @@ def test_one_of_many_tokens_that_change_is_known_before_a_request_would_notice()
     secrets = KnownSecrets()
     secrets.add([f"constant-secret-{number}-{'x' * 80}" for number in range(20)])
     tokens = [f"eyJ0eXAi{number}" + "aB3-_" * 400 for number in range(20)]
-    began = perf_counter()
+    began = process_time()
     for token in tokens:
         secrets.add_changing("a place", token)
     # All anew each time, it is four seconds.
-    assert perf_counter() - began < 2
+    assert process_time() - began < 2
     assert secrets.remove(f"{tokens[-1]} constant-secret-3-{'x' * 80}") == "[removed] [removed]"

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from tests.support.virtual_time import virtually
 from tests.web.wire import on_a_wire
 
 TIMEOUT_S = 0.3
@@ -23,6 +24,7 @@ def app() -> web.Application:
     return made
 
 
+@virtually
 async def test_what_is_left_when_a_connection_closes_has_the_same_time() -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         wire.unread_bytes = 100
@@ -33,6 +35,7 @@ async def test_what_is_left_when_a_connection_closes_has_the_same_time() -> None
         assert wire.aborted
 
 
+@virtually
 async def test_a_connection_that_closes_with_nothing_left_is_left_alone() -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         connection.data_received(GET + b"Connection: close\r\n\r\n")
@@ -40,7 +43,7 @@ async def test_a_connection_that_closes_with_nothing_left_is_left_alone() -> Non
         assert (wire.closed, wire.aborted) == (True, False)
 
 
-@pytest.mark.slow
+@virtually
 async def test_the_time_begins_anew_with_each_64_kib_that_are_read() -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         wire.unread_bytes = 10 * 65_536
@@ -57,7 +60,7 @@ async def test_the_time_begins_anew_with_each_64_kib_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 5])
-@pytest.mark.slow
+@virtually
 async def test_a_client_that_has_read_all_has_no_time_to_keep(times: int) -> None:
     async with on_a_wire(app(), TIMEOUT_S) as (connection, wire):
         for _ in range(times):
