@@ -8,8 +8,9 @@ servers.py          the subjects, one process each, and how they are started and
 provider.py         what answers all of them, and costs little
 bare_forwarder.py   the measure: aiohttp with no metering
 throughput.py       as much as goes through, by wrk
-latency.py          what is added at a constant rate, by a load generator of its own
-figures.py          medians, ratios and the table; pure
+generators/         load that wrk cannot make: a constant rate, and thousands that wait
+figures.py          medians and ratios; pure
+table.py            what people read, and what was wanted beside what was found; pure
 check/              ``make bench-check``: whether a request takes more of the processor than in the last release
 peers/              ``make bench-peers``: beside LiteLLM, Portkey, and nginx that meters
 """

@@ -17,18 +17,20 @@ from yarl import URL
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SESSION = web.AppKey("session", ClientSession)
 PROVIDER = URL(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9090")
-PATHS = ("/v1/images/generations", "/v1beta/models/image-1:generateContent")
+PATHS = ("/v1/images/generations", "/v1/images/edits", "/v1beta/models/image-1:generateContent")
+MOST_BYTES = 64_000_000
 HEADERS = {
     "Authorization": "Bearer sample",
     "x-goog-api-key": "sample",
-    "Content-Type": "application/json",
     "Accept-Encoding": "identity",
 }
 
 
 def forward_to(url: URL) -> Handler:
     async def forward(request: web.Request) -> web.StreamResponse:
-        async with request.app[SESSION].post(url, data=await request.read()) as answer:
+        content_type = request.headers["Content-Type"]
+        body = await request.read()
+        async with request.app[SESSION].post(url, data=body, headers={"Content-Type": content_type}) as answer:
             headers = {"Content-Type": answer.headers["Content-Type"]}
             response = web.StreamResponse(status=answer.status, headers=headers)
             response.content_length = answer.content_length
@@ -55,7 +57,7 @@ async def start(app: web.Application) -> None:
 
 
 if __name__ == "__main__":
-    app = web.Application()
+    app = web.Application(client_max_size=MOST_BYTES)
     for path in PATHS:
         app.router.add_post(path, forward_to(PROVIDER.with_path(path)))
     app.on_startup.append(start)

@@ -2,8 +2,8 @@
 
 ``python -m tests.benchmarks.provider http://127.0.0.1:9090`` listens on a free port and says on which. The first
 request of its kind is put to the sample provider there; all further ones are answered with the same bytes, by one
-lookup and one write. ``delay_ms`` in a prompt's ``[sample …]`` makes the answer wait here. A form is not read, only
-counted, and answered as a small request is.
+lookup and one write. A form is not read, only counted, and answered as a small request is. ``POST /wait`` with a number
+makes all that come after it wait for so many milliseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -27,12 +28,12 @@ KINDS_MOST = 1_000
 """How many kinds of requests are remembered; one more ends the program: it would measure what it asks for."""
 ASK_TIMEOUT_S = 30
 JSON = "application/json"
+WAIT_PATH = "/wait"
 FORM_STANDS_FOR = b'{"model":"image-1","prompt":"what is answered to a form","n":1,"size":"1024x1024"}'
 FORM_PATH = "/v1/images/generations"
 
 _length = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _form = re.compile(rb"\r\ncontent-type:[ \t]*multipart/", re.IGNORECASE)
-_delay = re.compile(rb"delay_ms=(\d+) ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,6 @@ class Request:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """All bytes of an answer, and how long it waits."""
-
-    wire: bytes
-    delay_s: float
-
-
 class Provider:
     """All that has been answered, by kind."""
 
@@ -58,9 +51,10 @@ class Provider:
         parts = urlsplit(behind)
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._locks: defaultdict[Request, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.answers: dict[Request, Answer] = {}
+        self.wait_s = 0.0
+        self.answers: dict[Request, bytes] = {}
 
-    async def learn(self, request: Request) -> Answer:
+    async def learn(self, request: Request) -> bytes:
         """The sample provider's answer to the first request of its kind."""
         async with self._locks[request]:
             if request not in self.answers:
@@ -69,15 +63,13 @@ class Provider:
                 self.answers[request] = await asyncio.to_thread(self._ask, request)
             return self.answers[request]
 
-    def _ask(self, request: Request) -> Answer:
-        delay = _delay.search(request.body)
+    def _ask(self, request: Request) -> bytes:
         connection = http.client.HTTPConnection(*self._address, timeout=ASK_TIMEOUT_S)
         with contextlib.closing(connection):
             headers = {"Authorization": "Bearer sample", "x-goog-api-key": "sample", "Content-Type": JSON}
-            connection.request("POST", request.path, _delay.sub(b"", request.body), headers)
+            connection.request("POST", request.path, request.body, headers)
             response = connection.getresponse()
-            wire = write_answer(response.status, response.headers.get("Content-Type", JSON), response.read())
-        return Answer(wire, int(delay[1]) / 1000 if delay else 0.0)
+            return write_answer(response.status, response.headers.get("Content-Type", JSON), response.read())
 
 
 def write_answer(status: int, content_type: str, body: bytes) -> bytes:
@@ -110,7 +102,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's has the methods, and not the class
+        # uvloop's are no instances of the class whose methods they have.
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.waiting is not None:
@@ -149,17 +142,20 @@ class Connection(asyncio.Protocol):
     def _answer(self, body: bytes) -> None:
         request = Request(FORM_PATH, FORM_STANDS_FOR) if self._is_form else Request(self._path, body)
         answer = self._provider.answers.get(request)
-        if answer is None:
+        if self._path == WAIT_PATH:
+            self._provider.wait_s = int(body) / 1000
+            self.write(write_answer(200, JSON, b"{}"))
+        elif answer is None:
             self.waiting = self._loop.create_task(self._learn(request))
-        elif answer.delay_s:
-            self.waiting = self._loop.call_later(answer.delay_s, self.write, answer.wire)
+        elif self._provider.wait_s:
+            self.waiting = self._loop.call_later(self._provider.wait_s, self.write, answer)
         else:
-            self.write(answer.wire)
+            self.write(answer)
 
     async def _learn(self, request: Request) -> None:
         answer = await self._provider.learn(request)
-        await asyncio.sleep(answer.delay_s)
-        self.write(answer.wire)
+        await asyncio.sleep(self._provider.wait_s)
+        self.write(answer)
 
     def _refuse(self, why: str) -> None:
         self._transport.abort()

@@ -25,6 +25,8 @@ DIRECT, NGINX, BARE, LIGHTMETER, BESIDE, LIMITED = "direct", "nginx", "bare", "l
 MODEL = "sample/image-1"
 GEMINI_MODEL = "sample/gemini-1"
 PATH = "/v1/images/generations"
+EDITS_PATH = "/v1/images/edits"
+JSON = "application/json"
 GEMINI_PATH = "/v1beta/models/image-1:generateContent"
 QUOTA_UNITS = 10**15
 EVERY_LIMIT = {
@@ -76,6 +78,7 @@ LIGHTMETER_CONFIGURATION = """
 [server]
 listen = "127.0.0.1:0"
 drain_seconds = 5
+max_connections = 9_500
 [admin]
 listen = "127.0.0.1:0"
 [store]
@@ -87,6 +90,7 @@ requests = true
 name = "sample"
 base_url = "{provider}/v1"
 api_key_env = "SAMPLE_PROVIDER_KEY"
+max_connections = 20_000
 
 [[models]]
 id = "{model}"
@@ -115,7 +119,7 @@ class Subject:
     """A server under load, the process that does its work, and the process of its store where it has one.
 
     ``key`` is the text that it is called with; those that meter nothing take any. Its ``workers`` do the work where it
-    has some.
+    has some. ``provider`` is the one behind it.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Subject:
     store: psutil.Process | None = None
     key: str = "lm_any"
     workers: tuple[psutil.Process, ...] = ()
+    provider: psutil.Process | None = None
 
     @property
     def port(self) -> int:
@@ -138,6 +143,10 @@ class Subject:
         """What it has used, and what its store has."""
         own = sum(cpu_seconds(process) for process in (self.process, *self.workers))
         return own, cpu_seconds(self.store) if self.store else 0.0
+
+    def provider_cpu_seconds(self) -> float:
+        """What the provider behind it has used."""
+        return cpu_seconds(self.provider) if self.provider else 0.0
 
     def megabytes(self) -> float:
         """The memory that it has in use, without its store."""
@@ -162,6 +171,11 @@ class Bench:
     """All subjects, the direct call first."""
 
     subjects: tuple[Subject, ...]
+
+    @property
+    def provider(self) -> Subject:
+        """What is behind all others."""
+        return self.subjects[0]
 
     @property
     def forwarders(self) -> tuple[Subject, ...]:
@@ -203,7 +217,8 @@ def running_bench(
         if workers:
             programs, name = Path(sys.executable).parent, f"{workers} workers"
             subjects.append(_start_lightmeter(stack, folder, provider, name, programs, workers)[0])
-        yield Bench(tuple(subjects))
+        behind = direct.process
+        yield Bench(tuple(one if one is direct else replace(one, provider=behind) for one in subjects))
 
 
 def resident_megabytes(process: psutil.Process) -> float:
@@ -239,11 +254,13 @@ def key_header(path: str, key: str) -> tuple[str, str]:
     return ("x-goog-api-key", key) if path == GEMINI_PATH else ("Authorization", f"Bearer {key}")
 
 
-def call(port: int, method: str, path: str, key: str, body: bytes | None = None) -> tuple[int, bytes]:
+def call(
+    port: int, method: str, path: str, key: str, body: bytes | None = None, content_type: str = JSON
+) -> tuple[int, bytes]:
     """One request on a connection of its own: the status and the whole body of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_TIMEOUT_S)
     with contextlib.closing(connection):
-        headers = dict([key_header(path, key), ("Content-Type", "application/json")])
+        headers = dict([key_header(path, key), ("Content-Type", content_type)])
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read()

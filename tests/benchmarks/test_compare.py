@@ -12,13 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
 import pytest
 
-from tests.benchmarks import throughput
-from tests.benchmarks.figures import Figures, Percentiles, Slice, percentile, summarize_throughput, verdicts
-from tests.benchmarks.latency import is_whole
+from tests.benchmarks import compare, throughput
+from tests.benchmarks.figures import (
+    Crowd,
+    Figures,
+    Percentiles,
+    Slice,
+    percentile,
+    summarize_crowd,
+    summarize_latency,
+    summarize_throughput,
+)
 from tests.benchmarks.servers import BARE, DIRECT, LIGHTMETER, NGINX, Subject, find_nginx
+from tests.benchmarks.table import WANTED, WORKERS, verdicts
 from tests.support.processes import ROOT, python_module, running, wait_for
 from tests.support.requirements import program
 
@@ -32,8 +42,8 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def slice_of(rate: float, failed: int = 0) -> Slice:
-    return Slice(rate, requests=1_000, failed=failed, seconds=1.0, cpu_s=0.5, store_cpu_s=0.0)
+def slice_of(rate: float, failed: int = 0, cpu_s: float = 0.5) -> Slice:
+    return Slice(rate, requests=1_000, failed=failed, seconds=1.0, cpu_s=cpu_s, store_cpu_s=0.04, provider_cpu_s=0.01)
 
 
 def runs(process: psutil.Process) -> bool:
@@ -44,7 +54,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def percentiles_of_p50(p50_ms: float) -> Percentiles:
-    return Percentiles(p50_ms, p50_ms * 2, samples=100, failed=0)
+    return Percentiles(p50_ms, p50_ms * 2, p50_ms * 3, samples=100, failed=0)
 
 
 # --- A whole run ------------------------------------------------------------------------------------------------------
@@ -52,10 +62,11 @@ def percentiles_of_p50(p50_ms: float) -> Percentiles:
 
 def test_a_short_run_fills_every_row(tmp_path: Path, temporary_folder: Path) -> None:
     program("wrk", "wrk")
-    subjects = [DIRECT, *([NGINX] if find_nginx() else []), BARE, LIGHTMETER]
+    nginx = [NGINX] if find_nginx() else []
     path = tmp_path / "figures.json"
+    options = ("--seconds", "0.3", "--rounds", "1", "--crowds", "60:0.5")
     ended = subprocess.run(
-        [*COMMAND, "--seconds", "0.4", "--rounds", "1", "--json", str(path)],
+        [*COMMAND, *options, "--json", str(path)],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(temporary_folder)},
         capture_output=True,
@@ -64,33 +75,42 @@ def test_a_short_run_fills_every_row(tmp_path: Path, temporary_folder: Path) -> 
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    large = "one image of 4,000,000 bytes"
-    titles = ("Small: 163-byte request", f"Large: {large}", f"Events: {large}", f"Gemini: {large}", "Latency: ")
-    for title in (*titles, "Resident memory"):
-        assert title in ended.stdout
-    for subject in subjects:
-        assert ended.stdout.count(f"\n  {subject:<18}") == len(titles) + (subject != DIRECT)
-    assert ended.stdout.count("wanted at least") == 2
+    for line in (*throughput.LOADS, "latency", "60"):
+        assert f"\n{line}: " in ended.stdout
     assert list(temporary_folder.iterdir()) == []
-    check_figures(json.loads(path.read_text()), subjects)
-
-
-def check_figures(figures: dict[str, Any], subjects: list[str]) -> None:
-    assert figures["failed_requests"] == 0
-    assert figures["measured"]["metered_images"] > 0
-    for kind in throughput.LOADS:
-        assert list(figures["summary"][kind]) == subjects
-        for line in figures["summary"][kind].values():
-            assert min(line["rate"], line["of_bare"], line["cpu_us"], line["busy"]) > 0
-        assert figures["summary"][kind][BARE]["of_bare"] == 1
-        assert figures["summary"][kind][LIGHTMETER]["store_cpu_us"] > 0
-    assert sorted(figures["summary"]["latency"]) == sorted(subjects)
-    for line in figures["summary"]["latency"].values():
-        assert 0 < line["p50_ms"] <= line["p99_ms"]
-        assert line["samples"] == 80
+    figures = json.loads(path.read_text())
+    check_loads(figures, nginx)
+    check_latencies(figures, nginx)
+    assert ended.stdout.count(" wanted at ") == len(figures["wanted"]) == 8 - (not nginx)
     for memory in figures["measured"]["memory"].values():
         assert min(memory.values()) > 0
-    assert len(figures["wanted"]) == 3
+
+
+def check_loads(figures: dict[str, Any], nginx: list[str]) -> None:
+    assert figures["failed_requests"] == 0
+    assert figures["measured"]["metered_images"] > 0
+    everybody, some = [DIRECT, *nginx, BARE, LIGHTMETER], [BARE, LIGHTMETER]
+    subjects = {"small": [*everybody, WORKERS], "large": everybody, "events": some, "gemini": some, "uploads": some}
+    for kind, names in subjects.items():
+        summary = figures["summary"][kind]
+        assert list(summary) == names
+        for line in summary.values():
+            assert min(line["cpu_us"], line["rate"], line["of_bare"], line["busy"]) > 0
+        assert summary[BARE]["of_bare"] == summary[BARE]["cpu_of_bare"] == 1
+        assert min(summary[LIGHTMETER]["store_cpu_us"], summary[LIGHTMETER]["provider_cpu_us"]) > 0
+
+
+def check_latencies(figures: dict[str, Any], nginx: list[str]) -> None:
+    latency = figures["summary"]["latency"]
+    assert sorted(latency) == sorted([DIRECT, *nginx, BARE, LIGHTMETER])
+    for line in latency.values():
+        assert 0 < line["p50_ms"] <= line["p99_ms"] <= line["p999_ms"]
+    assert len({line["samples"] for line in latency.values()}) == 1
+    crowd_of = figures["summary"]["crowds"]["60"]
+    assert list(crowd_of) == [BARE, LIGHTMETER]
+    for line in crowd_of.values():
+        assert line["added"]["samples"] == 60
+        assert line["cpu_us"] > 0
 
 
 def test_ctrl_c_stops_every_server_and_removes_the_folder(tmp_path: Path, temporary_folder: Path) -> None:
@@ -146,33 +166,68 @@ def test_a_ratio_compares_slices_of_one_round() -> None:
     assert summary[LIGHTMETER].cpu_us == pytest.approx(500)
 
 
-@pytest.mark.parametrize(("rate", "p50_ms", "met"), [(60.0, 1.9, True), (59.0, 2.0, False)])
-def test_a_verdict_says_what_was_met(rate: float, p50_ms: float, met: bool) -> None:
+@pytest.mark.parametrize(("factor", "met"), [(1.0, True), (1.5, False)])
+def test_a_verdict_says_what_was_met(factor: float, met: bool) -> None:
     figures = Figures(seconds=1, rounds=1)
-    figures.small = {BARE: [slice_of(100.0)], LIGHTMETER: [slice_of(rate)]}
-    figures.latency = {DIRECT: [percentiles_of_p50(1.0)], LIGHTMETER: [percentiles_of_p50(p50_ms)]}
-    assert [verdict.met for verdict in verdicts(figures, DIRECT)] == [met, met]
+    lightmeter = slice_of(100 / factor, cpu_s=0.4 * factor)
+    figures.loads["small"] = {BARE: [slice_of(100)], LIGHTMETER: [lightmeter], WORKERS: [slice_of(80, cpu_s=0.43)]}
+    figures.loads["large"] = {NGINX: [slice_of(110)], BARE: [slice_of(85)], LIGHTMETER: [lightmeter]}
+    figures.latency = {DIRECT: [percentiles_of_p50(1.0)], LIGHTMETER: [percentiles_of_p50(2.1 * factor)]}
+    figures.crowds[9_000] = {LIGHTMETER: crowd_of(9_000, full_mb=100 + 200 * factor)}
+    found = {verdict.name: verdict for verdict in verdicts(figures, DIRECT)}
+    assert list(found) == [wanted.name for wanted in WANTED]
+    assert found["small: requests/s, of bare"].met is found["large: GB/s, of nginx"].met is met
+    assert found["large: processor time, of bare"].value == pytest.approx(0.8 * factor)
+    assert found["large: GB/s, of nginx"].value == pytest.approx(100 / 110 / factor)
+    assert found["p99 added at half load, ms"].value == pytest.approx(4.2 * factor - 2)
+    assert found["9,000 in flight: kB each"].met is met
+    assert found["small: us of the store"].value == pytest.approx(40)
+    assert found["two workers: work of one"].value == pytest.approx(2 * 0.4 * factor / 0.43)
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    assert verdicts(Figures(seconds=1, rounds=1), DIRECT) == []
+
+
+def test_a_percentile_is_added_to_the_direct_calls_of_its_round() -> None:
+    rounds = [percentiles_of_p50(p50_ms) for p50_ms in (1.0, 5.0, 1.2)]
+    slower = [percentiles_of_p50(p50_ms) for p50_ms in (2.0, 6.5, 2.0)]
+    line = summarize_latency({DIRECT: rounds, BARE: slower}, DIRECT)[BARE]
+    assert line.added_p50_ms == pytest.approx(1.0)
+    assert line.added_p999_ms == pytest.approx(3.0)
+
+
+def crowd_of(count: int, full_mb: float, failed: int = 0) -> Crowd:
+    added = Percentiles(1.0, 2.0, 3.0, samples=count - failed, failed=failed)
+    return Crowd(count, 0.9, 0.3, 0.1, start_mb=100.0, full_mb=full_mb, added=added)
+
+
+def test_a_crowd_is_told_for_each_request() -> None:
+    line = summarize_crowd({LIGHTMETER: crowd_of(1_000, full_mb=130.0)})[LIGHTMETER]
+    assert line.cpu_us == pytest.approx(900)
+    assert line.kilobytes == pytest.approx(30)
 
 
 def test_failed_requests_are_added_up() -> None:
     figures = Figures(seconds=1, rounds=1)
-    figures.small = {BARE: [slice_of(1.0, failed=2)], LIGHTMETER: [slice_of(1.0), slice_of(1.0, failed=1)]}
+    figures.loads["small"] = {BARE: [slice_of(1.0, failed=2)], LIGHTMETER: [slice_of(1.0), slice_of(1.0, failed=1)]}
     assert figures.failed_requests == 3
     assert figures.counted_requests == 1_999
-    figures.gemini = {BARE: [slice_of(1.0, failed=4)], LIGHTMETER: [slice_of(1.0)]}
+    figures.loads["gemini"] = {BARE: [slice_of(1.0, failed=4)], LIGHTMETER: [slice_of(1.0)]}
     assert figures.failed_requests == 7
     assert figures.counted_requests == 2_999
+    figures.crowds[50] = {LIGHTMETER: crowd_of(50, full_mb=200.0, failed=5)}
+    assert figures.failed_requests == 12
+    assert figures.counted_requests == 3_044
 
 
-@pytest.mark.parametrize(
-    ("answer", "whole"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", True),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", False),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", False),
-        (b"HTTP/1.1 200 OK\r\nContent-Le", False),
-    ],
-)
-def test_an_answer_ends_where_it_says(answer: bytes, whole: bool) -> None:
-    assert is_whole(answer) is whole
+@pytest.mark.parametrize("text", ["many:10", "1000", "0:10", "10:0", "10:x"])
+def test_a_crowd_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        compare.main.make_context("bench", ["--crowds", text])
+
+
+def test_a_crowd_that_needs_more_files_than_may_be_open_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.Crowds((1_000, 9_000), 10).that_fit(20_000).counts == (1_000, 9_000)
+    assert compare.Crowds((1_000, 9_000), 10).that_fit(4_096).counts == (1_000,)
+    assert "9,000 at a time are left out: 4,096 files" in capsys.readouterr().err

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import servers
-from tests.benchmarks.provider import CHUNK_BYTES, length_of, write_answer
+from tests.benchmarks.provider import CHUNK_BYTES, WAIT_PATH, length_of, write_answer
 from tests.benchmarks.servers import PATH, call
 
 
 def test_it_says_the_same_again_and_waits_where_it_is_asked_to(tmp_path: Path) -> None:
     with ExitStack() as stack:
         port = servers.start_provider(stack, tmp_path).port
-        body = json.dumps({"model": "image-1", "prompt": "[sample delay_ms=1] a cube", "n": 2}).encode()
+        body = json.dumps({"model": "image-1", "prompt": "a cube", "n": 2}).encode()
         first = call(port, "POST", PATH, "any", body)
         assert first[0] == 200
         assert [call(port, "POST", PATH, "any", body) for _ in range(3)] == [first] * 3
         assert len(json.loads(first[1])["data"]) == 2
+        assert call(port, "POST", WAIT_PATH, "any", b"300")[0] == 200
+        began_s = time.monotonic()
+        assert call(port, "POST", PATH, "any", body) == first
+        assert time.monotonic() - began_s > 0.25
+        call(port, "POST", WAIT_PATH, "any", b"0")
         events = json.dumps({"model": "image-1", "prompt": "[sample image_bytes=500000] a cube", "stream": True})
         assert call(port, "POST", PATH, "any", events.encode())[1].count(b"b64_json") == 1
         assert len(json.loads(_send_form(port))["data"]) == 1

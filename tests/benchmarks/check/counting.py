@@ -21,7 +21,7 @@ import psutil
 from tests.benchmarks import servers, throughput
 from tests.benchmarks.check import slowly
 from tests.benchmarks.check.callgrind import functions_of, instructions_of
-from tests.benchmarks.check.driving import Client, PacedConnection, Passage, wire_of
+from tests.benchmarks.check.driving import Client, PacedConnection, Passage
 from tests.benchmarks.provider import Provider
 from tests.benchmarks.servers import BARE, Launch, Subject
 
@@ -117,7 +117,7 @@ class Counting:
 
     async def _count_case(self, client: Client, subject: Subject, kind: str, counts: Counts) -> None:
         case = CASES[kind]
-        wire = wire_of(case.load, subject)
+        wire = case.load.request_to(subject).wire(subject.key)
 
         async def ask(requests: int) -> None:
             for _ in range(requests):

@@ -11,9 +11,8 @@ import contextlib
 from asyncio import timeout
 
 from tests.benchmarks import provider
-from tests.benchmarks.latency import END_OF_HEAD, LAST_CHUNK
-from tests.benchmarks.servers import Subject, key_header
-from tests.benchmarks.throughput import Load
+from tests.benchmarks.generators.connection import LAST_CHUNK
+from tests.benchmarks.provider import END_OF_HEAD
 
 PIECE_BYTES = 64 * 1024
 HELD_BACK_BYTES = 16 * 1024
@@ -117,14 +116,3 @@ class Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._whole is not None and not self._whole.done():
             self._whole.set_exception(error or ConnectionResetError("closed before its answer was whole"))
-
-
-def wire_of(load: Load, subject: Subject) -> bytes:
-    """A request as it is sent."""
-    request = load.request_to(subject)
-    name, value = key_header(request.path, subject.key)
-    head = (
-        f"POST {request.path} HTTP/1.1\r\nHost: 127.0.0.1:{subject.port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(request.body)}\r\n{name}: {value}\r\n\r\n"
-    )
-    return head.encode() + request.body

@@ -174,9 +174,9 @@ async def test_a_large_answer_comes_whole_piece_by_piece() -> None:
         _, client = await loop.create_connection(lambda: Client(passage), "127.0.0.1", port)
         for body in bodies.values():
             for kind in ("application/json", "text/event-stream"):
-                answers.answers[request] = provider.Answer(provider.write_answer(200, kind, body), 0.0)
+                answers.answers[request] = provider.write_answer(200, kind, body)
                 await client.ask(b"POST /v1/images HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
-        answers.answers[request] = provider.Answer(provider.write_answer(503, "application/json", b"away"), 0.0)
+        answers.answers[request] = provider.write_answer(503, "application/json", b"away")
         with pytest.raises(RuntimeError, match="503"):
             await client.ask(b"POST /v1/images HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
         client.transport.close()
