@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 import orjson
+
+_COMMANDS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys, or what ends a line or turns its order around. Clients name end users as they like."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 
@@ -46,6 +50,10 @@ def show_facts(facts: Mapping[str, object]) -> None:
 
 
 def _cell(value: object) -> str:
+    return _COMMANDS.sub(lambda found: repr(found[0])[1:-1], _text(value))
+
+
+def _text(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int):
