@@ -115,7 +115,9 @@ def check_latencies(figures: dict[str, Any], nginx: list[str]) -> None:
 
 def test_ctrl_c_stops_every_server_and_removes_the_folder(tmp_path: Path, temporary_folder: Path) -> None:
     program("wrk", "wrk")
-    with running([*COMMAND, "--only", "small"], tmp_path / "output", {"TMPDIR": str(temporary_folder)}) as comparison:
+    with running(
+        [*COMMAND, "--only", "small", "--workers", "0"], tmp_path / "output", {"TMPDIR": str(temporary_folder)}
+    ) as comparison:
         comparison.wait_for_output("small, round 1")
         children = psutil.Process(comparison.process.pid).children(recursive=True)
         assert len(children) >= 4
