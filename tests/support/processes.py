@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 from tests.support.template import Forked, can_fork, fork
 
@@ -20,15 +21,24 @@ ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.02
+FIRST_PORT = 11_000
 
 Process = subprocess.Popen[bytes] | Forked
 
 
 def free_port() -> int:
-    """A port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on just now.
+
+    It is none of those that the kernel gives away by itself: until a server has taken it, a connection of another test
+    could have.
+    """
+    own = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(own.read_text().split()[0]) if own.exists() else 0
+    while True:
+        port = SystemRandom().randrange(FIRST_PORT, first) if first > 2 * FIRST_PORT else 0
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
