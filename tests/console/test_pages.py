@@ -342,6 +342,20 @@ def test_usage_of_people_and_projects(admin: Visitor, key: str) -> None:
     assert admin.wrong == []
 
 
+def test_an_end_user_may_be_called_as_what_every_object_has(admin: Visitor) -> None:
+    sums = {"images": 2, "quota_units": 10_000}
+    people = ({"constructor": sums, "__proto__": sums}, {"ann": sums})
+    data = [
+        {"month": f"2026-0{at}", "by_user": by_user, "headings_omitted": {"by_user": 0}}
+        for at, by_user in enumerate(people, start=1)
+    ]
+    admin.page.route("**/admin/v1/teams/studio/statements?*", lambda route: route.fulfill(json={"data": data}))
+    page = admin.visit("usage?team=studio&by=user", "Usage")
+    for name in ("ann", "constructor", "__proto__"):
+        expect(page.get_by_role("row", name=f"{name} 2 10,000 $0.10")).to_be_visible()
+    assert admin.wrong == []
+
+
 def test_a_statement_is_found_read_and_taken_away(admin: Visitor, gateway: RunningGateway) -> None:
     key = gateway.make_key(team="finance")
     team_ledger, past = "lm:{finance}:ledger", PAST_MS

@@ -56,7 +56,7 @@ async function byMonth(team, by, months) {
   const omitted = Math.max(0, ...kept.map((each) => each.headings_omitted[STATED[by]]));
   return {
     labels: kept.map((each) => each.month),
-    series: names.map((name) => ({ name, rest: name === OTHERS, at: Object.fromEntries(kept.map((each, at) => [each.month, found[at][name]])) })),
+    series: names.map((name) => ({ name, rest: name === OTHERS, at: Object.fromEntries(kept.map((each, at) => [each.month, Object.hasOwn(found[at], name) ? found[at][name] : undefined])) })),
     note: `By UTC month, as the statements have it.${omitted ? ` The ${HEADINGS} largest of each month are told apart; the CSV of a statement has all.` : ""}`,
   };
 }
