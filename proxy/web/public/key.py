@@ -48,7 +48,7 @@ class KeyRoutes:
         view = own_view(caller, self._money)
         asked, headers = request.query.get("user"), request.headers
         if asked is not None or self._people.said_by_header(headers):
-            user = self._people.user({} if asked is not None else headers, {"user": asked}, caller.key.team)
+            user = self._people.user(headers, {"user": asked}, caller.key.team)
             of_key, of_team = await self._keys.user_of_caller(caller, user)
             view["user"] = {"id": user, "limits": self._of_user(of_key), "team_limits": self._of_user(of_team)}
         return json_response(view)

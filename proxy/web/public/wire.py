@@ -207,7 +207,10 @@ class OwnUserView(_Wire):
 
 
 class OwnKeyQuery(BaseModel):
-    """``GET /v1/key``: ``user`` is the end user to tell of as well; empty for requests that name none."""
+    """``GET /v1/key``: ``user`` is the end user to tell of as well; empty for requests that name none.
+
+    The header that names users to this gateway goes before it.
+    """
 
     user: str | None = None
 
