@@ -11,6 +11,7 @@ from time import perf_counter
 import orjson
 from aiohttp import ClientError, web
 from aiohttp.http import StreamWriter
+from aiohttp.http_writer import SKIP_WRITELINES
 
 from proxy.domain.answers.answer import EVENT_STREAM, JSON, Answer
 from proxy.domain.answers.holder import error_event
@@ -76,7 +77,11 @@ class StreamedResponse(web.StreamResponse):
             return False
         size = b"%x\r\n" % len(piece)
         writer.output_size += len(size) + len(piece) + len(_CHUNK_END)
-        transport.writelines((size, piece, _CHUNK_END))
+        if SKIP_WRITELINES and isinstance(transport, asyncio.Transport):
+            # asyncio's own copies lines too, or does not report what it leaves unsent (CVE-2024-12254). uvloop's does.
+            transport.write(b"".join((size, piece, _CHUNK_END)))
+        else:
+            transport.writelines((size, piece, _CHUNK_END))
         return True
 
     @property

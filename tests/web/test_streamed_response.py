@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import ClientSession, web
+from aiohttp.http_writer import SKIP_WRITELINES
 from aiohttp.test_utils import TestServer
 
 from proxy.web.relay import COPIED_BYTES, StreamedResponse
@@ -56,6 +57,13 @@ class Client:
         return app
 
 
+class Server(TestServer):
+    """As the gateway's, it does not cancel a handler whose client leaves."""
+
+    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
+
+
 def run(new_loop: Callable[[], Any], main: Callable[[], Any]) -> None:
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(asyncio.wait_for(main(), 20))
@@ -65,7 +73,7 @@ def run(new_loop: Callable[[], Any], main: Callable[[], Any]) -> None:
 def test_the_client_gets_every_byte_in_its_place(new_loop: Callable[[], Any]) -> None:
     async def main() -> None:
         client = Client(PIECES)
-        async with TestServer(client.app()) as server, ClientSession() as session:
+        async with Server(client.app()) as server, ClientSession() as session:
             for _ in range(2):
                 async with session.get(server.make_url("/")) as answer:
                     assert answer.headers["Transfer-Encoding"] == "chunked"
@@ -80,7 +88,7 @@ def test_the_client_gets_every_byte_in_its_place(new_loop: Callable[[], Any]) ->
 def test_http_1_0_knows_no_chunks(new_loop: Callable[[], Any]) -> None:
     async def main() -> None:
         client = Client(PIECES)
-        async with TestServer(client.app()) as server:
+        async with Server(client.app()) as server:
             reader, writer = await asyncio.open_connection(server.host, server.port)
             writer.write(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
             assert (await reader.read()).partition(b"\r\n\r\n")[2] == b"".join(PIECES)
@@ -95,7 +103,7 @@ def test_http_1_0_knows_no_chunks(new_loop: Callable[[], Any]) -> None:
 def test_a_client_that_reads_slowly_is_waited_for(new_loop: Callable[[], Any]) -> None:
     async def main() -> None:
         client = Client([LARGE] * 200)
-        async with TestServer(client.app()) as server:
+        async with Server(client.app()) as server:
             reader, writer = await asyncio.open_connection(server.host, server.port, limit=65_536)
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             # It reads nothing, until the gateway waits.
@@ -115,7 +123,7 @@ def test_a_client_that_reads_slowly_is_waited_for(new_loop: Callable[[], Any]) -
 def test_a_client_that_leaves_is_noticed(new_loop: Callable[[], Any]) -> None:
     async def main() -> None:
         client = Client([LARGE] * 10_000)
-        async with TestServer(client.app()) as server:
+        async with Server(client.app()) as server:
             reader, writer = await asyncio.open_connection(server.host, server.port, limit=65_536)
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             await reader.readexactly(1_000_000)
@@ -124,3 +132,25 @@ def test_a_client_that_leaves_is_noticed(new_loop: Callable[[], Any]) -> None:
         assert isinstance(client.error, ConnectionError)
 
     run(new_loop, main)
+
+
+@pytest.mark.skipif(not SKIP_WRITELINES, reason="this Python's asyncio reports what is left unsent of lines")
+def test_no_lines_are_given_to_a_transport_that_does_not_report_what_it_leaves_unsent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_a_bound(_transport: object, _lines: object) -> None:
+        raise AssertionError("CVE-2024-12254: nothing would wait for a slow client")
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.writelines", without_a_bound, raising=False)
+
+    async def main() -> None:
+        client = Client(PIECES)
+        async with (
+            Server(client.app()) as server,
+            ClientSession() as session,
+            session.get(server.make_url("/")) as answer,
+        ):
+            assert await answer.read() == b"".join(PIECES)
+        assert any(client.put)
+
+    run(asyncio.new_event_loop, main)
