@@ -12,7 +12,9 @@ import pytest
 
 from tests.benchmarks import provider
 from tests.benchmarks.check import baseline, verdict
+from tests.benchmarks.check.__main__ import merge
 from tests.benchmarks.check.callgrind import functions_of, instructions_of
+from tests.benchmarks.check.counting import Counts
 from tests.benchmarks.check.driving import PIECE_BYTES, Client, PacedConnection, Passage
 from tests.benchmarks.check.other import NoSuchTreeError, other_tree
 from tests.benchmarks.check.slowly import SLOWER, SlowLoop
@@ -105,6 +107,14 @@ def test_functions_are_those_that_take_most_or_have_changed_most() -> None:
     changed = list(verdict.function_lines(now, before, 10))
     assert [line.split()[-1] for line in changed] == ["write", "gone", "parse"]
     assert changed[0].split()[:3] == ["-30", "of", "10"]
+
+
+def test_of_what_was_counted_again_the_least_counts_and_the_rest_stays() -> None:
+    first = {"lightmeter": Counts({"small": 10.0, "large": 30.0}), "bare": Counts({"small": 5.0, "large": 9.0})}
+    again = {"lightmeter": Counts({"large": 20.0}), "bare": Counts({"large": 10.0})}
+    merged = merge([first, again], min)
+    assert merged["lightmeter"].instructions == {"small": 10.0, "large": 20.0}
+    assert merged["bare"].instructions == {"small": 5.0, "large": 9.0}
 
 
 # --- The baseline -----------------------------------------------------------------------------------------------------
