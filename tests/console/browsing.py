@@ -73,15 +73,6 @@ class Visitor:
         expect(self.page.get_by_text("Loading …")).to_have_count(0)
         return self.page
 
-    def check_on_desk_and_phone(self) -> None:
-        """The page is right on a desk in light, and on a phone in dark."""
-        self.check()
-        self._resize(WIDTHS[0])
-        self._paint("dark")
-        self.check()
-        self._paint("light")
-        self._resize(WIDTHS[-1])
-
     def check_everywhere(self) -> None:
         """The same page on a desk and on a phone, in light and in dark, is right; and as narrow and wide as any."""
         for width in (320, 3_840):

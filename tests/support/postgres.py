@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,14 +79,15 @@ class Postgres:
         """All of its processes stop while the block lasts."""
         assert self._server is not None
         server = psutil.Process(self._server.process.pid)
-        processes = [server, *server.children()]
-        for process in processes:
-            process.suspend()
-        try:
+        with ExitStack() as afterwards:
+            afterwards.callback(server.resume)
+            # It first: then it starts no others, and none of those that end is gone before it has waited for it.
+            server.suspend()
+            for process in server.children():
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+                    afterwards.callback(process.resume)
             yield
-        finally:
-            for process in processes:
-                process.resume()
 
     def stop(self) -> None:
         """End it."""
