@@ -24,7 +24,7 @@ from tests.support.processes import ROOT, STOP_TIMEOUT_S, Server
 from tests.support.requirements import lacking, program
 
 SUITE = "trixie"
-"""Debian 13: its Python is 3.13."""
+"""Debian 13: its Python is 3.13. `forky` has the image's own, 3.14, and may be broken on any day."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightmeter-tests"
