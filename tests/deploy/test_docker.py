@@ -334,7 +334,7 @@ def test_the_image_has_its_own_store_too(images: dict[str, Image], tmp_path: Pat
         server.wait_for_output("listening on")
         assert (data / "data" / "appendonlydir").is_dir()
         assert end(server) == 0
-        assert "stopping: " in server.output
+        server.wait_to_say("stopping: ")
 
 
 def test_the_same_files_give_the_same_environment(images: dict[str, Image]) -> None:

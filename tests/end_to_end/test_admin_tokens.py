@@ -104,7 +104,7 @@ def test_wrong_tokens_wait_longer_each_time_and_right_ones_never(guarded: Runnin
     for thread in threads:
         thread.join()
     assert max(waited) >= 0.8
-    assert "wrong admin token(s) or sign-in code(s) from 127.0.0.1" in guarded.server.output
+    guarded.server.wait_to_say("wrong admin token(s) or sign-in code(s) from 127.0.0.1")
     for secret in (CI_TOKEN, BOB_TOKEN, ADMIN_TOKEN, "a-guess-of-somebody-else"):
         assert secret not in guarded.server.output
 

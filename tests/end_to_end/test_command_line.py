@@ -401,6 +401,6 @@ def test_the_admin_token_is_made_once_and_kept_private(provider: SampleProvider,
             tokens.append(path.read_text().strip())
             environment = {"LIGHTMETER_ADMIN_URL": gateway.admin_url, "LIGHTMETER_ADMIN_TOKEN": tokens[-1]}
             assert json.loads(lightmeter("keys", "list", "--json", environment=environment))["data"] == []
-            assert str(path) in gateway.server.output
+            gateway.server.wait_to_say(str(path))
             assert tokens[-1] not in gateway.server.output
     assert tokens[0] == tokens[1]

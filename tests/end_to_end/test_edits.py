@@ -376,7 +376,7 @@ def test_a_disk_without_room_is_a_503_that_costs_nothing(tmp_path: Path, quiet_p
         assert (answer.status, answer.json["error"]["code"]) == (503, "store_unavailable")
         assert answer.headers["Retry-After"] == "10"
         check_untouched(gateway, key, quiet_provider)
-        assert "server.upload_folder" in gateway.server.output
+        gateway.server.wait_to_say("server.upload_folder")
         # What is small needs no disk.
         assert send(gateway, key, form_of(SMALL)).status == 200
 

@@ -268,7 +268,7 @@ def test_an_admin_token_file_with_nothing_in_it_opens_nothing(provider: SamplePr
     path.write_text(configuration(f"embedded:{tmp_path}/data", provider.url))
     with running(python_module("proxy.cli", "serve", "--config", str(path)), tmp_path / "log", SECRETS) as server:
         assert server.process.wait(20) == 1
-    assert "holds no token" in server.output
+    server.wait_to_say("holds no token")
 
 
 def test_an_address_that_cannot_be_is_told_in_the_log_and_not_waited_for(

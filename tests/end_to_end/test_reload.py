@@ -63,7 +63,7 @@ def test_a_bad_file_leaves_the_old_one_in_force(provider: SampleProvider, tmp_pa
         for bad in ("no TOML at all [", good.replace('provider = "sample"', 'provider = "nobody"'), ""):
             reload(gateway, tmp_path, bad, seen=kept)
             assert gateway.generate(key).status == 200
-        assert "models[0].provider: no provider is named 'nobody'" in gateway.server.output
+        gateway.server.wait_to_say("models[0].provider: no provider is named 'nobody'")
         (tmp_path / "lightmeter.toml").unlink()
         gateway.server.process.send_signal(signal.SIGHUP)
         gateway.server.wait_for_output("cannot be read: No such file")
@@ -79,7 +79,7 @@ def test_what_takes_a_restart_is_told(provider: SampleProvider, tmp_path: Path) 
             "accounting": {"lease_seconds": 30},
         }
         reload(gateway, tmp_path, configured(tmp_path, provider.url, image_model(), **changes))
-        assert "[accounting] has changed, which takes a restart" in gateway.server.output
+        gateway.server.wait_to_say("[accounting] has changed, which takes a restart")
         assert "[server] has changed" not in gateway.server.output
         assert ask("POST", f"{gateway.url}/v1/images/generations", key=key, body={"prompt": "x"}).status == 200
 

@@ -237,7 +237,7 @@ def test_a_wrong_clock_is_the_operators_affair_and_no_secret_is_told(play: Stage
     assert play.amazon.refused == ["signature expired"]
     assert outcomes(gateway, key) == [("failed", 0, 0)]
     until(lambda: "provider bedrock answers 403" in gateway.server.output)
-    assert "InvalidSignatureException" in gateway.server.output
+    gateway.server.wait_to_say("InvalidSignatureException")
     signature = str(play.provider.last.headers["Authorization"]).rpartition("=")[2]
     for secret in (SECRET, SESSION, signature):
         assert secret not in gateway.server.output
@@ -354,4 +354,4 @@ def test_without_any_nothing_is_sent_and_the_operator_is_told_what_to_do(play: S
     assert len(play.provider.asked) == before
     assert outcomes(gateway, key) == [("unreachable", 0, 0)]
     until(lambda: "no credentials were found" in gateway.server.output)
-    assert "AWS_WEB_IDENTITY_TOKEN_FILE" in gateway.server.output
+    gateway.server.wait_to_say("AWS_WEB_IDENTITY_TOKEN_FILE")

@@ -85,7 +85,7 @@ def test_a_certificate_that_is_not_for_this_store(
         answer = gateway.admin("POST", "/admin/v1/keys", body={"team": "acme"})
         assert answer.status == (201 if accepted else 503)
         if not accepted:
-            assert "certificate verify failed" in gateway.server.output
+            gateway.server.wait_to_say("certificate verify failed")
 
 
 def test_a_certificate_file_that_is_not_there_is_told(
@@ -94,4 +94,4 @@ def test_a_certificate_file_that_is_not_there_is_told(
     address = store.url(ssl_ca_certs=f"{tmp_path}/none.crt")
     with running_gateway(tmp_path, configuration(address, provider.url)) as gateway:
         assert gateway.admin("POST", "/admin/v1/keys", body={"team": "acme"}).status == 503
-        assert "the TLS settings of the address cannot be used" in gateway.server.output
+        gateway.server.wait_to_say("the TLS settings of the address cannot be used")

@@ -264,7 +264,7 @@ def test_without_a_token_nothing_is_sent_and_the_operator_is_told_what_to_do(pla
     (entry,) = gateway.ledger(key)
     assert (entry["outcome"], entry["charged"]) == ("unreachable", 0)
     until(lambda: "AADSTS7000222" in gateway.server.output)
-    assert "Check auth.tenant_id, client_id and scope, and that the secret" in gateway.server.output
+    gateway.server.wait_to_say("Check auth.tenant_id, client_id and scope, and that the secret")
     assert "the-secret-of-the-client" not in gateway.server.output
     play.issuer.failing = False
     until(lambda: generate(gateway, key).status == 200)

@@ -88,7 +88,7 @@ def test_a_gateway_ends_with_its_terminal_when_its_requests_have_ended(
         server.hang_up()
         assert slow.result().status == 200
         assert server.process.wait(STOP_TIMEOUT_S) == 0
-    assert "the terminal was closed" in server.output
+    server.wait_to_say("the terminal was closed")
     assert server.output.count(TAKEN) == workers
 
 

@@ -146,7 +146,7 @@ def test_a_stop_that_is_asked_for_while_the_programs_change_places_is_not_forgot
             gateway.server.wait_for_output("restarting: another version")
             gateway.server.process.send_signal(signal.SIGTERM)
             assert gateway.server.process.wait(30) == 0
-        assert "stopping: 2 workers" in gateway.server.output
+        gateway.server.wait_to_say("stopping: 2 workers")
         assert "has taken over" not in gateway.server.output
 
 

@@ -116,7 +116,7 @@ def test_one_that_is_killed_costs_only_what_it_was_at_work_on(gateway: RunningGa
     gateway.check_books(key)
     assert len(workers(gateway)) == 2
     assert victim.pid not in [each.pid for each in workers(gateway)]
-    assert "killed by SIGKILL" in gateway.server.output
+    gateway.server.wait_to_say("killed by SIGKILL")
     assert total(gateway, "lightmeter_worker_deaths_total") == 1
     assert total(gateway, "lightmeter_workers_ready") == total(gateway, "lightmeter_workers_wanted") == 2
 

@@ -51,7 +51,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
 
 async def test_an_admission_waits_for_its_replica(pair: tuple[str, Server]) -> None:
     url, replica = pair
-    async with open_bench(url, min_replicas=1) as bench:
+    async with open_bench(url, timeout_s=4, min_replicas=1) as bench:
         key = await bench.make_key(10_000)
         reservation = await bench.admit(key, "req_1", 5_000)
         assert await bench.admit(key, "req_1", 5_000) == reservation
@@ -118,7 +118,7 @@ async def test_a_settlement_waits_for_no_replica(pair: tuple[str, Server]) -> No
 
 async def test_an_admission_that_is_asked_again_waits_for_its_replica_too(pair: tuple[str, Server]) -> None:
     url, replica = pair
-    async with open_bench(url, min_replicas=1) as bench:
+    async with open_bench(url, timeout_s=4, min_replicas=1) as bench:
         key = await bench.make_key(10_000)
         await bench.admit(key, "req_0", 1_000)
         replica.process.send_signal(signal.SIGSTOP)
@@ -139,7 +139,7 @@ async def test_an_admission_that_is_asked_again_waits_for_its_replica_too(pair: 
 
 async def test_leases_are_renewed_before_an_admission_takes_them_for_expired(pair: tuple[str, Server]) -> None:
     url, _replica = pair
-    async with open_bench(url, min_replicas=1) as bench:
+    async with open_bench(url, timeout_s=10, min_replicas=1) as bench:
         key = await bench.make_key(10_000)
         await bench.admit(key, "req_0", 5_000)
         bench.store.on_connected(lambda: bench.store.renew_soon("acme", ["req_0"]))
@@ -153,7 +153,7 @@ async def test_leases_are_renewed_before_an_admission_takes_them_for_expired(pai
 
 async def test_a_lost_connection_is_tried_again_and_counts_once(pair: tuple[str, Server]) -> None:
     url, _replica = pair
-    async with open_bench(url, min_replicas=1) as bench:
+    async with open_bench(url, timeout_s=10, min_replicas=1) as bench:
         key = await bench.make_key(10_000)
         await bench.runner.ping()
         first = await bench.admit(key, "req_0", 1_000)

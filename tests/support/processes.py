@@ -83,6 +83,10 @@ class Server:
         """All that it has written so far."""
         return self.log.read_text(errors="replace")
 
+    def wait_to_say(self, text: str) -> None:
+        """Its log is written beside its answers: what it says of one may come after it."""
+        self.wait_for_output(re.escape(text))
+
     def wait_for_output(self, pattern: str, timeout_s: float = START_TIMEOUT_S) -> re.Match[str]:
         """The first match of ``pattern`` in what it writes."""
         found: list[re.Match[str]] = []

@@ -43,7 +43,7 @@ def test_what_is_wrong_with_an_address_is_told(url: str, why: str) -> None:
 
 async def test_the_meter_follows_a_fail_over(tmp_path: Path) -> None:
     with watched_store(tmp_path) as store:
-        async with open_bench(store.url, timeout_s=2, min_replicas=1) as bench:
+        async with open_bench(store.url, timeout_s=4, min_replicas=1) as bench:
             key = await bench.make_key(100_000)
             await bench.store.settle(settle(await bench.admit(key, "req_1", 5_000), Delivery(images=1)))
             held = await bench.admit(key, "req_2", 5_000)
