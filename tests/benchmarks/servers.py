@@ -39,7 +39,7 @@ CALL_TIMEOUT_S = 30
 BARE_FORWARDER = Path(__file__).with_name("bare_forwarder.py")
 MEGABYTE = 10**6
 
-NGINX_CONFIGURATION = """
+NGINX_START = """
 {user}
 worker_processes 1;
 daemon off;
@@ -54,6 +54,10 @@ http {{
     scgi_temp_path {folder}/scgi;
     uwsgi_temp_path {folder}/uwsgi;
     keepalive_requests 1000000000;
+"""
+NGINX_CONFIGURATION = (
+    NGINX_START
+    + """\
     upstream provider {{
         server {provider};
         keepalive 256;
@@ -72,6 +76,7 @@ http {{
     }}
 }}
 """
+)
 
 # Authentication, reservation, settlement, ledger and metrics cannot be turned off; the request log is on.
 LIGHTMETER_CONFIGURATION = """

@@ -176,12 +176,17 @@ def _press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path)
     body = folder / "load.body"
     body.write_bytes(request.body)
     script.write_text(SCRIPT.format(header=header, value=value, body=body, content_type=request.content_type))
-    # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
-    limit_s = math.ceil(seconds) + 1
-    command = [wrk, "-t1", f"-c{load.connections}", f"-d{limit_s}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
     before = _cpu_seconds(subject)
+    output = run_wrk(wrk, load.connections, seconds, script, subject.address + request.path)
+    cpu_s = [after - at_start for at_start, after in zip(before, _cpu_seconds(subject), strict=True)]
+    return _read(output, subject, load, cpu_s)
+
+
+def run_wrk(wrk: str, connections: int, seconds: float, script: Path, url: str) -> str:
+    """What wrk says of ``seconds`` of load by ``script``; it counts whole seconds only, and tells when interrupted."""
+    flags = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds) + 1}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
     process = subprocess.Popen(
-        [*command, "-s", str(script), subject.address + request.path],
+        [wrk, *flags, "-s", str(script), url],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -195,8 +200,7 @@ def _press(wrk: str, subject: Subject, load: Load, seconds: float, folder: Path)
             output, _ = process.communicate(timeout=LATE_S)
         finally:
             process.kill()
-    cpu_s = [after - at_start for at_start, after in zip(before, _cpu_seconds(subject), strict=True)]
-    return _read(output, subject, load, cpu_s)
+    return output
 
 
 def _cpu_seconds(subject: Subject) -> tuple[float, float, float]:

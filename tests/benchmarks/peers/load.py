@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import re
-import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.peers.figures import Slice
 from tests.benchmarks.peers.starting import Peer
 from tests.benchmarks.servers import PATH
-from tests.benchmarks.throughput import ANSWER_TIMEOUT_S, GIGABYTE, LATE_S, Load
+from tests.benchmarks.throughput import GIGABYTE, Load, run_wrk
 
 CALL_TIMEOUT_S = 60
 WARM_UP_REQUESTS_MOST = 20
@@ -67,24 +63,8 @@ def press(wrk: str, peer: Peer, load: Load, connections: int, seconds: float, fo
     headers = {**peer.headers, "Content-Type": "application/json"}
     lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
     script.write_text(SCRIPT.format(headers=lines, body=load.request.body.decode()))
-    # wrk counts whole seconds only, and tells its figures when it is interrupted, too.
-    command = [wrk, "-t1", f"-c{connections}", f"-d{math.ceil(seconds) + 1}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
     before = peer.cpu_seconds()
-    process = subprocess.Popen(
-        [*command, "-s", str(script), peer.address + PATH],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            time.sleep(seconds)
-            process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=LATE_S)
-        finally:
-            process.kill()
+    output = run_wrk(wrk, connections, seconds, script, peer.address + PATH)
     own, stores = (later - earlier for earlier, later in zip(before, peer.cpu_seconds(), strict=True))
     return read(output, load, own, stores)
 

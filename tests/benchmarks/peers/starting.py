@@ -31,7 +31,15 @@ from tests.benchmarks.peers.figures import (
     NGINX_LUA,
     PORTKEY,
 )
-from tests.benchmarks.servers import MODEL, QUOTA_UNITS, Subject, cpu_seconds, find_nginx, resident_megabytes
+from tests.benchmarks.servers import (
+    MODEL,
+    NGINX_START,
+    QUOTA_UNITS,
+    Subject,
+    cpu_seconds,
+    find_nginx,
+    resident_megabytes,
+)
 from tests.support.processes import Server, free_port, wait_for
 from tests.support.stores import store_server
 
@@ -50,22 +58,10 @@ BY_TOKENS_PRICE = {
 }
 BY_IMAGE = "sample/image-by-image"
 
-NGINX_CONFIGURATION = """
-{modules}
-{user}
-worker_processes 1;
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    scgi_temp_path {folder}/scgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    keepalive_requests 1000000000;
+NGINX_CONFIGURATION = (
+    "\n{modules}"
+    + NGINX_START
+    + """\
     {http}
     upstream provider {{
         server {provider};
@@ -83,6 +79,7 @@ http {{
     }}
 }}
 """
+)
 LUA_HTTP = """
     lua_package_path "{here}/?.lua;{lua_path};;";
     lua_package_cpath "{lua_cpath};;";
