@@ -53,10 +53,10 @@ def main(seconds: float, rounds: int, names: str, only_print: bool, path: Path |
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     run = Run(_machine(), time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()), seconds, rounds, os.getloadavg()[0])
-    chosen = tuple(names.lower().split(","))
+    chosen = _chosen(names)
     try:
         with tempfile.TemporaryDirectory(prefix="lightmeter-peers-") as folder:
-            _measure(run, Path(folder), wrk, [name for name in ORDER if name.lower().startswith(chosen)])
+            _measure(run, Path(folder), wrk, chosen)
     except (OSError, RuntimeError, subprocess.TimeoutExpired, psutil.Error) as error:
         raise click.ClickException(str(error)) from error
     section = write_section(run)
@@ -67,6 +67,14 @@ def main(seconds: float, rounds: int, names: str, only_print: bool, path: Path |
         readme = FOLDER / "README.md"
         readme.write_text(insert(readme.read_text(), section))
         (FOLDER / PICTURE).write_text(draw(run))
+
+
+def _chosen(names: str) -> list[str]:
+    beginnings = [each.strip().lower() for each in names.split(",")]
+    for each in beginnings:
+        if not any(name.lower().startswith(each) for name in ORDER):
+            raise click.BadParameter(f"no peer's name begins with '{each}': there are {', '.join(ORDER)}")
+    return [name for name in ORDER if name.lower().startswith(tuple(beginnings))]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

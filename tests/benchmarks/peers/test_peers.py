@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 
 from tests.benchmarks import peers, throughput
+from tests.benchmarks.peers.__main__ import _chosen
 from tests.benchmarks.peers.figures import (
     BARE,
     LIGHTMETER,
@@ -247,3 +249,10 @@ def test_each_file_is_explained() -> None:
         LITELLM,
         LITELLM_BUDGET,
     }
+
+
+def test_peers_are_chosen_by_the_beginnings_of_their_names() -> None:
+    assert _chosen("") == list(ORDER)
+    assert _chosen("Portkey, nginx +") == [name for name in ORDER if name in (PORTKEY, NGINX_LUA)]
+    with pytest.raises(click.BadParameter, match="no peer's name begins with 'lua'"):
+        _chosen("portkey,lua")
